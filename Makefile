@@ -1,0 +1,59 @@
+# Two commands do everything: `make demo` runs the main job on the sandbox, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+SDK_VENV := .venv-sdk
+BIN := $(VENV)/bin
+export UV_COMPILE_BYTECODE := 1
+# Airflow starts several processes; without compiled modules each takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo ui test lint format pins clean
+
+demo: $(VENV)/.ready
+	$(BIN)/python -m demo
+
+ui: $(VENV)/.ready
+	$(BIN)/python -m demo.ui
+
+test: $(VENV)/.ready $(SDK_VENV)/.ready
+	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Versions only: no addresses of where they come from.
+pins: $(VENV)/.ready
+	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
+		--extra sandbox --extra demo --extra dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
+		requirements/sdk.in -o requirements/sdk.txt
+
+clean:
+	rm -rf $(VENV) $(SDK_VENV) .demo
+
+$(VENV)/bin/uv: requirements/uv.txt
+	@echo "Creating $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; choose one with PYTHON=...")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/uv.txt
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/bin/uv requirements/dev.txt pyproject.toml
+	@echo "Installing Airflow and the rest (about 200 MB, seconds on a fast line) ..."
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# The public SDK cannot share an environment with Airflow: they want different versions of `packaging`.
+$(SDK_VENV)/.ready: $(VENV)/bin/uv requirements/sdk.txt
+	@echo "Installing the public redbrick-sdk into $(SDK_VENV) (about 800 MB) ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(SDK_VENV)
+	@$(BIN)/uv pip install --quiet --python $(SDK_VENV)/bin/python -r requirements/sdk.txt
+	@touch $@
