@@ -1,0 +1,1 @@
+"""RedBrick over GraphQL: transport, documents, value objects and one method per operation. Knows nothing of Airflow."""

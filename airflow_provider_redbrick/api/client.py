@@ -1,0 +1,92 @@
+"""The account-wide operations, and the door to a project's."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.api import documents
+from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickInputError, RedBrickNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow_provider_redbrick.api.transport import Transport
+
+# The server converts labels without looking at a project; any built-in storage id will do.
+_REDBRICK_STORAGE = "22222222-2222-2222-2222-222222222222"
+
+
+@dataclass
+class RedBrickClient:
+    """One account on one server. One method per operation; every read is strict.
+
+    :param page_size: how many tasks a page of a listing asks for, adapted down when the server refuses.
+    :param max_concurrency: how many requests work on tasks at the same time.
+    """
+
+    transport: Transport
+    page_size: int = 200
+    max_concurrency: int = 10
+    _me: str | None = field(default=None, init=False)
+
+    def me(self) -> str:
+        """Return the id of the user behind the credential, ``API:<uuid>`` for an API key."""
+        if self._me is None:
+            data = self.transport.execute(documents.ME, {})
+            with reading("me"):
+                self._me = str(data["me"]["userId"])
+        return self._me
+
+    def organization_name(self, org_id: str) -> str:
+        """Return an organisation's name.
+
+        :raises RedBrickNotFoundError: when it does not exist or this key cannot see it.
+        """
+        check_uuid("org_id", org_id)
+        found = self.transport.execute(documents.ORGANIZATION, {"orgId": org_id}).get("organization")
+        if not found:
+            raise RedBrickNotFoundError(f"There is no organisation {org_id}, or this API key cannot see it.")
+        with reading("organization"):
+            return str(found["name"])
+
+    def convert_labels(self, tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Have the server turn labelled tasks into the form it stores; the result is in the same order.
+
+        :raises RedBrickInputError: when the server finds them invalid, with its words; one bad task sinks the list.
+        """
+        data = self.transport.execute(
+            documents.VALIDATE_AND_CONVERT_TO_IMPORT_FORMAT,
+            {"original": json.dumps(list(tasks)), "convert": True, "storageId": _REDBRICK_STORAGE},
+        )
+        name = "validateAndConvertToImportFormat"
+        with reading(name):
+            answer = dict(data[name])
+        if not answer.get("isValid"):
+            raise RedBrickInputError(f"RedBrick finds the labels invalid: {answer.get('error') or 'no reason given'}")
+        with reading(name):
+            converted = json.loads(answer["converted"])
+        if not isinstance(converted, list) or len(converted) != len(tasks):
+            # Submitting all the same would put these tasks through without their labels.
+            raise RedBrickAnswerError(
+                f"RedBrick converted {len(tasks)} labelled tasks into something else.", operation=name
+            )
+        return converted
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.transport.close()
+
+
+def check_uuid(what: str, value: object) -> str:
+    """Return an id, checked before it is sent.
+
+    :raises RedBrickInputError: for a blank (an unrendered template) or malformed one.
+    """
+    try:
+        return str(uuid.UUID(str(value)))
+    except ValueError:
+        raise RedBrickInputError(f"{what} must be a UUID, not {value!r}.") from None

@@ -1,0 +1,195 @@
+"""One GraphQL document per operation, named as the API names it.
+
+Selections ask for what is used and nothing more, and only for fields that the public SDK is known to ask for at the
+same place: the server's schema is not published.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_USER = "userId email"
+
+_STAGE = """
+stageName brickName stageConfig
+routing {
+  ... on NoRouting { placeholder }
+  ... on NextRouting { nextStageName }
+  ... on MultiRouting { stageNames }
+  ... on BooleanRouting { passed failed }
+  ... on FeedbackRouting { feedbackStageName }
+}
+"""
+
+_LISTED_TASK = f"""
+taskId currentStageName createdAt updatedAt priority
+datapoint {{ dpId name metaData }}
+currentStageSubTask {{
+  ... on LabelingTask {{ state assignedTo {{ {_USER} }} assignedAt progressSavedAt completedAt }}
+}}
+"""
+
+_TASK_STATE = f"""
+taskId currentStageName priority
+datapoint {{ dpId name metaData }}
+currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
+latestTaskData {{ tdId createdAt createdByEntity {{ {_USER} }} }}
+"""
+
+_TASK_FULL = f"""
+taskId currentStageName priority
+datapoint {{
+  dpId name metaData
+  items(presigned: false)
+  itemsPresigned: items(presigned: true)
+  seriesInfo {{ name itemsIndices dataType metaData imageHeaders }}
+  storageMethod {{ storageId }}
+}}
+currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
+latestTaskData {{
+  tdId createdAt createdByEntity {{ {_USER} }}
+  labelsData(interpolate: true)
+  labelsDataPath(presigned: true)
+  labelsStorage {{ storageId }}
+  labelsMap(presigned: false) {{ seriesIndex imageIndex labelName }}
+}}
+"""
+
+_TASK_EVENTS = """
+taskId currentStageName
+genericEvents {
+  __typename
+  ... on TaskEvent {
+    eventId createdAt updatedBy
+    outputEvent { currentStageName outputBool nextStageName }
+  }
+}
+"""
+
+ME = "query me { me { userId } }"
+
+ORGANIZATION = "query organization($orgId: UUID!) { organization(orgId: $orgId) { orgId name } }"
+
+PROJECT = f"""query project($orgId: UUID!, $projectId: UUID!) {{
+  project(orgId: $orgId, projectId: $projectId) {{
+    orgId projectId name status projectUrl consensusSettings {{ enabled }} stages {{ {_STAGE} }}
+  }}
+}}"""
+
+PROJECT_MEMBERS = f"""query projectMembers($orgId: UUID!, $projectId: UUID!) {{
+  projectMembers(orgId: $orgId, projectId: $projectId) {{
+    member {{ user {{ {_USER} }} active }} role stageAccess {{ stageName access }}
+  }}
+}}"""
+
+TASKS_PAGED = """query tasksPaged($orgId: UUID!, $projectId: UUID!, $stageName: String, $first: Int) {
+  tasksPaged(orgId: $orgId, projectId: $projectId, stageName: $stageName, first: $first) { count }
+}"""
+
+GENERIC_TASKS = f"""query genericTasks(
+  $orgId: UUID!, $projectId: UUID!, $stageName: String, $taskSearch: String,
+  $manualLabelingFilters: TasksFilter, $first: Int, $after: String
+) {{
+  genericTasks(
+    orgId: $orgId, projectId: $projectId, stageName: $stageName, taskSearch: $taskSearch,
+    manualLabelingFilters: $manualLabelingFilters, first: $first, after: $after
+  ) {{ entries {{ {_LISTED_TASK} }} cursor }}
+}}"""
+
+GET_LABEL_STORAGE = """query getLabelStorage($orgId: UUID!, $projectId: UUID!) {
+  getLabelStorage(orgId: $orgId, projectId: $projectId) { storageId path }
+}"""
+
+VALIDATE_AND_CONVERT_TO_IMPORT_FORMAT = """query validateAndConvertToImportFormat(
+  $original: String!, $convert: Boolean, $storageId: UUID
+) {
+  validateAndConvertToImportFormat(original: $original, convert: $convert, storageId: $storageId) {
+    isValid error converted
+  }
+}"""
+
+PRESIGN_UPLOADS = """query presignUploads(
+  $orgId: UUID!, $projectId: UUID!, $files: [String!]!, $fileType: String!, $fileEncoding: String
+) {
+  presignUploads(
+    orgId: $orgId, projectId: $projectId, files: $files, fileType: $fileType, fileEncoding: $fileEncoding
+  ) { presignedUrl filePath fileName }
+}"""
+
+ASSIGN_TASKS_MULTIPLE_USERS = """mutation assignTasksMultipleUsers(
+  $orgId: UUID!, $projectId: UUID!, $taskIds: [UUID!]!, $emails: [String!], $currentUser: Boolean, $refresh: Boolean
+) {
+  assignTasksMultipleUsers(
+    orgId: $orgId, projectId: $projectId, taskIds: $taskIds,
+    emails: $emails, currentUser: $currentUser, refresh: $refresh
+  ) { taskId name stageName }
+}"""
+
+PUT_MANUAL_LABELING_TASK_AND_LABELS = """mutation putManualLabelingTaskAndLabels(
+  $orgId: UUID!, $projectId: UUID!, $stageName: String!, $taskId: UUID!, $elapsedTimeMs: Int!, $finished: Boolean!,
+  $labelsData: String, $labelsDataPath: String, $labelsMap: [LabelMapInput]
+) {
+  putManualLabelingTaskAndLabels(
+    orgId: $orgId, projectId: $projectId, stageName: $stageName, taskId: $taskId, elapsedTimeMs: $elapsedTimeMs,
+    finished: $finished, labelsData: $labelsData, labelsDataPath: $labelsDataPath, labelsMap: $labelsMap
+  ) { ok }
+}"""
+
+PUT_MANUAL_LABELING_TASK = """mutation putManualLabelingTask(
+  $orgId: UUID!, $projectId: UUID!, $stageName: String!, $taskId: UUID!
+) {
+  putManualLabelingTask(orgId: $orgId, projectId: $projectId, stageName: $stageName, taskId: $taskId) { ok }
+}"""
+
+PUT_EXPERT_REVIEW_TASK = """mutation putExpertReviewTask(
+  $orgId: UUID!, $projectId: UUID!, $stageName: String!, $taskId: UUID!, $reviewVal: Boolean!,
+  $comment: String, $elapsedTimeMs: Int!
+) {
+  putExpertReviewTask(
+    orgId: $orgId, projectId: $projectId, stageName: $stageName, taskId: $taskId, reviewVal: $reviewVal,
+    comment: $comment, elapsedTimeMs: $elapsedTimeMs
+  ) { ok }
+}"""
+
+MOVE_TASK_TO_START = """mutation moveTaskToStart($orgId: UUID!, $projectId: UUID!, $taskId: UUID!) {
+  moveTaskToStart(orgId: $orgId, projectId: $projectId, taskId: $taskId) { ok }
+}"""
+
+
+def _aliased_tasks(selection: str) -> Callable[[int], str]:
+    """Return a function that writes one document reading ``n`` tasks: variables ``id0`` .., aliases ``t0`` ..."""
+
+    def document(n: int) -> str:
+        ids = ", ".join(f"$id{i}: UUID!" for i in range(n))
+        # The selection is repeated instead of named once in a fragment: a fragment needs the type's name,
+        # and the real server's name for it is not known.
+        fields = "\n".join(
+            f"t{i}: task(orgId: $orgId, projectId: $projectId, taskId: $id{i}) {{ {selection} }}" for i in range(n)
+        )
+        return f"query task($orgId: UUID!, $projectId: UUID!, {ids}) {{\n{fields}\n}}"
+
+    return document
+
+
+task_states = _aliased_tasks(_TASK_STATE)
+"""Where tasks are, who holds them, who labelled them last."""
+
+tasks_in_full = _aliased_tasks(_TASK_FULL)
+"""The same with item URLs and current labels."""
+
+task_events = _aliased_tasks(_TASK_EVENTS)
+"""What left which stage, when and by whom."""
+
+
+def tasks_by_name(n: int) -> str:
+    """Write one document looking up ``n`` exact names: variables ``name0`` .. (in quotes), aliases ``n0`` ..."""
+    names = ", ".join(f"$name{i}: String!" for i in range(n))
+    fields = "\n".join(
+        f"n{i}: genericTasks(orgId: $orgId, projectId: $projectId, taskSearch: $name{i}, first: 10)"
+        f" {{ entries {{ taskId datapoint {{ name }} }} cursor }}"
+        for i in range(n)
+    )
+    return f"query genericTasks($orgId: UUID!, $projectId: UUID!, {names}) {{\n{fields}\n}}"

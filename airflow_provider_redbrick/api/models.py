@@ -1,0 +1,187 @@
+"""What RedBrick's answers mean: frozen value objects, read leniently (everything but an id may be missing)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pendulum
+
+from airflow_provider_redbrick.api.workflow import public_stage_name
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who can hold a task: a person, or an API key (which has no e-mail)."""
+
+    user_id: str
+    email: str | None = None
+
+    @property
+    def is_api_key(self) -> bool:
+        """Whether this is an API key rather than a person."""
+        return self.user_id.startswith("API:")
+
+    def __str__(self) -> str:
+        return self.email or ("an API key" if self.is_api_key else self.user_id)
+
+    @classmethod
+    def from_wire(cls, data: Any) -> User | None:
+        """Read a user; None for nobody."""
+        if not isinstance(data, Mapping) or not data.get("userId"):
+            return None
+        return cls(str(data["userId"]), data.get("email") or None)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A person in a project, and the stages they may work in."""
+
+    user: User
+    role: str
+    active: bool
+    stage_access: Mapping[str, bool]
+
+    def may_work_in(self, stage_name: str) -> bool:
+        """Whether tasks of a stage can be given to this member; managers and admins work everywhere."""
+        return self.active and (self.role != "LABELER" or self.stage_access.get(stage_name, False))
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Member | None:
+        """Read a member; None when there is no user behind it."""
+        member = data.get("member") or {}
+        user = User.from_wire(member.get("user"))
+        if user is None:
+            return None
+        access = {str(a["stageName"]): bool(a.get("access")) for a in data.get("stageAccess") or ()}
+        return cls(user, str(data.get("role") or ""), member.get("active") is not False, access)
+
+
+@dataclass(frozen=True)
+class OutputEvent:
+    """A task left a stage."""
+
+    stage_name: str
+    by: str | None
+    at: pendulum.DateTime | None
+    accepted: bool | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A RedBrick task, as far as it was read.
+
+    :param stage_name: where it is; ``"Ground Truth"`` when it is finished.
+    :param state: ``UNASSIGNED``, ``ASSIGNED``, ``IN_PROGRESS``, ``STAGED`` (a draft), ``SKIPPED``, ``PROBLEM`` or
+        ``COMPLETED`` (on its way to the next stage); None in ground truth.
+    :param item_urls: presigned URLs of the images, in the order of ``items``; short-lived.
+    :param labels: the stored ("flat") labels, None when they were not read.
+    :param series: the same labels in the ``series`` format, one element a series, as handed to callables.
+    :param labels_id: the version of the labels; changes with every save.
+    :param labels_by: who saved that version.
+    """
+
+    task_id: str
+    name: str = ""
+    stage_name: str = ""
+    state: str | None = None
+    assignee: User | None = None
+    assigned_at: pendulum.DateTime | None = None
+    priority: float | None = None
+    created_at: pendulum.DateTime | None = None
+    updated_at: pendulum.DateTime | None = None
+    saved_at: pendulum.DateTime | None = None
+    completed_at: pendulum.DateTime | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    items: tuple[str, ...] = ()
+    item_urls: tuple[str, ...] = ()
+    series_info: tuple[Mapping[str, Any], ...] = ()
+    labels: tuple[Mapping[str, Any], ...] | None = field(default=None, repr=False)
+    labels_map: tuple[Mapping[str, Any] | None, ...] = field(default=(), repr=False)
+    labels_url: str | None = field(default=None, repr=False)
+    labels_id: str | None = None
+    labels_by: User | None = None
+    labels_at: pendulum.DateTime | None = None
+    series: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    classification: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def is_queued_in(self, stage_name: str) -> bool:
+        """Whether the task waits in this stage and is not already on its way out of it."""
+        return self.stage_name == public_stage_name(stage_name) and self.state != "COMPLETED"
+
+    @property
+    def where(self) -> str:
+        """Where the task is and who holds it, for messages."""
+        if self.state == "COMPLETED":
+            return f"on its way out of {self.stage_name}"
+        held = f", assigned to {self.assignee}" if self.assignee else ""
+        return f"in {self.stage_name or 'no stage'}{held}"
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Task:
+        """Read any of the API's task selections."""
+        datapoint = data.get("datapoint") or {}
+        sub_task = data.get("currentStageSubTask") or {}
+        saved = data.get("latestTaskData") or {}
+        return cls(
+            task_id=str(data["taskId"]),
+            name=str(datapoint.get("name") or ""),
+            stage_name=public_stage_name(str(data.get("currentStageName") or "")),
+            state=sub_task.get("state"),
+            assignee=User.from_wire(sub_task.get("assignedTo")),
+            assigned_at=moment(sub_task.get("assignedAt")),
+            priority=data.get("priority"),
+            created_at=moment(data.get("createdAt")),
+            updated_at=moment(data.get("updatedAt")),
+            saved_at=moment(sub_task.get("progressSavedAt")),
+            completed_at=moment(sub_task.get("completedAt")),
+            metadata=_json_object(datapoint.get("metaData")),
+            items=tuple(datapoint.get("items") or ()),
+            item_urls=tuple(datapoint.get("itemsPresigned") or ()),
+            series_info=tuple(datapoint.get("seriesInfo") or ()),
+            labels=_labels(saved) if "labelsData" in saved or not saved else None,
+            labels_map=tuple(saved.get("labelsMap") or ()),
+            labels_url=saved.get("labelsDataPath") or None,
+            labels_id=saved.get("tdId"),
+            labels_by=User.from_wire(saved.get("createdByEntity")),
+            labels_at=moment(saved.get("createdAt")),
+        )
+
+
+def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
+    """Read from a task's ``genericEvents`` when it left which stage, oldest first."""
+    events = []
+    for entry in data.get("genericEvents") or ():
+        output = (entry or {}).get("outputEvent")
+        if output:
+            stage = public_stage_name(str(output.get("currentStageName") or ""))
+            events.append(
+                OutputEvent(stage, entry.get("updatedBy"), moment(entry.get("createdAt")), output.get("outputBool"))
+            )
+    return tuple(sorted(events, key=lambda event: event.at.timestamp() if event.at else 0.0))
+
+
+def moment(text: object) -> pendulum.DateTime | None:
+    """Read one of the API's timestamps; None when there is none."""
+    if not isinstance(text, str) or not text:
+        return None
+    parsed = pendulum.parse(text)
+    return parsed if isinstance(parsed, pendulum.DateTime) else None
+
+
+def _json_object(text: object) -> Mapping[str, Any]:
+    """Read JSON text holding an object; anything else is no metadata."""
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _labels(saved: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Read the flat labels that came inline."""
+    text = saved.get("labelsData")
+    value: Sequence[Any] = json.loads(text) if isinstance(text, str) and text else ()
+    return tuple(label for label in value or () if isinstance(label, dict))

@@ -1,0 +1,66 @@
+"""Whether to send a request again, and when: one pure decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.exceptions import RedBrickAPIError
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How patient the transport is. All times in seconds."""
+
+    max_attempts: int = 6
+    base: float = 0.5
+    cap: float = 30.0
+    retry_after_cap: float = 120.0
+
+
+def seconds_until_retry(
+    error: RedBrickAPIError,
+    *,
+    mutation: bool,
+    attempt: int,
+    now: float,
+    draw: float,
+    policy: RetryPolicy,
+) -> float | None:
+    """Return how long to wait before the next attempt, or None to give up with ``error``.
+
+    Reads are tried again whenever that may help. A mutation is tried again only where nothing can have been applied:
+    the API has no idempotency key, so anything else is for the caller to settle by reading the task.
+
+    :param attempt: the number of the attempt that failed, from 1.
+    :param now: the clock, in epoch seconds, for a ``Retry-After`` that is a date.
+    :param draw: a random number in [0, 1): full jitter, so that many workers do not come back at once.
+    """
+    if attempt >= policy.max_attempts or not error.transient:
+        return None
+    if mutation and error.maybe_applied:
+        return None
+    asked = retry_after_seconds(error.retry_after, now=now)
+    if asked is not None and asked > policy.retry_after_cap:
+        return None  # better to free the worker slot: Airflow's own retry comes later than we should sleep
+    backoff = draw * min(policy.cap, policy.base * 2.0 ** (attempt - 1))
+    return backoff + (asked or 0.0)
+
+
+def retry_after_seconds(header: str | None, *, now: float) -> float | None:
+    """Read a ``Retry-After`` header, in seconds or as an HTTP date; None when there is none or it makes no sense."""
+    if not header:
+        return None
+    text = header.strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, float(moment.timestamp()) - now)

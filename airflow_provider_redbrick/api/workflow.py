@@ -1,0 +1,122 @@
+"""A project's stages: what they are called, what they do, where they lead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+
+GROUND_TRUTH = "Ground Truth"
+_END = "END"
+_GROUND_TRUTH_NAMES = frozenset({"ground truth", "end", "output"})
+
+
+def public_stage_name(wire_name: str) -> str:
+    """Return the name users see: what a task's ``currentStageName`` calls ``END`` is ground truth."""
+    return GROUND_TRUTH if wire_name == _END else wire_name
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a project's workflow.
+
+    :param name: its name in the workflow, e.g. ``Label``; the output stage's is normally ``Output``.
+    :param kind: RedBrick's ``brickName``; anything is accepted.
+    :param next_names: where tasks go from here, as far as the routing says.
+    """
+
+    name: str
+    kind: str
+    next_names: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_label(self) -> bool:
+        """Whether people label here."""
+        return self.kind == "manual-labeling"
+
+    @property
+    def is_review(self) -> bool:
+        """Whether people review here."""
+        return self.kind == "expert-review"
+
+    @property
+    def is_ground_truth(self) -> bool:
+        """Whether tasks end here."""
+        return self.kind == "labelset-output"
+
+    @property
+    def public_name(self) -> str:
+        """The name users see."""
+        return GROUND_TRUTH if self.is_ground_truth else self.name
+
+    @property
+    def listing_name(self) -> str:
+        """The name listings want."""
+        return self.name
+
+    @property
+    def counting_name(self) -> str:
+        """The name counts want: ground truth has another one there."""
+        return _END if self.is_ground_truth else self.name
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Stage:
+        """Read a stage of any name, brick and routing."""
+        routing = data.get("routing")
+        return cls(
+            name=str(data.get("stageName") or ""),
+            kind=str(data.get("brickName") or ""),
+            next_names=_routes(routing) if isinstance(routing, Mapping) else (),
+            config=_config(data.get("stageConfig")),
+        )
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A project's stages in workflow order."""
+
+    stages: tuple[Stage, ...]
+
+    @classmethod
+    def from_wire(cls, data: Sequence[Mapping[str, Any]] | None) -> Workflow:
+        """Read a project's stages."""
+        return cls(tuple(Stage.from_wire(stage) for stage in data or () if stage))
+
+    def find(self, name: str) -> Stage:
+        """Return the stage of this name; ``Ground Truth``, ``Output`` and ``END`` all mean ground truth.
+
+        :raises RedBrickInputError: when there is none, naming those there are.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        if name.strip().lower() in _GROUND_TRUTH_NAMES:
+            for stage in self.stages:
+                if stage.is_ground_truth:
+                    return stage
+            return Stage(name="Output", kind="labelset-output")
+        known = ", ".join(stage.public_name for stage in self.stages) or "none"
+        raise RedBrickInputError(f"The project has no stage {name!r}; its stages are: {known}.")
+
+    def position(self, name: str) -> int:
+        """Return how far along the workflow a stage is; ground truth is the furthest, an unknown stage is -1."""
+        if public_stage_name(name) == GROUND_TRUTH:
+            return len(self.stages)
+        return next((i for i, stage in enumerate(self.stages) if stage.name == name), -1)
+
+
+def _routes(routing: Mapping[str, Any]) -> tuple[str, ...]:
+    single = [routing.get(key) for key in ("nextStageName", "passed", "failed", "feedbackStageName")]
+    return tuple(name for name in [*single, *(routing.get("stageNames") or ())] if isinstance(name, str))
+
+
+def _config(text: object) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

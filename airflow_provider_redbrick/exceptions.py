@@ -1,0 +1,113 @@
+"""What can go wrong, sorted by what a retry would do.
+
+None of these is an ``AirflowException``: the same errors come out of the client when it is used without Airflow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class RedBrickError(Exception):
+    """The root of every error this provider raises on purpose."""
+
+
+class RedBrickInputError(RedBrickError, ValueError):
+    """Bad or ambiguous input, refused before anything was changed. A retry with the same input fails the same way."""
+
+
+class RedBrickTasksFailedError(RedBrickError):
+    """An operator tried all its tasks and ``fail_on`` says that the outcome fails the Airflow task.
+
+    What succeeded stays done; a retry finishes the rest.
+    """
+
+
+class RedBrickTriggerEventError(RedBrickError):
+    """A deferred task was resumed with an event it does not understand, or its trigger gave up polling."""
+
+
+class RedBrickAPIError(RedBrickError):
+    """A request to RedBrick that did not succeed.
+
+    :param message: what happened, in one sentence; carries the server's words but never labels or the API key.
+    :param operation: the API operation, e.g. ``putExpertReviewTask``.
+    :param task_ids: the tasks the request was about.
+    :param status: the HTTP status, where there was one.
+    :param retry_after: the raw ``Retry-After`` header, where there was one.
+    :param maybe_applied: whether the server may have carried the request out all the same. Such a mutation is never
+        sent again before the task has been read.
+    """
+
+    transient = False
+    """Whether the same request may well succeed a little later."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str = "",
+        task_ids: Sequence[str] = (),
+        status: int | None = None,
+        retry_after: str | None = None,
+        maybe_applied: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.operation = operation
+        self.task_ids = tuple(task_ids)
+        self.status = status
+        self.retry_after = retry_after
+        self.maybe_applied = maybe_applied
+
+    def __str__(self) -> str:
+        about = self.operation
+        if self.task_ids:
+            shown = ", ".join(self.task_ids[:3])
+            more = f" and {len(self.task_ids) - 3} more" if len(self.task_ids) > 3 else ""
+            about = f"{about} of task {shown}{more}".strip()
+        return f"{about}: {self.message}" if about else self.message
+
+
+class RedBrickAuthError(RedBrickAPIError):
+    """HTTP 401 or 403: the key is wrong, revoked, or not allowed to do this. A retry does not help."""
+
+
+class RedBrickNotFoundError(RedBrickAPIError):
+    """The URL, organisation, project or task does not exist, or this key cannot see it. A retry does not help."""
+
+
+class RedBrickRefusedError(RedBrickAPIError):
+    """The server understood the request and said no: a GraphQL error, ``ok: false``, a message, or HTTP 400."""
+
+
+class RedBrickRateLimitError(RedBrickAPIError):
+    """HTTP 429. Nothing was applied; the same request succeeds later."""
+
+    transient = True
+
+
+class RedBrickPayloadTooLargeError(RedBrickAPIError):
+    """HTTP 413. Nothing was applied; a smaller request may succeed."""
+
+
+class RedBrickServerError(RedBrickAPIError):
+    """HTTP 5xx. A mutation may have been applied all the same."""
+
+    @property
+    def transient(self) -> bool:  # type: ignore[override]
+        """502, 503 and 504 come from what stands in front of the server and pass; a 500 is the server's own."""
+        return self.status in {502, 503, 504}
+
+
+class RedBrickConnectionError(RedBrickAPIError):
+    """No answer: refused, dropped, or timed out."""
+
+    transient = True
+
+
+class RedBrickAnswerError(RedBrickAPIError):
+    """An answer that is not the API's: not JSON, cut short, or of another shape. Mutations may have been applied."""
