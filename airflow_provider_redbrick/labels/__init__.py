@@ -1,0 +1,1 @@
+"""Annotations: pure functions over plain data."""

@@ -1,0 +1,305 @@
+"""RedBrick's stored ("flat") labels -> the documented `series` format.
+
+A task's labels are stored as one flat list, each label naming its series and its kind by keys of its own; people and
+models work with the `series` format, in which each series lists its boxes, polygons, measurements and so on. Labels
+come out as the vendor's own export shows them, before it touches any mask: a segmentation is the path of one file
+whose voxel values are the keys of `segmentMap`.
+
+No label is dropped. What has no place in the `series` format (a label of no known kind, or damaged; a classification
+that says nothing; a label that a later one for the same task or the same voxels replaces) is kept as it was stored,
+in the list `"unknown"` of its series, or of the first series where it names none that can exist. RedBrick does not
+take that key: whoever sends series back leaves it out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from airflow_provider_redbrick.labels.shapes import SHAPES, Fields, OddLabelError
+
+UNKNOWN = "unknown"
+
+# A series index past this, and past what the task has, is damage: it must not cost its worth in empty series.
+MAX_SERIES = 1000
+
+
+@dataclass(frozen=True)
+class SeriesLabels:
+    """A task's labels: one dict a series, in the task's order, and the classification of the whole task, if any."""
+
+    series: list[dict[str, Any]]
+    classification: dict[str, Any] | None
+
+
+def to_series(
+    flat: Sequence[Mapping[str, Any]],
+    *,
+    series_info: Sequence[Mapping[str, Any]] = (),
+    labels_map: Sequence[Mapping[str, Any] | None] = (),
+    items: Sequence[str] = (),
+) -> SeriesLabels:
+    """Turn a task's stored labels into the `series` format.
+
+    `flat`: the decoded `labelsData`, with category and attribute names filled in; `series_info`: the task's
+    `seriesInfo` (`name`, `itemsIndices`); `labels_map`: its `labelsMap`; `items`: its item paths, without which
+    instance classifications have no `fileName`. The result has as many series as any of the first three tells of, at
+    least one.
+
+    Nothing that can be stored makes it raise, and nothing handed in is changed.
+    """
+    work = _Conversion([info if isinstance(info, Mapping) else {} for info in series_info or ({},)], items or ())
+    for position, entry in enumerate(labels_map or ()):
+        work.add_mask(position, entry)
+    placed = [(label, work.series_of(label)) for label in flat]
+    for _, index in placed:
+        work.grow_to(index or 0)
+    for label, index in placed:
+        work.add_label(label, index)
+    return SeriesLabels(work.series, work.classification)
+
+
+class _Conversion:
+    """The series while they fill. An index is a place in `series`; None stands for "none that can exist"."""
+
+    def __init__(self, infos: Sequence[Mapping[str, Any]], items: Sequence[str]) -> None:
+        self.series: list[Fields] = [{"name": info["name"]} if info.get("name") else {} for info in infos]
+        self.classification: Fields | None = None
+        self._max_series = max(MAX_SERIES, len(infos))
+        self._files = _Files(infos, items)
+        # What was stored for what is in force, in case something stored later replaces it.
+        self._classified_by: tuple[Any, int] | None = None
+        self._segmented_by: dict[tuple[int, str], Any] = {}
+
+    def grow_to(self, index: int) -> Fields:
+        while len(self.series) <= index:
+            self.series.append({})
+        return self.series[index]
+
+    def series_of(self, label: Any) -> int | None:
+        """Return the index a label names; 0 if it names none."""
+        if not isinstance(label, Mapping):
+            return None
+        index = label.get("volumeindex")
+        return 0 if index is None else self._possible(index)
+
+    def _possible(self, index: Any) -> int | None:
+        return index if _is_count(index) and index < self._max_series else None
+
+    def _keep(self, stored: Any, index: int | None) -> None:
+        self.grow_to(index or 0).setdefault(UNKNOWN, []).append(stored)
+
+    # Masks
+
+    def add_mask(self, position: int, entry: Any) -> None:
+        """Note the mask file of a series; an entry may be null where a series has none."""
+        index = self._series_of_mask(position, entry)
+        path = entry.get("labelName") if isinstance(entry, Mapping) else entry
+        if path and (index is None or not isinstance(entry, Mapping) or not isinstance(path, str)):
+            self._keep(entry, index)
+        elif index is not None:
+            series = self.grow_to(index)
+            if path:
+                _expect_mask(series)
+                paths = _as_list(series.get("segmentations"))
+                if path not in paths:
+                    series["segmentations"] = [*paths, path] if paths else path
+
+    def _series_of_mask(self, position: int, entry: Any) -> int | None:
+        if isinstance(entry, Mapping):
+            if entry.get("seriesIndex") is not None:
+                return self._possible(entry["seriesIndex"])
+            index = self._files.series_with(entry.get("imageIndex"))
+            if index is not None:
+                return index
+        return self._possible(position)
+
+    # Labels
+
+    def add_label(self, stored: Any, index: int | None) -> None:
+        if index is None:
+            self._keep(stored, None)
+            return
+        try:
+            self._place({key: value for key, value in stored.items() if value is not None}, stored, index)
+        except OddLabelError:
+            self._keep(stored, index)
+
+    def _place(self, label: Fields, stored: Any, index: int) -> None:
+        if label.get("studyclassify") or label.get("tasklevelclassify"):
+            self._classify_task(_telling(_common(label)), stored, index)
+        elif label.get("seriesclassify") or label.get("multiclassify"):
+            self._list(index, "classifications", _telling({**_common(label), **self._video(label, index)}))
+        elif label.get("instanceclassify"):
+            self._list(index, "instanceClassifications", self._instance_classification(label, index))
+        elif isinstance(label.get("dicom"), Mapping) and label["dicom"].get("instanceid"):
+            self._segment(label, stored, index)
+        else:
+            self._shape(label, index)
+
+    def _list(self, index: int, key: str, fields: Fields) -> None:
+        self.series[index].setdefault(key, []).append(fields)
+
+    def _classify_task(self, fields: Fields, stored: Any, index: int) -> None:
+        if self._classified_by:
+            self._keep(*self._classified_by)
+        self.classification, self._classified_by = fields, (stored, index)
+
+    def _instance_classification(self, label: Fields, index: int) -> Fields:
+        frame = label.get("frameindex")
+        if not _is_count(frame):
+            raise OddLabelError("no frame")
+        fields = {"fileIndex": frame, "values": _common(label).get("attributes", {})}
+        name = self._files.name(index, frame)
+        return fields if name is None else {**fields, "fileName": name}
+
+    def _segment(self, label: Fields, stored: Any, index: int) -> None:
+        instance = label["dicom"]["instanceid"]
+        if isinstance(instance, bool) or not isinstance(instance, int | str):
+            raise OddLabelError("no instance number")
+        fields = _common(label)
+        if label["dicom"].get("groupids"):
+            fields["overlappingGroups"] = label["dicom"]["groupids"]
+        # A segment that names no series is in the masks of all of them.
+        for place in (index,) if "volumeindex" in label else range(len(self.series)):
+            key = (place, str(instance))
+            if key in self._segmented_by:
+                self._keep(self._segmented_by[key], place)
+            self._segmented_by[key] = stored
+            series = _expect_mask(self.series[place])
+            path = series.get("segmentations")
+            mask = {"mask": path} if isinstance(path, str) else {}
+            series["segmentMap"][str(instance)] = {**fields, **mask}
+
+    def _shape(self, label: Fields, index: int) -> None:
+        shape = next((shape for shape in SHAPES if label.get(shape.stored)), None)
+        if shape is None:
+            raise OddLabelError("of no known kind")
+        fields = {**shape.read(label[shape.stored]), **_common(label)}
+        if shape.video:
+            fields.update(self._video(label, index))
+        if shape.stats and isinstance(label.get("stats"), Mapping):
+            fields["stats"] = {key: value for key, value in label["stats"].items() if value is not None}
+        self._list(index, shape.listed, fields)
+
+    def _video(self, label: Fields, index: int) -> Fields:
+        """Return {"video": ...} for a label on one frame or slice, {} for any other."""
+        item, frame = label.get("globalitemsindex"), label.get("frameindex")
+        if not (_is_count(item) or _is_count(frame)):
+            return {}
+        places = {
+            "seriesItemIndex": self._files.rank(index, item) if _is_count(item) else None,
+            "seriesFrameIndex": label.get("seriesframeindex"),
+            "frameIndex": frame,
+        }
+        return {
+            "video": {
+                "trackId": label.get("trackid", ""),
+                "keyFrame": label.get("keyframe", True),
+                "endTrack": label.get("end", True),
+                **{key: place for key, place in places.items() if place is not None},
+            }
+        }
+
+
+class _Files:
+    """Which of a task's items are in which series, each item known by its place among all items of the task."""
+
+    def __init__(self, infos: Sequence[Mapping[str, Any]], items: Sequence[str]) -> None:
+        self._items = items
+        self._views: list[Sequence[int]] = [_counts(info.get("itemsIndices")) for info in infos]
+        if not all(self._views):
+            # Without a complete division everything is in the first series.
+            everything = range(len(items) if items else sys.maxsize)
+            self._views = [everything, *(() for _ in infos[1:])]
+        self._ranks: dict[int, Mapping[int, int]] = {}
+
+    def series_with(self, item: Any) -> int | None:
+        return next((index for index, view in enumerate(self._views) if _is_count(item) and item in view), None)
+
+    def name(self, series: int, place: int) -> str | None:
+        """Return the item at a place in the order the series is viewed in; "" if there is none, None if unknown."""
+        if not self._items:
+            return None
+        view = self._view(series)
+        return self._items[view[place]] if place < len(view) and view[place] < len(self._items) else ""
+
+    def rank(self, series: int, item: int) -> int | None:
+        """Return an item's place in the series' list of items, which is in the order of the task's items."""
+        view = self._view(series)
+        if isinstance(view, range):
+            return item if item in view else None
+        if series not in self._ranks:
+            self._ranks[series] = {item: rank for rank, item in enumerate(sorted(view))}
+        return self._ranks[series].get(item)
+
+    def _view(self, series: int) -> Sequence[int]:
+        return self._views[series] if series < len(self._views) else ()
+
+
+def _common(label: Fields) -> Fields:
+    """Return what every kind of label may have."""
+    fields: Fields = {}
+    if label.get("labelid"):
+        fields["id"] = label["labelid"]
+    if "category" in label:
+        fields["category"] = _category(label["category"])
+    attributes = _attributes(label.get("attributes"))
+    if attributes:
+        fields["attributes"] = attributes
+    if "linkid" in label:
+        fields["group"] = label["linkid"]
+    if label.get("readonly"):
+        fields["readOnly"] = label["readonly"]
+    return fields
+
+
+def _category(stored: Any) -> Any:
+    """Return a category without the root of the older taxonomies: [["object", "tumour"]] is "tumour"."""
+    path = stored[0] if isinstance(stored, list) and stored else None
+    if not isinstance(path, list) or len(path) < 2:
+        return stored
+    return path[1] if len(path) == 2 else path[1:]
+
+
+def _attributes(stored: Any) -> Fields:
+    attributes: Fields = {}
+    for attribute in _as_list(stored):
+        if not isinstance(attribute, Mapping) or not isinstance(attribute.get("name"), str):
+            raise OddLabelError("an attribute without a name")
+        value = attribute.get("value")
+        if isinstance(value, str):
+            value = {"true": True, "false": False}.get(value.lower(), value)
+        attributes[attribute["name"]] = value
+    return attributes
+
+
+def _telling(classification: Fields) -> Fields:
+    """Return a classification, unless an id is all it has: the editor leaves those behind."""
+    if classification.keys() == {"id"}:
+        raise OddLabelError("says nothing")
+    return classification
+
+
+def _expect_mask(series: Fields) -> Fields:
+    # A stored mask is a file of instance numbers, which is none of the three special forms.
+    for key in ("binaryMask", "semanticMask", "pngMask"):
+        series[key] = False
+    series.setdefault("segmentMap", {})
+    return series
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _counts(value: Any) -> list[int]:
+    return value if isinstance(value, list) and all(map(_is_count, value)) else []
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

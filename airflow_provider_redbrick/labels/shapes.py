@@ -1,0 +1,166 @@
+"""Shapes and measurements: from RedBrick's stored keys to the fields of the `series` format.
+
+Stored keys are lower-case and points in space are lists of three; the `series` format is in camel case and names the
+axes. Coordinates are passed on as they are: image coordinates are shares of width and height (0..1), voxels count
+columns, rows and slices, world coordinates and lengths are millimetres, angles degrees (an ellipse's rotation:
+radians, clockwise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Fields = dict[str, Any]
+
+
+class OddLabelError(ValueError):
+    """A stored label that has no known form."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One kind of label.
+
+    `stored`: the stored key that holds it; `listed`: the list it belongs to in a series; `read`: from what is stored
+    under that key to the fields of its own, raising OddLabelError; `video`, `stats`: whether frame and statistics go
+    with it.
+    """
+
+    stored: str
+    listed: str
+    read: Callable[[Any], Fields]
+    video: bool = False
+    stats: bool = False
+
+
+def _length(stored: Any) -> Fields:
+    return {
+        "type": "length",
+        **_points(stored, _voxel, point1="point1", point2="point2"),
+        "normal": _field(stored, "normal"),
+        **_known(stored, _world, absolutePoint1="computedpoint1world", absolutePoint2="computedpoint2world"),
+        **_known(stored, _number, length="computedlength"),
+    }
+
+
+def _angle(stored: Any) -> Fields:
+    # Stored in the order drawn, so the second of the three points is the vertex.
+    return {
+        "type": "angle",
+        **_points(stored, _voxel, point1="point1", vertex="point2", point2="point3"),
+        "normal": _field(stored, "normal"),
+        **_known(
+            stored,
+            _world,
+            absolutePoint1="computedpoint1world",
+            absoluteVertex="computedpoint2world",
+            absolutePoint2="computedpoint3world",
+        ),
+        **_known(stored, _number, angle="computedangledeg"),
+    }
+
+
+def _landmark(stored: Any) -> Fields:
+    return {"point": _image_point(stored)}
+
+
+def _landmark3d(stored: Any) -> Fields:
+    voxel = [_field(stored, f"point{axis}") for axis in "xyz"]
+    fields = _known(stored, _world, absolutePoint="computedpointworld")
+    if any(coordinate is not None for coordinate in voxel):
+        fields["point"] = _voxel(voxel)
+    return _located(fields)
+
+
+def _line(stored: Any) -> Fields:
+    return {"points": [_image_point(point) for point in _sequence(stored)]}
+
+
+def _ellipse(stored: Any) -> Fields:
+    return {
+        "pointCenter": _points(stored, _number, xNorm="xcenternorm", yNorm="ycenternorm"),
+        **_points(stored, _number, xRadiusNorm="xnorm", yRadiusNorm="ynorm", rotationRad="rot"),
+    }
+
+
+def _bounding_box(stored: Any) -> Fields:
+    return {"pointTopLeft": _image_point(stored), **_points(stored, _number, wNorm="wnorm", hNorm="hnorm")}
+
+
+def _cuboid(stored: Any) -> Fields:
+    return _located(
+        {
+            **_known(stored, _voxel, point1="point1", point2="point2"),
+            **_known(stored, _world, absolutePoint1="computedpoint1world", absolutePoint2="computedpoint2world"),
+        }
+    )
+
+
+# A label with several of these keys is what the first of them says.
+SHAPES = (
+    Shape("length3d", "measurements", _length),
+    Shape("angle3d", "measurements", _angle),
+    Shape("point", "landmarks", _landmark, video=True),
+    Shape("point3d", "landmarks3d", _landmark3d),
+    Shape("polyline", "polylines", _line, video=True),
+    Shape("ellipse", "ellipses", _ellipse, video=True, stats=True),
+    Shape("bbox2d", "boundingBoxes", _bounding_box, video=True, stats=True),
+    Shape("cuboid", "cuboids", _cuboid, stats=True),
+    Shape("polygon", "polygons", _line, video=True, stats=True),
+)
+
+
+def _points(stored: Any, read: Callable[[Any], Any], **names: str) -> Fields:
+    """Read fields a label must have; `names` is field=stored key."""
+    return {field: read(_field(stored, key)) for field, key in names.items()}
+
+
+def _known(stored: Any, read: Callable[[Any], Any], **names: str) -> Fields:
+    """Read fields a label may lack: they are null, or empty, until the editor has computed them."""
+    values = {field: _field(stored, key) for field, key in names.items()}
+    return {field: read(value) for field, value in values.items() if value is not None and value != []}
+
+
+def _located(fields: Fields) -> Fields:
+    if not fields:
+        raise OddLabelError("no point")
+    return fields
+
+
+def _field(stored: Any, key: str) -> Any:
+    if not isinstance(stored, Mapping):
+        raise OddLabelError("not an object")
+    return stored.get(key)
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise OddLabelError("not a number")
+    return value
+
+
+def _image_point(stored: Any) -> Fields:
+    return _points(stored, _number, xNorm="xnorm", yNorm="ynorm")
+
+
+def _voxel(stored: Any) -> Fields:
+    return _axes(stored, "ijk")
+
+
+def _world(stored: Any) -> Fields:
+    return _axes(stored, "xyz")
+
+
+def _axes(stored: Any, axes: str) -> Fields:
+    values = _sequence(stored)
+    if len(values) != len(axes):
+        raise OddLabelError("not three coordinates")
+    return {axis: _number(value) for axis, value in zip(axes, values, strict=True)}
+
+
+def _sequence(stored: Any) -> Sequence[Any]:
+    if not isinstance(stored, list | tuple):
+        raise OddLabelError("not a list")
+    return stored
