@@ -1,0 +1,158 @@
+"""Giving tasks to somebody, or to nobody, and knowing who really has them.
+
+Results map each id to None when it was given, or to why it was not.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from airflow_provider_redbrick.api.project import MAX_IDS, RedBrickProject
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from airflow_provider_redbrick.api.models import Task
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class NotGiven:
+    """Why a task was not given; ``taken`` when that is because somebody else has it now."""
+
+    reason: str
+    taken: bool = False
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+Given = dict[str, "NotGiven | None"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """How to give tasks to somebody.
+
+    :param send: sends one request for up to 50 ids and returns those the server names as changed.
+    :param holds: whether a task, read again, is where it should be.
+    :param free: whether a task, read again, may still be given: nobody else has taken it in the meantime.
+    """
+
+    send: Callable[[Sequence[str]], set[str]]
+    holds: Callable[[Task], bool]
+    free: Callable[[Task], bool]
+
+
+def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> Given:
+    """Give tasks to the API key."""
+    before = {task.task_id: task.assignee for task in tasks}
+    assignment = Assignment(
+        send=project.claim,
+        holds=lambda task: task.assignee is not None and task.assignee.user_id == me,
+        free=lambda task: task.assignee == before[task.task_id],
+    )
+    return assign(project, list(before), assignment)
+
+
+def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Given:
+    """Unassign those tasks that the API key still holds.
+
+    Each is read first: what an admin has given to a person in the meantime must stay with that person.
+    """
+    found = project.read_tasks(task_ids)
+    result: Given = {}
+    mine = []
+    for task_id, task in found.items():
+        if isinstance(task, RedBrickAPIError):
+            result[task_id] = NotGiven(str(task))
+        elif task.assignee is not None and task.assignee.user_id == me and task.state != "COMPLETED":
+            mine.append(task_id)
+        else:
+            result[task_id] = None
+    free = Assignment(
+        send=project.release,
+        holds=lambda task: task.assignee is None or task.assignee.user_id != me,
+        free=lambda task: task.assignee is not None and task.assignee.user_id == me,
+    )
+    return {**result, **assign(project, mine, free)}
+
+
+def release_quietly(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> None:
+    """Release what was claimed and not finished; what cannot be released is named in the log, and not an error."""
+    if not task_ids:
+        return
+    try:
+        stuck = release(project, task_ids, me=me)
+    except RedBrickAPIError as error:
+        stuck = dict.fromkeys(task_ids, NotGiven(str(error)))
+    for task_id, problem in stuck.items():
+        if problem is not None:
+            log.warning("Task %s stays assigned to the API key: it could not be released: %s", task_id, problem)
+
+
+def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment) -> Given:
+    """Give tasks to somebody, 50 a request."""
+    result: Given = {}
+    ids = iter(task_ids)
+    while chunk := list(islice(ids, MAX_IDS)):
+        result.update(_assign_chunk(project, chunk, assignment))
+    return result
+
+
+def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: Assignment) -> Given:
+    result: Given = {}
+    open_ids = list(chunk)
+    for attempt in range(1, ATTEMPTS + 1):
+        error: RedBrickAPIError | None = None
+        try:
+            given = assignment.send(open_ids)
+        except RedBrickAPIError as problem:
+            error, given = problem, set()
+        result.update(dict.fromkeys(given.intersection(open_ids)))
+        open_ids = [task_id for task_id in open_ids if task_id not in given]
+        if not open_ids:
+            break
+        if error is not None and not error.maybe_applied:
+            result.update(dict.fromkeys(open_ids, NotGiven(str(error))))
+            break
+        again = error is not None and not isinstance(error, RedBrickRefusedError) and attempt < ATTEMPTS
+        open_ids = _settle(project, open_ids, assignment, result, error=error, again=again)
+    return result
+
+
+def _settle(
+    project: RedBrickProject,
+    task_ids: Sequence[str],
+    assignment: Assignment,
+    result: Given,
+    *,
+    error: RedBrickAPIError | None,
+    again: bool,
+) -> list[str]:
+    """Read what the server did not name as given; return the ids worth another request."""
+    try:
+        found: Mapping[str, Task | RedBrickAPIError] = project.read_tasks(task_ids)
+    except RedBrickAPIError as unread:
+        found = dict.fromkeys(task_ids, unread)
+    open_ids = []
+    for task_id, task in found.items():
+        if isinstance(task, RedBrickAPIError):
+            result[task_id] = NotGiven(str(error or task))
+        elif assignment.holds(task):
+            result[task_id] = None
+        elif not assignment.free(task):
+            reason = f"somebody else took it in the meantime: it is {task.where}"
+            result[task_id] = NotGiven(reason, taken=True)
+        elif again:
+            open_ids.append(task_id)
+        else:
+            result[task_id] = NotGiven(str(error) if error else f"RedBrick did not assign it: it is {task.where}")
+    return open_ids

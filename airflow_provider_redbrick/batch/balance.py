@@ -1,0 +1,112 @@
+"""Sharing a stage's queue among people."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_redbrick.batch.assigning import Assignment, assign
+from airflow_provider_redbrick.batch.assignment import AssignmentPlan, Holder, Move, plan_assignments
+from airflow_provider_redbrick.batch.outcome import Outcome, done, failed, skipped
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from airflow_provider_redbrick.api.models import Member, Task
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.workflow import Stage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a queue should be shared.
+
+    :param emails: the people, in the order in which ties fall.
+    :param weights: each one's share of the work; 1 when not named.
+    :param ceiling: how long anybody's queue may become.
+    :param rebalance: also move tasks that one of these people holds and has not started.
+    """
+
+    emails: Sequence[str]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    ceiling: int | None = None
+    rebalance: bool = False
+
+
+def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str]) -> list[str]:
+    """Return the e-mails as the project spells them.
+
+    :raises RedBrickInputError: naming everybody who is not a member, or may not work in the stage.
+    """
+    known = {member.user.email.lower(): member for member in members if member.user.email}
+    unknown = [email for email in emails if email.lower() not in known]
+    if unknown:
+        raise RedBrickInputError(
+            f"Not members of the project: {', '.join(unknown)}. Its members are: {', '.join(sorted(known)) or 'none'}."
+        )
+    barred = [email for email in emails if not known[email.lower()].may_work_in(stage.name)]
+    if barred:
+        raise RedBrickInputError(f"No access to stage {stage.name}: {', '.join(barred)}.")
+    return [str(known[email.lower()].user.email) for email in emails]
+
+
+def plan(project: RedBrickProject, stage: Stage, wish: Wish) -> tuple[AssignmentPlan, dict[str, Task]]:
+    """Read the queue and plan who gets what; also return the queue's tasks by id."""
+    queue = {task.task_id: task for task in project.list_tasks(stage) if task.state != "COMPLETED"}
+    # The most urgent first, then the oldest: the listing's own order is not documented.
+    ordered = sorted(
+        queue.values(), key=lambda t: (-(t.priority or 0), t.created_at.timestamp() if t.created_at else 0, t.task_id)
+    )
+    weights = {email.lower(): weight for email, weight in wish.weights.items()}
+    people = [_holder(email, ordered, weights, wish) for email in wish.emails]
+    unassigned = [task.task_id for task in ordered if task.assignee is None and task.state != "PROBLEM"]
+    try:
+        return plan_assignments(unassigned, people, rebalance=wish.rebalance), queue
+    except ValueError as error:
+        raise RedBrickInputError(str(error)) from None
+
+
+def carry_out(project: RedBrickProject, planned: AssignmentPlan, queue: Mapping[str, Task]) -> Iterator[Outcome]:
+    """Assign as planned, at most 50 ids a request; yields one outcome for each task that was to be assigned."""
+    by_person: dict[str, list[Move]] = {}
+    for move in planned.moves:
+        by_person.setdefault(move.to, []).append(move)
+    for email, moves in by_person.items():
+        result = assign(project, [move.task_id for move in moves], _assignment(project, email, moves))
+        for move in moves:
+            problem, name = result[move.task_id], queue[move.task_id].name
+            if problem is None:
+                yield done(move.task_id, name=name, assigned_to=email, taken_from=move.source)
+            else:
+                yield (skipped if problem.taken else failed)(move.task_id, str(problem), name=name)
+    for task_id in planned.left_over:
+        yield skipped(task_id, "nobody has room for it", name=queue[task_id].name)
+
+
+def _holder(email: str, queue: Sequence[Task], weights: Mapping[str, float], wish: Wish) -> Holder:
+    held = [task for task in queue if task.assignee and (task.assignee.email or "").lower() == email.lower()]
+    movable = tuple(task.task_id for task in held if task.state == "ASSIGNED" and task.saved_at is None)
+    return Holder(
+        email=email,
+        weight=weights.get(email.lower(), 1.0),
+        ceiling=wish.ceiling,
+        started=len(held) - len(movable),
+        movable=movable,
+    )
+
+
+def _assignment(project: RedBrickProject, email: str, moves: Sequence[Move]) -> Assignment:
+    source = {move.task_id: move.source for move in moves}
+
+    def holder(task: Task) -> str | None:
+        return (task.assignee.email or task.assignee.user_id) if task.assignee else None
+
+    return Assignment(
+        send=lambda ids: project.assign(ids, email),
+        holds=lambda task: holder(task) == email,
+        free=lambda task: holder(task) == source[task.task_id],
+    )

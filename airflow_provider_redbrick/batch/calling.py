@@ -1,0 +1,41 @@
+"""Calling the user's own code for one task after another."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.labels.series import to_series
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_redbrick.api.models import Task
+
+log = logging.getLogger(__name__)
+
+
+class CallableFailedError(Exception):
+    """The user's callable raised; the message names what it raised."""
+
+
+def call(function: Callable[[Task], Any], task: Task, *, what: str) -> tuple[Any, int]:
+    """Call a labeler, reviewer or selector; return its answer and the milliseconds it took.
+
+    :raises CallableFailedError: when it raised: that task's failure and nobody else's.
+    """
+    started = time.monotonic()
+    try:
+        answer = function(task)
+    except Exception as error:
+        log.exception("The %s raised for task %s (%s)", what, task.task_id, task.name)
+        raise CallableFailedError(f"The {what} raised {type(error).__name__}: {error}") from error
+    return answer, int((time.monotonic() - started) * 1000)
+
+
+def handed(task: Task) -> Task:
+    """Return a task read in full as callables see it: with its labels in the ``series`` format."""
+    labels = to_series(task.labels or (), series_info=task.series_info, labels_map=task.labels_map, items=task.items)
+    return replace(task, series=tuple(labels.series), classification=labels.classification)

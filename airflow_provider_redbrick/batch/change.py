@@ -1,0 +1,95 @@
+"""One mutation on one task, applied once."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_redbrick.batch.outcome import Outcome, done, failed
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.api.project import RedBrickProject
+
+ATTEMPTS = 3
+# Seconds before each look at a task whose answer was lost: the server may still be busy with the request.
+SETTLE = (0.0, 0.5, 1.5)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A mutation to apply to a task.
+
+    :param task: the task as it was read before.
+    :param send: sends the mutation once.
+    :param applied: whether a task, read again, shows that the mutation was applied.
+    """
+
+    task: Task
+    send: Callable[[], None]
+    applied: Callable[[Task], bool]
+
+
+def apply_all(project: RedBrickProject, changes: Sequence[Change]) -> list[Outcome]:
+    """Apply changes to different tasks, several at a time; outcomes come in the order of the changes."""
+    workers = min(project.client.max_concurrency, len(changes))
+    if workers <= 1:
+        return [apply_once(project, change) for change in changes]
+    with ThreadPoolExecutor(workers, thread_name_prefix="redbrick") as pool:
+        futures = [pool.submit(apply_once, project, change) for change in changes]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            # Killed or timed out: what has not been sent yet never will be.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def apply_once(project: RedBrickProject, change: Change, *, sleep: Callable[[float], None] = time.sleep) -> Outcome:
+    """Apply a change; settle a lost answer by reading the task, and send again only what was not applied.
+
+    A refusal is final. An answer that was lost (dropped connection, time-out, 5xx, a body that is not the API's) says
+    nothing about the mutation, and there is no idempotency key, so the task itself is asked.
+    """
+    task = change.task
+    error: RedBrickAPIError | None = None
+    for _ in range(ATTEMPTS):
+        try:
+            change.send()
+        except RedBrickAPIError as problem:
+            error = problem
+        else:
+            return done(task.task_id, name=task.name)
+        if not error.maybe_applied:
+            return failed(task.task_id, error, name=task.name)
+        final = isinstance(error, RedBrickRefusedError)
+        try:
+            if _shows(project, change, looks=1 if final else len(SETTLE), sleep=sleep):
+                return done(task.task_id, name=task.name)
+        except RedBrickAPIError as unread:
+            reason = (
+                f"{error} Whether it was applied is not known: the task could not be read afterwards ({unread}). "
+                f"The next try reads it first."
+            )
+            return failed(task.task_id, reason, name=task.name)
+        if final:
+            return failed(task.task_id, error, name=task.name)
+    reason = f"{error} The task was read afterwards and is unchanged; given up after {ATTEMPTS} attempts."
+    return failed(task.task_id, reason, name=task.name)
+
+
+def _shows(project: RedBrickProject, change: Change, *, looks: int, sleep: Callable[[float], None]) -> bool:
+    """Read the task until it shows the change, or long enough to say that it will not."""
+    for pause in SETTLE[:looks]:
+        sleep(pause)
+        found = project.read_tasks([change.task.task_id])[change.task.task_id]
+        if isinstance(found, RedBrickAPIError):
+            raise found
+        if change.applied(found):
+            return True
+    return False

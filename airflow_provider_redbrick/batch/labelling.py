@@ -1,0 +1,196 @@
+"""Labels for tasks: from what users hand in to what the server stores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.batch.change import Change
+from airflow_provider_redbrick.batch.outcome import Outcome, failed
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.api.client import RedBrickClient
+    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.batch.stage_work import StageWork
+
+# The import format insists on names and items; labels do not depend on them.
+_ITEM = "https://test"
+_NOT_LABELS = frozenset({"name", "items", "imageHeaders", "metaData"})
+_CONVERSIONS_A_REQUEST = 25
+
+
+@dataclass(frozen=True, repr=False)
+class Labels:
+    """Labels for one task, as handed in; the repr shows none of them.
+
+    :param body: ``series`` and/or ``classification``, or the older ``labels``; None submits what the task has.
+    """
+
+    task_id: str
+    body: Mapping[str, Any] | None
+
+    def to_import(self) -> dict[str, Any]:
+        """Return the task in the server's import format.
+
+        :raises RedBrickInputError: when the labels have no shape that can be sent.
+        """
+        body = self.body or {}
+        task: dict[str, Any] = {"taskId": self.task_id, "name": self.task_id}
+        if "labels" in body:
+            if "series" in body or "classification" in body:
+                raise RedBrickInputError("it has both the older 'labels' and 'series' or 'classification'")
+            task.update(items=[_ITEM], labels=_list_of_objects(body["labels"], "labels"))
+        else:
+            series = _list_of_objects(body.get("series") or [{}], "series")
+            task["series"] = [_series(element, i) for i, element in enumerate(series)]
+            if body.get("classification") is not None:
+                task["classification"] = body["classification"]
+        try:
+            json.dumps(task, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RedBrickInputError(f"its labels cannot be written as JSON: {error}") from None
+        return task
+
+
+def read_body(value: object) -> Mapping[str, Any]:
+    """Read what a labeler returned: an object in the ``series`` format, or just the list of series.
+
+    :raises RedBrickInputError: when it is neither.
+    """
+    if isinstance(value, Mapping):
+        body = {key: value[key] for key in ("series", "classification", "labels") if value.get(key) is not None}
+        if body:
+            return body
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and value:
+        return {"series": list(value)}
+    raise RedBrickInputError(
+        "labels must be an object with 'series', 'classification' or the older 'labels', or a list of series, "
+        f"not {type(value).__name__}" + (f" with {sorted(map(str, value))}" if isinstance(value, Mapping) else "")
+    )
+
+
+def convert(client: RedBrickClient, batch: Sequence[Labels]) -> dict[str, Mapping[str, Any] | str]:
+    """Have labels converted to what the server stores; for each id the result, or why it is invalid."""
+    result: dict[str, Mapping[str, Any] | str] = {}
+    sendable = []
+    for labels in batch:
+        try:
+            sendable.append((labels.task_id, labels.to_import()))
+        except RedBrickInputError as error:
+            result[labels.task_id] = str(error)
+    entries = iter(sendable)
+    while chunk := list(islice(entries, _CONVERSIONS_A_REQUEST)):
+        result.update(_convert_chunk(client, chunk))
+    return result
+
+
+def put_labels(
+    work: StageWork, batch: Iterable[Labels], *, finished: bool = True, elapsed_ms: int = 0
+) -> Iterator[Outcome]:
+    """Put labels on tasks of a stage and submit them, or save them as drafts; yields one outcome a task.
+
+    Labels are converted before their tasks are touched, so that an invalid one claims nothing.
+    """
+    entries = iter(batch)
+    while chunk := list(islice(entries, _CONVERSIONS_A_REQUEST)):
+        converted = convert(work.project.client, [labels for labels in chunk if labels.body is not None])
+        for task_id, stored in converted.items():
+            if isinstance(stored, str):
+                yield failed(task_id, f"Its labels are invalid: {stored}. Nothing was sent.")
+        valid = {task_id: stored for task_id, stored in converted.items() if not isinstance(stored, str)}
+        bodiless = {labels.task_id for labels in chunk if labels.body is None}
+
+        def plan(
+            tasks: Sequence[Task], valid: Mapping[str, Any] = valid, bodiless: set[str] = bodiless
+        ) -> list[Change | Outcome]:
+            return [
+                submit_existing(work, task)
+                if task.task_id in bodiless
+                else put(work, task, valid[task.task_id], finished=finished, elapsed_ms=elapsed_ms)
+                for task in tasks
+            ]
+
+        wanted = [labels.task_id for labels in chunk if labels.task_id in bodiless or labels.task_id in valid]
+        yield from work.run(wanted, plan)
+
+
+def put_all(
+    work: StageWork, labelled: Sequence[tuple[Task, Labels, int]], *, finished: bool, what: str
+) -> Iterator[Change | Outcome]:
+    """Convert the labels that a callable gave to tasks, and yield for each the change that puts them there.
+
+    :param labelled: tasks, their labels, and the milliseconds it took to make them.
+    :param what: what the labels are, for messages.
+    """
+    converted = convert(work.project.client, [labels for _, labels, _ in labelled])
+    for task, _, elapsed_ms in labelled:
+        stored = converted[task.task_id]
+        if isinstance(stored, str):
+            yield failed(task.task_id, f"{what} is invalid: {stored}. Nothing was sent.", name=task.name)
+        else:
+            yield put(work, task, stored, finished=finished, elapsed_ms=elapsed_ms)
+
+
+def put(work: StageWork, task: Task, stored: Mapping[str, Any], *, finished: bool, elapsed_ms: int = 0) -> Change:
+    """Return the change that puts converted labels on a task, and submits it when ``finished``."""
+
+    def send() -> None:
+        work.project.put_labels(work.stage, task.task_id, stored, finished=finished, elapsed_ms=elapsed_ms)
+
+    return Change(task, send, has_left(work) if finished else _has_new_labels(work, task))
+
+
+def submit_existing(work: StageWork, task: Task) -> Change:
+    """Return the change that submits a task with the labels it has."""
+    return Change(task, lambda: work.project.submit_existing(work.stage, task.task_id), has_left(work))
+
+
+def has_left(work: StageWork) -> Callable[[Task], bool]:
+    """Return whether a task, read again, has left the stage or is on its way out: what was submitted was applied."""
+    return lambda task: not task.is_queued_in(work.stage.public_name)
+
+
+def _has_new_labels(work: StageWork, before: Task) -> Callable[[Task], bool]:
+    """Return whether a task, read again, has labels that this key saved after ``before`` was read."""
+    return lambda task: (
+        task.labels_id != before.labels_id and task.labels_by is not None and task.labels_by.user_id == work.me
+    )
+
+
+def _convert_chunk(
+    client: RedBrickClient, chunk: Sequence[tuple[str, dict[str, Any]]]
+) -> dict[str, Mapping[str, Any] | str]:
+    """Convert several tasks at once; halve the list until the invalid ones stand alone."""
+    try:
+        converted = client.convert_labels([task for _, task in chunk])
+    except RedBrickInputError as error:
+        if len(chunk) == 1:
+            return {chunk[0][0]: str(error)}
+    except RedBrickAPIError as error:
+        return {task_id: str(error) for task_id, _ in chunk}
+    else:
+        return {task_id: stored for (task_id, _), stored in zip(chunk, converted, strict=True)}
+    middle = len(chunk) // 2
+    return {**_convert_chunk(client, chunk[:middle]), **_convert_chunk(client, chunk[middle:])}
+
+
+def _series(element: Mapping[str, Any], index: int) -> dict[str, Any]:
+    masks = [key for key in ("segmentations", "segmentMap") if element.get(key)]
+    if masks:
+        # Better refused than submitted without its masks.
+        raise RedBrickInputError(f"series {index} has {' and '.join(masks)}: masks cannot be uploaded yet")
+    if element.get("unknown"):
+        raise RedBrickInputError(f"series {index} has labels of an unknown kind, which would be lost")
+    kept = {key: value for key, value in element.items() if key not in _NOT_LABELS and value is not None}
+    kept.pop("unknown", None)
+    return {**kept, "name": f"{index}", "items": _ITEM}
+
+
+def _list_of_objects(value: object, what: str) -> list[Mapping[str, Any]]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(element, Mapping) for element in value):
+        raise RedBrickInputError(f"its {what!r} must be a list of objects")
+    return list(value)

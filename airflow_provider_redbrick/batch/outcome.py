@@ -1,0 +1,115 @@
+"""What happened to each task, and the manifest that sums it up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA_VERSION = 1
+MAX_FAILED_SHOWN = 50
+MAX_TASK_IDS = 1000
+
+
+class Status(str, Enum):
+    """The four ways a task can end; each task handed in ends in exactly one."""
+
+    DONE = "done"
+    ALREADY_DONE = "already_done"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened to one task.
+
+    :param reason: why it was skipped or failed (then with the server's words), or what was found already done.
+    :param detail: what else is worth a place in the report, e.g. who the task was given to.
+    """
+
+    task_id: str
+    status: Status
+    reason: str = ""
+    name: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the row of the report."""
+        row = {"task_id": self.task_id, "name": self.name, "status": self.status.value, "reason": self.reason}
+        return {**row, **self.detail}
+
+
+def done(task_id: str, *, name: str = "", **detail: Any) -> Outcome:
+    """Return the outcome of a task that this try changed."""
+    return Outcome(task_id, Status.DONE, "", name, detail)
+
+
+def already_done(task_id: str, reason: str, *, name: str = "") -> Outcome:
+    """Return the outcome of a task that an earlier try changed."""
+    return Outcome(task_id, Status.ALREADY_DONE, reason, name)
+
+
+def skipped(task_id: str, reason: str, *, name: str = "") -> Outcome:
+    """Return the outcome of a task left alone, for a reason that is not an error."""
+    return Outcome(task_id, Status.SKIPPED, reason, name)
+
+
+def failed(task_id: str, reason: object, *, name: str = "") -> Outcome:
+    """Return the outcome of a task tried without success; a retry tries it again."""
+    return Outcome(task_id, Status.FAILED, str(reason), name)
+
+
+class Tally:
+    """Counts outcomes as they come, in memory that does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {status.value: 0 for status in Status}
+        self.failed: list[dict[str, str]] = []
+        self.task_ids: list[str] = []
+
+    @property
+    def total(self) -> int:
+        """How many tasks were handed in."""
+        return sum(self.counts.values())
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one task's outcome."""
+        self.counts[outcome.status.value] += 1
+        if outcome.status is Status.FAILED:
+            if len(self.failed) < MAX_FAILED_SHOWN:
+                shown = {"task_id": outcome.task_id, "name": outcome.name, "reason": outcome.reason[:500]}
+                self.failed.append(shown)
+        elif outcome.status is not Status.SKIPPED and len(self.task_ids) < MAX_TASK_IDS:
+            self.task_ids.append(outcome.task_id)
+
+    def manifest(
+        self, *, operation: str, org_id: str, project_id: str, stage_name: str | None, report: str | None
+    ) -> dict[str, Any]:
+        """Return the small, JSON-able sum of all outcomes.
+
+        :return: ``counts`` has one number per status and adds up to the tasks handed in; ``failed`` holds the first
+            50; ``task_ids`` the first 1,000 that are done by this try or an earlier one; ``report`` the URI of the
+            full report, if one was written.
+        """
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "operation": operation,
+            "org_id": org_id,
+            "project_id": project_id,
+            "stage_name": stage_name,
+            "counts": dict(self.counts),
+            "failed": list(self.failed),
+            "task_ids": list(self.task_ids),
+            "report": report,
+        }
+
+    def fails(self, fail_on: str) -> bool:
+        """Whether these outcomes fail the Airflow task, for ``fail_on`` ``any``, ``all`` or ``never``."""
+        bad = self.counts[Status.FAILED.value]
+        if fail_on == "all":
+            return bad > 0 and bad == self.total
+        return fail_on == "any" and bad > 0

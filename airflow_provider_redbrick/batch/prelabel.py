@@ -1,0 +1,91 @@
+"""Model predictions onto new tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.batch.assigning import NotGiven, release
+from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
+from airflow_provider_redbrick.batch.labelling import Labels, put_all, read_body
+from airflow_provider_redbrick.batch.outcome import Outcome, Status, failed, skipped
+from airflow_provider_redbrick.batch.reading import CHUNK
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.batch.change import Change
+    from airflow_provider_redbrick.batch.stage_work import StageWork
+
+WRITES = ("submit", "draft", "draft_and_release")
+
+Labeler = Callable[[Task], Any]
+
+
+def prelabel(work: StageWork, task_ids: Iterable[str], labeler: Labeler, *, write: str) -> Iterator[Outcome]:
+    """Label tasks with a model and submit them, save drafts, or save drafts and hand them to people.
+
+    :param labeler: from a task to its labels, or None to leave it alone.
+    :param write: one of :data:`WRITES`.
+    """
+    saved: list[Outcome] = []
+
+    def plan(tasks: Sequence[Task]) -> list[Change | Outcome]:
+        return _predict(work, tasks, labeler, finished=write == "submit")
+
+    for outcome in work.run(task_ids, plan):
+        if write != "draft_and_release" or outcome.status not in {Status.DONE, Status.ALREADY_DONE}:
+            yield outcome
+            continue
+        saved.append(outcome)
+        if len(saved) >= CHUNK:
+            yield from _hand_over(work, saved)
+            saved = []
+    yield from _hand_over(work, saved)
+
+
+def _predict(work: StageWork, tasks: Sequence[Task], labeler: Labeler, *, finished: bool) -> list[Change | Outcome]:
+    """Call the model for every task, then convert all its labels in one request."""
+    steps: list[Change | Outcome] = []
+    labelled: list[tuple[Task, Labels, int]] = []
+    for task in tasks:
+        if _came_back(work, task):
+            reason = "it came back to this key with the key's own labels; a person should look at it"
+            steps.append(skipped(task.task_id, reason, name=task.name))
+            continue
+        try:
+            answer, elapsed_ms = call(labeler, handed(task), what="labeler")
+            if answer is None:
+                steps.append(skipped(task.task_id, "the labeler left it alone", name=task.name))
+            else:
+                labelled.append((task, Labels(task.task_id, read_body(answer)), elapsed_ms))
+        except (CallableFailedError, RedBrickInputError) as error:
+            steps.append(failed(task.task_id, error, name=task.name))
+    return [*steps, *put_all(work, labelled, finished=finished, what="The prediction")]
+
+
+def _came_back(work: StageWork, task: Task) -> bool:
+    """Whether this key labelled the task before and a reviewer sent it back: labelling it again changes nothing.
+
+    Only asked of tasks the operator chose itself; ids that were given are labelled as told.
+    """
+    if work.may_hold is None or task.labels_by is None or task.assignee is None:
+        return False
+    return task.labels_by.user_id == work.me == task.assignee.user_id
+
+
+def _hand_over(work: StageWork, saved: Sequence[Outcome]) -> Iterator[Outcome]:
+    """Release tasks whose drafts are saved, so that people can pick them up."""
+    if not saved:
+        return
+    try:
+        problems = release(work.project, [outcome.task_id for outcome in saved], me=work.me)
+    except RedBrickAPIError as error:
+        problems = {outcome.task_id: NotGiven(str(error)) for outcome in saved}
+    for outcome in saved:
+        problem = problems[outcome.task_id]
+        if problem is None:
+            yield outcome
+        else:
+            reason = f"Its draft is saved, but it could not be released to people: {problem}. The next try releases it."
+            yield failed(outcome.task_id, reason, name=outcome.name)

@@ -1,0 +1,101 @@
+"""Ground truth back to the first stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, Stage
+from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
+from airflow_provider_redbrick.batch.change import Change, apply_all
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
+from airflow_provider_redbrick.batch.reading import read_in_chunks
+from airflow_provider_redbrick.batch.stage_work import moved_since
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
+
+if TYPE_CHECKING:
+    import pendulum
+
+    from airflow_provider_redbrick.api.project import RedBrickProject
+
+Selector = Callable[[Task], bool]
+
+
+def updated_between(
+    project: RedBrickProject,
+    ground_truth: Stage,
+    *,
+    after: pendulum.DateTime | None,
+    before: pendulum.DateTime | None,
+) -> list[str]:
+    """Return the ids of ground truth last updated at or after ``after`` and earlier than ``before``."""
+
+    def within(task: Task) -> bool:
+        moment = task.updated_at or task.created_at
+        if moment is None:
+            return False
+        return (after is None or moment >= after) and (before is None or moment < before)
+
+    return [task.task_id for task in project.list_tasks(ground_truth) if within(task)]
+
+
+def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector) -> Iterator[Task | Outcome]:
+    """Yield the tasks that a selector wants reopened, and the outcome of each that it could not judge."""
+    for found in read_in_chunks(project, task_ids, full=True):
+        for task_id, task in found.items():
+            if isinstance(task, RedBrickAPIError):
+                yield failed(task_id, task)
+                continue
+            try:
+                if _wanted(selector, task):
+                    yield task
+            except (CallableFailedError, RedBrickInputError) as error:
+                yield failed(task_id, error, name=task.name)
+
+
+def reopen(
+    project: RedBrickProject, task_ids: Iterable[str], *, me: str, since: pendulum.DateTime | None
+) -> Iterator[Outcome]:
+    """Send ground-truth tasks back to the first stage; yields one outcome a task.
+
+    :param since: on a retry, when the run began: what this key reopened since then, an earlier try did.
+    """
+    for found in read_in_chunks(project, task_ids):
+        yield from (
+            failed(i, f"It could not be read, and nothing was sent: {task}")
+            for i, task in found.items()
+            if isinstance(task, RedBrickAPIError)
+        )
+        tasks = [task for task in found.values() if isinstance(task, Task)]
+        elsewhere = [task for task in tasks if task.stage_name != GROUND_TRUTH]
+        yield from _explain(project, elsewhere, me=me, since=since)
+        here = [task for task in tasks if task.stage_name == GROUND_TRUTH]
+        yield from apply_all(project, [_move(project, task) for task in here])
+
+
+def _move(project: RedBrickProject, task: Task) -> Change:
+    return Change(
+        task,
+        send=lambda: project.move_to_start(task.task_id),
+        applied=lambda found: found.stage_name != GROUND_TRUTH,
+    )
+
+
+def _wanted(selector: Selector, task: Task) -> bool:
+    answer, _ = call(selector, handed(task), what="selector")
+    if not isinstance(answer, bool):
+        # Truthiness would reopen a task because of, say, a forgotten call's bound method.
+        raise RedBrickInputError(f"the selector must return True or False, not {type(answer).__name__}")
+    return answer
+
+
+def _explain(
+    project: RedBrickProject, tasks: Sequence[Task], *, me: str, since: pendulum.DateTime | None
+) -> Iterator[Outcome]:
+    moved = moved_since(project, [task.task_id for task in tasks], GROUND_TRUTH, me=me, since=since)
+    for task in tasks:
+        if task.task_id in moved:
+            yield already_done(task.task_id, f"an earlier try reopened it; it is {task.where}", name=task.name)
+        else:
+            yield skipped(task.task_id, f"it is {task.where}, not in {GROUND_TRUTH}", name=task.name)

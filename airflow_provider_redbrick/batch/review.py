@@ -1,0 +1,116 @@
+"""Decisions on tasks in a review stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
+from airflow_provider_redbrick.batch.change import Change
+from airflow_provider_redbrick.batch.labelling import Labels, has_left, put_all, read_body
+from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.batch.stage_work import StageWork
+
+DECISIONS = ("accept", "reject", "correct", "leave")
+
+
+@dataclass(frozen=True)
+class Review:
+    """A reviewer's decision on one task.
+
+    ``accept`` and ``reject`` leave the labels as they are; ``correct`` replaces them with ``series`` and
+    ``classification`` and accepts; ``leave`` leaves the task for people.
+
+    :param comment: shown to the labeler; the API takes none with a correction.
+    :raises RedBrickInputError: when the parts contradict each other: a decision must not turn into another one.
+    """
+
+    decision: str
+    comment: str | None = None
+    series: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
+    classification: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        has_labels = self.series is not None or self.classification is not None
+        if self.decision not in DECISIONS:
+            raise RedBrickInputError(f"a review must be one of {', '.join(DECISIONS)}, not {self.decision!r}")
+        if self.decision == "correct" and not has_labels:
+            raise RedBrickInputError("a correction needs the corrected series or classification")
+        if self.decision == "correct" and self.comment:
+            raise RedBrickInputError("the API takes no comment with a correction: it would be lost")
+        if self.decision != "correct" and has_labels:
+            raise RedBrickInputError(f"{self.decision!r} takes no labels; to replace them use 'correct'")
+
+    @classmethod
+    def accept(cls, comment: str | None = None) -> Review:
+        """Pass the task on as it is."""
+        return cls("accept", comment)
+
+    @classmethod
+    def reject(cls, comment: str | None = None) -> Review:
+        """Send the task back to its labeler."""
+        return cls("reject", comment)
+
+    @classmethod
+    def correct(
+        cls, series: Sequence[Mapping[str, Any]] | None = None, *, classification: Mapping[str, Any] | None = None
+    ) -> Review:
+        """Replace the labels and pass the task on."""
+        return cls("correct", None, series, classification)
+
+    @classmethod
+    def leave(cls) -> Review:
+        """Leave the task for people."""
+        return cls("leave")
+
+    @classmethod
+    def read(cls, answer: object) -> Review:
+        """Read what a reviewer returned: a Review, or True to accept, or False to reject.
+
+        :raises RedBrickInputError: for anything else. None is no answer: it is neither accepting nor rejecting.
+        """
+        if isinstance(answer, Review):
+            return answer
+        if isinstance(answer, bool):
+            return cls("accept" if answer else "reject")
+        raise RedBrickInputError(f"the reviewer must return True, False or a Review, not {type(answer).__name__}")
+
+
+Reviewer = Callable[[Task], Any]
+
+
+def review(work: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> Iterator[Outcome]:
+    """Review tasks as ``reviewer`` decides; yields one outcome a task."""
+    return work.run(task_ids, lambda tasks: _decide(work, tasks, reviewer))
+
+
+def _decide(work: StageWork, tasks: Sequence[Task], reviewer: Reviewer) -> list[Change | Outcome]:
+    steps: list[Change | Outcome] = []
+    corrections: list[tuple[Task, Labels, int]] = []
+    for task in tasks:
+        try:
+            answer, elapsed_ms = call(reviewer, handed(task), what="reviewer")
+            decision = Review.read(answer)
+            if decision.decision == "leave":
+                steps.append(skipped(task.task_id, "the reviewer left it to people", name=task.name))
+            elif decision.decision == "correct":
+                body = read_body({"series": decision.series, "classification": decision.classification})
+                corrections.append((task, Labels(task.task_id, body), elapsed_ms))
+            else:
+                steps.append(_verdict(work, task, decision, elapsed_ms))
+        except (CallableFailedError, RedBrickInputError) as error:
+            steps.append(failed(task.task_id, error, name=task.name))
+    return [*steps, *put_all(work, corrections, finished=True, what="The correction")]
+
+
+def _verdict(work: StageWork, task: Task, decision: Review, elapsed_ms: int) -> Change:
+    def send() -> None:
+        accept = decision.decision == "accept"
+        work.project.review(work.stage, task.task_id, accept=accept, comment=decision.comment, elapsed_ms=elapsed_ms)
+
+    return Change(task, send, has_left(work))

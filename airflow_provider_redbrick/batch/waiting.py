@@ -1,0 +1,151 @@
+"""What sensors and their triggers wait for, and when they stop: decided here once for both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.exceptions import (
+    RedBrickAPIError,
+    RedBrickAuthError,
+    RedBrickError,
+    RedBrickInputError,
+    RedBrickNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.workflow import Workflow
+
+EVENT_VERSION = 1
+MAX_FAILED_POLLS = 5
+
+
+@dataclass(frozen=True)
+class Poll:
+    """One look: whether the wait is over, and what was seen."""
+
+    met: bool
+    seen: Any
+
+
+@dataclass(frozen=True)
+class QueueCondition:
+    """A stage's queue reaches a threshold.
+
+    :param at_least: met when the count is this or more. Given both, the count must lie between them.
+    :param unassigned: count only tasks nobody holds.
+    :param by_listing: count by listing the queue, for servers whose own count means something else.
+    """
+
+    stage_name: str
+    at_least: int | None = None
+    at_most: int | None = None
+    unassigned: bool = False
+    by_listing: bool = False
+
+    def look(self, project: RedBrickProject) -> Poll:
+        """Count and compare. A listing stops as soon as the answer is certain."""
+        stage = project.stage(self.stage_name)
+        if self.unassigned or self.by_listing:
+            enough = max(self.at_least or 0, self.at_most + 1 if self.at_most is not None else 0)
+            count = project.count_by_listing(stage, unassigned=self.unassigned, stop_at=enough)
+        else:
+            count = project.count(stage)
+        low = self.at_least is None or count >= self.at_least
+        high = self.at_most is None or count <= self.at_most
+        return Poll(low and high, count)
+
+
+@dataclass(frozen=True)
+class TasksCondition:
+    """Given tasks have all left a stage, or have all reached one or gone past it.
+
+    Reviews may be sampled, so a task can jump over the stage that is waited for: past it counts as reached.
+    """
+
+    task_ids: Sequence[str]
+    left_stage: str | None = None
+    reached_stage: str | None = None
+
+    def look(self, project: RedBrickProject) -> Poll:
+        """Read the tasks and compare.
+
+        :raises RedBrickNotFoundError: when a task does not exist (any more): it will never arrive.
+        """
+        workflow = project.info.workflow
+        there: Counter[str] = Counter()
+        waiting = 0
+        for found in project.read_tasks(self.task_ids).values():
+            if isinstance(found, RedBrickAPIError):
+                raise found
+            there[found.stage_name] += 1
+            waiting += not self._is_through(workflow, found.stage_name, found.state)
+        return Poll(waiting == 0, dict(sorted(there.items())))
+
+    def _is_through(self, workflow: Workflow, stage_name: str, state: str | None) -> bool:
+        if self.left_stage is not None:
+            return stage_name != workflow.find(self.left_stage).public_name or state == "COMPLETED"
+        target = workflow.find(self.reached_stage or "").public_name
+        here = workflow.position(stage_name)
+        return here >= 0 and here >= workflow.position(target)
+
+
+Condition = QueueCondition | TasksCondition
+
+
+class Patience:
+    """Counts failed polls in a row and watches the deadline; turns each look into an event or into waiting on.
+
+    :param deadline: epoch seconds, by the wall clock: a trigger may go on in another process.
+    :param deadline_name: which of the sensor's limits that is, for the one who reads the event.
+    """
+
+    def __init__(self, *, deadline: float, deadline_name: str) -> None:
+        self.deadline = deadline
+        self.deadline_name = deadline_name
+        self.failed_in_a_row = 0
+        self.last_error: RedBrickError | None = None
+
+    def after(self, poll: Poll, *, now: float) -> dict[str, Any] | None:
+        """Return the event that ends the wait, or None to go on, after a look that succeeded."""
+        self.failed_in_a_row, self.last_error = 0, None
+        if poll.met:
+            return event("success", seen=poll.seen)
+        return self._at_deadline(now)
+
+    def after_error(self, error: RedBrickError, *, now: float) -> dict[str, Any] | None:
+        """Return the event that ends the wait, or None to go on, after a look that failed."""
+        self.failed_in_a_row += 1
+        self.last_error = error
+        if isinstance(error, (RedBrickAuthError, RedBrickNotFoundError, RedBrickInputError)):
+            return event("error", message=f"Waiting makes no sense: {error}")
+        if self.failed_in_a_row >= MAX_FAILED_POLLS:
+            message = f"Gave up after {self.failed_in_a_row} failed polls in a row; the last: {error} A retry waits on."
+            return event("error", message=message)
+        return self._at_deadline(now)
+
+    def _at_deadline(self, now: float) -> dict[str, Any] | None:
+        if now < self.deadline:
+            return None
+        words = f"What was waited for did not happen within the sensor's {self.deadline_name}."
+        if self.last_error is not None:
+            words += f" The last poll failed: {self.last_error}"
+        return event("timeout", message=words, deadline=self.deadline_name)
+
+
+def event(status: str, **facts: Any) -> dict[str, Any]:
+    """Return a trigger's event."""
+    return {"version": EVENT_VERSION, "status": status, **facts}
+
+
+def read_event(value: object) -> Mapping[str, Any]:
+    """Check an event that a trigger sent, perhaps one of another version.
+
+    :raises RedBrickInputError: when it is not one.
+    """
+    if not isinstance(value, Mapping) or value.get("status") not in {"success", "timeout", "error"}:
+        raise RedBrickInputError(f"The trigger sent an event that is not understood: {value!r}")
+    return value
