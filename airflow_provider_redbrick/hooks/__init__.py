@@ -1,0 +1,1 @@
+"""The seam between Airflow and the rest."""

@@ -1,0 +1,76 @@
+"""Input checked before any request: an unrendered template must never become an instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pendulum
+
+from airflow_provider_redbrick.api.client import check_uuid
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+
+
+def text(name: str, value: object) -> str:
+    """Return a non-blank string."""
+    if not isinstance(value, str) or not value.strip():
+        raise RedBrickInputError(f"{name} must not be empty (an unrendered template?), got {value!r}.")
+    return value
+
+
+def sequence(name: str, value: object) -> list[Any]:
+    """Return a non-empty list."""
+    if isinstance(value, str):
+        raise RedBrickInputError(
+            f"{name} must be a list, but is the text {value[:60]!r}. Pass the upstream task's `.output`, or set "
+            f"render_template_as_native_obj=True on the DAG."
+        )
+    if not isinstance(value, Sequence):
+        raise RedBrickInputError(f"{name} must be a list, not {type(value).__name__}.")
+    if not value:
+        raise RedBrickInputError(
+            f"{name} is empty. Where that is normal, skip this task upstream (dynamic task mapping does so by itself)."
+        )
+    return list(value)
+
+
+def task_ids(value: object, name: str = "task_ids") -> list[str]:
+    """Return a non-empty list of task ids, each of them once."""
+    ids = [check_uuid(f"{name}[{i}]", entry) for i, entry in enumerate(sequence(name, value))]
+    return list(dict.fromkeys(ids))
+
+
+def whole_number(name: str, value: object, *, low: int = 0) -> int | None:
+    """Return a whole number of at least ``low``, or None; text is read, since templates render to text."""
+    if value is None:
+        return None
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = low - 1
+    if isinstance(value, bool) or number < low:
+        raise RedBrickInputError(f"{name} must be a whole number of at least {low}, not {value!r}.")
+    return number
+
+
+def time(name: str, value: object) -> pendulum.DateTime | None:
+    """Return a moment, or None; ISO-8601 text is read, in UTC when it names no zone."""
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return pendulum.instance(value, tz="UTC")
+    try:
+        parsed = pendulum.parse(text(name, value), tz="UTC")
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, pendulum.DateTime):
+        raise RedBrickInputError(f"{name} must be a date and time, not {value!r}.")
+    return parsed
+
+
+def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
+    """Return one of a few words."""
+    if value not in allowed:
+        raise RedBrickInputError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+    return str(value)

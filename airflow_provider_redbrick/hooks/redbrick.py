@@ -1,0 +1,94 @@
+"""Airflow's connection -> a RedBrick client."""
+
+from __future__ import annotations
+
+import platform
+from functools import cached_property
+
+from airflow import __version__ as airflow_version
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_redbrick import __version__
+from airflow_provider_redbrick.api.client import RedBrickClient
+from airflow_provider_redbrick.api.project import RedBrickProject
+from airflow_provider_redbrick.api.transport import Transport
+from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
+from airflow_provider_redbrick.hooks.settings import Settings, read_settings
+
+USER_AGENT = f"airflow-provider-redbrick/{__version__} airflow/{airflow_version} python/{platform.python_version()}"
+
+
+class RedBrickHook(BaseHook):
+    """Talk to RedBrick with the credential of an Airflow connection.
+
+    Nothing is looked up or connected before it is needed. All operations are methods of :attr:`client` (account-wide)
+    and of what :meth:`project` returns (one project).
+
+    :param redbrick_conn_id: the connection; see the README for its fields.
+    """
+
+    conn_name_attr = "redbrick_conn_id"
+    default_conn_name = "redbrick_default"
+    conn_type = "redbrick"
+    hook_name = "RedBrick AI"
+
+    def __init__(self, redbrick_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.redbrick_conn_id = redbrick_conn_id
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The connection's settings, checked.
+
+        :raises RedBrickInputError: when a field is missing or makes no sense.
+        """
+        return read_settings(self.get_connection(self.redbrick_conn_id))
+
+    @cached_property
+    def client(self) -> RedBrickClient:
+        """The client for this connection."""
+        settings = self.settings
+        transport = Transport(
+            settings.url,
+            settings.credential,
+            timeout=settings.timeout,
+            plain_json=settings.plain_json,
+            user_agent=USER_AGENT,
+            max_connections=settings.max_concurrency,
+        )
+        return RedBrickClient(transport, page_size=settings.page_size, max_concurrency=settings.max_concurrency)
+
+    def get_conn(self) -> RedBrickClient:
+        """Return the client: Airflow's usual name for it."""
+        return self.client
+
+    def project(self, project_id: str | None = None, *, org_id: str | None = None) -> RedBrickProject:
+        """Return one project's operations.
+
+        :param project_id: the project; the connection's ``project_id`` when not given. Likewise ``org_id``.
+        :raises RedBrickInputError: when an id is given neither here nor in the connection, or is malformed.
+        """
+        org_id = org_id or self.settings.org_id
+        project_id = project_id or self.settings.project_id
+        for name, value in (("org_id", org_id), ("project_id", project_id)):
+            if not value:
+                raise RedBrickInputError(
+                    f"No {name}: give it to the operator or put it into the extra of connection "
+                    f"{self.redbrick_conn_id!r}."
+                )
+        return RedBrickProject(self.client, str(org_id), str(project_id))
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask the server who this key is, and for the organisation when the connection names one."""
+        try:
+            words = f"Connected to RedBrick as {self.client.me()}"
+            if self.settings.org_id:
+                words += f", organisation {self.client.organization_name(self.settings.org_id)!r}"
+        except RedBrickError as error:
+            return False, str(error)
+        return True, f"{words}."
+
+    def close(self) -> None:
+        """Close the client's connections, if there are any."""
+        if "client" in self.__dict__:
+            self.client.close()

@@ -1,0 +1,105 @@
+"""What a connection says, read once and checked: a pure function from Airflow's connection to settings."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.api.endpoint import graphql_url
+from airflow_provider_redbrick.api.transport import Credential
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.providers.common.compat.sdk import Connection
+
+log = logging.getLogger(__name__)
+
+# The allowlist: whoever may edit a connection may set these and nothing else.
+_KNOWN = frozenset({"org_id", "project_id", "auth", "timeout", "max_concurrency", "page_size", "plain_json"})
+_HEADERS = {"api_key": "ApiKey", "access_token": "Authorization"}
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A RedBrick connection's settings. The repr does not show the credential."""
+
+    url: str
+    credential: Credential
+    org_id: str | None
+    project_id: str | None
+    timeout: float
+    max_concurrency: int
+    page_size: int
+    plain_json: bool
+
+
+def read_settings(connection: Connection) -> Settings:
+    """Read a connection.
+
+    :raises RedBrickInputError: naming the connection and the field that is missing or makes no sense.
+    """
+    where = f"connection {connection.conn_id!r}"
+    extras = _extras(connection, where)
+    unknown = sorted(set(extras) - _KNOWN)
+    if unknown:
+        log.warning("Ignoring unknown extras of %s: %s.", where, ", ".join(unknown))
+    key = (connection.password or "").strip()
+    if not key:
+        raise RedBrickInputError(f"The {where} has no API key: put it into the password field.")
+    auth = str(extras.get("auth") or "api_key")
+    if auth not in _HEADERS:
+        raise RedBrickInputError(f"'auth' of {where} must be one of {', '.join(_HEADERS)}, not {auth!r}.")
+    return Settings(
+        url=graphql_url(connection.host, port=connection.port),
+        credential=Credential(key, _HEADERS[auth]),
+        org_id=_text(extras.get("org_id")),
+        project_id=_text(extras.get("project_id")),
+        timeout=_number(extras, "timeout", where, default=30.0, low=1, high=600),
+        max_concurrency=int(_number(extras, "max_concurrency", where, default=10, low=1, high=30)),
+        page_size=int(_number(extras, "page_size", where, default=200, low=1, high=1000)),
+        plain_json=_flag(extras, "plain_json", where),
+    )
+
+
+def _extras(connection: Connection, where: str) -> Mapping[str, Any]:
+    if not connection.extra:
+        return {}
+    try:
+        extras = json.loads(connection.extra)
+    except ValueError:
+        raise RedBrickInputError(f"The extra of {where} is not JSON.") from None
+    if not isinstance(extras, dict):
+        raise RedBrickInputError(f"The extra of {where} must be a JSON object.")
+    return extras
+
+
+def _text(value: Any) -> str | None:
+    return str(value).strip() or None if value is not None else None
+
+
+def _number(extras: Mapping[str, Any], name: str, where: str, *, default: float, low: float, high: float) -> float:
+    value = extras.get(name)
+    if value is None or value == "":
+        return default
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not low <= number <= high:
+        raise RedBrickInputError(f"{name!r} of {where} must be a number from {low:g} to {high:g}, not {value!r}.")
+    return number
+
+
+def _flag(extras: Mapping[str, Any], name: str, where: str) -> bool:
+    value = extras.get(name)
+    text = str(value).strip().lower()
+    if value is None or text == "" or text in _FALSE:
+        return False
+    if text in _TRUE:
+        return True
+    raise RedBrickInputError(f"{name!r} of {where} must be true or false, not {value!r}.")

@@ -1,0 +1,111 @@
+"""Share a queue evenly among people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.batch.balance import Wish, carry_out, check_people, plan
+from airflow_provider_redbrick.batch.outcome import Outcome, Status
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.operators.base import RedBrickTasksOperator, working_stage
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.batch.assignment import AssignmentPlan
+
+
+class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
+    """Give a stage's unassigned tasks to people so that their total queues end up as even as possible.
+
+    What each already holds in the stage counts. The same queue and people always give the same plan; it is logged as
+    a table before and after. A retry looks again and shares what is left.
+
+    :param stage_name: the stage whose queue is shared.
+    :param emails: the people, members of the project with access to the stage.
+    :param weights: the share of each relative to the others, by e-mail; 1 when not named, 0 for nothing new.
+    :param ceiling: how long anybody's queue in the stage may become.
+    :param rebalance: also move tasks that one of these people holds and has not started.
+    """
+
+    template_fields: Sequence[str] = (
+        *RedBrickTasksOperator.template_fields,
+        "stage_name",
+        "emails",
+        "weights",
+        "ceiling",
+    )
+    operation = "balance_assignments"
+
+    def __init__(
+        self,
+        *,
+        stage_name: str,
+        emails: Sequence[str],
+        weights: Mapping[str, float] | None = None,
+        ceiling: int | None = None,
+        rebalance: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.stage_name = stage_name
+        self.emails = emails
+        self.weights = weights
+        self.ceiling = ceiling
+        self.rebalance = rebalance
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Share the queue and return the manifest."""
+        emails = [check.text(f"emails[{i}]", entry) for i, entry in enumerate(check.sequence("emails", self.emails))]
+        weights = _weights(self.weights, emails)
+        ceiling = check.whole_number("ceiling", self.ceiling)
+        project = self.get_project()
+        stage = working_stage(project, self.stage_name)
+        if project.info.consensus:
+            raise RedBrickInputError(
+                "In a consensus project several people label each task: balancing would overwrite who they are."
+            )
+        people = check_people(project.members(), stage, emails)
+        wish = Wish(people, weights, ceiling, rebalance=self.rebalance)
+        planned, queue = plan(project, stage, wish)
+        self.log.info("Plan for %s:\n%s", stage.name, planned.table())
+        return self.settle(context, project, stage, self._carry_out(project, planned, queue))
+
+    def _carry_out(
+        self, project: RedBrickProject, planned: AssignmentPlan, queue: Mapping[str, Task]
+    ) -> Iterator[Outcome]:
+        """Pass the outcomes on, and log at the end what became of the plan."""
+        given = set()
+        for outcome in carry_out(project, planned, queue):
+            if outcome.status is Status.DONE:
+                given.add(outcome.task_id)
+            yield outcome
+        after = dict(planned.before)
+        for move in planned.moves:
+            if move.task_id in given:
+                after[move.to] += 1
+                if move.source is not None:
+                    after[move.source] -= 1
+        moves = tuple(move for move in planned.moves if move.task_id in given)
+        self.log.info("Result:\n%s", replace(planned, moves=moves, after=after).table())
+
+
+def _weights(value: object, emails: Sequence[str]) -> dict[str, float]:
+    """Return the weights as numbers; a weight for somebody who is not asked is a typo."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise RedBrickInputError(f"weights must map e-mails to numbers, not {type(value).__name__}.")
+    known = {email.lower() for email in emails}
+    strangers = [str(email) for email in value if str(email).lower() not in known]
+    if strangers:
+        raise RedBrickInputError(f"weights name people who are not in emails: {', '.join(strangers)}.")
+    try:
+        return {str(email): float(weight) for email, weight in value.items()}
+    except (TypeError, ValueError) as error:
+        raise RedBrickInputError(f"weights must be numbers: {error}.") from None

@@ -1,0 +1,139 @@
+"""What all operators on tasks share: the connection, the manifest, the report, and when to fail."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.providers.common.compat.sdk import BaseOperator, ObjectStoragePath
+
+from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
+from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.workflow import Stage
+
+FAIL_ON = ("any", "all", "never")
+_LOGGED = 50
+
+
+class RedBrickTasksOperator(BaseOperator):
+    """Base of the operators that do one thing to many tasks.
+
+    :param redbrick_conn_id: the connection.
+    :param org_id: the organisation; the connection's when not given.
+    :param project_id: the project; the connection's when not given.
+    :param fail_on: when failed tasks fail the Airflow task, after all tasks were tried: ``any`` of them failed,
+        ``all`` of them did, or ``never``.
+    :param report_path: where to write the full report, one JSON object a line and one line a task: a local path or
+        any URI that Airflow's object storage knows.
+    """
+
+    template_fields: Sequence[str] = ("redbrick_conn_id", "org_id", "project_id", "report_path")
+    ui_color = "#f6e3e0"
+    operation = ""
+
+    def __init__(
+        self,
+        *,
+        redbrick_conn_id: str = RedBrickHook.default_conn_name,
+        org_id: str | None = None,
+        project_id: str | None = None,
+        fail_on: str = "any",
+        report_path: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.redbrick_conn_id = redbrick_conn_id
+        self.org_id = org_id
+        self.project_id = project_id
+        self.fail_on = fail_on
+        self.report_path = report_path
+
+    @cached_property
+    def hook(self) -> RedBrickHook:
+        """The hook for the connection."""
+        return RedBrickHook(self.redbrick_conn_id)
+
+    def get_project(self) -> RedBrickProject:
+        """Return the project to work in."""
+        check.one_of("fail_on", self.fail_on, FAIL_ON)
+        return self.hook.project(self.project_id, org_id=self.org_id)
+
+    def retry_since(self, context: Context) -> pendulum.DateTime | None:
+        """Return when the run began if this is a retry: what this key did since then, an earlier try may have done."""
+        task_instance, run = context.get("ti"), context.get("dag_run")
+        if task_instance is None or run is None or task_instance.try_number <= 1:
+            return None
+        return pendulum.instance(run.start_date) if run.start_date else None
+
+    def settle(
+        self, context: Context, project: RedBrickProject, stage: Stage | None, outcomes: Iterable[Outcome]
+    ) -> dict[str, Any]:
+        """Carry ``outcomes`` out to the end, write the report, and return the manifest.
+
+        :raises RedBrickTasksFailedError: when ``fail_on`` says so, after all tasks were tried and the report is
+            written; the manifest is then in the XCom ``manifest``.
+        """
+        tally = Tally()
+        with ExitStack() as stack:
+            report = None
+            if self.report_path is not None:
+                path = ObjectStoragePath(check.text("report_path", self.report_path))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Opened before the first change: a report that cannot be written is known before it matters.
+                report = stack.enter_context(path.open("w"))  # type: ignore[no-untyped-call]
+            for outcome in outcomes:
+                tally.add(outcome)
+                self._log(outcome, tally)
+                if report is not None:
+                    report.write(json.dumps(outcome.to_row()) + "\n")
+        manifest = tally.manifest(
+            operation=self.operation,
+            org_id=project.org_id,
+            project_id=project.project_id,
+            stage_name=stage.public_name if stage else None,
+            report=self.report_path,
+        )
+        counts = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in tally.counts.items())
+        self.log.info("%s: %d tasks: %s", self.operation, tally.total, counts)
+        if tally.fails(self.fail_on):
+            task_instance = context.get("ti")
+            if task_instance is not None:
+                task_instance.xcom_push(key="manifest", value=manifest)
+            first = tally.failed[0]
+            raise RedBrickTasksFailedError(
+                f"{self.operation}: of {tally.total} tasks {counts}. First failure, task {first['task_id']}: "
+                f"{first['reason']} The next try leaves alone what is done and tries the rest."
+            )
+        return manifest
+
+    def _log(self, outcome: Outcome, tally: Tally) -> None:
+        """Log what did not go through, as far as a person would read."""
+        if outcome.status is Status.FAILED and tally.counts[outcome.status.value] <= _LOGGED:
+            self.log.warning("Task %s (%s) failed: %s", outcome.task_id, outcome.name, outcome.reason)
+        elif outcome.status is Status.SKIPPED and tally.counts[outcome.status.value] <= _LOGGED:
+            self.log.info("Task %s (%s) was skipped: %s", outcome.task_id, outcome.name, outcome.reason)
+
+
+def working_stage(project: RedBrickProject, name: object) -> Stage:
+    """Return a stage in which tasks can be worked on.
+
+    :raises RedBrickInputError: for ground truth, or a stage the project does not have.
+    """
+    stage = project.stage(check.text("stage_name", name))
+    if stage.is_ground_truth:
+        raise RedBrickInputError(
+            "Tasks in Ground Truth are finished. To change their labels, reopen them and work on them in their stage."
+        )
+    return stage

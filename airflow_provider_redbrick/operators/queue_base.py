@@ -1,0 +1,87 @@
+"""What the operators share that work through given tasks of a stage, or through its queue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+
+from airflow_provider_redbrick.batch.queue import candidates
+from airflow_provider_redbrick.batch.stage_work import StageWork
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.workflow import Stage
+
+
+class RedBrickQueueOperator(RedBrickTasksOperator):
+    """Base of the operators that call a function for each task of a stage.
+
+    Tasks are claimed (assigned to the API key) a few at a time. Whatever was claimed and not finished is released
+    again, so that people can have it.
+
+    :param stage_name: the stage to take tasks from.
+    :param task_ids: the tasks to take; without them, unassigned tasks of the stage are taken.
+    :param limit: how many to take in all, when no ``task_ids`` are given; all of them by default.
+    :param claim: assign tasks that nobody holds to the API key first.
+    :param take_from_people: also take given tasks that a person holds. Their unsaved work is lost.
+    """
+
+    template_fields: Sequence[str] = (*RedBrickTasksOperator.template_fields, "stage_name", "task_ids", "limit")
+
+    def __init__(
+        self,
+        *,
+        stage_name: str,
+        task_ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        claim: bool = True,
+        take_from_people: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.stage_name = stage_name
+        self.task_ids = task_ids
+        self.limit = limit
+        self.claim = claim
+        self.take_from_people = take_from_people
+
+    def which_tasks(self) -> tuple[list[str] | None, int | None]:
+        """Check the two ways to say which tasks to take, ids or a limit; they exclude each other."""
+        if self.task_ids is not None and self.limit is not None:
+            raise RedBrickInputError("Give task_ids or limit, not both.")
+        ids = None if self.task_ids is None else check.task_ids(self.task_ids)
+        return ids, check.whole_number("limit", self.limit, low=1)
+
+    def take_up(
+        self,
+        context: Context,
+        project: RedBrickProject,
+        stage: Stage,
+        which: tuple[list[str] | None, int | None],
+        *,
+        saved_counts: bool = False,
+    ) -> tuple[StageWork, Sequence[str]]:
+        """Return how to work on the stage, and the given tasks or some chosen from its queue."""
+        work = StageWork(
+            project,
+            stage,
+            claim=self.claim,
+            take_from_people=self.take_from_people,
+            since=self.retry_since(context),
+            full=True,
+            saved_counts=saved_counts,
+        )
+        ids, limit = which
+        if ids is not None:
+            return work, ids
+        found = candidates(work, limit=limit, now=pendulum.now("UTC"))
+        return replace(work, may_hold=found.held), found.task_ids

@@ -1,0 +1,110 @@
+"""Send wrong ground truth back for correction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
+from airflow_provider_redbrick.batch.outcome import Outcome
+from airflow_provider_redbrick.batch.reopen import reopen, select, updated_between
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pendulum
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.api.project import RedBrickProject
+
+
+class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
+    """Send ground-truth tasks back to the first stage, with their labels, for people to correct.
+
+    Either given tasks, or those that a selector picks among the ground truth last updated within
+    ``[updated_after, updated_before)``. These default to the run's data interval, so that a backfill does the right
+    dates. A task that was reopened has left ground truth and comes back with a later update, so a second run of the
+    same interval does not find it again.
+
+    Airflow 3's cron schedules have an *empty* data interval by default, which is refused: schedule the DAG with
+    ``CronDataIntervalTimetable``, or give both times.
+
+    :param task_ids: the tasks to reopen; those that are not in ground truth are skipped.
+    :param selector: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has its labels as
+        ``series`` and ``classification``; returns True for a task to reopen.
+    :param updated_after: the first moment that counts.
+    :param updated_before: the first moment that no longer counts.
+    """
+
+    template_fields: Sequence[str] = (
+        *RedBrickTasksOperator.template_fields,
+        "task_ids",
+        "updated_after",
+        "updated_before",
+    )
+    operation = "reopen_ground_truth"
+
+    def __init__(
+        self,
+        *,
+        task_ids: Sequence[str] | None = None,
+        selector: Callable[[Task], bool] | None = None,
+        updated_after: Any = None,
+        updated_before: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.task_ids = task_ids
+        self.selector = selector
+        self.updated_after = updated_after
+        self.updated_before = updated_before
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Reopen and return the manifest."""
+        if (self.task_ids is None) == (self.selector is None):
+            raise RedBrickInputError("Give task_ids or a selector, and not both.")
+        if self.task_ids is not None:
+            if self.updated_after is not None or self.updated_before is not None:
+                raise RedBrickInputError("updated_after and updated_before go with a selector, not with task_ids.")
+            ids = check.task_ids(self.task_ids)
+            project = self.get_project()
+            outcomes = reopen(project, ids, me=project.client.me(), since=self.retry_since(context))
+        else:
+            after, before = self._window(context)
+            project = self.get_project()
+            outcomes = self._select_and_reopen(context, project, after, before)
+        return self.settle(context, project, project.stage(GROUND_TRUTH), outcomes)
+
+    def _select_and_reopen(
+        self, context: Context, project: RedBrickProject, after: pendulum.DateTime, before: pendulum.DateTime
+    ) -> Iterator[Outcome]:
+        if not callable(self.selector):
+            raise RedBrickInputError(f"selector must be callable, not {type(self.selector).__name__}.")
+        due = updated_between(project, project.stage(GROUND_TRUTH), after=after, before=before)
+        self.log.info("%d ground-truth tasks were updated from %s to %s", len(due), after, before)
+        wrong = []
+        for found in select(project, due, self.selector):
+            if isinstance(found, Outcome):
+                yield found
+            else:
+                wrong.append(found.task_id)
+        yield from reopen(project, wrong, me=project.client.me(), since=self.retry_since(context))
+
+    def _window(self, context: Context) -> tuple[pendulum.DateTime, pendulum.DateTime]:
+        """Return the times that count, from the parameters or the run's data interval."""
+        after, before = (
+            check.time("updated_after", self.updated_after),
+            check.time("updated_before", self.updated_before),
+        )
+        start = after or check.time("the run's data_interval_start", context.get("data_interval_start"))
+        end = before or check.time("the run's data_interval_end", context.get("data_interval_end"))
+        if start is None or end is None or start >= end:
+            raise RedBrickInputError(
+                f"Nothing lies between updated_after ({start}) and updated_before ({end}). They default to the run's "
+                f"data interval, which Airflow 3's cron schedules and manual runs leave empty: schedule the DAG with "
+                f"CronDataIntervalTimetable, or give both times."
+            )
+        return start, end

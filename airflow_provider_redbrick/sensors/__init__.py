@@ -1,0 +1,1 @@
+"""Sensors: wait until a queue or tasks are where they should be."""

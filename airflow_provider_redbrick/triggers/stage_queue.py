@@ -1,0 +1,45 @@
+"""Wait for a stage's queue to reach a threshold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_redbrick.batch.waiting import QueueCondition
+from airflow_provider_redbrick.triggers.base import RedBrickPollTrigger
+
+
+class RedBrickStageQueueTrigger(RedBrickPollTrigger):
+    """Wait for a stage's queue to reach a threshold; see the sensor for the parameters."""
+
+    def __init__(
+        self,
+        *,
+        stage_name: str,
+        at_least: int | None = None,
+        at_most: int | None = None,
+        unassigned: bool = False,
+        count_by: str = "count",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.stage_name = stage_name
+        self.at_least = at_least
+        self.at_most = at_most
+        self.unassigned = unassigned
+        self.count_by = count_by
+
+    def condition(self) -> QueueCondition:
+        """Return what is waited for."""
+        return QueueCondition(
+            self.stage_name, self.at_least, self.at_most, self.unassigned, by_listing=self.count_by == "listing"
+        )
+
+    def waits_for(self) -> dict[str, Any]:
+        """Return the arguments that say what is waited for."""
+        return {
+            "stage_name": self.stage_name,
+            "at_least": self.at_least,
+            "at_most": self.at_most,
+            "unassigned": self.unassigned,
+            "count_by": self.count_by,
+        }

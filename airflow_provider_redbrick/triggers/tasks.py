@@ -1,0 +1,36 @@
+"""Wait for tasks to leave a stage or reach one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.batch.waiting import TasksCondition
+from airflow_provider_redbrick.triggers.base import RedBrickPollTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class RedBrickTasksTrigger(RedBrickPollTrigger):
+    """Wait for tasks to leave a stage or reach one; see the sensor for the parameters."""
+
+    def __init__(
+        self,
+        *,
+        task_ids: Sequence[str],
+        left_stage: str | None = None,
+        reached_stage: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.task_ids = list(task_ids)
+        self.left_stage = left_stage
+        self.reached_stage = reached_stage
+
+    def condition(self) -> TasksCondition:
+        """Return what is waited for."""
+        return TasksCondition(self.task_ids, self.left_stage, self.reached_stage)
+
+    def waits_for(self) -> dict[str, Any]:
+        """Return the arguments that say what is waited for."""
+        return {"task_ids": self.task_ids, "left_stage": self.left_stage, "reached_stage": self.reached_stage}
