@@ -16,6 +16,6 @@ def reading(operation: str) -> Iterator[None]:
     """Make an answer of another shape an error of its own, named after the operation, instead of a ``KeyError``."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
         words = f"RedBrick's answer lacks what was asked for ({type(error).__name__}: {error})."
         raise RedBrickAnswerError(words, operation=operation) from None

@@ -38,7 +38,10 @@ class RedBrickClient:
         if self._me is None:
             data = self.transport.execute(documents.ME, {})
             with reading("me"):
-                self._me = str(data["me"]["userId"])
+                user_id = data["me"]["userId"]
+            if not isinstance(user_id, str) or not user_id:
+                raise RedBrickAnswerError("RedBrick does not say whose this credential is.", operation="me")
+            self._me = user_id
         return self._me
 
     def organization_name(self, org_id: str) -> str:
@@ -69,7 +72,8 @@ class RedBrickClient:
             raise RedBrickInputError(f"RedBrick finds the labels invalid: {answer.get('error') or 'no reason given'}")
         with reading(name):
             converted = json.loads(answer["converted"])
-        if not isinstance(converted, list) or len(converted) != len(tasks):
+        fits = isinstance(converted, list) and len(converted) == len(tasks)
+        if not fits or not all(isinstance(task, dict) for task in converted):
             # Submitting all the same would put these tasks through without their labels.
             raise RedBrickAnswerError(
                 f"RedBrick converted {len(tasks)} labelled tasks into something else.", operation=name

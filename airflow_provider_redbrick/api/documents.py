@@ -39,6 +39,17 @@ currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} 
 latestTaskData {{ tdId createdAt createdByEntity {{ {_USER} }} }}
 """
 
+_TASK_LABELS = f"""
+taskId currentStageName
+datapoint {{ dpId name }}
+currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
+latestTaskData {{
+  tdId createdAt createdByEntity {{ {_USER} }}
+  labelsData(interpolate: true)
+  labelsDataPath(presigned: false)
+}}
+"""
+
 _TASK_FULL = f"""
 taskId currentStageName priority
 datapoint {{
@@ -177,8 +188,11 @@ def _aliased_tasks(selection: str) -> Callable[[int], str]:
 task_states = _aliased_tasks(_TASK_STATE)
 """Where tasks are, who holds them, who labelled them last."""
 
+tasks_with_labels = _aliased_tasks(_TASK_LABELS)
+"""The same with current labels, or the path of their file."""
+
 tasks_in_full = _aliased_tasks(_TASK_FULL)
-"""The same with item URLs and current labels."""
+"""Everything a callable may want to see: item URLs and current labels too."""
 
 task_events = _aliased_tasks(_TASK_EVENTS)
 """What left which stage, when and by whom."""

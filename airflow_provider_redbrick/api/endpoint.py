@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 DEFAULT_HOST = "https://api.redbrickai.com"
 _PUBLIC_HOST = "api.redbrickai.com"
+_HOST_NAME = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?")
 
 
 def graphql_url(host: str | None, *, port: int | None = None) -> str:
@@ -22,15 +25,13 @@ def graphql_url(host: str | None, *, port: int | None = None) -> str:
     :raises RedBrickInputError: when ``host`` is not a host name or http(s) URL.
     """
     given = (host or "").strip() or DEFAULT_HOST
-    parts = urlsplit(given if "://" in given else f"//{given}")
     try:
+        parts = urlsplit(given if "://" in given else f"//{given}")
         name, own_port = (parts.hostname or "").lower(), parts.port or port
-    except ValueError as error:
-        raise RedBrickInputError(f"The connection's host {given!r} is not a host name or URL: {error}.") from None
-    if not name or parts.scheme not in {"", "http", "https"} or parts.username or parts.password:
-        raise RedBrickInputError(
-            f"The connection's host must be a host name or an http(s) URL without credentials, not {_safe(given)!r}."
-        )
+    except ValueError:
+        raise _refused(given) from None
+    if not _is_host(name) or parts.scheme not in {"", "http", "https"} or "@" in given:
+        raise _refused(given)
     if name == _PUBLIC_HOST:
         return f"{DEFAULT_HOST}/graphql/"
     netloc = f"[{name}]" if ":" in name else name
@@ -46,9 +47,26 @@ def graphql_url(host: str | None, *, port: int | None = None) -> str:
 
 def is_loopback(name: str) -> bool:
     """Whether a host name can only be this machine."""
-    return name in {"localhost", "::1"} or name.endswith(".localhost") or name.startswith("127.")
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:  # a name, such as 127.example.com, whatever it looks like
+        return name == "localhost" or name.endswith(".localhost")
 
 
-def _safe(given: str) -> str:
-    """Return the host without what may be a password before an ``@``."""
-    return given.rsplit("@", 1)[-1]
+def _is_host(name: str) -> bool:
+    """Whether this is a host name or an address, and not, say, a template that was not rendered."""
+    if ":" not in name:
+        return _HOST_NAME.fullmatch(name) is not None
+    try:
+        ipaddress.IPv6Address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _refused(given: str) -> RedBrickInputError:
+    # What stands before an "@" may be a password.
+    shown = given.rsplit("@", 1)[-1]
+    return RedBrickInputError(
+        f"The connection's host must be a host name or an http(s) URL without credentials, not {shown!r}."
+    )

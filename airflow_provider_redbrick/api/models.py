@@ -112,6 +112,11 @@ class Task:
         return self.stage_name == public_stage_name(stage_name) and self.state != "COMPLETED"
 
     @property
+    def has_labels(self) -> bool:
+        """Whether any label was stored; for a task whose labels were read."""
+        return bool(self.labels) or self.labels_url is not None or any(self.labels_map)
+
+    @property
     def where(self) -> str:
         """Where the task is and who holds it, for messages."""
         if self.state == "COMPLETED":
@@ -125,6 +130,8 @@ class Task:
         datapoint = data.get("datapoint") or {}
         sub_task = data.get("currentStageSubTask") or {}
         saved = data.get("latestTaskData") or {}
+        if not data.get("taskId"):
+            raise KeyError("taskId")
         return cls(
             task_id=str(data["taskId"]),
             name=str(datapoint.get("name") or ""),

@@ -27,6 +27,7 @@ def pages(fetch: Callable[[str | None, int], tuple[list[Any], str | None]], *, p
     :raises RedBrickAPIError: when a page cannot be read. What came before it was yielded; the list is not complete.
     """
     cursor: str | None = None
+    seen: set[str] = set()
     first = page_size
     while True:
         try:
@@ -39,8 +40,9 @@ def pages(fetch: Callable[[str | None, int], tuple[list[Any], str | None]], *, p
         yield from entries
         if following is None:
             return
-        if following == cursor:
-            raise RedBrickAnswerError("RedBrick's listing does not advance: a page named itself as the next.")
+        if following in seen:
+            raise RedBrickAnswerError("RedBrick's listing goes in circles: a page named an earlier one as the next.")
+        seen.add(following)
         cursor = following
 
 

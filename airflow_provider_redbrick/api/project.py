@@ -147,6 +147,10 @@ class RedBrickProject:
                     answers[task_id] = self._with_stored_labels(task, task.labels_url)
         return answers
 
+    def are_labelled(self, task_ids: Sequence[str]) -> dict[str, bool | RedBrickAPIError]:
+        """Read which tasks have labels."""
+        return self._read_aliased(documents.tasks_with_labels, task_ids, lambda data: Task.from_wire(data).has_labels)
+
     def output_events(self, task_ids: Sequence[str]) -> dict[str, tuple[OutputEvent, ...] | RedBrickAPIError]:
         """Read when each task left which stage, oldest first."""
         return self._read_aliased(documents.task_events, task_ids, output_events)

@@ -59,8 +59,8 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
         return float(text)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        return max(0.0, float(moment.timestamp()) - now)
+    except (ValueError, TypeError, IndexError, ArithmeticError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, float(moment.timestamp()) - now)

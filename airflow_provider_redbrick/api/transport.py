@@ -8,13 +8,16 @@ import json
 import logging
 import random
 import re
+import ssl
 import time
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NewConnectionError
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.retry import RetryPolicy, seconds_until_retry
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _OPERATION = re.compile(r"\s*(query|mutation)\s+(\w+)")
 _MAX_SERVER_WORDS = 500
+_STORED = "of a stored file"
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,6 +41,13 @@ class Credential(requests.auth.AuthBase):
 
     secret: str
     header: str = "ApiKey"
+
+    def __post_init__(self) -> None:
+        # What a header cannot hold would come back in the words of the error that says so.
+        if not self.secret or not all("!" <= character <= "~" for character in self.secret):
+            raise err.RedBrickInputError(
+                "The API key has characters that no key has (a space, a line break?); copy it again."
+            )
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the header."""
@@ -94,7 +105,7 @@ class Transport:
         self._session = self._new_session(user_agent, max_connections)
         self._session.auth = credential
         # Storage is another server: it must never be sent the key, nor what a .netrc file may hold.
-        self._storage = self._new_session(user_agent, max_connections)
+        self._storage = self._new_session(user_agent, max_connections, kind=_StorageSession)
         self._storage.auth = lambda request: request
 
     def __repr__(self) -> str:
@@ -159,7 +170,10 @@ class Transport:
     def get_file(self, url: str) -> bytes:
         """GET a presigned URL, decompressed when it is gzip, with or without a header saying so."""
         content = self._storage_request("GET", url, None, {}).content
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        try:
+            return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        except (OSError, EOFError, zlib.error):
+            raise err.RedBrickAnswerError("A stored file is cut short or damaged.", operation=_STORED) from None
 
     def _send(
         self,
@@ -179,7 +193,9 @@ class Transport:
                 error, url=self.url, operation=operation, task_ids=task_ids, mutation=mutation
             ) from None
         # Nothing that a server echoes may carry the key into a log.
-        content = response.content.replace(self._credential.secret.encode(), b"***")
+        content = response.content
+        for spelling in _spellings(self._credential.secret):
+            content = content.replace(spelling, b"***")
         try:
             return decode(response.status_code, response.headers, content)
         except err.RedBrickAPIError as error:
@@ -195,14 +211,12 @@ class Transport:
             error: err.RedBrickAPIError
             try:
                 response = self._storage.request(method, url, data=content, headers=headers, timeout=self.timeout)
-                if response.ok:
+                if 200 <= response.status_code < 300:
                     return response
-                # The URL itself is a secret for as long as its signature lives, so it is not named.
-                kind = err.RedBrickServerError if response.status_code >= 500 else err.RedBrickRefusedError
-                error = kind(f"Storage answered HTTP {response.status_code}.", status=response.status_code)
+                error = _storage_error(response)
             except (requests.RequestException, OSError) as failure:
                 error = err.RedBrickConnectionError(f"Storage did not answer ({type(failure).__name__}).")
-            error.operation = f"{method} of a stored file"
+            error.operation = f"{method} {_STORED}"
             wait = seconds_until_retry(
                 error,
                 mutation=False,
@@ -217,13 +231,22 @@ class Transport:
             attempt += 1
 
     @staticmethod
-    def _new_session(user_agent: str, max_connections: int) -> requests.Session:
-        session = requests.Session()
+    def _new_session(
+        user_agent: str, max_connections: int, *, kind: type[requests.Session] = requests.Session
+    ) -> requests.Session:
+        session = kind()
         adapter = HTTPAdapter(pool_connections=2, pool_maxsize=max_connections, max_retries=0)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         session.headers.update({"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"})
         return session
+
+
+class _StorageSession(requests.Session):
+    """A session that also keeps .netrc out of redirected requests."""
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Add nothing: the URL is all the permission there is."""
 
 
 def describe(document: str) -> tuple[str, bool]:
@@ -253,7 +276,7 @@ def decode(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
         raise classify_status(status, headers, content)
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise err.RedBrickAnswerError(
             "RedBrick answered with something that is not JSON (a proxy or login page?).",
             status=status,
@@ -265,12 +288,19 @@ def decode(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
         raise err.RedBrickAnswerError(
             "RedBrick answered with JSON that is no GraphQL answer.", status=status, maybe_applied=True
         )
-    return Answer(data, tuple(_issue(entry) for entry in errors) if isinstance(errors, list) else ())
+    if not isinstance(errors, list):
+        errors = [errors] if errors else []
+    return Answer(data, tuple(_issue(entry) for entry in errors))
 
 
 def classify_status(status: int, headers: Mapping[str, str], content: bytes) -> err.RedBrickAPIError:
     """Return the error that an HTTP status other than 200 means."""
     words = _words(headers, content)
+    if status < 300:
+        # Some answer to a request that was taken, but not the API's.
+        return err.RedBrickAnswerError(
+            f"RedBrick answered without data (HTTP {status}).", status=status, maybe_applied=True
+        )
     if status in {401, 403}:
         return err.RedBrickAuthError(
             f"RedBrick refused the credential (HTTP {status}): the API key is wrong, revoked, "
@@ -307,7 +337,9 @@ def classify_exception(
     reason = getattr(error.args[0], "reason", None) if error.args else None
     host = url.split("/")[2]
     if isinstance(error, requests.exceptions.SSLError):
-        unsent, what = True, f"{host} did not prove who it is (TLS: {type(reason or error).__name__})."
+        # Only a certificate that was not accepted is known to come before the request; other faults may come after.
+        unsent = isinstance(_innermost(reason), (ssl.CertificateError, CertificateError))
+        what = f"{host} did not prove who it is." if unsent else f"the TLS connection to {host} failed."
     elif isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError):
         unsent, what = True, f"{host} cannot be reached; check the connection's host and the network."
     elif isinstance(error, requests.Timeout):
@@ -324,7 +356,32 @@ def _issue(entry: object) -> GraphQLIssue:
         return GraphQLIssue(str(entry)[:_MAX_SERVER_WORDS], None)
     path = entry.get("path")
     root = path[0] if isinstance(path, list) and path and isinstance(path[0], str) else None
-    return GraphQLIssue(str(entry.get("message", "no message"))[:_MAX_SERVER_WORDS], root)
+    return GraphQLIssue(str(entry.get("message") or "no message")[:_MAX_SERVER_WORDS], root)
+
+
+def _spellings(secret: str) -> tuple[bytes, ...]:
+    """Return the ways in which JSON may spell a secret."""
+    quoted = json.dumps(secret)[1:-1]
+    return tuple(spelling.encode() for spelling in dict.fromkeys((secret, quoted, quoted.replace("/", "\\/"))))
+
+
+def _storage_error(response: requests.Response) -> err.RedBrickAPIError:
+    """Return the error that storage's answer means. Its URL is a secret while its signature lives: it is not named."""
+    status = response.status_code
+    kind: type[err.RedBrickAPIError] = err.RedBrickRefusedError
+    if status == 429:
+        kind = err.RedBrickRateLimitError
+    elif status >= 500:
+        kind = err.RedBrickServerError
+    retry_after = response.headers.get("Retry-After")
+    return kind(f"Storage answered HTTP {status}.", status=status, retry_after=retry_after)
+
+
+def _innermost(error: object) -> object:
+    """Return the exception that the layers of the HTTP library have wrapped."""
+    while isinstance(error, BaseException) and error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    return error
 
 
 def _words(headers: Mapping[str, str], content: bytes) -> str:

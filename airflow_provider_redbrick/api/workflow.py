@@ -103,10 +103,13 @@ class Workflow:
         raise RedBrickInputError(f"The project has no stage {name!r}; its stages are: {known}.")
 
     def position(self, name: str) -> int:
-        """Return how far along the workflow a stage is; ground truth is the furthest, an unknown stage is -1."""
+        """Return how far along the workflow a stage is; ground truth is the furthest.
+
+        -1 for an unknown stage, and for one that sends rejected tasks back: wherever it is listed, it leads backwards.
+        """
         if public_stage_name(name) == GROUND_TRUTH:
             return len(self.stages)
-        return next((i for i, stage in enumerate(self.stages) if stage.name == name), -1)
+        return next((i for i, stage in enumerate(self.stages) if stage.name == name and stage.kind != "feedback"), -1)
 
 
 def _routes(routing: Mapping[str, Any]) -> tuple[str, ...]:

@@ -45,7 +45,9 @@ class Labels:
                 raise RedBrickInputError("it has both the older 'labels' and 'series' or 'classification'")
             task.update(items=[_ITEM], labels=_list_of_objects(body["labels"], "labels"))
         else:
-            series = _list_of_objects(body.get("series") or [{}], "series")
+            given = body.get("series")
+            # No series and none that hold anything are the same: a task has at least one.
+            series = _list_of_objects([] if given is None else given, "series") or [{}]
             task["series"] = [_series(element, i) for i, element in enumerate(series)]
             if body.get("classification") is not None:
                 task["classification"] = body["classification"]

@@ -40,7 +40,7 @@ class Outcome:
     def to_row(self) -> dict[str, Any]:
         """Return the row of the report."""
         row = {"task_id": self.task_id, "name": self.name, "status": self.status.value, "reason": self.reason}
-        return {**row, **self.detail}
+        return {**row, **self.detail, **row}
 
 
 def done(task_id: str, *, name: str = "", **detail: Any) -> Outcome:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 import pendulum
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.batch.stage_work import StageWork
+from airflow_provider_redbrick.batch.reading import CHUNK
 
 ABANDONED_AFTER = pendulum.duration(hours=1)
 
@@ -40,9 +43,23 @@ def candidates(work: StageWork, *, limit: int | None, now: pendulum.DateTime) ->
     mine = work.project.list_tasks(work.stage, assignee=work.me)
     held = [task.task_id for task in islice((task for task in mine if _abandoned(work, task, now)), limit)]
     room = None if limit is None else limit - len(held)
-    queued = work.project.list_tasks(work.stage, unassigned=True, page_size=room or None)
-    waiting = [task.task_id for task in islice((task for task in queued if task.state != "COMPLETED"), room)]
+    waiting = list(islice(_waiting(work, room), room))
     return Candidates(tuple(dict.fromkeys([*held, *waiting])), frozenset(held))
+
+
+def _waiting(work: StageWork, room: int | None) -> Iterator[str]:
+    """Yield the ids of unassigned tasks, without those that have labels when these are not wanted."""
+    page_size = None if work.only_unlabelled else room or None
+    listed = work.project.list_tasks(work.stage, unassigned=True, page_size=page_size)
+    ids = (task.task_id for task in listed if task.state != "COMPLETED")
+    if not work.only_unlabelled:
+        yield from ids
+        return
+    while chunk := list(islice(ids, CHUNK)):
+        for task_id, labelled in work.project.are_labelled(chunk).items():
+            # One that could not be read is taken along: its failure to be read again will be its outcome.
+            if labelled is not True:
+                yield task_id
 
 
 def _abandoned(work: StageWork, task: Task, now: pendulum.DateTime) -> bool:

@@ -35,6 +35,7 @@ class StageWork:
     :param since: on a retry, when the run began: what this key did to a task since then, an earlier try did.
     :param full: read items and labels too, for a callable that wants to see them.
     :param saved_counts: a task this key has saved labels on since then counts as done, though it is still here.
+    :param only_unlabelled: leave tasks alone that have labels; goes with ``full``.
     :param may_hold: the tasks that may be worked on when this key holds them already; None for all. Any other one is
         in the hands of another run with the same key.
     """
@@ -46,6 +47,7 @@ class StageWork:
     since: pendulum.DateTime | None = None
     full: bool = False
     saved_counts: bool = False
+    only_unlabelled: bool = False
     may_hold: Collection[str] | None = None
     me: str = field(init=False)
 
@@ -102,6 +104,8 @@ class StageWork:
                 left.append(task)
             elif self._was_saved(task):
                 outcomes.append(already_done(task_id, "an earlier try saved its labels", name=task.name))
+            elif self.only_unlabelled and task.has_labels:
+                outcomes.append(skipped(task_id, "it has labels already; overwrite is off", name=task.name))
             elif task.state == "PROBLEM":
                 outcomes.append(skipped(task_id, "it has an open issue, which an admin must resolve", name=task.name))
             elif self._is_mine(task) and self.may_hold is not None and task_id not in self.may_hold:

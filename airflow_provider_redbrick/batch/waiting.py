@@ -146,6 +146,6 @@ def read_event(value: object) -> Mapping[str, Any]:
 
     :raises RedBrickInputError: when it is not one.
     """
-    if not isinstance(value, Mapping) or value.get("status") not in {"success", "timeout", "error"}:
+    if not isinstance(value, Mapping) or value.get("status") not in ("success", "timeout", "error"):
         raise RedBrickInputError(f"The trigger sent an event that is not understood: {value!r}")
     return value

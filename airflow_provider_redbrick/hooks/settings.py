@@ -60,8 +60,8 @@ def read_settings(connection: Connection) -> Settings:
         org_id=_text(extras.get("org_id")),
         project_id=_text(extras.get("project_id")),
         timeout=_number(extras, "timeout", where, default=30.0, low=1, high=600),
-        max_concurrency=int(_number(extras, "max_concurrency", where, default=10, low=1, high=30)),
-        page_size=int(_number(extras, "page_size", where, default=200, low=1, high=1000)),
+        max_concurrency=_whole(extras, "max_concurrency", where, default=10, low=1, high=30),
+        page_size=_whole(extras, "page_size", where, default=200, low=1, high=1000),
         plain_json=_flag(extras, "plain_json", where),
     )
 
@@ -87,12 +87,19 @@ def _number(extras: Mapping[str, Any], name: str, where: str, *, default: float,
     if value is None or value == "":
         return default
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not low <= number <= high:
         raise RedBrickInputError(f"{name!r} of {where} must be a number from {low:g} to {high:g}, not {value!r}.")
     return number
+
+
+def _whole(extras: Mapping[str, Any], name: str, where: str, *, default: int, low: int, high: int) -> int:
+    number = _number(extras, name, where, default=default, low=low, high=high)
+    if number != int(number):
+        raise RedBrickInputError(f"{name!r} of {where} must be a whole number, not {extras.get(name)!r}.")
+    return int(number)
 
 
 def _flag(extras: Mapping[str, Any], name: str, where: str) -> bool:

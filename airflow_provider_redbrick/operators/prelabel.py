@@ -30,14 +30,24 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         task alone.
     :param write: ``submit`` sends them on to the next stage, ``draft`` saves and keeps them assigned to the key,
         ``draft_and_release`` saves and hands them to people.
+    :param overwrite: also take tasks that have labels, and replace those. By default only given ``task_ids`` are
+        labelled whatever they have: what was predicted or corrected before is not predicted again every night.
     """
 
     operation = "prelabel"
 
-    def __init__(self, *, labeler: Callable[[Task], Any], write: str = "submit", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        labeler: Callable[[Task], Any],
+        write: str = "submit",
+        overwrite: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.labeler = labeler
         self.write = write
+        self.overwrite = overwrite
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Prelabel and return the manifest."""
@@ -47,5 +57,9 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         which = self.which_tasks()
         project = self.get_project()
         stage = working_stage(project, self.stage_name)
-        work, ids = self.take_up(context, project, stage, which, saved_counts=write != "submit")
+        given, _ = which
+        overwrite = given is not None if self.overwrite is None else self.overwrite
+        work, ids = self.take_up(
+            context, project, stage, which, saved_counts=write != "submit", only_unlabelled=not overwrite
+        )
         return self.settle(context, project, stage, prelabel(work, ids, self.labeler, write=write))

@@ -69,6 +69,7 @@ class RedBrickQueueOperator(RedBrickTasksOperator):
         which: tuple[list[str] | None, int | None],
         *,
         saved_counts: bool = False,
+        only_unlabelled: bool = False,
     ) -> tuple[StageWork, Sequence[str]]:
         """Return how to work on the stage, and the given tasks or some chosen from its queue."""
         work = StageWork(
@@ -79,6 +80,7 @@ class RedBrickQueueOperator(RedBrickTasksOperator):
             since=self.retry_since(context),
             full=True,
             saved_counts=saved_counts,
+            only_unlabelled=only_unlabelled,
         )
         ids, limit = which
         if ids is not None:

@@ -1,0 +1,74 @@
+"""The sandbox as a child process, and the few words the demo says to it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import requests
+
+from demo.places import SANDBOX_DB, SANDBOX_PORT
+
+
+class Sandbox:
+    """A running sandbox; stops when left.
+
+    :param tasks: how many tasks with real images a new one begins with.
+    """
+
+    def __init__(self, *, tasks: int) -> None:
+        command = [sys.executable, "-m", "airflow_provider_redbrick.sandbox", "serve"]
+        options = ["--port", str(_free_port()), "--db", str(SANDBOX_DB), "--demo-tasks", str(tasks)]
+        self._process = subprocess.Popen(
+            [*command, *options, "--transition-ms", "400"], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("The sandbox did not start; what it said is above.")
+        self.ready: dict[str, Any] = json.loads(line)
+        self.url: str = self.ready["url"]
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=20)
+
+    def board(self) -> list[dict[str, Any]]:
+        """Return the stages in workflow order, with counts and who holds what."""
+        answer = requests.get(f"{self.url}/board.json", timeout=30)
+        answer.raise_for_status()
+        return list(answer.json()["stages"])
+
+    def count(self, title: str) -> int:
+        """Return how many tasks a stage holds."""
+        return next((int(stage["count"]) for stage in self.board() if stage["title"] == title), 0)
+
+    def people(self, stage: str, *, limit: int, accept_ratio: float = 1.0) -> int:
+        """Let the people work in a stage; return how many tasks they did."""
+        return int(self._post("humans", {"stage": stage, "limit": limit, "accept_ratio": accept_ratio})["done"])
+
+    def add_tasks(self, count: int) -> None:
+        """Bring in new studies."""
+        self._post("tasks", {"count": count, "stage": "Label", "images": True, "prefix": "new-study"})
+
+    def _post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = requests.post(f"{self.url}/_sandbox/{route}", json=body, timeout=60)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+
+def _free_port() -> int:
+    """Return the usual port, or any when something else has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", SANDBOX_PORT))
+        except OSError:
+            return 0
+    return SANDBOX_PORT

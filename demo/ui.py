@@ -1,0 +1,50 @@
+"""The Airflow UI with the example DAGs, beside the sandbox's board, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from demo.places import HOME, ROOT, airflow_environment
+from demo.sandbox import Sandbox
+
+AIRFLOW_PORT = "8080"
+
+
+def main() -> None:
+    """Start both and wait."""
+    HOME.mkdir(parents=True, exist_ok=True)
+    with Sandbox(tasks=24) as sandbox:
+        environment = {
+            **os.environ,
+            **airflow_environment(sandbox.ready["airflow_conn_uri"]),
+            # On this machine only, and so without a login.
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": AIRFLOW_PORT,
+            "AIRFLOW__API__BASE_URL": f"http://localhost:{AIRFLOW_PORT}",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        }
+        airflow = str(ROOT / ".venv" / "bin" / "airflow")
+        print(f"The board: {sandbox.url}\nAirflow:   http://localhost:{AIRFLOW_PORT} (in about half a minute)")
+        print("Ctrl-C stops both.", flush=True)
+        with (HOME / "airflow-ui.log").open("a") as log:
+            process = subprocess.Popen(
+                [airflow, "standalone"],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                # A shell's background job ignores Ctrl-C and hands that on; Airflow must not.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )
+            try:
+                sys.exit(process.wait())
+            except KeyboardInterrupt:
+                process.send_signal(signal.SIGINT)
+                process.wait(timeout=60)
+
+
+if __name__ == "__main__":
+    main()

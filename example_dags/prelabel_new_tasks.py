@@ -1,0 +1,31 @@
+"""Put a model's predictions on new tasks, and hand them to people as drafts."""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.sdk import dag
+from threshold_model import predict
+
+from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
+
+
+@dag(
+    schedule="*/30 * * * *",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2},
+    tags=["redbrick"],
+)
+def prelabel_new_tasks():
+    """Every half hour: what nobody holds in Label gets the model's boxes and waits for people."""
+    RedBrickPrelabelOperator(
+        task_id="prelabel",
+        stage_name="Label",
+        labeler=predict,
+        write="draft_and_release",
+        limit=500,
+    )
+
+
+prelabel_new_tasks()
