@@ -78,7 +78,7 @@ class RedBrickClient:
             raise RedBrickAnswerError(
                 f"RedBrick converted {len(tasks)} labelled tasks into something else.", operation=name
             )
-        return converted
+        return list(converted)
 
     def close(self) -> None:
         """Close the connections."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,8 +187,18 @@ def _json_object(text: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def flat_labels(text: str | bytes) -> tuple[Mapping[str, Any], ...]:
+    """Read stored labels from JSON text.
+
+    :raises ValueError: when it is not a list: no labels would be the wrong conclusion.
+    """
+    value = json.loads(text)
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"the stored labels are not a list but {type(value).__name__}")
+    return tuple(label for label in value or () if isinstance(label, dict))
+
+
 def _labels(saved: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """Read the flat labels that came inline."""
     text = saved.get("labelsData")
-    value: Sequence[Any] = json.loads(text) if isinstance(text, str) and text else ()
-    return tuple(label for label in value or () if isinstance(label, dict))
+    return flat_labels(text) if isinstance(text, str) and text else ()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import reading
 from airflow_provider_redbrick.api.client import RedBrickClient, check_uuid
-from airflow_provider_redbrick.api.models import Member, OutputEvent, Task, output_events
+from airflow_provider_redbrick.api.models import Member, OutputEvent, Task, flat_labels, output_events
 from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.exceptions import (
@@ -63,8 +63,8 @@ class RedBrickProject:
             raise RedBrickNotFoundError(
                 f"There is no project {self.project_id} in organisation {self.org_id}, or this API key cannot see it."
             )
-        consensus = (found.get("consensusSettings") or {}).get("enabled") is True
         with reading("project"):
+            consensus = (found.get("consensusSettings") or {}).get("enabled") is True
             return ProjectInfo(
                 str(found.get("name") or ""),
                 found.get("projectUrl"),
@@ -317,7 +317,7 @@ class RedBrickProject:
         try:
             content = self.client.transport.get_file(url)
             with reading("labels file"):
-                return replace(task, labels=tuple(json.loads(content)))
+                return replace(task, labels=flat_labels(content))
         except RedBrickAPIError as error:
             error.task_ids = (task.task_id,)
             return error

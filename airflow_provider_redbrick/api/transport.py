@@ -44,10 +44,8 @@ class Credential(requests.auth.AuthBase):
 
     def __post_init__(self) -> None:
         # What a header cannot hold would come back in the words of the error that says so.
-        if not self.secret or not all("!" <= character <= "~" for character in self.secret):
-            raise err.RedBrickInputError(
-                "The API key has characters that no key has (a space, a line break?); copy it again."
-            )
+        if not self.secret or not all(" " <= character <= "~" for character in self.secret):
+            raise err.RedBrickInputError("The API key has characters that no key has (a line break?); copy it again.")
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the header."""
@@ -270,9 +268,9 @@ def encode(document: str, variables: Mapping[str, Any], *, plain_json: bool) -> 
 def decode(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
     """Turn an HTTP answer into data and issues.
 
-    :raises RedBrickAPIError: for every status but 200, and for a body that is not a GraphQL answer.
+    :raises RedBrickAPIError: for every status that is not a success, and for a body that is not a GraphQL answer.
     """
-    if status != 200:
+    if not 200 <= status < 300:
         raise classify_status(status, headers, content)
     try:
         body = json.loads(content)
@@ -294,13 +292,8 @@ def decode(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
 
 
 def classify_status(status: int, headers: Mapping[str, str], content: bytes) -> err.RedBrickAPIError:
-    """Return the error that an HTTP status other than 200 means."""
+    """Return the error that an HTTP status other than a success means."""
     words = _words(headers, content)
-    if status < 300:
-        # Some answer to a request that was taken, but not the API's.
-        return err.RedBrickAnswerError(
-            f"RedBrick answered without data (HTTP {status}).", status=status, maybe_applied=True
-        )
     if status in {401, 403}:
         return err.RedBrickAuthError(
             f"RedBrick refused the credential (HTTP {status}): the API key is wrong, revoked, "

@@ -85,17 +85,41 @@ def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Gi
     return {**result, **assign(project, mine, free)}
 
 
-def release_quietly(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> None:
-    """Release what was claimed and not finished; what cannot be released is named in the log, and not an error."""
-    if not task_ids:
-        return
+def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> None:
+    """Undo claims on tasks that were not finished: to whom they were taken from, or to nobody.
+
+    It is the last thing done for a task that has its outcome already, so what cannot be given back is named in the
+    log, and is not an error.
+    """
+    unowned: list[Task] = []
+    owned: list[Task] = []
+    for task in tasks:
+        (owned if task.assignee is not None and task.assignee.email else unowned).append(task)
+    problems: Given = {}
     try:
-        stuck = release(project, task_ids, me=me)
+        problems.update(release(project, [task.task_id for task in unowned], me=me) if unowned else {})
+        for task in owned:
+            problems.update(_return_to_owner(project, task, me=me))
     except RedBrickAPIError as error:
-        stuck = dict.fromkeys(task_ids, NotGiven(str(error)))
-    for task_id, problem in stuck.items():
+        log.warning("Some tasks stay assigned to the API key: they could not be given back: %s", error)
+    for task_id, problem in problems.items():
         if problem is not None:
-            log.warning("Task %s stays assigned to the API key: it could not be released: %s", task_id, problem)
+            log.warning("Task %s stays assigned to the API key: it could not be given back: %s", task_id, problem)
+
+
+def _return_to_owner(project: RedBrickProject, task: Task, *, me: str) -> Given:
+    found = project.read_tasks([task.task_id])[task.task_id]
+    if isinstance(found, RedBrickAPIError):
+        return {task.task_id: NotGiven(str(found))}
+    if found.state == "COMPLETED" or found.assignee is None or found.assignee.user_id != me:
+        return {}
+    email = str(task.assignee.email) if task.assignee else ""
+    back = Assignment(
+        send=lambda ids: project.assign(ids, email),
+        holds=lambda now: now.assignee == task.assignee,
+        free=lambda now: now.assignee is not None and now.assignee.user_id == me,
+    )
+    return assign(project, [task.task_id], back)
 
 
 def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment) -> Given:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
+from airflow_provider_redbrick.exceptions import (
+    RedBrickAPIError,
+    RedBrickInputError,
+    RedBrickPayloadTooLargeError,
+    RedBrickRefusedError,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.client import RedBrickClient
@@ -76,14 +81,14 @@ def read_body(value: object) -> Mapping[str, Any]:
 
 
 def convert(client: RedBrickClient, batch: Sequence[Labels]) -> dict[str, Mapping[str, Any] | str]:
-    """Have labels converted to what the server stores; for each id the result, or why it is invalid."""
+    """Have labels converted to what the server stores; for each id the result, or why there is none."""
     result: dict[str, Mapping[str, Any] | str] = {}
     sendable = []
     for labels in batch:
         try:
             sendable.append((labels.task_id, labels.to_import()))
         except RedBrickInputError as error:
-            result[labels.task_id] = str(error)
+            result[labels.task_id] = f"cannot be sent: {error}"
     entries = iter(sendable)
     while chunk := list(islice(entries, _CONVERSIONS_A_REQUEST)):
         result.update(_convert_chunk(client, chunk))
@@ -102,7 +107,7 @@ def put_labels(
         converted = convert(work.project.client, [labels for labels in chunk if labels.body is not None])
         for task_id, stored in converted.items():
             if isinstance(stored, str):
-                yield failed(task_id, f"Its labels are invalid: {stored}. Nothing was sent.")
+                yield failed(task_id, f"Its labels {stored.rstrip('.')}. Nothing was sent.")
         valid = {task_id: stored for task_id, stored in converted.items() if not isinstance(stored, str)}
         bodiless = {labels.task_id for labels in chunk if labels.body is None}
 
@@ -132,7 +137,7 @@ def put_all(
     for task, _, elapsed_ms in labelled:
         stored = converted[task.task_id]
         if isinstance(stored, str):
-            yield failed(task.task_id, f"{what} is invalid: {stored}. Nothing was sent.", name=task.name)
+            yield failed(task.task_id, f"{what} {stored.rstrip('.')}. Nothing was sent.", name=task.name)
         else:
             yield put(work, task, stored, finished=finished, elapsed_ms=elapsed_ms)
 
@@ -166,14 +171,14 @@ def _has_new_labels(work: StageWork, before: Task) -> Callable[[Task], bool]:
 def _convert_chunk(
     client: RedBrickClient, chunk: Sequence[tuple[str, dict[str, Any]]]
 ) -> dict[str, Mapping[str, Any] | str]:
-    """Convert several tasks at once; halve the list until the invalid ones stand alone."""
+    """Convert several tasks at once; halve a list that is refused until the invalid ones stand alone."""
     try:
         converted = client.convert_labels([task for _, task in chunk])
-    except RedBrickInputError as error:
+    except (RedBrickInputError, RedBrickRefusedError, RedBrickPayloadTooLargeError) as error:
         if len(chunk) == 1:
-            return {chunk[0][0]: str(error)}
+            return {chunk[0][0]: f"cannot be sent: {error}"}
     except RedBrickAPIError as error:
-        return {task_id: str(error) for task_id, _ in chunk}
+        return {task_id: f"could not be checked: {error}" for task_id, _ in chunk}
     else:
         return {task_id: stored for (task_id, _), stored in zip(chunk, converted, strict=True)}
     middle = len(chunk) // 2

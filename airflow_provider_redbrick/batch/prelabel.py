@@ -28,20 +28,32 @@ def prelabel(work: StageWork, task_ids: Iterable[str], labeler: Labeler, *, writ
     :param labeler: from a task to its labels, or None to leave it alone.
     :param write: one of :data:`WRITES`.
     """
-    saved: list[Outcome] = []
 
     def plan(tasks: Sequence[Task]) -> list[Change | Outcome]:
         return _predict(work, tasks, labeler, finished=write == "submit")
 
-    for outcome in work.run(task_ids, plan):
-        if write != "draft_and_release" or outcome.status not in {Status.DONE, Status.ALREADY_DONE}:
-            yield outcome
-            continue
-        saved.append(outcome)
-        if len(saved) >= CHUNK:
-            yield from _hand_over(work, saved)
-            saved = []
-    yield from _hand_over(work, saved)
+    outcomes = work.run(task_ids, plan)
+    return _handed_over(work, outcomes) if write == "draft_and_release" else outcomes
+
+
+def _handed_over(work: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """Pass outcomes on, those of saved drafts once their tasks are released to people."""
+    saved: list[Outcome] = []
+    try:
+        for outcome in outcomes:
+            if outcome.status not in {Status.DONE, Status.ALREADY_DONE}:
+                yield outcome
+                continue
+            saved.append(outcome)
+            if len(saved) >= CHUNK:
+                yield from _hand_over(work, saved)
+                saved = []
+        yield from _hand_over(work, saved)
+        saved = []
+    finally:
+        # Killed or timed out: the drafts are there, and people must be able to take them.
+        if saved:
+            list(_hand_over(work, saved))
 
 
 def _predict(work: StageWork, tasks: Sequence[Task], labeler: Labeler, *, finished: bool) -> list[Change | Outcome]:

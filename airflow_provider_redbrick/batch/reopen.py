@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
@@ -68,9 +68,15 @@ def reopen(
             if isinstance(task, RedBrickAPIError)
         )
         tasks = [task for task in found.values() if isinstance(task, Task)]
-        elsewhere = [task for task in tasks if task.stage_name != GROUND_TRUTH]
-        yield from _explain(project, elsewhere, me=me, since=since)
-        here = [task for task in tasks if task.stage_name == GROUND_TRUTH]
+        moved = moved_since(project, [task.task_id for task in tasks], GROUND_TRUTH, me=me, since=since)
+        here = []
+        for task in tasks:
+            if task.task_id in moved:
+                yield already_done(task.task_id, f"an earlier try reopened it; it is {task.where}", name=task.name)
+            elif task.stage_name != GROUND_TRUTH:
+                yield skipped(task.task_id, f"it is {task.where}, not in {GROUND_TRUTH}", name=task.name)
+            else:
+                here.append(task)
         yield from apply_all(project, [_move(project, task) for task in here])
 
 
@@ -88,14 +94,3 @@ def _wanted(selector: Selector, task: Task) -> bool:
         # Truthiness would reopen a task because of, say, a forgotten call's bound method.
         raise RedBrickInputError(f"the selector must return True or False, not {type(answer).__name__}")
     return answer
-
-
-def _explain(
-    project: RedBrickProject, tasks: Sequence[Task], *, me: str, since: pendulum.DateTime | None
-) -> Iterator[Outcome]:
-    moved = moved_since(project, [task.task_id for task in tasks], GROUND_TRUTH, me=me, since=since)
-    for task in tasks:
-        if task.task_id in moved:
-            yield already_done(task.task_id, f"an earlier try reopened it; it is {task.where}", name=task.name)
-        else:
-            yield skipped(task.task_id, f"it is {task.where}, not in {GROUND_TRUTH}", name=task.name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.assigning import claim, release_quietly
+from airflow_provider_redbrick.batch.assigning import claim, give_back
 from airflow_provider_redbrick.batch.change import Change, apply_all
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, already_done, failed, skipped
 from airflow_provider_redbrick.batch.reading import read_in_chunks
@@ -62,11 +62,8 @@ class StageWork:
     def _work_on(self, found: Mapping[str, Task | RedBrickAPIError], plan: Plan) -> Iterator[Outcome]:
         ours, to_claim, outcomes = self._sort(found)
         yield from outcomes
-        claimed: list[str] = []
         finished: set[str] = set()
         try:
-            # Before the request goes out: a claim whose answer is lost is ours to release all the same.
-            claimed = [task.task_id for task in to_claim]
             refused = claim(self.project, to_claim, me=self.me)
             for task in to_claim:
                 problem = refused[task.task_id]
@@ -80,7 +77,8 @@ class StageWork:
                     finished.add(outcome.task_id)
                 yield outcome
         finally:
-            release_quietly(self.project, [i for i in claimed if i not in finished], me=self.me)
+            # Also those whose claim was refused or never answered: giving back looks before it acts.
+            give_back(self.project, [task for task in to_claim if task.task_id not in finished], me=self.me)
 
     def _apply(self, plan: Plan, tasks: Sequence[Task]) -> Iterator[Outcome]:
         changes = []
@@ -95,29 +93,44 @@ class StageWork:
         """Split tasks into ours already, to be claimed, and those that end here."""
         ours: list[Task] = []
         to_claim: list[Task] = []
-        left: list[Task] = []
         outcomes: list[Outcome] = []
+        moved = moved_since(self.project, list(found), self.stage.public_name, me=self.me, since=self.since)
         for task_id, task in found.items():
             if isinstance(task, RedBrickAPIError):
                 outcomes.append(failed(task_id, f"It could not be read, and nothing was sent: {task}"))
-            elif not task.is_queued_in(self.stage.public_name):
-                left.append(task)
-            elif self._was_saved(task):
-                outcomes.append(already_done(task_id, "an earlier try saved its labels", name=task.name))
-            elif self.only_unlabelled and task.has_labels:
-                outcomes.append(skipped(task_id, "it has labels already; overwrite is off", name=task.name))
-            elif task.state == "PROBLEM":
-                outcomes.append(skipped(task_id, "it has an open issue, which an admin must resolve", name=task.name))
-            elif self._is_mine(task) and self.may_hold is not None and task_id not in self.may_hold:
-                outcomes.append(skipped(task_id, "another run with this API key has it", name=task.name))
-            elif self._is_mine(task) or (task.assignee is None and not self.claim):
+            elif (ending := self._ending(task, moved)) is not None:
+                outcomes.append(ending)
+            elif self._is_mine(task) or not self.claim:
                 ours.append(task)
-            elif task.assignee is None or self.take_from_people:
-                to_claim.append(task)
             else:
-                reason = f"it is {task.where}; take_from_people is off"
-                outcomes.append(skipped(task_id, reason, name=task.name))
-        return ours, to_claim, [*outcomes, *self._explain(left)]
+                to_claim.append(task)
+        return ours, to_claim, outcomes
+
+    def _ending(self, task: Task, moved: Collection[str]) -> Outcome | None:
+        """Return the outcome of a task that is not to be worked on, None for one that is."""
+        task_id, name = task.task_id, task.name
+        if task_id in moved:
+            # Even when it is back by now: a reviewer who sent it back does not want the same again.
+            return already_done(task_id, f"an earlier try moved it on; it is {task.where}", name=name)
+        if not task.is_queued_in(self.stage.public_name):
+            return skipped(task_id, f"it is {task.where}, not waiting in {self.stage.public_name}", name=name)
+        if self._was_saved(task):
+            return already_done(task_id, "an earlier try saved its labels", name=name)
+        if self.only_unlabelled and task.has_labels:
+            return skipped(task_id, "it has labels already; overwrite is off", name=name)
+        if task.state == "PROBLEM":
+            return skipped(task_id, "it has an open issue, which an admin must resolve", name=name)
+        return self._ending_by_holder(task)
+
+    def _ending_by_holder(self, task: Task) -> Outcome | None:
+        """Return the outcome of a task that its holder keeps, None for one that is ours or may be claimed."""
+        if self._is_mine(task):
+            if self.may_hold is None or task.task_id in self.may_hold:
+                return None
+            return skipped(task.task_id, "another run with this API key has it", name=task.name)
+        if task.assignee is None or (self.take_from_people and self.claim):
+            return None
+        return skipped(task.task_id, f"it is {task.where}; take_from_people is off", name=task.name)
 
     def _is_mine(self, task: Task) -> bool:
         return task.assignee is not None and task.assignee.user_id == self.me
@@ -127,18 +140,6 @@ class StageWork:
         if not self.saved_counts or self.since is None or task.labels_by is None or task.labels_at is None:
             return False
         return task.labels_by.user_id == self.me and task.labels_at >= self.since
-
-    def _explain(self, left: Sequence[Task]) -> list[Outcome]:
-        """Say of tasks that are not in the stage whether an earlier try of this run moved them on."""
-        moved = moved_since(
-            self.project, [task.task_id for task in left], self.stage.public_name, me=self.me, since=self.since
-        )
-        return [
-            already_done(task.task_id, f"an earlier try moved it on; it is {task.where}", name=task.name)
-            if task.task_id in moved
-            else skipped(task.task_id, f"it is {task.where}, not waiting in {self.stage.public_name}", name=task.name)
-            for task in left
-        ]
 
 
 def moved_since(
@@ -151,8 +152,7 @@ def moved_since(
 ) -> set[str]:
     """Return the tasks that left a stage by this key's doing since a time; none when there is no such time.
 
-    It only decides between two words for "nothing to do", so events that cannot be read prove nothing and break
-    nothing.
+    Events that cannot be read prove nothing and break nothing: the state of the task decides then.
     """
     if since is None or not task_ids:
         return set()

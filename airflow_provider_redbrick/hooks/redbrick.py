@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import closing
 from functools import cached_property
 
 from airflow import __version__ as airflow_version
@@ -11,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.project import RedBrickProject
+from airflow_provider_redbrick.api.retry import RetryPolicy
 from airflow_provider_redbrick.api.transport import Transport
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.hooks.settings import Settings, read_settings
@@ -47,6 +49,9 @@ class RedBrickHook(BaseHook):
     @cached_property
     def client(self) -> RedBrickClient:
         """The client for this connection."""
+        return self._new_client(RetryPolicy())
+
+    def _new_client(self, policy: RetryPolicy) -> RedBrickClient:
         settings = self.settings
         transport = Transport(
             settings.url,
@@ -55,6 +60,7 @@ class RedBrickHook(BaseHook):
             plain_json=settings.plain_json,
             user_agent=USER_AGENT,
             max_connections=settings.max_concurrency,
+            policy=policy,
         )
         return RedBrickClient(transport, page_size=settings.page_size, max_concurrency=settings.max_concurrency)
 
@@ -81,9 +87,11 @@ class RedBrickHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Ask the server who this key is, and for the organisation when the connection names one."""
         try:
-            words = f"Connected to RedBrick as {self.client.me()}"
-            if self.settings.org_id:
-                words += f", organisation {self.client.organization_name(self.settings.org_id)!r}"
+            # Once: whoever presses "Test" waits for the answer.
+            with closing(self._new_client(RetryPolicy(max_attempts=1))) as client:
+                words = f"Connected to RedBrick as {client.me()}"
+                if self.settings.org_id:
+                    words += f", organisation {client.organization_name(self.settings.org_id)!r}"
         except RedBrickError as error:
             return False, str(error)
         return True, f"{words}."
