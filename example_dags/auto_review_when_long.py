@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pendulum
 from airflow.sdk import dag
 from threshold_model import plausible
@@ -9,8 +11,11 @@ from threshold_model import plausible
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
 
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.api.models import Task
 
-def accept_plausible(redbrick_task) -> Review:
+
+def accept_plausible(redbrick_task: Task) -> Review:
     """Accept boxes that pass the rules; the rest is for a person to look at."""
     return Review.accept() if plausible(redbrick_task) else Review.leave()
 
@@ -23,7 +28,7 @@ def accept_plausible(redbrick_task) -> Review:
     default_args={"retries": 2},
     tags=["redbrick"],
 )
-def auto_review_when_long():
+def auto_review_when_long() -> None:
     """Once a day: wait, without holding a worker, until ten tasks wait for review; then review them."""
     wait = RedBrickStageQueueSensor(
         task_id="wait_for_reviews",

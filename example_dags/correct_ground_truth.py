@@ -18,7 +18,7 @@ from airflow_provider_redbrick.operators.reopen_ground_truth import RedBrickReop
     default_args={"retries": 2},
     tags=["redbrick"],
 )
-def correct_ground_truth():
+def correct_ground_truth() -> None:
     """Reopen ground truth that was last updated within the run's day and has a box that is too large.
 
     `airflow backfill create --dag-id correct_ground_truth --from-date 2026-11-01 --to-date 2026-11-07` does a week.

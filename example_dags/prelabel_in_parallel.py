@@ -17,7 +17,7 @@ from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperato
     default_args={"retries": 2},
     tags=["redbrick"],
 )
-def prelabel_in_parallel():
+def prelabel_in_parallel() -> None:
     """As many workers as Airflow has, 100 tasks at a time each; no chunks, no prelabels."""
     queue = RedBrickListTasksOperator(
         task_id="list_queue", stage_name="Label", state="UNASSIGNED", limit=5000, chunk_size=100

@@ -17,7 +17,7 @@ from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperato
     default_args={"retries": 2},
     tags=["redbrick"],
 )
-def prelabel_new_tasks():
+def prelabel_new_tasks() -> None:
     """Every half hour: what nobody holds in Label gets the model's boxes and waits for people."""
     RedBrickPrelabelOperator(
         task_id="prelabel",

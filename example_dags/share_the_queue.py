@@ -17,7 +17,7 @@ from airflow_provider_redbrick.operators.balance_assignments import RedBrickBala
     default_args={"retries": 2},
     tags=["redbrick"],
 )
-def share_the_queue():
+def share_the_queue() -> None:
     """Every working morning: whatever nobody holds in Label is given out, counting what each already has."""
 
     @task

@@ -1,0 +1,41 @@
+"""Time as the API writes it: UTC, microseconds, and text that sorts as time does."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import cast
+
+import pendulum
+
+
+def text_of(moment: dt.datetime) -> str:
+    """Write a moment as `2024-05-01T12:00:00.000000+00:00`: fixed width, so that comparing text compares time."""
+    utc = moment.astimezone(dt.timezone.utc)
+    return utc.strftime("%Y-%m-%dT%H:%M:%S.%f+00:00")
+
+
+def canonical(text: str) -> str:
+    """Read any ISO-8601 time (no offset means UTC) and write it in the canonical form; ValueError if it is none."""
+    return text_of(cast("dt.datetime", pendulum.parse(text, exact=False, tz="UTC")))
+
+
+def later(text: str, milliseconds: int) -> str:
+    """Add milliseconds to a canonical time."""
+    if not milliseconds:
+        return text
+    return text_of(dt.datetime.fromisoformat(text) + pendulum.duration(milliseconds=milliseconds))
+
+
+class Clock:
+    """Never answers the same time twice, so that sorting by time always gives the order things happened in."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def now(self) -> str:
+        """Answer the current time in the canonical form, later than every answer before."""
+        moment = text_of(pendulum.now("UTC"))
+        if moment <= self._last:
+            moment = text_of(dt.datetime.fromisoformat(self._last) + pendulum.duration(microseconds=1))
+        self._last = moment
+        return moment

@@ -1,0 +1,166 @@
+"""The `/_sandbox/` routes: what tests and demos do to a sandbox that no client of the API can."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from airflow_provider_redbrick.sandbox import people, seed
+from airflow_provider_redbrick.sandbox.board_source import StoreBoard
+from airflow_provider_redbrick.sandbox.creation import Bulk, create_many
+from airflow_provider_redbrick.sandbox.demo import populate, study_entries
+from airflow_provider_redbrick.sandbox.faults import Shot
+from airflow_provider_redbrick.sandbox.flow import RefusalError
+from airflow_provider_redbrick.sandbox.store import make_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from airflow_provider_redbrick.sandbox.core import Project, Sandbox
+
+Body = dict[str, Any]
+_CARDS = 50
+
+
+def routes(sandbox: Sandbox) -> list[Route]:
+    """Give the control routes of a sandbox."""
+    control = Control(sandbox)
+    reading = {"stats": control.stats, "settings": control.settings, "faults": control.faults}
+    changing = {
+        "reset": control.reset,
+        "settings": control.change_settings,
+        "faults": control.change_faults,
+        "humans": control.humans,
+        "projects": control.projects,
+        "tasks": control.tasks,
+    }
+    made = [Route(f"/_sandbox/{name}", _get(action), methods=["GET"]) for name, action in reading.items()]
+    made += [Route(f"/_sandbox/{name}", _post(action), methods=["POST"]) for name, action in changing.items()]
+
+    async def board(request: Request) -> Response:
+        limit = int(request.query_params.get("limit", _CARDS))
+        project_id = request.query_params.get("project_id", seed.PROJECT_ID)
+        return _answer(lambda: control.board(project_id, limit))
+
+    return [*made, Route("/_sandbox/board", board, methods=["GET"])]
+
+
+def _answer(action: Callable[[], Body]) -> Response:
+    try:
+        return JSONResponse(action())
+    except (RefusalError, ValueError, TypeError, KeyError) as error:
+        words = f"{error!s} is missing" if isinstance(error, KeyError) else str(error)
+        return JSONResponse({"error": words}, status_code=400)
+
+
+def _get(action: Callable[[], Body]) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(_request: Request) -> Response:
+        return _answer(action)
+
+    return handle
+
+
+def _post(action: Callable[[Body], Body]) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        text = await request.body()
+
+        def run() -> Body:
+            body = json.loads(text or b"{}")
+            if not isinstance(body, dict):
+                raise TypeError("the body must be an object")
+            return action(body)
+
+        return _answer(run)
+
+    return handle
+
+
+class Control:
+    """What the routes do; every action takes the body of its request and answers the response's."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def _project(self, body: Body) -> Project:
+        return self._sandbox.project(seed.ORG_ID, body.get("project_id") or seed.PROJECT_ID)
+
+    def stats(self) -> Body:
+        """Count requests, root fields and applied mutations."""
+        return self._sandbox.stats.document()
+
+    def settings(self) -> Body:
+        """Show the settings."""
+        return dict(vars(self._sandbox.settings))
+
+    def change_settings(self, body: Body) -> Body:
+        """Change some settings; the answer shows all."""
+        self._sandbox.settings = self._sandbox.settings.changed(body)
+        return self.settings()
+
+    def faults(self) -> Body:
+        """Show the faults that are on."""
+        return self._sandbox.faults.state()
+
+    def change_faults(self, body: Body) -> Body:
+        """Replace the specification (`spec`), line up one-shots (`once`), or both."""
+        shots = [Shot(**shot) for shot in body.get("once") or []]
+        if "spec" in body:
+            self._sandbox.faults.replace(str(body["spec"]))
+        for shot in shots:
+            self._sandbox.faults.add(shot)
+        return self.faults()
+
+    def reset(self, _body: Body) -> Body:
+        """Go back to a fresh start."""
+        self._sandbox.reset()
+        populate(self._sandbox)
+        return {"ok": True}
+
+    def humans(self, body: Body) -> Body:
+        """Let the people work in a stage."""
+        self._sandbox.settle()
+        return people.work(
+            self._sandbox,
+            self._project(body),
+            str(body["stage"]),
+            limit=int(body.get("limit", 100)),
+            accept_ratio=float(body.get("accept_ratio", 1.0)),
+            labels=body.get("labels"),
+        )
+
+    def projects(self, body: Body) -> Body:
+        """Make a project; the demo project's stages unless others are given."""
+        number = len(self._sandbox.projects()) + 1
+        stages = tuple(body.get("stages") or seed.DEMO_STAGES)
+        project_id = make_id("project", number)
+        document = seed.project_document(
+            project_id,
+            str(body.get("name") or f"Sandbox Project {number}"),
+            stages,
+            consensus=bool(body.get("consensus")),
+            now=self._sandbox.clock.now(),
+        )
+        self._sandbox.save_project(document)
+        return {"project_id": project_id}
+
+    def tasks(self, body: Body) -> Body:
+        """Make many tasks at once, in any stage."""
+        project = self._project(body)
+        options = {name: value for name, value in body.items() if name not in ("project_id", "images", "files")}
+        options["count"] = int(options["count"])
+        if body.get("images"):
+            options["files"] = study_entries(self._sandbox, project.project_id, options["count"])
+        return {"task_ids": create_many(self._sandbox, project, Bulk(**options))}
+
+    def board(self, project_id: str, limit: int) -> Body:
+        """Show stages with their counts and first cards."""
+        source = StoreBoard(self._sandbox, project_id)
+        summary = source.summary()
+        for stage in summary["stages"]:
+            stage["cards"] = source.cards(stage["name"], limit)
+        return summary

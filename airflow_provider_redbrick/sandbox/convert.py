@@ -1,0 +1,223 @@
+"""From the formats tasks are given in (`series`, or the older `labels`) to the one that is stored."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_redbrick.sandbox.convert_labels import (
+    Flat,
+    Series,
+    segment_labels,
+    series_labels,
+    study_label,
+)
+from airflow_provider_redbrick.sandbox.look import Look, Problems, is_number, is_paths, is_text
+
+MOST_PROBLEMS_TOLD = 20
+
+# What an exported task carries besides its labels; it may be handed back as it came.
+_EXPORT_ONLY = (
+    "labelsId",
+    "currentStageName",
+    "createdBy",
+    "createdAt",
+    "storageId",
+    "labelStorageId",
+    "updatedBy",
+    "updatedByUserId",
+    "updatedAt",
+    "datapointClassification",
+    "consensus",
+    "consensusScore",
+    "consensusTasks",
+    "scores",
+    "superTruth",
+)
+_FLAT_KEYS = frozenset(
+    [
+        "category",
+        "classid",
+        "attributes",
+        "labelid",
+        "linkid",
+        "readonly",
+        "volumeindex",
+        "frameindex",
+        "trackid",
+        "keyframe",
+        "end",
+        "globalitemsindex",
+        "seriesframeindex",
+        "bbox2d",
+        "point",
+        "polyline",
+        "polygon",
+        "ellipse",
+        "point3d",
+        "length3d",
+        "angle3d",
+        "cuboid",
+        "dicom",
+        "studyclassify",
+        "tasklevelclassify",
+        "seriesclassify",
+        "multiclassify",
+        "instanceclassify",
+        "frameclassify",
+        "taskclassify",
+        "stats",
+        "pixel",
+        "ocrvalue",
+        "confidence",
+        "bbox3d",
+        "dummy",
+        "subname",
+        "hidden",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """`converted` has one task for each given, in order, or is None; `error` says what is wrong, if anything."""
+
+    converted: list[dict[str, Any]] | None
+    error: str | None
+
+
+def convert(original: str) -> Conversion:
+    """Check and convert JSON text of a list of tasks. One invalid task makes the whole list invalid."""
+    problems = Problems()
+    try:
+        # NaN and Infinity are Python's idea; JSON has none of them.
+        tasks = json.loads(original, parse_constant=_refuse_constant)
+    except ValueError as error:
+        return Conversion(None, f"not JSON: {error}")
+    if not isinstance(tasks, list):
+        return Conversion(None, "a list of tasks is needed")
+    converted = []
+    for index, task in enumerate(tasks):
+        look = Look(task, f"tasks[{index}]", problems)
+        if look.value:
+            converted.append(_task(look))
+    if problems:
+        told = problems[:MOST_PROBLEMS_TOLD]
+        more = len(problems) - len(told)
+        return Conversion(None, "\n".join([*told, *([f"and {more} more"] if more else [])]))
+    return Conversion(converted, None)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _task(look: Look) -> dict[str, Any]:
+    task = {
+        "taskId": look.text("taskId"),
+        "name": look.text("name", required=True),
+        "priority": look.of("priority", lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
+        "metaData": look.of("metaData", lambda value: isinstance(value, dict), "an object"),
+        "preAssign": look.of("preAssign", lambda value: isinstance(value, dict), "an object"),
+        "attributes": look.of("attributes", lambda value: isinstance(value, list), "a list"),
+    }
+    task = {key: value for key, value in task.items() if value is not None}
+    if look.value.get("series") is not None or look.value.get("classification") is not None:
+        task |= _from_series(look)
+    else:
+        task |= _from_labels(look)
+    look.leftovers()
+    return task
+
+
+def _from_series(look: Look) -> dict[str, Any]:
+    look.skip(*_EXPORT_ONLY)
+    labels: list[Flat] = []
+    items: list[str] = []
+    infos: list[dict[str, Any]] = []
+    maps: list[dict[str, Any] | None] = []
+    extras: dict[str, list[Any]] = {"heatMaps": [], "transforms": [], "centerline": []}
+    study = look.inside("classification")
+    if study is not None:
+        labels.append(study_label(study))
+    found = look.each("series")
+    if not found:
+        look.problems.note(f"{look.at}.series", "at least one series is needed")
+    for index, one in enumerate(found):
+        paths = one.of("items", is_paths, "a path or a list of paths", required=True) or []
+        paths = [paths] if isinstance(paths, str) else paths
+        series = Series(index, range(len(items), len(items) + len(paths)))
+        items.extend(paths)
+        labels += series_labels(one, series)
+        segments, masks = segment_labels(one, series)
+        labels += segments
+        name = one.of("segmentations", is_paths, "a path or a list of paths")
+        maps.append({"labelName": name, "seriesIndex": index} if name else None)
+        infos.append(_series_info(one, series, masks))
+        _extras(one, index, extras)
+        one.leftovers()
+    return {
+        "items": items,
+        "labels": labels,
+        "labelsMap": maps if any(maps) else [],
+        "seriesInfo": infos,
+        **{key: values for key, values in extras.items() if values},
+    }
+
+
+def _series_info(one: Look, series: Series, masks: dict[str, Any]) -> dict[str, Any]:
+    info = {
+        "name": one.of("name", lambda value: isinstance(value, str), "text"),
+        "itemsIndices": list(series.items),
+        "metaData": one.of("metaData", lambda value: isinstance(value, dict), "an object"),
+        "imageHeaders": one.of("imageHeaders", lambda value: isinstance(value, dict), "an object"),
+        "binaryMask": one.flag("binaryMask"),
+        "semanticMask": one.flag("semanticMask"),
+        "pngMask": one.flag("pngMask"),
+        "masks": masks or None,
+    }
+    if info["pngMask"] and not info["binaryMask"]:
+        one.problems.note(f"{one.at}.pngMask", "needs binaryMask too")
+    return {key: value for key, value in info.items() if value is not None}
+
+
+def _extras(one: Look, index: int, extras: dict[str, list[Any]]) -> None:
+    extras["heatMaps"] += [{"seriesIndex": index, **each.value} for each in one.each("heatMaps")]
+    for each in one.each("transforms"):
+        matrix = each.raw("transform")
+        rows = matrix if isinstance(matrix, list) else []
+        flat = [number for row in rows if isinstance(row, list) for number in row]
+        if len(flat) != 16 or not all(map(is_number, flat)):
+            each.problems.note(f"{each.at}.transform", "a matrix of 4 x 4 numbers is needed")
+        extras["transforms"].append({"seriesIndex": index, "transform": flat})
+    extras["centerline"] += [{"seriesIndex": index, **each.value} for each in one.each("centerline")]
+
+
+def _from_labels(look: Look) -> dict[str, Any]:
+    """Check a task of the older format; its labels are flat already and stay as they are."""
+    items = look.of("items", is_paths, "a list of paths", required=True) or []
+    labels = look.each("labels")
+    for label in labels:
+        for key in label.value:
+            if key not in _FLAT_KEYS:
+                label.problems.note(label.at, f"unknown key {key!r}")
+        _flat_attributes(label)
+    kept = {
+        "labelsMap": look.of("labelsMap", lambda value: isinstance(value, list), "a list"),
+        "segmentations": look.raw("segmentations"),
+        "segmentMap": look.raw("segmentMap"),
+        "labelsPath": look.of("labelsPath", is_text, "a path"),
+        "seriesInfo": look.of("seriesInfo", lambda value: isinstance(value, list), "a list"),
+    }
+    look.skip(*_EXPORT_ONLY, "tdId", "itemsPresigned")
+    return {
+        "items": [items] if isinstance(items, str) else items,
+        "labels": [label.value for label in labels],
+        **{key: value for key, value in kept.items() if value is not None},
+    }
+
+
+def _flat_attributes(label: Look) -> None:
+    for attribute in label.each("attributes"):
+        attribute.text("name", required=True)

@@ -1,0 +1,283 @@
+"""The label kinds of the `series` format, each turned into the flat label that is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.sandbox.look import Look, is_number, is_paths, is_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Flat = dict[str, Any]
+
+_PIXEL = ("xNorm", "yNorm")
+_VOXEL = ("i", "j", "k")
+_WORLD = ("x", "y", "z")
+_STATS = ("average", "minimum", "maximum", "area", "volume", "intensityunit")
+ROOT = "object"  # the name of the root in category paths of the old taxonomies
+LARGEST_INSTANCE = 65535
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a label's place depends on: which series it is in, and which items are that series'."""
+
+    index: int
+    items: Sequence[int]
+
+
+def series_labels(look: Look, series: Series) -> list[Flat]:
+    """Turn all labels of one series but its segmentations into flat labels."""
+    flats: list[Flat] = []
+    for key, kind in _KINDS.items():
+        for label in look.each(key):
+            flat: Flat = {"volumeindex": series.index}
+            flat |= _common(label, category=key not in _CLASSIFICATIONS)
+            flat |= kind(label)
+            if key in _WITH_VIDEO:
+                flat |= _video(label, series)
+            if key in _WITH_STATS:
+                flat |= _stats(label)
+            label.leftovers()
+            flats.append(_without_none(flat))
+    return flats
+
+
+def study_label(look: Look) -> Flat:
+    """Turn a task's classification into a flat label."""
+    flat = {**_common(look, category=False), "studyclassify": True}
+    look.leftovers()
+    return _without_none(flat)
+
+
+def segment_labels(look: Look, series: Series) -> tuple[list[Flat], dict[str, Any]]:
+    """Turn a `segmentMap` into flat labels, one an instance, and the masks by instance."""
+    flats: list[Flat] = []
+    masks: dict[str, Any] = {}
+    segments = look.inside("segmentMap")
+    for key, value in (segments.value if segments else {}).items():
+        at = f"{look.at}.segmentMap[{key!r}]"
+        if not key.isdecimal() or not 1 <= int(key) <= LARGEST_INSTANCE:
+            look.problems.note(at, f"a mask's values are whole numbers from 1 to {LARGEST_INSTANCE}")
+            continue
+        segment = Look(value if isinstance(value, dict) else {"category": value}, at, look.problems)
+        groups = segment.of("overlappingGroups", lambda each: isinstance(each, list), "a list of numbers")
+        mask = segment.of("mask", is_paths, "a path or a list of paths")
+        if mask is not None:
+            masks[key] = mask
+        flat = {"volumeindex": series.index, **_common(segment, category=True)}
+        flat["dicom"] = {"instanceid": int(key), "groupids": groups}
+        segment.leftovers()
+        flats.append(_without_none(flat))
+    return flats, masks
+
+
+def _common(look: Look, *, category: bool) -> Flat:
+    flat: Flat = {}
+    found = look.raw("category")
+    if found is None and category:
+        look.problems.note(f"{look.at}.category", "missing; a name, a path of names or a class id is needed")
+    elif found is not None:
+        flat |= _category(look, found)
+    flat["attributes"] = attributes(look, "attributes")
+    flat["labelid"] = look.text("id")
+    flat["linkid"] = look.text("group")
+    flat["readonly"] = look.flag("readOnly")
+    look.skip("comment")
+    return flat
+
+
+def _category(look: Look, found: Any) -> Flat:
+    if is_text(found):
+        return {"category": found}
+    if isinstance(found, int) and not isinstance(found, bool):
+        return {"classid": found}
+    if isinstance(found, list) and found and all(map(is_text, found)):
+        return {"category": found[0] if len(found) == 1 else [[ROOT, *found]]}
+    look.problems.note(f"{look.at}.category", "a name, a path of names or a class id is needed")
+    return {}
+
+
+def attributes(look: Look, key: str) -> list[Flat]:
+    """Turn attributes by name into the stored list of names and values."""
+    inner = look.inside(key)
+    pairs: list[Flat] = []
+    for name, value in (inner.value if inner else {}).items():
+        fits = isinstance(value, (bool, str)) or is_number(value)
+        if not fits and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+            look.problems.note(f"{look.at}.{key}[{name!r}]", "text, a number, true/false or a list of texts")
+            continue
+        pairs.append({"name": name, "value": value})
+    return pairs
+
+
+def _video(look: Look, series: Series) -> Flat:
+    video = look.inside("video")
+    if video is None:
+        return {}
+    item = video.integer("seriesItemIndex")
+    if item is not None and item < len(series.items):
+        item = series.items[item]
+    flat = {
+        "frameindex": video.integer("frameIndex"),
+        "trackid": video.of("trackId", lambda value: isinstance(value, str), "text"),
+        "keyframe": video.flag("keyFrame"),
+        "end": video.flag("endTrack"),
+        "globalitemsindex": item,
+        "seriesframeindex": video.integer("seriesFrameIndex"),
+    }
+    video.leftovers()
+    return flat
+
+
+def _stats(look: Look) -> Flat:
+    stats = look.inside("stats")
+    if stats is None:
+        return {}
+    stats.skip(*_STATS)
+    stats.leftovers()
+    return {"stats": stats.value}
+
+
+def _point(look: Look) -> Flat:
+    found = look.coordinates("point", _PIXEL, required=True) or [None, None]
+    return {"point": {"xnorm": found[0], "ynorm": found[1]}}
+
+
+def _point3d(look: Look) -> Flat:
+    voxel = look.coordinates("point", _VOXEL)
+    world = look.coordinates("absolutePoint", _WORLD)
+    if voxel is None and world is None:
+        look.problems.note(look.at, "point or absolutePoint is needed")
+    point = dict(zip(("pointx", "pointy", "pointz"), voxel or [None] * 3, strict=True))
+    return {"point3d": {**point, "computedpointworld": world}}
+
+
+def _measurement(look: Look) -> Flat:
+    kind = look.of("type", lambda value: value in ("length", "angle"), "'length' or 'angle'", required=True)
+    if kind is None:
+        look.skip(*look.value)
+        return {}
+    point1 = look.coordinates("point1", _VOXEL, required=True)
+    point2 = look.coordinates("point2", _VOXEL, required=True)
+    world1 = look.coordinates("absolutePoint1", _WORLD)
+    world2 = look.coordinates("absolutePoint2", _WORLD)
+    normal = look.numbers("normal", 3, required=True)
+    if kind == "length":
+        return {
+            "length3d": {
+                "point1": point1,
+                "point2": point2,
+                "normal": normal,
+                "computedpoint1world": world1,
+                "computedpoint2world": world2,
+                "computedlength": look.number("length"),
+            }
+        }
+    # Stored in drawing order: the vertex is the second of the three points.
+    return {
+        "angle3d": {
+            "point1": point1,
+            "point2": look.coordinates("vertex", _VOXEL, required=True),
+            "point3": point2,
+            "normal": normal,
+            "computedpoint1world": world1,
+            "computedpoint2world": look.coordinates("absoluteVertex", _WORLD),
+            "computedpoint3world": world2,
+            "computedangledeg": look.number("angle"),
+        }
+    }
+
+
+def _ellipse(look: Look) -> Flat:
+    center = look.coordinates("pointCenter", _PIXEL, required=True) or [None, None]
+    return {
+        "ellipse": {
+            "xcenternorm": center[0],
+            "ycenternorm": center[1],
+            "xnorm": look.number("xRadiusNorm", required=True),
+            "ynorm": look.number("yRadiusNorm", required=True),
+            "rot": look.number("rotationRad", required=True),
+        }
+    }
+
+
+def _box(look: Look) -> Flat:
+    corner = look.coordinates("pointTopLeft", _PIXEL, required=True) or [None, None]
+    return {
+        "bbox2d": {
+            "xnorm": corner[0],
+            "ynorm": corner[1],
+            "wnorm": look.number("wNorm", required=True),
+            "hnorm": look.number("hNorm", required=True),
+        }
+    }
+
+
+def _cuboid(look: Look) -> Flat:
+    voxels = [look.coordinates(key, _VOXEL) for key in ("point1", "point2")]
+    worlds = [look.coordinates(key, _WORLD) for key in ("absolutePoint1", "absolutePoint2")]
+    if None in voxels and None in worlds:
+        look.problems.note(look.at, "point1 and point2, or absolutePoint1 and absolutePoint2, are needed")
+    return {
+        "cuboid": {
+            "point1": voxels[0],
+            "point2": voxels[1],
+            "computedpoint1world": worlds[0],
+            "computedpoint2world": worlds[1],
+        }
+    }
+
+
+def _points(key: str, least: int) -> Callable[[Look], Flat]:
+    def convert(look: Look) -> Flat:
+        points = look.each("points")
+        if len(points) < least:
+            look.problems.note(f"{look.at}.points", f"at least {least} points are needed")
+        flat = []
+        for point in points:
+            flat.append({name.lower(): point.number(name, required=True) for name in _PIXEL})
+            point.leftovers()
+        return {key: flat}
+
+    return convert
+
+
+def _series_class(_look: Look) -> Flat:
+    return {"seriesclassify": True}
+
+
+def _instance_class(look: Look) -> Flat:
+    look.skip("fileName")
+    return {
+        "instanceclassify": True,
+        "frameindex": look.integer("fileIndex", required=True),
+        "attributes": attributes(look, "values"),
+    }
+
+
+_KINDS: dict[str, Callable[[Look], Flat]] = {
+    "landmarks": _point,
+    "landmarks3d": _point3d,
+    "measurements": _measurement,
+    "ellipses": _ellipse,
+    "boundingBoxes": _box,
+    "cuboids": _cuboid,
+    "polygons": _points("polygon", 3),
+    "polylines": _points("polyline", 2),
+    "classifications": _series_class,
+    "instanceClassifications": _instance_class,
+}
+_CLASSIFICATIONS = frozenset({"classifications", "instanceClassifications"})
+_WITH_VIDEO = frozenset({"landmarks", "ellipses", "boundingBoxes", "polygons", "polylines", "classifications"})
+_WITH_STATS = frozenset({"ellipses", "boundingBoxes", "cuboids", "polygons"})
+
+
+def _without_none(flat: Flat) -> Flat:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in flat.items()
+        if value is not None
+    }

@@ -1,0 +1,267 @@
+"""New tasks: one by one as the API makes them, and many at once as tests and demos need them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.sandbox import seed, workflow
+from airflow_provider_redbrick.sandbox.actions import people_by_email
+from airflow_provider_redbrick.sandbox.clock import canonical
+from airflow_provider_redbrick.sandbox.flow import ARCHIVED, GROUND_TRUTH, RESTING, RefusalError
+from airflow_provider_redbrick.sandbox.labels import drawn_by_hand, incoming
+from airflow_provider_redbrick.sandbox.store import body_of, facts_as_rows, holders_text, make_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow_provider_redbrick.sandbox.core import Project, Sandbox
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task to be made. `body` is what else the data point has, by the API's names; `labels` as incoming."""
+
+    name: str
+    items: Sequence[str]
+    storage_id: str = seed.REDBRICK_STORAGE
+    body: Mapping[str, Any] = field(default_factory=dict)
+    labels: str | None = None
+    labels_path: str | None = None
+    labels_map: Sequence[Mapping[str, Any] | None] = ()
+    ground_truth: bool = False
+    pre_assign: Mapping[str, Any] = field(default_factory=dict)
+    priority: float | None = None
+
+
+def create(sandbox: Sandbox, project: Project, new: NewTask, doing: workflow.Doing) -> tuple[str, str]:
+    """Make a task and its data point; answers (dpId, taskId). Refuses a name that is taken."""
+    if not new.name.strip():
+        raise RefusalError("a task needs a name")
+    if not new.items:
+        raise RefusalError(f"task {new.name!r} has no items")
+    taken = "SELECT 1 FROM datapoints WHERE project_id = ? AND name = ?"
+    if sandbox.store.row(taken, (project.project_id, new.name)):
+        raise RefusalError(f"a task with the name {new.name!r} is there already")
+    if new.priority is not None and not 0 <= new.priority <= 1:
+        raise RefusalError("priority must be from 0 to 1")
+    labels = incoming(sandbox, new.labels, new.labels_path)
+    if new.ground_truth and labels is None:
+        raise RefusalError(f"task {new.name!r} cannot be ground truth without labels")
+    task_id = make_id("task", sandbox.store.next_number("tasks"))
+    dp_id = make_id("datapoint", sandbox.store.next_number("datapoints"))
+    step = workflow.create(
+        project.flow,
+        task_id,
+        doing,
+        ground_truth=new.ground_truth,
+        pre_assign=_pre_assigned(project, new.pre_assign),
+        priority=new.priority,
+    )
+    version = None
+    if labels is not None:
+        version = sandbox.add_version(
+            task_id, project.flow.entry, doing, labels[0], path=labels[1], labels_map=new.labels_map
+        )
+    sandbox.store.insert("datapoints", [_datapoint_row(project, dp_id, new, doing)])
+    sandbox.store.insert("tasks", [_task_row(project, dp_id, new, step.task, doing.now, version=version)])
+    sandbox.store.remember(project.project_id, task_id, step.facts, version)
+    return dp_id, task_id
+
+
+def _pre_assigned(project: Project, given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    wanted: dict[str, tuple[str, ...]] = {}
+    for stage, emails in given.items():
+        place = project.flow.find(stage)
+        if place is None or not (place.is_label or place.is_review):
+            raise RefusalError(f"preAssign: there is no label or review stage {stage!r}")
+        people = people_by_email(project, [emails] if isinstance(emails, str) else list(emails))
+        if len(people) > 1 and not (project.flow.consensus and place.is_label):
+            raise RefusalError(f"preAssign: stage {stage!r} takes one assignee")
+        wanted[stage] = tuple(person.user_id for person in people)
+    return wanted
+
+
+def _datapoint_row(project: Project, dp_id: str, new: NewTask, doing: workflow.Doing) -> dict[str, Any]:
+    return {
+        "dp_id": dp_id,
+        "project_id": project.project_id,
+        "name": new.name,
+        "storage_id": new.storage_id,
+        "created_at": doing.now,
+        "created_by": doing.actor,
+        "items": json.dumps(list(new.items)),
+        "body": json.dumps(dict(new.body)),
+    }
+
+
+def _task_row(
+    project: Project, dp_id: str, new: NewTask, task: workflow.Task, created_at: str, *, version: str | None
+) -> dict[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "project_id": project.project_id,
+        "dp_id": dp_id,
+        "name": new.name,
+        "priority": new.priority,
+        "rank": -(new.priority or 0.0),
+        "created_at": created_at,
+        "updated_at": task.updated_at,
+        "stage": task.stage,
+        "state": task.state,
+        "holders": holders_text(task),
+        "review_state": task.review_state,
+        "arrives_at": task.arrives_at,
+        "version": version,
+        "body": body_of(task),
+    }
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """Many like tasks, put where a test wants them. Names are `<prefix>-<number>`, numbered from the last task on."""
+
+    count: int
+    stage: str | None = None
+    prefix: str = "task"
+    assignee: str | None = None
+    state: str | None = None
+    updated_at: str | None = None
+    labels: Sequence[Mapping[str, Any]] | None = None
+    ground_truth: bool = False
+    priority: float | None = None
+    files: Sequence[Mapping[str, Any]] = ()
+
+
+def create_many(sandbox: Sandbox, project: Project, bulk: Bulk) -> list[str]:
+    """Make tasks as if they had come to their stage the usual way; answers their ids in order.
+
+    `files`, when given, holds for each task its name, items and body. Refuses unknown stages and people.
+    """
+    now = sandbox.clock.now()
+    moment = canonical(bulk.updated_at) if bulk.updated_at else now
+    stage = GROUND_TRUTH if bulk.ground_truth else _resting(project, bulk.stage)
+    doing = workflow.Doing(seed.API_KEY_USER, moment, moment)
+    store = sandbox.store
+    first = {name: store.next_number(name) for name in ("tasks", "datapoints", "versions", "events")}
+    history = _History(project, stage)
+    labels = None if bulk.labels is None else json.dumps(list(bulk.labels), separators=(",", ":"))
+    if labels is None and any(place.is_label for place in history.passed):
+        labels = json.dumps(drawn_by_hand(bulk.prefix), separators=(",", ":"))
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("datapoints", "tasks", "versions", "events", "completions")
+    }
+    for index in range(bulk.count):
+        task_id = make_id("task", first["tasks"] + index)
+        dp_id = make_id("datapoint", first["datapoints"] + index)
+        td_id = None if labels is None else make_id("labels", first["versions"] + index)
+        number = first["tasks"] + index
+        one = bulk.files[index] if bulk.files else {}
+        new = NewTask(
+            name=str(one.get("name", f"{bulk.prefix}-{number:06d}")),
+            items=one.get("items", (f"items/{bulk.prefix}-{number:06d}.dcm",)),
+            body=one.get("body", {"seriesInfo": [{"itemsIndices": [0], "dataType": "dicom"}]}),
+            priority=bulk.priority,
+        )
+        task, facts = history.of(task_id, index, doing, bulk, _holder(project, bulk, stage))
+        rows["datapoints"].append(_datapoint_row(project, dp_id, new, doing))
+        rows["tasks"].append(_task_row(project, dp_id, new, task, moment, version=td_id))
+        if td_id is not None:
+            rows["versions"].append(_version_row(td_id, task, history.labeler(task), moment, labels or "[]"))
+        event_number = first["events"] + len(rows["events"])
+        events, done = facts_as_rows(project.project_id, task_id, facts, td_id, event_number)
+        rows["events"] += events
+        rows["completions"] += done
+    with store.savepoint():
+        for name, many in rows.items():
+            store.insert(name, many)
+    return [row["task_id"] for row in rows["tasks"]]
+
+
+def _resting(project: Project, name: str | None) -> str:
+    if name is None:
+        return project.flow.start
+    if name in (GROUND_TRUTH, project.flow.output):
+        return GROUND_TRUTH
+    place = project.flow.find(name)
+    if name != ARCHIVED and (place is None or place.brick not in RESTING):
+        raise RefusalError(f"tasks cannot be made in {name!r}")
+    return name
+
+
+def _holder(project: Project, bulk: Bulk, stage: str) -> tuple[str, ...]:
+    if bulk.assignee is None:
+        return ()
+    if stage in (GROUND_TRUTH, ARCHIVED):
+        raise RefusalError(f"nobody can hold a task in {stage!r}")
+    if bulk.assignee in ("API key", seed.API_KEY_USER):
+        return (seed.API_KEY_USER,)
+    return tuple(person.user_id for person in people_by_email(project, [bulk.assignee]))
+
+
+def _version_row(td_id: str, task: workflow.Task, labeler: str, moment: str, labels: str) -> dict[str, Any]:
+    return {
+        "td_id": td_id,
+        "task_id": task.task_id,
+        "stage": next(iter(task.labelers), task.stage),
+        "created_at": moment,
+        "created_by": labeler,
+        "labels": labels,
+        "labels_path": None,
+        "labels_map": "[]",
+    }
+
+
+class _History:
+    """The way a task has gone to where it is made: which stages it has behind it, and who did them."""
+
+    def __init__(self, project: Project, stage: str) -> None:
+        self.flow = project.flow
+        self.stage = stage
+        passed = []
+        place = self.flow.find(self.flow.begin())
+        while place is not None and place.name != stage and place not in passed:
+            passed.append(place)
+            place = self.flow.find(place.leads_to(True if place.is_review else None) or GROUND_TRUTH)
+        self.passed = [each for each in passed if each.is_label or each.is_review] if stage != ARCHIVED else []
+
+    @staticmethod
+    def labeler(task: workflow.Task) -> str:
+        """Name who made the labels of a task: its labeler, else the API key that brought it."""
+        return next((users[0] for users in task.labelers.values()), seed.API_KEY_USER)
+
+    def of(
+        self, task_id: str, index: int, doing: workflow.Doing, bulk: Bulk, holder: tuple[str, ...]
+    ) -> tuple[workflow.Task, list[workflow.Fact]]:
+        """Give the task and the facts of its past, all of the same moment."""
+        at = doing.now
+        start = {"currentStageName": self.flow.entry, "isGroundTruth": False, "priority": bulk.priority}
+        facts = [workflow.Fact("create", at, doing.actor, start)]
+        labelers: dict[str, tuple[str, ...]] = {}
+        for place in self.passed:
+            people = seed.LABELERS if place.is_label else [each for each in seed.LABELERS if each.reviews]
+            who = people[index % len(people)].user_id
+            verdict = "PASSED" if place.is_review else None
+            done = {"stage": place.name, "review_state": verdict, "time_ms": 0, "cycle": 0}
+            left = {"currentStageName": place.name, "outputBool": True if verdict else None, "timeSpentMs": 0}
+            facts += [
+                workflow.Fact("input", at, workflow.SYSTEM, {"currentStageName": place.name}),
+                workflow.Fact("done", at, who, done),
+                workflow.Fact("output", at, who, left),
+            ]
+            if place.is_label:
+                labelers[place.name] = (who,)
+        facts.append(workflow.Fact("input", at, workflow.SYSTEM, {"currentStageName": self.stage}))
+        rests = self.flow.find(self.stage) is not None
+        works = tuple(workflow.Work(user, bulk.state or workflow.ASSIGNED, assigned_at=at) for user in holder)
+        task = workflow.Task(
+            task_id,
+            self.stage,
+            (bulk.state or (workflow.ASSIGNED if works else workflow.UNASSIGNED)) if rests else None,
+            works,
+            updated_at=at,
+            labelers=labelers,
+            review_state="PASSED" if any(place.is_review for place in self.passed) else None,
+        )
+        return task, facts

@@ -1,0 +1,175 @@
+"""GraphQL: the schema with its resolvers, parsed documents kept, one document executed."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from ariadne import MutationType, QueryType, ScalarType, make_executable_schema
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    execute_sync,
+    parse,
+    validate,
+)
+
+from airflow_provider_redbrick.sandbox.clock import canonical
+from airflow_provider_redbrick.sandbox.flow import RefusalError
+from airflow_provider_redbrick.sandbox.resolvers import imports, people, projects, storage, tasks, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow_provider_redbrick.sandbox.request import Arguments, Request, Resolver
+
+FAULT_WORDS = "sandbox fault"
+_DOCUMENTS_KEPT = 512
+_PAGES = frozenset({"genericTasks", "tasksPaged"})
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document that is valid: its root fields as (alias, name), and what it is about."""
+
+    ast: DocumentNode
+    roots: tuple[tuple[str, str], ...]
+    mutation: bool
+    pages: bool
+
+
+class InvalidDocumentError(Exception):
+    """A document that is not GraphQL, or not of this schema; `errors` as the API shows them."""
+
+    def __init__(self, errors: Sequence[GraphQLError]) -> None:
+        super().__init__(errors[0].message)
+        self.errors = [error.formatted for error in errors]
+
+
+class Engine:
+    """The executable schema. Without state of its own, apart from the documents it has parsed."""
+
+    def __init__(self) -> None:
+        self.schema = build_schema()
+        self.read = lru_cache(_DOCUMENTS_KEPT)(self._read)
+
+    def _read(self, text: str) -> Document:
+        """Parse and check a document; InvalidDocumentError when it is wrong."""
+        try:
+            ast = parse(text, no_location=True)
+        except GraphQLError as error:
+            raise InvalidDocumentError([error]) from None
+        operations = [node for node in ast.definitions if isinstance(node, OperationDefinitionNode)]
+        errors = validate(self.schema, ast)
+        if not errors and len(operations) != 1:
+            errors = [GraphQLError("exactly one operation is needed")]
+        if errors:
+            raise InvalidDocumentError(errors)
+        fields = [node for node in operations[0].selection_set.selections if isinstance(node, FieldNode)]
+        return Document(
+            ast,
+            tuple((node.alias.value if node.alias else node.name.value, node.name.value) for node in fields),
+            operations[0].operation is OperationType.MUTATION,
+            any(_reads_page(node) for node in fields),
+        )
+
+    def run(self, document: Document, variables: dict[str, Any] | None, request: Request) -> dict[str, Any]:
+        """Execute a document; InvalidDocumentError when the variables do not fit it."""
+        result = execute_sync(self.schema, document.ast, variable_values=variables, context_value=request)
+        errors = result.errors or []
+        if result.data is None and errors and all(error.path is None for error in errors):
+            raise InvalidDocumentError(errors)
+        answer: dict[str, Any] = {"data": result.data}
+        if errors:
+            answer["errors"] = [_shown(error) for error in errors]
+        return answer
+
+
+def _reads_page(node: FieldNode) -> bool:
+    chosen = node.selection_set.selections if node.selection_set else ()
+    # A fragment may well hold the entries; only a plain count is certain to be none.
+    return node.name.value in _PAGES and any(
+        not isinstance(each, FieldNode) or each.name.value == "entries" for each in chosen
+    )
+
+
+def _shown(error: GraphQLError) -> dict[str, Any]:
+    shown: dict[str, Any] = {"message": error.message}
+    if error.path is not None:
+        shown["path"] = list(error.path)
+    return shown
+
+
+def build_schema() -> GraphQLSchema:
+    """Build the schema from its text and the resolvers' tables; every root field is guarded."""
+    text = files("airflow_provider_redbrick.sandbox").joinpath("schema.graphql").read_text(encoding="utf-8")
+    query, mutation = QueryType(), MutationType()
+    subjects = (people, projects, storage, tasks, work, imports)
+    for subject in subjects:
+        for name, resolver in getattr(subject, "QUERIES", {}).items():
+            query.set_field(name, _guarded(resolver))
+        for name, resolver in getattr(subject, "MUTATIONS", {}).items():
+            mutation.set_field(name, _mutating(name, resolver))
+    return make_executable_schema(
+        text,
+        query,
+        mutation,
+        ScalarType("UUID", value_parser=_uuid),
+        ScalarType("DateTime", value_parser=_time),
+    )
+
+
+def _uuid(value: Any) -> str:
+    if not isinstance(value, str):
+        raise GraphQLError("a UUID is text")
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise GraphQLError(f"{value[:80]!r} is not a UUID") from None
+
+
+def _time(value: Any) -> str:
+    try:
+        return canonical(value)
+    except (ValueError, TypeError, AttributeError):
+        raise GraphQLError(f"{str(value)[:80]!r} is not an ISO-8601 time") from None
+
+
+def _guarded(resolver: Resolver) -> Callable[..., Any]:
+    """Let a root field fail when a fault says so, and turn a refusal into a GraphQL error."""
+
+    def resolve(_root: Any, info: Any, **arguments: Any) -> Any:
+        request: Request = info.context
+        if info.path.key in request.broken:
+            raise GraphQLError(f"{FAULT_WORDS}: this field failed")
+        try:
+            return resolver(request, arguments)
+        except RefusalError as refusal:
+            raise GraphQLError(str(refusal)) from None
+
+    return resolve
+
+
+def _mutating(name: str, resolver: Resolver) -> Callable[..., Any]:
+    """Make a mutation all or nothing, and count the tasks it was applied to."""
+
+    def mutate(request: Request, arguments: Arguments) -> Any:
+        with request.sandbox.mutation(name) as touched:
+            request.touched = touched
+            return resolver(request, arguments)
+
+    guarded = _guarded(mutate)
+
+    def resolve(root: Any, info: Any, **arguments: Any) -> Any:
+        if info.context.not_ok and "ok" in getattr(info.return_type, "fields", {}):
+            return {"ok": False, "message": f"{FAULT_WORDS}: not ok"}
+        return guarded(root, info, **arguments)
+
+    return resolve

@@ -1,0 +1,149 @@
+"""Which request goes wrong, and how. Pure decisions; the server carries them out.
+
+A specification is text such as `http_503=0.1,drop_after=0.05,too_large=20000,seed=7`: a probability for each
+fault, a number of bytes for `too_large`, and the seed that makes a run repeatable.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+STATUS = {"http_500": 500, "http_502": 502, "http_503": 503, "http_504": 504}
+NAMES = (
+    *STATUS,
+    "rate_limit",
+    "rate_limit_after",
+    "too_large",
+    "drop_before",
+    "drop_after",
+    "slow",
+    "gql_error",
+    "gql_partial",
+    "not_ok",
+    "html",
+    "empty_page",
+)
+MUTATION_ONLY = frozenset({"not_ok"})
+PAGES_ONLY = frozenset({"empty_page"})
+SLOW_SECONDS = 1.0
+
+
+@dataclass
+class Shot:
+    """A fault for requests with one root field, after `skip` of them have passed; it happens `times` times."""
+
+    fault: str
+    root_field: str
+    skip: int = 0
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Probabilities by fault, the size above which a body is too large (None: any size goes), and the seed."""
+
+    chances: Mapping[str, float] = field(default_factory=dict)
+    too_large: int | None = None
+    seed: int = 0
+
+
+def parse(spec: str) -> Plan:
+    """Read a specification; ValueError says what is wrong with it. Empty text is no faults at all."""
+    chances: dict[str, float] = {}
+    too_large: int | None = None
+    seed = 0
+    for part in filter(None, (piece.strip() for piece in spec.split(","))):
+        name, equals, text = part.partition("=")
+        name = name.strip()
+        if not equals:
+            raise ValueError(f"{part!r} is not of the form name=value")
+        if name != "seed" and name not in NAMES:
+            raise ValueError(f"no fault {name!r}; there are {', '.join(NAMES)}")
+        if name in ("seed", "too_large"):
+            number = _whole(name, text)
+            seed, too_large = (number, too_large) if name == "seed" else (seed, number)
+            continue
+        chances[name] = _chance(name, text)
+    return Plan(chances, too_large, seed)
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(f"{name} takes a whole number, not {text!r}") from None
+    if number < 0:
+        raise ValueError(f"{name} must not be negative")
+    return number
+
+
+def _chance(name: str, text: str) -> float:
+    try:
+        chance = float(text)
+    except ValueError:
+        raise ValueError(f"{name} takes a probability, not {text!r}") from None
+    if not 0 <= chance <= 1:
+        raise ValueError(f"{name} takes a probability from 0 to 1, not {text}")
+    return chance
+
+
+class Faults:
+    """Decides for one request after the other; the same requests in the same order get the same faults."""
+
+    def __init__(self, spec: str = "") -> None:
+        self.shots: list[Shot] = []
+        self.replace(spec)
+
+    def replace(self, spec: str) -> None:
+        """Start over with another specification; an empty one turns off the one-shot faults too."""
+        self.plan = parse(spec)
+        self.spec = spec
+        self._random = random.Random(self.plan.seed)
+        if not spec.strip():
+            self.shots.clear()
+
+    def add(self, shot: Shot) -> None:
+        """Line up a one-shot fault; ValueError when there is no fault of its name."""
+        if shot.fault not in NAMES:
+            raise ValueError(f"no fault {shot.fault!r}; there are {', '.join(NAMES)}")
+        self.shots.append(shot)
+
+    def decide(self, root_fields: Sequence[str], *, size: int, mutation: bool, pages: bool) -> str | None:
+        """Name the fault of this request, if any.
+
+        `size` is the decoded body's, in bytes. `pages` says whether the request reads a page of a list.
+        """
+        # One draw for each fault whatever the outcome, or switching one fault on would shift all others.
+        drawn = [name for name, chance in self.plan.chances.items() if self._random.random() < chance]
+        aimed = self._aimed(root_fields)
+        if aimed:
+            return aimed
+        if self.plan.too_large is not None and size > self.plan.too_large:
+            return "too_large"
+        for name in drawn:
+            if (name in MUTATION_ONLY and not mutation) or (name in PAGES_ONLY and not pages):
+                continue
+            return name
+        return None
+
+    def _aimed(self, root_fields: Sequence[str]) -> str | None:
+        for shot in self.shots:
+            if shot.root_field not in root_fields or shot.times <= 0:
+                continue
+            if shot.skip > 0:
+                shot.skip -= 1
+                continue
+            shot.times -= 1
+            if shot.times == 0:
+                self.shots.remove(shot)
+            return shot.fault
+        return None
+
+    def state(self) -> dict[str, object]:
+        """Give what is on, as the control route shows it."""
+        return {"spec": self.spec, "once": [vars(shot).copy() for shot in self.shots]}

@@ -1,0 +1,138 @@
+"""A project's stages and where each of them leads. Pure: no task is changed here."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GROUND_TRUTH = "END"
+ARCHIVED = "ARCHIVED"
+
+INPUT = "labelset-input"
+LABEL = "manual-labeling"
+REVIEW = "expert-review"
+FEEDBACK = "feedback"
+MODEL = "model"
+OUTPUT = "labelset-output"
+
+# Where tasks rest until somebody (or a model) is done with them; every other brick is passed through.
+RESTING = frozenset({LABEL, REVIEW, MODEL})
+
+
+class RefusalError(Exception):
+    """The API says no. The message is the server's words; nothing has been changed."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its name, what it is built of (`brick`), where it leads, and its settings."""
+
+    name: str
+    brick: str
+    routing: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_label(self) -> bool:
+        """Whether people label here."""
+        return self.brick == LABEL
+
+    @property
+    def is_review(self) -> bool:
+        """Whether people judge labels here."""
+        return self.brick == REVIEW
+
+    def leads_to(self, verdict: bool | None = None) -> str | None:
+        """Name the stage a task goes to from here; `verdict` is the review's, None where none is given."""
+        if verdict is False and self.routing.get("failed"):
+            return str(self.routing["failed"])
+        several = self.routing.get("stageNames") or [None]
+        for name in (
+            self.routing.get("passed"),
+            self.routing.get("nextStageName"),
+            self.routing.get("feedbackStageName"),
+            several[0],
+        ):
+            if name:
+                return str(name)
+        return None
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The stages of a project, in order. `seed` decides which tasks a sampled review takes."""
+
+    stages: tuple[Stage, ...]
+    consensus: bool = False
+    seed: int = 0
+
+    def find(self, name: str) -> Stage | None:
+        """Give the stage of this name, or None."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    @property
+    def entry(self) -> str:
+        """The name a new task is created in."""
+        return next((stage.name for stage in self.stages if stage.brick == INPUT), "Input")
+
+    @property
+    def output(self) -> str:
+        """The name listings use for ground truth."""
+        return next((stage.name for stage in self.stages if stage.brick == OUTPUT), "Output")
+
+    @property
+    def working_stages(self) -> tuple[Stage, ...]:
+        """Label and review stages, in order: where people have something to do."""
+        return tuple(stage for stage in self.stages if stage.is_label or stage.is_review)
+
+    @property
+    def start(self) -> str:
+        """Where a reopened task goes: the first label stage, else the first review stage."""
+        for kind in (LABEL, REVIEW):
+            for stage in self.stages:
+                if stage.brick == kind:
+                    return stage.name
+        raise RefusalError("the project has no stage a task could be sent back to")
+
+    def begin(self) -> str:
+        """Where the input stage leads."""
+        entry = next((stage for stage in self.stages if stage.brick == INPUT), None)
+        return (entry.leads_to() if entry else None) or self.start
+
+    def rest(self, name: str | None, task_id: str) -> str:
+        """Walk on from `name` to the first place where this task stays: a stage's name, END or ARCHIVED."""
+        for _ in range(2 * len(self.stages) + 2):
+            if name is None or name == GROUND_TRUTH:
+                return GROUND_TRUTH
+            if name == ARCHIVED:
+                return ARCHIVED
+            stage = self.find(name)
+            if stage is None:
+                raise RefusalError(f"the workflow leads to a stage {name!r} that does not exist")
+            if stage.brick == OUTPUT:
+                return GROUND_TRUTH
+            if stage.brick in RESTING and not (stage.is_review and self._passes_unseen(stage, task_id)):
+                return name
+            name = stage.leads_to()
+        raise RefusalError("the workflow leads in a circle in which nobody works")
+
+    def _passes_unseen(self, stage: Stage, task_id: str) -> bool:
+        share = stage.config.get("reviewPercent")
+        if share is None:
+            return False
+        # Not a shared generator: the same task is sampled or not whenever it comes by.
+        return random.Random(f"{self.seed}:{stage.name}:{task_id}").random() >= float(share)
+
+
+def stage_from(document: Mapping[str, Any]) -> Stage:
+    """Read a stage as the control route and the seed write it: stageName, brickName, routing, stageConfig."""
+    return Stage(
+        name=str(document["stageName"]),
+        brick=str(document["brickName"]),
+        routing=dict(document.get("routing") or {}),
+        config=dict(document.get("stageConfig") or {}),
+    )

@@ -1,0 +1,91 @@
+"""Stored labels: checking them when they come in, reading them back, and changing them as people do."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.sandbox.flow import RefusalError
+from airflow_provider_redbrick.sandbox.taxonomy import CONFIRMED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_redbrick.sandbox.core import Sandbox
+
+Label = dict[str, Any]
+
+
+def parse_labels(text: str, what: str = "labelsData") -> list[Label]:
+    """Read JSON text that must be a list of objects, or refuse."""
+    try:
+        labels = json.loads(text)
+    except ValueError as error:
+        raise RefusalError(f"{what} is not JSON: {error}") from None
+    if not isinstance(labels, list) or not all(isinstance(label, dict) for label in labels):
+        raise RefusalError(f"{what} is not a list of labels")
+    return labels
+
+
+def incoming(sandbox: Sandbox, data: str | None, path: str | None) -> tuple[str, str | None] | None:
+    """Check labels as mutations send them: (JSON text, path of a file or None); None when none were sent."""
+    if path is not None:
+        file_labels(sandbox, path)
+        return "[]", path
+    if data is None:
+        return None
+    parse_labels(data)
+    return data, None
+
+
+def file_labels(sandbox: Sandbox, path: str) -> list[Label]:
+    """Read a labels file of the label storage, or refuse when it is not there or not one."""
+    found = sandbox.store.row("SELECT content FROM files WHERE path = ?", (path,))
+    if found is None:
+        raise RefusalError(f"labelsDataPath {path!r}: nothing has been uploaded there")
+    content = bytes(found["content"])
+    try:
+        text = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        return parse_labels(text.decode(), f"the file {path!r}")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise RefusalError(f"the file {path!r} cannot be read: {error}") from None
+
+
+def current_labels(sandbox: Sandbox, version: str | None) -> list[Label]:
+    """Read the labels of a version (tdId), from the file when they are in one; none for None."""
+    if version is None:
+        return []
+    row = sandbox.store.row("SELECT labels, labels_path FROM versions WHERE td_id = ?", (version,))
+    if row is None:
+        return []
+    if row["labels_path"]:
+        return file_labels(sandbox, row["labels_path"])
+    return parse_labels(row["labels"])
+
+
+def drawn_by_hand(name: str) -> list[Label]:
+    """Give the labels a person draws on a task nobody has labeled: one box, somewhere by the name."""
+    spot = sum(name.encode()) % 40 / 100
+    box = {"xnorm": 0.1 + spot, "ynorm": 0.2 + spot / 2, "wnorm": 0.25, "hnorm": 0.2}
+    return [{"category": "finding", "attributes": [], "bbox2d": box}]
+
+
+def corrected(labels: Sequence[Label], name: str) -> list[Label]:
+    """Give labels as a person corrects them: boxes half as wide and high, everything marked as confirmed."""
+    return [_corrected(label) for label in labels] or [_corrected(label) for label in drawn_by_hand(name)]
+
+
+def _corrected(label: Label) -> Label:
+    better = dict(label)
+    kept = [each for each in label.get("attributes") or [] if each.get("name") != CONFIRMED]
+    better["attributes"] = [*kept, {"name": CONFIRMED, "value": True}]
+    box = label.get("bbox2d")
+    if isinstance(box, dict):
+        better["bbox2d"] = {
+            "xnorm": box["xnorm"] + 0.25 * box["wnorm"],
+            "ynorm": box["ynorm"] + 0.25 * box["hnorm"],
+            "wnorm": 0.5 * box["wnorm"],
+            "hnorm": 0.5 * box["hnorm"],
+        }
+    return better

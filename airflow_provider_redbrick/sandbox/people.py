@@ -1,0 +1,137 @@
+"""The people at work: they label what waits in a label stage and judge what waits in a review stage."""
+
+from __future__ import annotations
+
+import json
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.sandbox import actions, seed, workflow
+from airflow_provider_redbrick.sandbox.flow import RefusalError, Stage
+from airflow_provider_redbrick.sandbox.labels import corrected, current_labels, drawn_by_hand
+from airflow_provider_redbrick.sandbox.store import Record, record_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow_provider_redbrick.sandbox.core import Project, Sandbox
+
+MINUTE_MS = 60_000
+
+
+def work(
+    sandbox: Sandbox,
+    project: Project,
+    stage: str,
+    *,
+    limit: int,
+    accept_ratio: float = 1.0,
+    labels: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Let the people finish up to `limit` tasks of a stage; tasks of the API key are not theirs to touch.
+
+    What they hold comes first, then what nobody holds. Answers done, accepted, rejected and task_ids. Out of
+    every ten judged, `accept_ratio` times ten are accepted, evenly spread: a run can be repeated exactly.
+    """
+    place = project.flow.find(stage)
+    if place is None or not (place.is_label or place.is_review):
+        raise RefusalError(f"there is no label or review stage {stage!r}")
+    team = [person.user_id for person in seed.LABELERS if project.access.get(person.user_id, {}).get(stage)]
+    if not team:
+        raise RefusalError(f"nobody has access to stage {stage!r}")
+    done: list[str] = []
+    accepted = 0
+    for index, record in enumerate(_waiting(sandbox, project, stage, limit)):
+        with sandbox.mutation(None):
+            held = _taken(sandbox, project, record, team[index % len(team)])
+            if place.is_label:
+                _label(sandbox, project, held, stage, labels)
+            else:
+                # The next whole number is reached exactly in the share of the steps that are accepted.
+                accept = ceil((index + 1) * accept_ratio - 1e-9) > ceil(index * accept_ratio - 1e-9)
+                _judge(sandbox, project, held, place, accept=accept, labels=labels)
+                accepted += accept
+        done.append(record.task.task_id)
+    rejected = len(done) - accepted if place.is_review else 0
+    return {"done": len(done), "accepted": accepted, "rejected": rejected, "task_ids": done}
+
+
+def _waiting(sandbox: Sandbox, project: Project, stage: str, limit: int) -> list[Record]:
+    rows = sandbox.store.rows(
+        "SELECT * FROM tasks WHERE project_id = ? AND stage = ? AND state NOT IN (?, ?)"
+        " AND instr(holders, ?) = 0 ORDER BY holders = '', rank, seq LIMIT ?",
+        (
+            project.project_id,
+            stage,
+            workflow.COMPLETED,
+            workflow.PROBLEM,
+            f",{seed.API_KEY_USER},",
+            limit,
+        ),
+    )
+    return [record_of(row) for row in rows]
+
+
+def _taken(sandbox: Sandbox, project: Project, record: Record, person: str) -> Record:
+    if record.task.works:
+        return record
+    actions.assign(sandbox, project, [record.task.task_id], [person], sandbox.doing(person))
+    return sandbox.record(project, record.task.task_id)
+
+
+def _label(
+    sandbox: Sandbox,
+    project: Project,
+    record: Record,
+    stage: str,
+    given: Sequence[Mapping[str, Any]] | None,
+) -> None:
+    """Let everybody who holds the task submit it: the labels given, or better ones than it has."""
+    has = current_labels(sandbox, record.version)
+    if given is not None:
+        text = json.dumps(list(given))
+    elif record.task.cycle:
+        text = json.dumps(corrected(has, record.name))
+    else:
+        text = json.dumps(has or drawn_by_hand(record.name))
+    for work_of_one in record.task.works:
+        if work_of_one.state == workflow.COMPLETED:
+            continue
+        actions.put_labels(
+            sandbox,
+            project,
+            record.task.task_id,
+            stage,
+            sandbox.doing(work_of_one.user),
+            finished=True,
+            data=text,
+            labels_map=_masks(sandbox, record),
+            time_ms=MINUTE_MS,
+        )
+
+
+def _masks(sandbox: Sandbox, record: Record) -> list[Mapping[str, Any] | None]:
+    if record.version is None:
+        return []
+    row = sandbox.store.row("SELECT labels_map FROM versions WHERE td_id = ?", (record.version,))
+    masks: list[Mapping[str, Any] | None] = json.loads(row["labels_map"]) if row else []
+    return masks
+
+
+def _judge(
+    sandbox: Sandbox,
+    project: Project,
+    record: Record,
+    place: Stage,
+    *,
+    accept: bool,
+    labels: Sequence[Mapping[str, Any]] | None,
+) -> None:
+    task_id = record.task.task_id
+    doing = sandbox.doing(record.task.works[0].user)
+    if accept and labels is not None:
+        text = json.dumps(list(labels))
+        actions.put_labels(sandbox, project, task_id, place.name, doing, finished=True, data=text)
+        return
+    comment = None if accept else "Please look at this again."
+    actions.review(sandbox, project, task_id, place.name, doing, accept=accept, comment=comment, time_ms=MINUTE_MS // 2)

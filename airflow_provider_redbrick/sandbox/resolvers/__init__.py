@@ -1,0 +1,1 @@
+"""The root fields of the schema, by subject: each module has a QUERIES and a MUTATIONS table."""

@@ -1,0 +1,93 @@
+"""Projects, stages, taxonomies and project settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow_provider_redbrick.sandbox import seed, shapes
+from airflow_provider_redbrick.sandbox.flow import RefusalError
+from airflow_provider_redbrick.sandbox.request import Arguments, Request, Resolver, scope
+from airflow_provider_redbrick.sandbox.taxonomy import TAXONOMY
+
+
+def _project(request: Request, arguments: Arguments) -> dict[str, Any] | None:
+    sandbox = request.sandbox
+    found = sandbox.find_project(arguments["orgId"], arguments["projectId"])
+    return None if found is None else shapes.project(sandbox, found)
+
+
+def _projects(request: Request, arguments: Arguments) -> list[dict[str, Any]]:
+    sandbox = request.sandbox
+    if arguments["orgId"] != seed.ORG_ID:
+        raise RefusalError(f"there is no organisation {arguments['orgId']}")
+    return [shapes.project(sandbox, found) for found in sandbox.projects()]
+
+
+def _stages(request: Request, arguments: Arguments) -> list[dict[str, Any]]:
+    _, project = scope(request, arguments)
+    return [shapes.stage(document) for document in project.document["stages"]]
+
+
+def _taxonomy(_request: Request, arguments: Arguments) -> dict[str, Any] | None:
+    asked = {"orgId": arguments["orgId"], "taxId": arguments.get("taxId"), "name": arguments.get("name")}
+    fits = all(value in (None, TAXONOMY[key]) for key, value in asked.items())
+    return TAXONOMY if fits else None
+
+
+def _taxonomies(_request: Request, arguments: Arguments) -> list[dict[str, Any]]:
+    found = [TAXONOMY] if arguments["orgId"] == seed.ORG_ID else []
+    rest = found[arguments.get("skip") or 0 :]
+    return rest[: arguments.get("first")]
+
+
+def _setting(key: str, *names: str) -> Resolver:
+    """Make the mutation that keeps one of the project's settings."""
+
+    def change(request: Request, arguments: Arguments) -> dict[str, Any]:
+        sandbox, project = scope(request, arguments)
+        value: Any = {name: arguments.get(name) for name in names}
+        if key == "taskDuplicationCount":
+            value = arguments.get(key)
+        settings = {**project.document["settings"], key: value}
+        sandbox.save_project({**project.document, "settings": settings})
+        return {"ok": True}
+
+    return change
+
+
+def _update_stage(request: Request, arguments: Arguments) -> dict[str, Any]:
+    sandbox, project = scope(request, arguments)
+    name, config, routing = arguments["stageName"], arguments.get("config"), arguments.get("routing")
+    if project.flow.find(name) is None:
+        raise RefusalError(f"there is no stage {name!r}")
+    changes: dict[str, Any] = {}
+    if config is not None:
+        changes["stageConfig"] = json.loads(config) or {}
+    if routing is not None:
+        changes["routing"] = routing
+    stages = [{**stage, **changes} if stage["stageName"] == name else stage for stage in project.document["stages"]]
+    sandbox.save_project({**project.document, "stages": stages})
+    return {"ok": True, "pipeline": [shapes.stage(stage) for stage in stages]}
+
+
+def _nothing_to_do(request: Request, arguments: Arguments) -> dict[str, Any]:
+    scope(request, arguments)
+    return {"ok": True}
+
+
+QUERIES = {
+    "project": _project,
+    "projects": _projects,
+    "stages": _stages,
+    "taxonomy": _taxonomy,
+    "taxonomies": _taxonomies,
+}
+MUTATIONS = {
+    "updateLabelValidationSettings": _setting("labelValidation", "enabled", "enforce", "script"),
+    "updateHangingProtocolScript": _setting("hangingProtocol", "enabled", "script"),
+    "updateWebhookSettings": _setting("webhook", "enabled", "url"),
+    "updateProjectTaskDuplication": _setting("taskDuplicationCount"),
+    "updateStage": _update_stage,
+    "postProcessTrialProject": _nothing_to_do,
+}

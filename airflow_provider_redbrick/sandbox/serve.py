@@ -1,0 +1,124 @@
+"""Running the application on loopback: sockets, the connection that can be cut, the ready line, a clean stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from airflow_provider_redbrick.sandbox import seed
+from airflow_provider_redbrick.sandbox.demo import populate
+from airflow_provider_redbrick.sandbox.server import CUT, build_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from airflow_provider_redbrick.sandbox.core import Sandbox
+
+
+class CuttableProtocol(H11Protocol):
+    """HTTP/1.1 whose application is handed a way to cut its own connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        inner: ASGIApp = self.app
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope[CUT] = self._cut
+            await inner(scope, receive, send)
+
+        self.app = app
+
+    def _cut(self) -> None:
+        self.transport.abort()
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
+
+
+def loopback_sockets(port: int) -> list[socket.socket]:
+    """Listen on 127.0.0.1 and, where there is IPv6, on ::1 with the same port; 0 is any free port."""
+    four = _bound(socket.AF_INET, "127.0.0.1", port)
+    sockets = [four]
+    # Clients try ::1 first for `localhost`; on a machine without it they come to 127.0.0.1 by themselves.
+    with contextlib.suppress(OSError):
+        sockets.append(_bound(socket.AF_INET6, "::1", four.getsockname()[1]))
+    return sockets
+
+
+def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    # With the protocol named, asyncio switches off Nagle's algorithm, which costs 40 ms an answer.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(512)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def ready_line(sandbox: Sandbox) -> dict[str, Any]:
+    """Say what a client needs to know."""
+    project = sandbox.project(seed.ORG_ID, seed.PROJECT_ID)
+    ids = urlencode({"org_id": seed.ORG_ID, "project_id": seed.PROJECT_ID})
+    return {
+        "url": sandbox.url,
+        "org_id": seed.ORG_ID,
+        "project_id": seed.PROJECT_ID,
+        "api_key": seed.API_KEY,
+        "stages": [stage.name for stage in project.flow.stages],
+        "members": [person.email for person in seed.LABELERS],
+        "airflow_conn_uri": f"redbrick://:{seed.API_KEY}@{quote(sandbox.url, safe='')}/?{ids}",
+    }
+
+
+def run(sandbox: Sandbox, sockets: list[socket.socket]) -> int:
+    """Serve on listening sockets until SIGINT or SIGTERM; answers the exit code."""
+    sandbox.url = f"http://localhost:{sockets[0].getsockname()[1]}"
+    if sandbox.fresh:
+        populate(sandbox)
+
+    def say_ready() -> None:
+        sys.stdout.write(json.dumps(ready_line(sandbox)) + "\n")
+        sys.stdout.flush()
+        sys.stderr.write(f"Listening on loopback only (127.0.0.1 and ::1): {sandbox.url} - stop with Ctrl-C\n")
+
+    config = uvicorn.Config(
+        build_app(sandbox),
+        http=CuttableProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=2,
+    )
+    # The server ends on the first signal and then raises it again for whoever had it before: nobody, here.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    _Server(config, say_ready).run(sockets=sockets)
+    sandbox.store.close()
+    return 0

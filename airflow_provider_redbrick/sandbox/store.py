@@ -1,0 +1,245 @@
+"""What the sandbox knows, in SQLite: projects, data points, tasks, label versions, the audit trail, files."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.sandbox.workflow import Fact, Task, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_TABLES = """
+CREATE TABLE projects (project_id TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE datapoints (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, dp_id TEXT NOT NULL UNIQUE, project_id TEXT NOT NULL,
+    name TEXT NOT NULL, storage_id TEXT NOT NULL, created_at TEXT NOT NULL, created_by TEXT NOT NULL,
+    items TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (project_id, name));
+CREATE TABLE tasks (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL UNIQUE, project_id TEXT NOT NULL,
+    dp_id TEXT NOT NULL, name TEXT NOT NULL, priority REAL, rank REAL NOT NULL DEFAULT 0,
+    created_at TEXT NOT NULL, updated_at TEXT NOT NULL, stage TEXT NOT NULL, state TEXT,
+    holders TEXT NOT NULL DEFAULT '', review_state TEXT, arrives_at TEXT, version TEXT, body TEXT NOT NULL);
+CREATE INDEX tasks_queue ON tasks (project_id, stage, rank, seq);
+CREATE INDEX tasks_all ON tasks (project_id, rank, seq);
+CREATE INDEX tasks_name ON tasks (project_id, name);
+CREATE INDEX tasks_due ON tasks (arrives_at) WHERE arrives_at IS NOT NULL;
+CREATE TABLE versions (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, td_id TEXT NOT NULL UNIQUE, task_id TEXT NOT NULL, stage TEXT NOT NULL,
+    created_at TEXT NOT NULL, created_by TEXT NOT NULL, labels TEXT NOT NULL, labels_path TEXT,
+    labels_map TEXT NOT NULL);
+CREATE INDEX versions_task ON versions (task_id);
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, task_id TEXT NOT NULL, kind TEXT NOT NULL,
+    at TEXT NOT NULL, actor TEXT NOT NULL, version TEXT, data TEXT NOT NULL);
+CREATE INDEX events_task ON events (task_id, seq);
+CREATE TABLE completions (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, project_id TEXT NOT NULL, stage TEXT NOT NULL,
+    user TEXT NOT NULL, at TEXT NOT NULL, review_state TEXT, time_ms INTEGER NOT NULL, cycle INTEGER NOT NULL);
+CREATE INDEX completions_stage ON completions (project_id, stage, task_id, seq);
+CREATE INDEX completions_task ON completions (task_id);
+CREATE TABLE files (path TEXT PRIMARY KEY, content BLOB NOT NULL, type TEXT NOT NULL, encoding TEXT);
+"""
+_NAMES = ("projects", "datapoints", "tasks", "versions", "events", "completions", "files")
+_SPACE = uuid.UUID("0a9c6e10-5b1d-4c8e-9f00-00000000ffff")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A task as stored: the state machine's part, and what surrounds it. `version` is its newest labels' tdId."""
+
+    task: Task
+    seq: int
+    project_id: str
+    dp_id: str
+    name: str
+    priority: float | None
+    created_at: str
+    version: str | None
+
+
+def holders_text(task: Task) -> str:
+    """Write holders such that one of them can be found in the text by itself."""
+    return f",{','.join(task.holders)}," if task.works else ""
+
+
+def body_of(task: Task) -> str:
+    """Write the part of a task that no query looks into."""
+    return json.dumps(
+        {
+            "works": [vars(work) for work in task.works],
+            "heading": task.heading,
+            "goes_back": task.goes_back,
+            "pre_assign": dict(task.pre_assign),
+            "labelers": dict(task.labelers),
+            "cycle": task.cycle,
+        },
+        separators=(",", ":"),
+    )
+
+
+def record_of(row: sqlite3.Row) -> Record:
+    """Read a row of the tasks table."""
+    body = json.loads(row["body"])
+    task = Task(
+        task_id=row["task_id"],
+        stage=row["stage"],
+        state=row["state"],
+        works=tuple(Work(**work) for work in body["works"]),
+        updated_at=row["updated_at"],
+        heading=body["heading"],
+        arrives_at=row["arrives_at"],
+        goes_back=body["goes_back"],
+        pre_assign={stage: tuple(users) for stage, users in body["pre_assign"].items()},
+        labelers={stage: tuple(users) for stage, users in body["labelers"].items()},
+        review_state=row["review_state"],
+        cycle=body["cycle"],
+    )
+    return Record(
+        task,
+        row["seq"],
+        row["project_id"],
+        row["dp_id"],
+        row["name"],
+        row["priority"],
+        row["created_at"],
+        row["version"],
+    )
+
+
+class Store:
+    """One SQLite database, in memory unless a path is given. Not for several threads at once."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+        self._db.row_factory = sqlite3.Row
+        # A sandbox that loses its last moments in a power cut has lost nothing worth waiting for.
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        if not self.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            self._db.executescript(_TABLES)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def clear(self) -> None:
+        """Forget everything, the numbers that ids are made of too."""
+        with self.savepoint():
+            for name in _NAMES:
+                self._db.execute(f"DELETE FROM {name}")  # noqa: S608 - constants of the code
+            self._db.execute("DELETE FROM sqlite_sequence")
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """All or nothing: an exception undoes what was written inside."""
+        self._db.execute("SAVEPOINT step")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK TO step")
+            raise
+        finally:
+            self._db.execute("RELEASE step")
+
+    def rows(self, query: str, values: Iterable[Any] = ()) -> list[sqlite3.Row]:
+        """Run a query and give all its rows."""
+        return self._db.execute(query, tuple(values)).fetchall()
+
+    def row(self, query: str, values: Iterable[Any] = ()) -> sqlite3.Row | None:
+        """Run a query and give its first row, if it has one."""
+        found: sqlite3.Row | None = self._db.execute(query, tuple(values)).fetchone()
+        return found
+
+    def run(self, statement: str, values: Iterable[Any] = ()) -> int:
+        """Run a statement; answers how many rows it touched."""
+        return self._db.execute(statement, tuple(values)).rowcount
+
+    def insert(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Insert rows that all have the same columns."""
+        rows = list(rows)
+        if not rows:
+            return
+        columns = list(rows[0])
+        marks = ", ".join("?" for _ in columns)
+        self._db.executemany(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})",  # noqa: S608 - constants of the code
+            [tuple(row.values()) for row in rows],
+        )
+
+    def next_number(self, table: str) -> int:
+        """Tell the number the next row of a table with numbers will get."""
+        found = self.row("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
+        return (int(found["seq"]) if found else 0) + 1
+
+    # -- tasks ---------------------------------------------------------------------------------
+
+    def task(self, project_id: str, task_id: str) -> Record | None:
+        """Read one task of a project."""
+        found = self.row("SELECT * FROM tasks WHERE task_id = ? AND project_id = ?", (task_id, project_id))
+        return record_of(found) if found else None
+
+    def due(self, now: str) -> list[Record]:
+        """Read the tasks whose time of arrival has come."""
+        query = "SELECT * FROM tasks WHERE arrives_at IS NOT NULL AND arrives_at <= ? ORDER BY arrives_at, seq"
+        return [record_of(row) for row in self.rows(query, (now,))]
+
+    def write(self, task: Task, *, version: str | None) -> None:
+        """Write a task that is there already."""
+        self.run(
+            "UPDATE tasks SET stage = ?, state = ?, holders = ?, review_state = ?, arrives_at = ?, updated_at = ?,"
+            " version = ?, body = ? WHERE task_id = ?",
+            (
+                task.stage,
+                task.state,
+                holders_text(task),
+                task.review_state,
+                task.arrives_at,
+                task.updated_at,
+                version,
+                body_of(task),
+                task.task_id,
+            ),
+        )
+
+    def remember(self, project_id: str, task_id: str, facts: Iterable[Fact], version: str | None) -> None:
+        """Add facts to a task's audit trail, and completions to those of its stage."""
+        first = self.next_number("events")
+        events, completions = facts_as_rows(project_id, task_id, facts, version, first)
+        self.insert("events", events)
+        self.insert("completions", completions)
+
+
+def make_id(kind: str, number: int) -> str:
+    """Make the id of the n-th thing of its kind: a UUID, and the same on every start."""
+    return str(uuid.uuid5(_SPACE, f"{kind}:{number}"))
+
+
+def facts_as_rows(
+    project_id: str, task_id: str, facts: Iterable[Fact], version: str | None, first: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Turn facts into rows: those of the audit trail, and those of completed work."""
+    events: list[dict[str, Any]] = []
+    completions: list[dict[str, Any]] = []
+    for fact in facts:
+        if fact.kind == "done":
+            done = {"task_id": task_id, "project_id": project_id, "user": fact.actor, "at": fact.at}
+            completions.append({**done, **fact.data})
+            continue
+        events.append(
+            {
+                "event_id": make_id("event", first + len(events)),
+                "task_id": task_id,
+                "kind": fact.kind,
+                "at": fact.at,
+                "actor": fact.actor,
+                "version": version,
+                "data": json.dumps(fact.data, separators=(",", ":")),
+            }
+        )
+    return events, completions

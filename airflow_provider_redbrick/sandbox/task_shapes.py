@@ -1,0 +1,82 @@
+"""How tasks and what they are about look in the API."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from airflow_provider_redbrick.sandbox import seed, shapes
+from airflow_provider_redbrick.sandbox.lazy import lazy
+from airflow_provider_redbrick.sandbox.trail import events
+from airflow_provider_redbrick.sandbox.workflow import Work
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.sandbox.core import Project, Sandbox
+    from airflow_provider_redbrick.sandbox.store import Record
+
+
+def task(sandbox: Sandbox, found: Project, record: Record) -> shapes.Shape:
+    """Show a task; ground truth has no sub-task."""
+    state = record.task
+    return {
+        "taskId": state.task_id,
+        "dpId": record.dp_id,
+        "currentStageName": state.stage,
+        "createdAt": record.created_at,
+        "updatedAt": state.updated_at,
+        "priority": record.priority,
+        "datapoint": lazy(lambda: datapoint(sandbox, record.dp_id)),
+        "latestTaskData": lazy(lambda: shapes.version(sandbox, record.version)),
+        "currentStageSubTask": lazy(lambda **_: sub_task(sandbox, found, record)),
+        "genericEvents": lazy(lambda: events(sandbox, state.task_id)),
+    }
+
+
+def sub_task(sandbox: Sandbox, found: Project, record: Record) -> shapes.Shape | None:
+    """Show the work that is to be done on a task; the second and further annotators are sub-tasks of the first."""
+    if found.flow.find(record.task.stage) is None or record.task.state is None:
+        return None
+    works = record.task.works
+    if not works:
+        return _work(sandbox, Work("", record.task.state), []) | {"assignedTo": None}
+    shown = [_work(sandbox, work, []) for work in works]
+    return {**shown[0], "subTasks": shown[1:]}
+
+
+def _work(sandbox: Sandbox, work: Work, subs: list[shapes.Shape]) -> shapes.Shape:
+    return {
+        "__typename": "LabelingTask",
+        "state": work.state,
+        "assignedTo": seed.user(work.user),
+        "assignedAt": work.assigned_at,
+        "progressSavedAt": work.saved_at,
+        "completedAt": work.completed_at,
+        "completionTimeMs": work.time_ms if work.completed_at else None,
+        "taskData": lazy(lambda: shapes.version(sandbox, work.version)),
+        "subTasks": subs,
+        "overallConsensusScore": None,
+        "consensusInfo": [],
+    }
+
+
+def datapoint(sandbox: Sandbox, dp_id: str) -> shapes.Shape | None:
+    """Show a data point: what a task is about."""
+    row = sandbox.store.row("SELECT * FROM datapoints WHERE dp_id = ?", (dp_id,))
+    if row is None:
+        return None
+    paths = json.loads(row["items"])
+
+    def items(*, presigned: bool | None = None) -> list[str]:
+        return [sandbox.download_url(path) for path in paths] if presigned else paths
+
+    return {
+        "archived": False,
+        "cohorts": [],
+        **json.loads(row["body"]),
+        "dpId": dp_id,
+        "name": row["name"],
+        "items": lazy(items),
+        "createdAt": row["created_at"],
+        "createdByEntity": seed.user(row["created_by"]),
+        "storageMethod": shapes.storage(row["storage_id"]),
+    }
