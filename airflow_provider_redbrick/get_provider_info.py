@@ -10,7 +10,7 @@ def get_provider_info() -> dict[str, object]:
     return {
         "package-name": "airflow-provider-redbrick",
         "name": "RedBrick AI",
-        "description": "Medical-image labelling with `RedBrick AI <https://redbrickai.com/>`__ as a part of your pipelines.",
+        "description": "Medical-image labelling on `RedBrick AI <https://redbrickai.com/>`__, as a part of pipelines.",
         "integrations": [
             {
                 "integration-name": integration,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pendulum
 
 from demo.places import AIRFLOW_LOG, DAGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Runs:
@@ -24,6 +26,8 @@ class Runs:
             from airflow.utils.db import initdb
 
             initdb()
+            # As Airflow's own processes do for a folder of DAGs.
+            sys.path.insert(0, str(DAGS))
             self._bag: Any = DagBag(str(DAGS))
         if self._bag.import_errors:
             raise SystemExit(f"The example DAGs cannot be read: {self._bag.import_errors}")
@@ -37,7 +41,9 @@ class Runs:
         with _output_to_log():
             run = self._bag.dags[dag_id].test(logical_date=logical_date or pendulum.now("UTC"))
             instances = run.get_task_instances()
-            results = [instance.xcom_pull(task_ids=instance.task_id, map_indexes=instance.map_index) for instance in instances]
+            results = [
+                instance.xcom_pull(task_ids=instance.task_id, map_indexes=instance.map_index) for instance in instances
+            ]
         print(f"    Airflow ran {dag_id}: {run.state}, {len(instances)} tasks, {time.monotonic() - started:.0f} s")
         if run.state != "success":
             tail = AIRFLOW_LOG.read_text(errors="replace").splitlines()[-40:]

@@ -26,4 +26,7 @@ def counts(manifests: list[dict[str, Any]]) -> str:
     for manifest in manifests:
         for status, number in manifest["counts"].items():
             total[status] = total.get(status, 0) + number
-    return ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in total.items() if number) or "nothing to do"
+    return (
+        ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in total.items() if number)
+        or "nothing to do"
+    )

@@ -6,11 +6,14 @@ import json
 import socket
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 
 from demo.places import SANDBOX_DB, SANDBOX_PORT
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Sandbox:
@@ -25,14 +28,13 @@ class Sandbox:
         self._process = subprocess.Popen(
             [*command, *options, "--transition-ms", "400"], stdout=subprocess.PIPE, text=True
         )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
             raise SystemExit("The sandbox did not start; what it said is above.")
         self.ready: dict[str, Any] = json.loads(line)
         self.url: str = self.ready["url"]
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,7 +43,7 @@ class Sandbox:
 
     def board(self) -> list[dict[str, Any]]:
         """Return the stages in workflow order, with counts and who holds what."""
-        answer = requests.get(f"{self.url}/board.json", timeout=30)
+        answer = requests.get(f"{self.url}/_sandbox/board", timeout=30)
         answer.raise_for_status()
         return list(answer.json()["stages"])
 

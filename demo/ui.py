@@ -16,6 +16,8 @@ AIRFLOW_PORT = "8080"
 def main() -> None:
     """Start both and wait."""
     HOME.mkdir(parents=True, exist_ok=True)
+    # A shell's background job ignores Ctrl-C and hands that on to its children; here neither may.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Sandbox(tasks=24) as sandbox:
         environment = {
             **os.environ,
@@ -36,8 +38,6 @@ def main() -> None:
                 env=environment,
                 stdout=log,
                 stderr=log,
-                # A shell's background job ignores Ctrl-C and hands that on; Airflow must not.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
             try:
                 sys.exit(process.wait())

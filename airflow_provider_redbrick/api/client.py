@@ -38,7 +38,7 @@ class RedBrickClient:
         if self._me is None:
             data = self.transport.execute(documents.ME, {})
             with reading("me"):
-                user_id = data["me"]["userId"]
+                user_id = (data["me"] or {}).get("userId")
             if not isinstance(user_id, str) or not user_id:
                 raise RedBrickAnswerError("RedBrick does not say whose this credential is.", operation="me")
             self._me = user_id

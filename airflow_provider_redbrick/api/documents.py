@@ -75,7 +75,7 @@ genericEvents {
   __typename
   ... on TaskEvent {
     eventId createdAt updatedBy
-    outputEvent { currentStageName outputBool nextStageName }
+    outputEvent { currentStageName nextStageName }
   }
 }
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 import pendulum
 
-from airflow_provider_redbrick.api.workflow import public_stage_name
+from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, public_stage_name
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,17 @@ class Member:
 
 @dataclass(frozen=True)
 class OutputEvent:
-    """A task left a stage."""
+    """A task left a stage, or, without ``next_stage``, was changed in ground truth."""
 
     stage_name: str
     by: str | None
     at: pendulum.DateTime | None
-    accepted: bool | None
+    next_stage: str | None = None
+
+    @property
+    def is_edit(self) -> bool:
+        """Whether the task stayed: labels of ground truth were changed where they are."""
+        return self.stage_name == GROUND_TRUTH and self.next_stage is None
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
         if output:
             stage = public_stage_name(str(output.get("currentStageName") or ""))
             events.append(
-                OutputEvent(stage, entry.get("updatedBy"), moment(entry.get("createdAt")), output.get("outputBool"))
+                OutputEvent(stage, entry.get("updatedBy"), moment(entry.get("createdAt")), output.get("nextStageName"))
             )
     return tuple(sorted(events, key=lambda event: event.at.timestamp() if event.at else 0.0))
 

@@ -25,35 +25,13 @@ from airflow_provider_redbrick.api.retry import RetryPolicy, seconds_until_retry
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from airflow_provider_redbrick.api.credential import Credential
+
 log = logging.getLogger(__name__)
 
 _OPERATION = re.compile(r"\s*(query|mutation)\s+(\w+)")
 _MAX_SERVER_WORDS = 500
 _STORED = "of a stored file"
-
-
-@dataclass(frozen=True, repr=False)
-class Credential(requests.auth.AuthBase):
-    """The API key or access token, as the header the server wants. Its repr shows neither.
-
-    Being the session's ``auth`` it also keeps ``requests`` from sending what a ``.netrc`` file may hold.
-    """
-
-    secret: str
-    header: str = "ApiKey"
-
-    def __post_init__(self) -> None:
-        # What a header cannot hold would come back in the words of the error that says so.
-        if not self.secret or not all(" " <= character <= "~" for character in self.secret):
-            raise err.RedBrickInputError("The API key has characters that no key has (a line break?); copy it again.")
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the header."""
-        request.headers[self.header] = self.secret
-        return request
-
-    def __repr__(self) -> str:
-        return f"Credential({self.header}: ***)"
 
 
 @dataclass(frozen=True)

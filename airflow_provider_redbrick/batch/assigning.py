@@ -53,13 +53,18 @@ class Assignment:
 
 def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> Given:
     """Give tasks to the API key."""
-    before = {task.task_id: task.assignee for task in tasks}
+    before = {task.task_id: task for task in tasks}
     assignment = Assignment(
         send=project.claim,
         holds=lambda task: task.assignee is not None and task.assignee.user_id == me,
-        free=lambda task: task.assignee == before[task.task_id],
+        free=lambda task: is_as_before(task, before[task.task_id]),
     )
     return assign(project, list(before), assignment)
+
+
+def is_as_before(task: Task, before: Task) -> bool:
+    """Whether a task, read again, still waits where it was, in the same hands."""
+    return task.is_queued_in(before.stage_name) and task.assignee == before.assignee
 
 
 def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Given:
@@ -135,6 +140,8 @@ def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: As
     result: Given = {}
     open_ids = list(chunk)
     for attempt in range(1, ATTEMPTS + 1):
+        if not open_ids:
+            break
         error: RedBrickAPIError | None = None
         try:
             given = assignment.send(open_ids)
@@ -142,13 +149,10 @@ def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: As
             error, given = problem, set()
         result.update(dict.fromkeys(given.intersection(open_ids)))
         open_ids = [task_id for task_id in open_ids if task_id not in given]
-        if not open_ids:
-            break
         if error is not None and not error.maybe_applied:
             result.update(dict.fromkeys(open_ids, NotGiven(str(error))))
             break
-        again = error is not None and not isinstance(error, RedBrickRefusedError) and attempt < ATTEMPTS
-        open_ids = _settle(project, open_ids, assignment, result, error=error, again=again)
+        open_ids = _settle(project, open_ids, assignment, result, error=error, last=attempt == ATTEMPTS)
     return result
 
 
@@ -159,14 +163,14 @@ def _settle(
     result: Given,
     *,
     error: RedBrickAPIError | None,
-    again: bool,
+    last: bool,
 ) -> list[str]:
     """Read what the server did not name as given; return the ids worth another request."""
     try:
         found: Mapping[str, Task | RedBrickAPIError] = project.read_tasks(task_ids)
     except RedBrickAPIError as unread:
         found = dict.fromkeys(task_ids, unread)
-    open_ids = []
+    waiting: list[Task] = []
     for task_id, task in found.items():
         if isinstance(task, RedBrickAPIError):
             result[task_id] = NotGiven(str(error or task))
@@ -175,8 +179,12 @@ def _settle(
         elif not assignment.free(task):
             reason = f"somebody else took it in the meantime: it is {task.where}"
             result[task_id] = NotGiven(reason, taken=True)
-        elif again:
-            open_ids.append(task_id)
         else:
-            result[task_id] = NotGiven(str(error) if error else f"RedBrick did not assign it: it is {task.where}")
-    return open_ids
+            waiting.append(task)
+    # The same request would be refused again, but without the tasks that have gone it is another one.
+    may_help = not isinstance(error, RedBrickRefusedError) or len(waiting) < len(task_ids)
+    if error is not None and may_help and not last:
+        return [task.task_id for task in waiting]
+    for task in waiting:
+        result[task.task_id] = NotGiven(str(error) if error else f"RedBrick did not assign it: it is {task.where}")
+    return []

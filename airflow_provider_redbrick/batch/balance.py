@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.batch.assigning import Assignment, assign
+from airflow_provider_redbrick.batch.assigning import Assignment, assign, is_as_before
 from airflow_provider_redbrick.batch.assignment import AssignmentPlan, Holder, Move, plan_assignments
 from airflow_provider_redbrick.batch.outcome import Outcome, done, failed, skipped
 from airflow_provider_redbrick.exceptions import RedBrickInputError
@@ -76,7 +76,7 @@ def carry_out(project: RedBrickProject, planned: AssignmentPlan, queue: Mapping[
     for move in planned.moves:
         by_person.setdefault(move.to, []).append(move)
     for email, moves in by_person.items():
-        result = assign(project, [move.task_id for move in moves], _assignment(project, email, moves))
+        result = assign(project, [move.task_id for move in moves], _assignment(project, email, queue))
         for move in moves:
             problem, name = result[move.task_id], queue[move.task_id].name
             if problem is None:
@@ -99,14 +99,9 @@ def _holder(email: str, queue: Sequence[Task], weights: Mapping[str, float], wis
     )
 
 
-def _assignment(project: RedBrickProject, email: str, moves: Sequence[Move]) -> Assignment:
-    source = {move.task_id: move.source for move in moves}
-
-    def holder(task: Task) -> str | None:
-        return (task.assignee.email or task.assignee.user_id) if task.assignee else None
-
+def _assignment(project: RedBrickProject, email: str, queue: Mapping[str, Task]) -> Assignment:
     return Assignment(
         send=lambda ids: project.assign(ids, email),
-        holds=lambda task: holder(task) == email,
-        free=lambda task: holder(task) == source[task.task_id],
+        holds=lambda task: task.assignee is not None and task.assignee.email == email,
+        free=lambda task: is_as_before(task, queue[task.task_id]),
     )

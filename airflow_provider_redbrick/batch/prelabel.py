@@ -81,9 +81,7 @@ def _came_back(work: StageWork, task: Task) -> bool:
 
     Only asked of tasks the operator chose itself; ids that were given are labelled as told.
     """
-    if work.may_hold is None or task.labels_by is None or task.assignee is None:
-        return False
-    return task.labels_by.user_id == work.me == task.assignee.user_id
+    return work.may_hold is not None and work.came_back(task)
 
 
 def _hand_over(work: StageWork, saved: Sequence[Outcome]) -> Iterator[Outcome]:

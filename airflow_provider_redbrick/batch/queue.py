@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 from airflow_provider_redbrick.batch.reading import CHUNK
 
 ABANDONED_AFTER = pendulum.duration(hours=1)
+_SAVED = frozenset({"STAGED", "IN_PROGRESS"})
 
 
 @dataclass(frozen=True)
@@ -41,25 +42,27 @@ def candidates(work: StageWork, *, limit: int | None, now: pendulum.DateTime) ->
     :param limit: how many to take in all.
     """
     mine = work.project.list_tasks(work.stage, assignee=work.me)
-    held = [task.task_id for task in islice((task for task in mine if _abandoned(work, task, now)), limit)]
+    held = list(islice(_wanted(work, (task for task in mine if _abandoned(work, task, now))), limit))
     room = None if limit is None else limit - len(held)
-    waiting = list(islice(_waiting(work, room), room))
+    page_size = None if work.only_unlabelled else room or None
+    unassigned = work.project.list_tasks(work.stage, unassigned=True, page_size=page_size)
+    waiting = list(islice(_wanted(work, (task for task in unassigned if task.state != "COMPLETED")), room))
     return Candidates(tuple(dict.fromkeys([*held, *waiting])), frozenset(held))
 
 
-def _waiting(work: StageWork, room: int | None) -> Iterator[str]:
-    """Yield the ids of unassigned tasks, without those that have labels when these are not wanted."""
-    page_size = None if work.only_unlabelled else room or None
-    listed = work.project.list_tasks(work.stage, unassigned=True, page_size=page_size)
-    ids = (task.task_id for task in listed if task.state != "COMPLETED")
+def _wanted(work: StageWork, tasks: Iterator[Task]) -> Iterator[str]:
+    """Yield the tasks' ids, without those that have labels when these are not wanted.
+
+    A draft that an earlier try saved stays among them: it may have to be handed to people.
+    """
     if not work.only_unlabelled:
-        yield from ids
+        yield from (task.task_id for task in tasks)
         return
-    while chunk := list(islice(ids, CHUNK)):
-        for task_id, labelled in work.project.are_labelled(chunk).items():
-            # One that could not be read is taken along: its failure to be read again will be its outcome.
-            if labelled is not True:
-                yield task_id
+    while chunk := list(islice(tasks, CHUNK)):
+        asked = [task.task_id for task in chunk if task.state not in _SAVED]
+        labelled = work.project.are_labelled(asked)
+        # One that could not be read is taken along: its failure to be read again will be its outcome.
+        yield from (task.task_id for task in chunk if labelled.get(task.task_id) is not True)
 
 
 def _abandoned(work: StageWork, task: Task, now: pendulum.DateTime) -> bool:
@@ -68,8 +71,9 @@ def _abandoned(work: StageWork, task: Task, now: pendulum.DateTime) -> bool:
     A task that a reviewer sent back to the key looks the same in a listing; its labels tell it apart later.
     """
     if task.state == "ASSIGNED":
-        if work.since is not None:
-            return True
-        return task.assigned_at is not None and now - task.assigned_at >= ABANDONED_AFTER
+        if task.assigned_at is None:
+            return work.since is not None
+        by_this_run = work.since is not None and task.assigned_at >= work.since
+        return by_this_run or now - task.assigned_at >= ABANDONED_AFTER
     saved_by_earlier_try = work.since is not None and task.saved_at is not None and task.saved_at >= work.since
-    return work.saved_counts and task.state in {"STAGED", "IN_PROGRESS"} and saved_by_earlier_try
+    return work.saved_counts and task.state in _SAVED and saved_by_earlier_try

@@ -55,11 +55,17 @@ def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector
 
 
 def reopen(
-    project: RedBrickProject, task_ids: Iterable[str], *, me: str, since: pendulum.DateTime | None
+    project: RedBrickProject,
+    task_ids: Iterable[str],
+    *,
+    me: str,
+    since: pendulum.DateTime | None,
+    once_since: pendulum.DateTime | None = None,
 ) -> Iterator[Outcome]:
     """Send ground-truth tasks back to the first stage; yields one outcome a task.
 
     :param since: on a retry, when the run began: what this key reopened since then, an earlier try did.
+    :param once_since: leave alone what this key has reopened since then and people have put back.
     """
     for found in read_in_chunks(project, task_ids):
         yield from (
@@ -68,13 +74,18 @@ def reopen(
             if isinstance(task, RedBrickAPIError)
         )
         tasks = [task for task in found.values() if isinstance(task, Task)]
-        moved = moved_since(project, [task.task_id for task in tasks], GROUND_TRUTH, me=me, since=since)
+        ids = [task.task_id for task in tasks]
+        moved = moved_since(project, ids, GROUND_TRUTH, me=me, since=since)
+        before = moved_since(project, ids, GROUND_TRUTH, me=me, since=once_since)
         here = []
         for task in tasks:
             if task.task_id in moved:
                 yield already_done(task.task_id, f"an earlier try reopened it; it is {task.where}", name=task.name)
             elif task.stage_name != GROUND_TRUTH:
                 yield skipped(task.task_id, f"it is {task.where}, not in {GROUND_TRUTH}", name=task.name)
+            elif task.task_id in before:
+                reason = "it was reopened for this interval already, and people have put it back since"
+                yield skipped(task.task_id, reason, name=task.name)
             else:
                 here.append(task)
         yield from apply_all(project, [_move(project, task) for task in here])

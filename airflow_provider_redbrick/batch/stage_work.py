@@ -56,12 +56,28 @@ class StageWork:
 
     def run(self, task_ids: Iterable[str], plan: Plan) -> Iterator[Outcome]:
         """Work on tasks and yield the outcome of each, exactly one a task."""
+        left_behind = self._left_behind()
         for found in read_in_chunks(self.project, task_ids, full=self.full):
-            yield from self._work_on(found, plan)
+            yield from self._work_on(found, plan, left_behind)
 
-    def _work_on(self, found: Mapping[str, Task | RedBrickAPIError], plan: Plan) -> Iterator[Outcome]:
+    def came_back(self, task: Task) -> bool:
+        """Whether a reviewer sent this key's own labels back to it."""
+        by_me = task.labels_by is not None and task.labels_by.user_id == self.me
+        return self.stage.is_label and self._is_mine(task) and by_me
+
+    def _left_behind(self) -> Collection[str]:
+        """Return the tasks that a try which is gone claimed: they are given back like those claimed now."""
+        if self.may_hold is not None or self.since is None:
+            return self.may_hold or ()
+        mine = self.project.list_tasks(self.stage, assignee=self.me, state="ASSIGNED")
+        return {task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.since}
+
+    def _work_on(
+        self, found: Mapping[str, Task | RedBrickAPIError], plan: Plan, left_behind: Collection[str]
+    ) -> Iterator[Outcome]:
         ours, to_claim, outcomes = self._sort(found)
         yield from outcomes
+        claimed = [task for task in ours if task.task_id in left_behind and not self.came_back(task)] + to_claim
         finished: set[str] = set()
         try:
             refused = claim(self.project, to_claim, me=self.me)
@@ -78,7 +94,7 @@ class StageWork:
                 yield outcome
         finally:
             # Also those whose claim was refused or never answered: giving back looks before it acts.
-            give_back(self.project, [task for task in to_claim if task.task_id not in finished], me=self.me)
+            give_back(self.project, [task for task in claimed if task.task_id not in finished], me=self.me)
 
     def _apply(self, plan: Plan, tasks: Sequence[Task]) -> Iterator[Outcome]:
         changes = []
@@ -150,7 +166,7 @@ def moved_since(
     me: str,
     since: pendulum.DateTime | None,
 ) -> set[str]:
-    """Return the tasks that left a stage by this key's doing since a time; none when there is no such time.
+    """Return the tasks that left a stage by this key's doing since a time; none when no time is given.
 
     Events that cannot be read prove nothing and break nothing: the state of the task decides then.
     """
@@ -165,5 +181,12 @@ def moved_since(
         task_id
         for task_id, events in found.items()
         if not isinstance(events, RedBrickAPIError)
-        and any(e.stage_name == stage_name and e.by == me and e.at is not None and e.at >= since for e in events)
+        and any(
+            event.stage_name == stage_name
+            and event.by == me
+            and event.at is not None
+            and event.at >= since
+            and not event.is_edit
+            for event in events
+        )
     }

@@ -13,7 +13,6 @@ from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.retry import RetryPolicy
-from airflow_provider_redbrick.api.transport import Transport
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.hooks.settings import Settings, read_settings
 
@@ -52,6 +51,9 @@ class RedBrickHook(BaseHook):
         return self._new_client(RetryPolicy())
 
     def _new_client(self, policy: RetryPolicy) -> RedBrickClient:
+        # Parsing a DAG imports this module and needs no HTTP library, which takes longer than all the rest.
+        from airflow_provider_redbrick.api.transport import Transport  # noqa: PLC0415
+
         settings = self.settings
         transport = Transport(
             settings.url,

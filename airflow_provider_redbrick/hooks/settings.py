@@ -7,8 +7,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.credential import Credential
 from airflow_provider_redbrick.api.endpoint import graphql_url
-from airflow_provider_redbrick.api.transport import Credential
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 if TYPE_CHECKING:

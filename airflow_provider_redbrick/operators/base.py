@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +67,11 @@ class RedBrickTasksOperator(BaseOperator):
         return RedBrickHook(self.redbrick_conn_id)
 
     def get_project(self) -> RedBrickProject:
-        """Return the project to work in."""
+        """Return the project to work in; what may be left out must not be blank, or it would mean another one."""
         check.one_of("fail_on", self.fail_on, FAIL_ON)
+        for name in ("org_id", "project_id", "report_path"):
+            if getattr(self, name) is not None:
+                check.text(name, getattr(self, name))
         return self.hook.project(self.project_id, org_id=self.org_id)
 
     def retry_since(self, context: Context) -> pendulum.DateTime | None:
@@ -87,9 +91,12 @@ class RedBrickTasksOperator(BaseOperator):
         """
         tally = Tally()
         with ExitStack() as stack:
+            if isinstance(outcomes, Generator):
+                # When the report cannot be written any more, what was claimed is given back now.
+                stack.enter_context(closing(outcomes))
             report = None
             if self.report_path is not None:
-                path = ObjectStoragePath(check.text("report_path", self.report_path))
+                path = ObjectStoragePath(self.report_path)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # Opened before the first change: a report that cannot be written is known before it matters.
                 report = stack.enter_context(path.open("w"))  # type: ignore[no-untyped-call]

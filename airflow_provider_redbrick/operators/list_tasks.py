@@ -110,4 +110,5 @@ class RedBrickListTasksOperator(BaseOperator):
         tasks = project.list_tasks(
             stage, unassigned=unassigned, assignee=assignee, state=None if unassigned else state, search=name
         )
-        return (task for task in tasks if task.state != "COMPLETED")
+        # Nobody holds what has an open issue or is finished, either, and the server lists that as unassigned too.
+        return (task for task in tasks if (task.state == state if unassigned else task.state != "COMPLETED"))

@@ -92,17 +92,19 @@ class RedBrickPutLabelsOperator(RedBrickTasksOperator):
         by_name = project.find_by_name(names) if names else {}
         labels: list[Labels] = []
         outcomes: list[Outcome] = []
+        task_ids: list[str] = []
         for given_id, name, entry in entries:
             found = [given_id] if given_id else by_name[name]
             if len(found) != 1:
                 many = "no task has" if not found else f"{len(found)} tasks have"
                 outcomes.append(failed("", f"{many} the name {name!r}; nothing was sent", name=name))
                 continue
+            task_ids += found
             try:
                 labels.append(Labels(found[0], None if self.existing_labels else read_body(entry)))
             except RedBrickInputError as error:
                 outcomes.append(failed(found[0], error, name=name))
-        _refuse_twins("task", [entry.task_id for entry in labels])
+        _refuse_twins("task", task_ids)
         return labels, outcomes
 
 

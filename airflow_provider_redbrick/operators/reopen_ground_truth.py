@@ -26,8 +26,9 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
 
     Either given tasks, or those that a selector picks among the ground truth last updated within
     ``[updated_after, updated_before)``. These default to the run's data interval, so that a backfill does the right
-    dates. A task that was reopened has left ground truth and comes back with a later update, so a second run of the
-    same interval does not find it again.
+    dates. A task that was reopened comes back with a later update, which is normally another interval's; one that
+    this key has reopened since ``updated_after`` is not reopened again, so a second run of the same interval, even one
+    that is not over, reopens nothing twice.
 
     Airflow 3's cron schedules have an *empty* data interval by default, which is refused: schedule the DAG with
     ``CronDataIntervalTimetable``, or give both times.
@@ -73,25 +74,31 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
             project = self.get_project()
             outcomes = reopen(project, ids, me=project.client.me(), since=self.retry_since(context))
         else:
+            if not callable(self.selector):
+                raise RedBrickInputError(f"selector must be callable, not {type(self.selector).__name__}.")
             after, before = self._window(context)
             project = self.get_project()
-            outcomes = self._select_and_reopen(context, project, after, before)
+            outcomes = self._select_and_reopen(context, project, self.selector, after, before)
         return self.settle(context, project, project.stage(GROUND_TRUTH), outcomes)
 
     def _select_and_reopen(
-        self, context: Context, project: RedBrickProject, after: pendulum.DateTime, before: pendulum.DateTime
+        self,
+        context: Context,
+        project: RedBrickProject,
+        selector: Callable[[Task], bool],
+        after: pendulum.DateTime,
+        before: pendulum.DateTime,
     ) -> Iterator[Outcome]:
-        if not callable(self.selector):
-            raise RedBrickInputError(f"selector must be callable, not {type(self.selector).__name__}.")
         due = updated_between(project, project.stage(GROUND_TRUTH), after=after, before=before)
         self.log.info("%d ground-truth tasks were updated from %s to %s", len(due), after, before)
         wrong = []
-        for found in select(project, due, self.selector):
+        for found in select(project, due, selector):
             if isinstance(found, Outcome):
                 yield found
             else:
                 wrong.append(found.task_id)
-        yield from reopen(project, wrong, me=project.client.me(), since=self.retry_since(context))
+        since = self.retry_since(context)
+        yield from reopen(project, wrong, me=project.client.me(), since=since, once_since=after)
 
     def _window(self, context: Context) -> tuple[pendulum.DateTime, pendulum.DateTime]:
         """Return the times that count, from the parameters or the run's data interval."""

@@ -94,7 +94,12 @@ class RedBrickWaitSensor(BaseSensorOperator):
             return super().execute(context)
         started = time.time()
         # The first look is taken here: a mistake is known at once, and what is met already need not be waited for.
-        first = self.poke(context)
+        try:
+            first = self.poke(context)
+        except Exception as error:
+            if self.never_fail:
+                raise AirflowSkipException("Skipping since never_fail is set.") from error
+            raise
         if not first.is_done:
             self.log.info("Not yet (%s); waiting in the triggerer", first.xcom_value)
             self._wait_in_triggerer(started)

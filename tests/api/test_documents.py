@@ -1,0 +1,91 @@
+"""Every document is one the server's schema accepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from graphql import OperationDefinitionNode, OperationType, VariableNode, build_schema, parse, validate
+
+import airflow_provider_redbrick
+from airflow_provider_redbrick.api import documents
+from airflow_provider_redbrick.api.transport import describe
+
+SCHEMA = build_schema((Path(airflow_provider_redbrick.__file__).parent / "sandbox" / "schema.graphql").read_text())
+
+CONSTANTS = {
+    name: value
+    for name, value in vars(documents).items()
+    if isinstance(value, str) and name.isupper() and name[0] != "_"
+}
+WRITERS = {
+    name: value
+    for name, value in vars(documents).items()
+    if callable(value) and not name.startswith("_") and name.islower()
+}
+WRITTEN = {f"{name}({n})": writer(n) for name, writer in WRITERS.items() for n in (1, 2, 25)}
+ALL = {**CONSTANTS, **WRITTEN}
+
+
+def test_the_documents_are_found():
+    assert {"ME", "PROJECT", "GENERIC_TASKS", "PUT_EXPERT_REVIEW_TASK"} <= set(CONSTANTS)
+    assert {"task_states", "tasks_in_full", "task_events", "tasks_by_name"} <= set(WRITERS)
+
+
+NO_VARIABLES = {documents.ME}
+
+
+def operation_of(text) -> OperationDefinitionNode:
+    (operation,) = parse(text).definitions
+    assert isinstance(operation, OperationDefinitionNode)
+    return operation
+
+
+@pytest.mark.parametrize("text", ALL.values(), ids=ALL)
+def test_it_asks_for_nothing_the_schema_does_not_have(text):
+    assert validate(SCHEMA, parse(text)) == []
+
+
+@pytest.mark.parametrize("text", ALL.values(), ids=ALL)
+def test_it_has_one_operation_named_like_its_root_field(text):
+    operation = operation_of(text)
+    roots = {field.name.value for field in operation.selection_set.selections}
+    assert roots == {operation.name.value}
+    assert describe(text) == (operation.name.value, operation.operation is OperationType.MUTATION)
+
+
+@pytest.mark.parametrize("text", CONSTANTS.values(), ids=CONSTANTS)
+def test_it_is_named_as_the_api_names_it(text):
+    name = next(key for key, value in CONSTANTS.items() if value == text)
+    assert operation_of(text).name.value.lower() == name.replace("_", "").lower()
+
+
+@pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
+def test_aliases_and_variables_are_numbered_alike(text):
+    operation = operation_of(text)
+    aliases = [field.alias.value for field in operation.selection_set.selections]
+    letter = "n" if aliases[0].startswith("n") else "t"
+    variable = {"n": "name", "t": "id"}[letter]
+    assert aliases == [f"{letter}{i}" for i in range(len(aliases))]
+    given = [variable_of(field) for field in operation.selection_set.selections]
+    assert given == [f"{variable}{i}" for i in range(len(aliases))]
+
+
+def variable_of(field) -> str:
+    ours = [a.value.name.value for a in field.arguments if a.name.value in {"taskId", "taskSearch"}]
+    assert len(ours) == 1
+    return ours[0]
+
+
+@pytest.mark.parametrize("text", ALL.values(), ids=ALL)
+def test_every_variable_is_used(text):
+    operation = operation_of(text)
+    declared = {definition.variable.name.value for definition in operation.variable_definitions or ()}
+    used = {
+        argument.value.name.value
+        for field in operation.selection_set.selections
+        for argument in field.arguments or ()
+        if isinstance(argument.value, VariableNode)
+    }
+    assert bool(declared) is (text not in NO_VARIABLES)
+    assert declared == used

@@ -1,0 +1,148 @@
+"""Which URL a configured host means, and which hosts never see the key in the clear."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_redbrick.api.endpoint import graphql_url, is_loopback
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+
+PUBLIC = "https://api.redbrickai.com/graphql/"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        None,
+        "",
+        "  ",
+        "api.redbrickai.com",
+        "API.RedBrickAI.com",
+        "https://api.redbrickai.com",
+        "http://api.redbrickai.com",
+        "https://api.redbrickai.com/",
+        "https://api.redbrickai.com/graphql",
+        "https://API.redbrickai.com/any/path?x=1#y",
+    ],
+)
+def test_the_public_api_in_any_form(host):
+    assert graphql_url(host) == PUBLIC
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("redbrick.example.com", "https://redbrick.example.com/api/graphql/"),
+        ("http://redbrick.example.com", "https://redbrick.example.com/api/graphql/"),
+        ("https://redbrick.example.com/some/path/", "https://redbrick.example.com/api/graphql/"),
+        ("RedBrick.Example.com:8443", "https://redbrick.example.com:8443/api/graphql/"),
+        ("10.0.0.7", "https://10.0.0.7/api/graphql/"),
+        ("[2001:db8::7]:8443", "https://[2001:db8::7]:8443/api/graphql/"),
+        ("red_brick.internal", "https://red_brick.internal/api/graphql/"),
+    ],
+)
+def test_a_private_deployment_is_https_with_the_api_path(host, url):
+    assert graphql_url(host) == url
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("localhost:8000", "http://localhost:8000/graphql/"),
+        ("http://localhost:8000/", "http://localhost:8000/graphql/"),
+        ("https://localhost", "https://localhost/graphql/"),
+        ("http://localhost:8000/Dev/Stage", "http://localhost:8000/Dev/Stage/graphql/"),
+        ("127.0.0.1:8000", "http://127.0.0.1:8000/graphql/"),
+        ("127.1.2.3", "http://127.1.2.3/graphql/"),
+        ("http://[::1]:8000", "http://[::1]:8000/graphql/"),
+        ("[::1]", "http://[::1]/graphql/"),
+        ("sandbox.localhost:8000", "http://sandbox.localhost:8000/graphql/"),
+    ],
+)
+def test_loopback_is_kept_as_given_and_may_be_http(host, url):
+    assert graphql_url(host) == url
+
+
+def test_amazonaws_keeps_its_case_sensitive_path_but_not_http():
+    host = "http://CK7.execute-api.us-east-1.amazonaws.com/Prod/"
+    assert graphql_url(host) == "https://ck7.execute-api.us-east-1.amazonaws.com/Prod/graphql/"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("http://localhost.evil.com/x", "https://localhost.evil.com/api/graphql/"),
+        ("http://evil-localhost/x", "https://evil-localhost/api/graphql/"),
+        ("http://127.evil.com/x", "https://127.evil.com/api/graphql/"),
+        ("http://127.0.0.1.evil.com/x", "https://127.0.0.1.evil.com/api/graphql/"),
+        ("http://evilamazonaws.com/x", "https://evilamazonaws.com/api/graphql/"),
+        ("http://amazonaws.com.evil.com/x", "https://amazonaws.com.evil.com/api/graphql/"),
+        ("http://api.redbrickai.com.evil.com", "https://api.redbrickai.com.evil.com/api/graphql/"),
+        ("http://evil.com/https://api.redbrickai.com", "https://evil.com/api/graphql/"),
+    ],
+)
+def test_a_host_that_only_looks_like_a_trusted_one_is_any_other_host(host, url):
+    assert graphql_url(host) == url
+
+
+def test_the_connections_port_is_used_where_the_host_names_none():
+    assert graphql_url("localhost", port=8000) == "http://localhost:8000/graphql/"
+    assert graphql_url("http://localhost:9000", port=8000) == "http://localhost:9000/graphql/"
+    assert graphql_url("redbrick.example.com", port=8443) == "https://redbrick.example.com:8443/api/graphql/"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://user:canary@redbrick.example.com",
+        "https://canary@redbrick.example.com",
+        "user:canary@localhost:8000",
+        "https://user:canary@redbrick.example.com:notaport",
+        "https://user:canary@redbrick.example.com:99999",
+        "https://user:canary/more@redbrick.example.com",
+        "https://user:12/canary@redbrick.example.com",
+        "https://user:canary@[::1",
+        "https://api.redbrickai.com:canary@evil.com",
+    ],
+)
+def test_credentials_in_the_url_are_refused_and_not_echoed(host):
+    with pytest.raises(RedBrickInputError) as raised:
+        graphql_url(host)
+    assert "canary" not in str(raised.value)
+    assert "without credentials" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "ftp://redbrick.example.com",
+        "file:///etc/passwd",
+        "http://",
+        "https://:8000",
+        "http://[::1",
+        "http://localhost:notaport",
+        "localhost:99999",
+        "{{ var.value.redbrick_host }}",
+        "red brick.example.com",
+        "a..b",
+        "a" * 64 + ".example.com",
+        "http://localhost\\.evil.com",
+    ],
+)
+def test_what_is_no_host_is_refused(host):
+    with pytest.raises(RedBrickInputError, match="must be a host name"):
+        graphql_url(host)
+
+
+@given(st.text(max_size=40))
+def test_any_text_gives_a_url_or_a_refusal(host):
+    try:
+        url = graphql_url(host)
+    except RedBrickInputError:
+        return
+    scheme, _, rest = url.partition("://")
+    name = rest.split("/")[0].rsplit(":", 1)[0] if not rest.startswith("[") else rest[1 : rest.index("]")]
+    assert url.endswith("/graphql/")
+    assert scheme == "https" or is_loopback(name)

@@ -1,0 +1,298 @@
+"""Reading answers: leniently where something may be missing, with one error where the answer is another one."""
+
+from __future__ import annotations
+
+import json
+
+import pendulum
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.models import Member, Task, User, moment, output_events
+from airflow_provider_redbrick.exceptions import RedBrickAnswerError
+
+ID = "11111111-1111-1111-1111-111111111111"
+
+FULL = {
+    "taskId": ID,
+    "currentStageName": "Label",
+    "createdAt": "2023-10-20T14:31:38.610645+00:00",
+    "updatedAt": "2023-10-21T14:31:38+02:00",
+    "priority": 0.5,
+    "datapoint": {
+        "dpId": "d",
+        "name": "study-1",
+        "metaData": '{"modality": "CT"}',
+        "items": ["a.dcm", "b.dcm"],
+        "itemsPresigned": ["https://a", "https://b"],
+        "seriesInfo": [{"name": "s"}],
+    },
+    "currentStageSubTask": {
+        "state": "STAGED",
+        "assignedTo": {"userId": "u", "email": "ada@example.com"},
+        "assignedAt": "2023-10-20T15:00:00+00:00",
+        "progressSavedAt": "2023-10-20T16:00:00+00:00",
+        "completedAt": None,
+    },
+    "latestTaskData": {
+        "tdId": "v1",
+        "createdAt": "2023-10-20T16:00:00+00:00",
+        "createdByEntity": {"userId": "API:k", "email": ""},
+        "labelsData": '[{"category": [["object", "x"]]}]',
+        "labelsDataPath": None,
+        "labelsMap": [None, {"labelName": "m", "imageIndex": 0}],
+    },
+}
+
+
+def test_a_task_with_everything():
+    task = Task.from_wire(FULL)
+    assert (task.task_id, task.name, task.stage_name, task.state) == (ID, "study-1", "Label", "STAGED")
+    assert task.assignee == User("u", "ada@example.com")
+    assert task.metadata == {"modality": "CT"}
+    assert task.items == ("a.dcm", "b.dcm")
+    assert task.item_urls == ("https://a", "https://b")
+    assert task.created_at == pendulum.datetime(2023, 10, 20, 14, 31, 38, 610645)
+    assert task.updated_at == pendulum.datetime(2023, 10, 21, 12, 31, 38)
+    assert task.saved_at == task.labels_at == pendulum.datetime(2023, 10, 20, 16)
+    assert task.completed_at is None
+    assert task.labels == ({"category": [["object", "x"]]},)
+    assert (task.labels_id, task.labels_by) == ("v1", User("API:k"))
+    assert task.labels_map == (None, {"labelName": "m", "imageIndex": 0})
+
+
+def nulled(value):
+    """The same shape with null wherever null may stand."""
+    for key in value:
+        if key != "taskId":
+            yield {**value, key: None}
+            if isinstance(value[key], dict):
+                for inner in nulled(value[key]):
+                    yield {**value, key: inner}
+
+
+@pytest.mark.parametrize("data", [{"taskId": ID}, *nulled(FULL)], ids=str)
+def test_anything_but_the_id_may_be_null_or_missing(data):
+    task = Task.from_wire(data)
+    assert task.task_id == ID
+    assert isinstance(task.where, str)
+
+
+@pytest.mark.parametrize("data", [{}, {"taskId": None}, {"taskId": ""}, None, [], "task", 5])
+def test_without_an_id_it_is_no_task(data):
+    with pytest.raises(RedBrickAnswerError, match="task"), reading("task"):
+        Task.from_wire(data)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    max_leaves=6,
+)
+TIMES = st.text(max_size=30) | st.from_regex(
+    r"\d{1,6}-\d{1,3}-\d{1,3}([T ]\d{1,3}:\d{1,3}(:\d+)?([+-]\d+:?\d*|Z)?)?/?P?"
+)
+PATHS = st.sampled_from(
+    [(key,) for key in FULL if key != "taskId"]
+    + [(outer, key) for outer in ("datapoint", "currentStageSubTask", "latestTaskData") for key in FULL[outer]]
+)
+
+
+def planted(path, junk):
+    data = json.loads(json.dumps(FULL))
+    at = data
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = junk
+    return data
+
+
+@given(PATHS, JUNK | TIMES)
+def test_junk_raises_nothing_but_an_answer_error(path, junk):
+    try:
+        with reading("task"):
+            task = Task.from_wire(planted(path, junk))
+    except RedBrickAnswerError as error:
+        assert str(error).startswith("task: RedBrick's answer lacks what was asked for")  # noqa: PT017
+    else:
+        assert task.task_id == ID
+
+
+@given(JUNK)
+def test_junk_members_and_events_raise_nothing_but_an_answer_error(junk):
+    good = {"user": {"userId": "u"}}
+    for read in (
+        lambda: Member.from_wire(junk),
+        lambda: Member.from_wire({"member": junk}),
+        lambda: Member.from_wire({"member": good, "stageAccess": junk}),
+        lambda: output_events({"genericEvents": junk}),
+        lambda: output_events({"genericEvents": [{"outputEvent": junk}]}),
+        lambda: User.from_wire(junk),
+    ):
+        try:
+            with reading("x"):
+                read()
+        except RedBrickAnswerError:
+            pass
+
+
+def test_a_tower_of_json_is_an_answer_error():
+    with pytest.raises(RedBrickAnswerError), reading("task"):
+        Task.from_wire(planted(("latestTaskData", "labelsData"), "[" * 100_000))
+
+
+def test_reading_lets_other_errors_pass():
+    with pytest.raises(KeyboardInterrupt), reading("x"):
+        raise KeyboardInterrupt
+
+
+@given(TIMES)
+def test_no_text_breaks_a_timestamp_otherwise_than_by_value(text):
+    try:
+        found = moment(text)
+    except ValueError:
+        return
+    assert found is None or isinstance(found, pendulum.DateTime)
+
+
+@pytest.mark.parametrize("value", [None, "", 5, {}, True])
+def test_no_text_is_no_moment(value):
+    assert moment(value) is None
+
+
+# ------------------------------------------------------------------ labels
+
+
+def saved(**changes):
+    return Task.from_wire({**FULL, "latestTaskData": {**FULL["latestTaskData"], **changes}})
+
+
+def test_labels_not_asked_for_are_not_the_same_as_none():
+    not_asked = {key: value for key, value in FULL["latestTaskData"].items() if key != "labelsData"}
+    assert Task.from_wire({**FULL, "latestTaskData": not_asked}).labels is None
+    assert Task.from_wire({**FULL, "latestTaskData": None}).labels == ()
+    assert saved(labelsData="[]").labels == ()
+    assert saved(labelsData="null").labels == ()
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '"text"', "5", "{", "true"])
+def test_labels_that_are_no_list_are_an_error_and_not_no_labels(text):
+    with pytest.raises(RedBrickAnswerError), reading("task"):
+        saved(labelsData=text)
+
+
+def test_labels_in_a_file_are_known_by_their_url():
+    task = saved(labelsData="[]", labelsDataPath="https://storage/labels")
+    assert task.labels_url == "https://storage/labels"
+
+
+def test_the_repr_of_a_task_shows_no_labels():
+    task = saved(labelsData='[{"canary": 1}]', labelsDataPath="https://storage/canary", labelsMap=[{"x": "canary"}])
+    assert "canary" not in repr(task)
+
+
+# ------------------------------------------------------------------ stages and states
+
+
+def test_ground_truth_has_one_name():
+    task = Task.from_wire({"taskId": ID, "currentStageName": "END", "currentStageSubTask": None})
+    assert task.stage_name == "Ground Truth"
+    assert task.state is None
+    assert task.is_queued_in("END")
+    assert task.is_queued_in("Ground Truth")
+    assert not task.is_queued_in("Label")
+
+
+def test_a_task_on_its_way_out_is_not_queued():
+    task = Task.from_wire({"taskId": ID, "currentStageName": "Label", "currentStageSubTask": {"state": "COMPLETED"}})
+    assert not task.is_queued_in("Label")
+    assert task.where == "on its way out of Label"
+
+
+def test_where_names_the_holder():
+    held = {"state": "ASSIGNED", "assignedTo": {"userId": "API:k", "email": ""}}
+    assert Task.from_wire(FULL).where == "in Label, assigned to ada@example.com"
+    assert Task.from_wire({**FULL, "currentStageSubTask": held}).where == "in Label, assigned to an API key"
+    assert Task.from_wire({"taskId": ID}).where == "in no stage"
+
+
+# ------------------------------------------------------------------ people
+
+
+def member(role="LABELER", access=(("Label", True), ("Review_1", False)), **inner):
+    return Member.from_wire(
+        {
+            "member": {"user": {"userId": "u", "email": "ada@example.com"}, **inner},
+            "role": role,
+            "stageAccess": [{"stageName": name, "access": may} for name, may in access],
+        }
+    )
+
+
+def test_a_labeler_works_only_where_allowed():
+    assert member().may_work_in("Label")
+    assert not member().may_work_in("Review_1")
+    assert not member().may_work_in("Review_2")
+    assert not member(access=()).may_work_in("Label")
+
+
+@pytest.mark.parametrize("role", ["MANAGER", "ADMIN", ""])
+def test_others_work_everywhere(role):
+    assert member(role=role).may_work_in("Review_1")
+
+
+def test_nobody_inactive_works_anywhere():
+    assert not member("ADMIN", active=False).may_work_in("Label")
+    assert member("ADMIN", active=None).may_work_in("Label")
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"member": None}, {"member": {"user": None}}, {"member": {"user": {"userId": ""}}}]
+)
+def test_a_member_without_a_user_is_nobody(data):
+    assert Member.from_wire(data) is None
+
+
+def test_who_somebody_is():
+    assert str(User("u", "ada@example.com")) == "ada@example.com"
+    assert str(User("API:1")) == "an API key"
+    assert str(User("RB:system")) == "RB:system"
+    assert User("API:1").is_api_key
+    assert not User("u").is_api_key
+    assert User.from_wire({"userId": "API:1", "email": ""}) == User("API:1", None)
+
+
+# ------------------------------------------------------------------ events
+
+
+def left(stage, at, **event):
+    return {"updatedBy": "API:k", "createdAt": at, "outputEvent": {"currentStageName": stage, **event}}
+
+
+def test_events_come_oldest_first_and_only_those_that_left_a_stage():
+    events = output_events(
+        {
+            "genericEvents": [
+                left("END", "2024-05-04T00:00:00Z", nextStageName="Label"),
+                left("END", "2024-05-03T00:00:00Z"),
+                None,
+                {"__typename": "Comment"},
+                {"outputEvent": None, "createdAt": "2024-05-01T00:00:00Z"},
+                left("Review_1", "2024-05-02T00:00:00Z", outputBool=False),
+                left("Label", "2024-05-01T00:00:00Z", nextStageName=None),
+            ]
+        }
+    )
+    assert [(e.stage_name, e.by, e.is_edit) for e in events] == [
+        ("Label", "API:k", False),
+        ("Review_1", "API:k", False),
+        ("Ground Truth", "API:k", True),
+        ("Ground Truth", "API:k", False),
+    ]
+
+
+@pytest.mark.parametrize("data", [{}, {"genericEvents": None}, {"genericEvents": []}])
+def test_no_events(data):
+    assert output_events(data) == ()

@@ -1,0 +1,555 @@
+"""One request over real sockets: what is sent, what each answer means, and where the key must never be."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import pickle
+import socket
+import ssl
+import time
+import traceback
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+from tiny_server import Reply, TinyServer, Unread, dead_port, drop, hang, json_reply
+
+from airflow_provider_redbrick import exceptions as err
+from airflow_provider_redbrick.api import transport as module
+from airflow_provider_redbrick.api.credential import Credential
+from airflow_provider_redbrick.api.transport import Transport, describe
+
+KEY = "canary-KEY/0123456789+abcdefghijklmnopqrstuvw"
+QUERY = "query me { me { userId } }"
+MUTATION = "mutation moveTaskToStart($taskId: UUID!) { moveTaskToStart(taskId: $taskId) { ok } }"
+GOOD = json_reply({"data": {"me": {"userId": "API:1"}}})
+NOW = datetime(2024, 5, 1, 12, 0, tzinfo=timezone.utc)
+
+
+def new_transport(url, **options):
+    """A transport that waits for nothing and says how long it would have."""
+    waits = []
+    options = {"timeout": 5.0, "clock": NOW.timestamp, "draw": lambda: 0.5, **options}
+    transport = Transport(url, Credential(KEY), sleep=waits.append, **options)
+    transport.waits = waits
+    return transport
+
+
+@pytest.fixture(params=[QUERY, MUTATION], ids=["read", "mutation"])
+def document(request):
+    return request.param
+
+
+def fails(server, document, kind=err.RedBrickAPIError, **options):
+    """Send, and return the error and how many requests arrived."""
+    transport = new_transport(server.url, **options)
+    with pytest.raises(kind) as raised:
+        transport.execute(document, {"taskId": "t"}, task_ids=["t"])
+    assert type(raised.value) is kind
+    assert raised.value.operation == describe(document)[0]
+    assert raised.value.task_ids == ("t",)
+    return raised.value, len(server.got)
+
+
+# ------------------------------------------------------------------ what is sent
+
+
+def test_the_body_is_base64_of_gzipped_json():
+    with TinyServer(GOOD) as server:
+        new_transport(server.url).execute(QUERY, {"name": "Zürich 肺"})
+    (got,) = server.got
+    assert got.method == "POST"
+    assert got.path == "/graphql/"
+    assert got.headers["Content-Encoding-RB"] == "gzip"
+    assert got.graphql == {"query": QUERY, "variables": {"name": "Zürich 肺"}}
+
+
+def test_plain_json_when_asked_for():
+    with TinyServer(GOOD) as server:
+        new_transport(server.url, plain_json=True).execute(QUERY, {"name": "Zürich"})
+    (got,) = server.got
+    assert got.headers["Content-Encoding-RB"] is None
+    assert json.loads(got.body) == {"query": QUERY, "variables": {"name": "Zürich"}}
+
+
+def test_the_headers():
+    with TinyServer(GOOD) as server:
+        new_transport(server.url, user_agent="the-provider/1").execute(QUERY, {})
+    headers = server.got[0].headers
+    assert headers["ApiKey"] == KEY
+    assert headers["Authorization"] is None
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Accept"] == "application/json"
+    assert headers["Accept-Encoding"] == "gzip"
+    assert headers["User-Agent"] == "the-provider/1"
+
+
+def test_an_access_token_goes_raw_into_authorization():
+    with TinyServer(GOOD) as server:
+        Transport(server.url, Credential("token", "Authorization")).execute(QUERY, {})
+    assert server.got[0].headers["Authorization"] == "token"
+    assert server.got[0].headers["ApiKey"] is None
+
+
+def test_a_gzipped_answer_is_read():
+    reply = Reply(200, gzip.compress(GOOD.body), {"Content-Encoding": "gzip", "Content-Type": "application/json"})
+    with TinyServer(reply) as server:
+        assert new_transport(server.url).execute(QUERY, {}) == {"me": {"userId": "API:1"}}
+
+
+def test_a_redirect_is_not_followed(document):
+    with TinyServer(GOOD) as elsewhere:
+        with TinyServer(Reply(302, b"", {"Location": elsewhere.url})) as server:
+            error, arrived = fails(server, document, err.RedBrickNotFoundError)
+        assert elsewhere.connections == 0
+    assert arrived == 1
+    assert "check the connection's host" in str(error)
+    assert not error.maybe_applied
+
+
+@pytest.fixture
+def netrc(tmp_path, monkeypatch):
+    path = tmp_path / "netrc"
+    path.write_text("machine 127.0.0.1 login someone password from-netrc\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(path))
+
+
+@pytest.mark.usefixtures("netrc")
+def test_netrc_is_ignored():
+    with TinyServer(GOOD) as server:
+        transport = new_transport(server.url)
+        transport.execute(QUERY, {})
+        transport.get_file(server.origin)
+        transport.put_file(server.origin, b"x", headers={})
+    assert [got.headers["Authorization"] for got in server.got] == [None, None, None]
+
+
+@pytest.mark.usefixtures("netrc")
+def test_storage_that_redirects_gets_no_credential_either():
+    with TinyServer(Reply(200, b"file")) as other:
+        moved = Reply(307, b"", {"Location": f"{other.origin}/there"})
+        with TinyServer(moved) as server:
+            assert new_transport(server.url).get_file(f"{server.origin}/here") == b"file"
+    assert other.got[0].path == "/there"
+    assert other.got[0].headers["Authorization"] is None
+    assert other.got[0].headers["ApiKey"] is None
+
+
+# ------------------------------------------------------------------ what answers mean
+
+STATUSES = [
+    (400, err.RedBrickRefusedError),
+    (401, err.RedBrickAuthError),
+    (403, err.RedBrickAuthError),
+    (404, err.RedBrickNotFoundError),
+    (413, err.RedBrickPayloadTooLargeError),
+    (422, err.RedBrickRefusedError),
+]
+
+
+@pytest.mark.parametrize(("status", "kind"), STATUSES)
+def test_a_status_that_is_final(document, status, kind):
+    with TinyServer(Reply(status, b"the server's words", {"Content-Type": "text/plain"})) as server:
+        error, arrived = fails(server, document, kind)
+    assert arrived == 1
+    assert error.status == status
+    assert not error.maybe_applied
+    assert f"HTTP {status}" in str(error)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 500])
+def test_the_servers_own_words_are_kept_but_no_web_page(status):
+    with TinyServer(Reply(status, b"no such\n  field 'x'", {"Content-Type": "text/plain"})) as server:
+        assert "It said: no such field 'x'" in str(fails(server, QUERY, STATUS_KIND[status])[0])
+    with TinyServer(Reply(status, b"<html>no such</html>", {"Content-Type": "text/html"})) as server:
+        assert "no such" not in str(fails(server, QUERY, STATUS_KIND[status])[0])
+
+
+STATUS_KIND = {**dict(STATUSES), 500: err.RedBrickServerError}
+
+
+def test_a_rate_limit_is_waited_for_in_both_forms(document):
+    date = format_datetime(NOW + timedelta(seconds=20), usegmt=True)
+    limited = [Reply(429, b"", {"Retry-After": "7"}), Reply(429, b"", {"Retry-After": date}), Reply(429)]
+    with TinyServer(*limited, json_reply({"data": {"x": 1}})) as server:
+        transport = new_transport(server.url)
+        assert transport.execute(document, {}) == {"x": 1}
+    assert transport.waits == [7 + 0.25, 20 + 0.5, 1.0]
+
+
+def test_a_rate_limit_that_asks_for_too_much_is_given_up():
+    with TinyServer(Reply(429, b"", {"Retry-After": "3600"})) as server:
+        error, arrived = fails(server, QUERY, err.RedBrickRateLimitError)
+    assert arrived == 1
+    assert error.retry_after == "3600"
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_gateways_failure_repeats_a_read_only(status):
+    with TinyServer(Reply(status), GOOD) as server:
+        assert new_transport(server.url).execute(QUERY, {})["me"]
+    assert len(server.got) == 2
+    with TinyServer(Reply(status), GOOD) as server:
+        error, arrived = fails(server, MUTATION, err.RedBrickServerError)
+    assert arrived == 1
+    assert error.maybe_applied
+
+
+def test_a_500_is_not_repeated_and_may_have_been_applied(document):
+    with TinyServer(Reply(500)) as server:
+        error, arrived = fails(server, document, err.RedBrickServerError)
+    assert arrived == 1
+    assert error.maybe_applied is (document == MUTATION)
+
+
+def test_attempts_end():
+    with TinyServer(Reply(503)) as server:
+        transport = new_transport(server.url)
+        with pytest.raises(err.RedBrickServerError):
+            transport.execute(QUERY, {})
+    assert len(server.got) == 6
+    assert transport.waits == [0.25, 0.5, 1.0, 2.0, 4.0]
+
+
+NOT_THE_API = {
+    "a web page": Reply(200, b"<html>Please log in</html>", {"Content-Type": "text/html"}),
+    "nothing": Reply(200),
+    "accepted, and nothing": Reply(202),
+    "no content": Reply(204),
+    "cut short": Reply(200, b'{"data": {"me": {"userId"'),
+    "a list": json_reply([1]),
+    "a number": json_reply(5),
+    "null": json_reply(None),
+    "another object": json_reply({"message": "hello"}),
+    "no data": json_reply({"data": None}),
+    "no data, no errors": json_reply({"data": None, "errors": []}),
+    "data that is a list": json_reply({"data": [1]}),
+    "not UTF-8": Reply(200, b'{"data": {"x": "\xff"}}'),
+    "a tower": Reply(200, b"[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("reply", NOT_THE_API.values(), ids=NOT_THE_API)
+def test_an_answer_that_is_not_the_apis(document, reply):
+    with TinyServer(reply) as server:
+        error, arrived = fails(server, document, err.RedBrickAnswerError)
+    assert arrived == 1
+    assert error.maybe_applied is (document == MUTATION)
+    assert "RedBrick answered" in str(error)
+
+
+ERRORS = {
+    "null data": {"data": None, "errors": [{"message": "not assigned to you"}]},
+    "no data": {"errors": [{"message": "not assigned to you"}]},
+    "partial data": {"data": {"me": {"userId": "x"}}, "errors": [{"message": "not assigned to you", "path": ["me"]}]},
+    "a bare object": {"data": {"me": {}}, "errors": {"message": "not assigned to you"}},
+    "bare words": {"data": {"me": {}}, "errors": "not assigned to you"},
+    "words in a list": {"data": {"me": {}}, "errors": ["not assigned to you"]},
+    "two": {"data": None, "errors": [{"message": "not assigned"}, {"message": "to you", "path": None}]},
+}
+
+
+@pytest.mark.parametrize("body", ERRORS.values(), ids=ERRORS)
+def test_graphql_errors_are_errors_partial_data_too(document, body):
+    with TinyServer(json_reply(body)) as server:
+        error, arrived = fails(server, document, err.RedBrickRefusedError)
+    assert arrived == 1
+    assert error.maybe_applied is (document == MUTATION)
+    assert "not assigned" in str(error)
+    assert "to you" in str(error)
+
+
+def test_partial_data_can_be_asked_for():
+    body = {
+        "data": {"t0": None, "t1": {"taskId": "b"}},
+        "errors": [{"message": None, "path": ["t0", "x"]}, {"path": [0]}],
+    }
+    with TinyServer(json_reply(body)) as server:
+        answer = new_transport(server.url).execute_partial(QUERY, {})
+    assert answer.data == body["data"]
+    assert [(issue.message, issue.root) for issue in answer.issues] == [("no message", "t0"), ("no message", None)]
+
+
+# ------------------------------------------------------------------ no answer
+
+
+@pytest.mark.parametrize("how", [Unread(), drop], ids=["before reading", "after reading"])
+def test_a_dropped_mutation_is_sent_once_and_may_have_been_applied(how):
+    with TinyServer(how, GOOD) as server:
+        error, _ = fails(server, MUTATION, err.RedBrickConnectionError)
+        assert server.connections == 1
+    assert error.maybe_applied
+    assert f"127.0.0.1:{server.port} dropped the connection" in str(error)
+
+
+@pytest.mark.parametrize("how", [Unread(), drop], ids=["before reading", "after reading"])
+def test_a_dropped_read_is_sent_again(how):
+    with TinyServer(how, GOOD) as server:
+        assert new_transport(server.url).execute(QUERY, {})["me"]
+        assert server.connections == 2
+
+
+def test_an_answer_cut_off_in_its_body_is_a_dropped_one():
+    short = Reply(200, b'{"data"', {"Content-Length": "100"})
+    with TinyServer(short) as server:
+        error, arrived = fails(server, MUTATION, err.RedBrickConnectionError)
+    assert arrived == 1
+    assert error.maybe_applied
+
+
+def test_a_refused_port_is_tried_again_since_nothing_was_applied(document):
+    port = dead_port()
+    transport = new_transport(f"http://127.0.0.1:{port}/graphql/")
+    with pytest.raises(err.RedBrickConnectionError) as raised:
+        transport.execute(document, {})
+    assert not raised.value.maybe_applied
+    assert len(transport.waits) == 5
+    assert str(raised.value).endswith(
+        f"127.0.0.1:{port} cannot be reached; check the connection's host and the network."
+    )
+
+
+def test_an_unknown_host_cannot_be_reached():
+    transport = new_transport("https://redbrick.invalid/api/graphql/")
+    with pytest.raises(err.RedBrickConnectionError, match=r"redbrick\.invalid cannot be reached") as raised:
+        transport.execute(MUTATION, {})
+    assert not raised.value.maybe_applied
+
+
+def test_no_answer_in_time():
+    with TinyServer(hang) as server:
+        started = time.monotonic()
+        error, arrived = fails(server, MUTATION, err.RedBrickConnectionError, timeout=0.2)
+        assert time.monotonic() - started < 5
+    assert arrived == 1
+    assert error.maybe_applied
+    assert "did not answer in time" in str(error)
+
+
+def test_a_read_without_an_answer_in_time_is_sent_again():
+    with TinyServer(hang, GOOD) as server:
+        assert new_transport(server.url, timeout=0.2).execute(QUERY, {})["me"]
+        assert len(server.got) == 2
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that signs itself."""
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    today = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@pytest.fixture
+def tls(certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def test_a_server_that_does_not_prove_who_it_is_gets_nothing(tls):
+    with TinyServer(GOOD, tls=tls) as server:
+        transport = new_transport(server.url)
+        with pytest.raises(err.RedBrickConnectionError, match="did not prove who it is") as raised:
+            transport.execute(MUTATION, {})
+    assert server.got == []
+    assert not raised.value.maybe_applied
+
+
+def test_a_tls_fault_after_the_request_may_come_after_the_mutation(tls, certificate, monkeypatch):
+    """What breaks while the answer is read says nothing about what was applied."""
+
+    def garbage(handler):
+        raw = handler.connection.detach()
+        with socket.socket(fileno=raw) as naked:
+            naked.sendall(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with TinyServer(garbage, tls=tls) as server:
+        error, arrived = fails(server, MUTATION, err.RedBrickConnectionError)
+    assert arrived == 1
+    assert error.maybe_applied
+
+
+# ------------------------------------------------------------------ the key
+
+
+def everything_about(error):
+    shown = traceback.format_exception(error)
+    return " ".join([str(error), repr(error), repr(error.__dict__), *shown])
+
+
+LEAKS = {
+    "in plain words": Reply(401, f"unknown key {KEY}".encode(), {"Content-Type": "text/plain"}),
+    "in a bad request": json_reply({"headers": {"ApiKey": KEY}}, status=400),
+    "in a server error": Reply(500, KEY.encode()),
+    "in a message": json_reply({"data": None, "errors": [{"message": f"bad key {KEY}"}]}),
+    "spelled otherwise": Reply(200, json.dumps({"errors": [{"message": f"bad {KEY}"}]}).replace("/", "\\/").encode()),
+    "cut in two": Reply(400, b"x" * 490 + KEY.encode()),
+    "over and over": Reply(503, KEY.encode()),
+}
+
+
+@pytest.mark.parametrize("reply", LEAKS.values(), ids=LEAKS)
+def test_a_key_that_the_server_echoes_is_seen_nowhere(reply, caplog):
+    with TinyServer(reply) as server, caplog.at_level(logging.DEBUG):
+        transport = new_transport(server.url)
+        with pytest.raises(err.RedBrickAPIError) as raised:
+            transport.execute(QUERY, {})
+    for text in (everything_about(raised.value), caplog.text):
+        assert "canary" not in text
+    assert server.got[0].headers["ApiKey"] == KEY
+
+
+@pytest.mark.parametrize("how", [Unread(), drop], ids=["unread", "dropped"])
+def test_a_lost_connection_does_not_show_the_key(how, caplog):
+    with TinyServer(how) as server, caplog.at_level(logging.DEBUG):
+        error, _ = fails(server, QUERY, err.RedBrickConnectionError)
+    assert "canary" not in everything_about(error)
+    assert "trying again in" in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_reprs_do_not_show_the_key():
+    transport = new_transport("http://localhost/graphql/")
+    assert "canary" not in repr(transport) + str(transport) + repr(transport._credential) + str(transport._credential)
+    assert "ApiKey" in repr(transport._credential)
+
+
+@pytest.mark.parametrize("key", ["canary\nkey", "canary\r\nX-Evil: 1", "canary-schlüssel", "canary-鍵", ""])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_echoed(key):
+    with pytest.raises(err.RedBrickInputError) as raised:
+        Credential(key)
+    assert "canary" not in repr(raised.value)
+
+
+def test_errors_survive_pickling():
+    error = err.RedBrickServerError("x", operation="me", task_ids=["a"], status=503, maybe_applied=True)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.status, again.maybe_applied, again.transient) == (str(error), 503, True, True)
+
+
+def test_an_error_about_many_tasks_names_a_few():
+    error = err.RedBrickRefusedError("no", operation="assign", task_ids=["a", "b", "c", "d", "e"])
+    assert str(error) == "assign of task a, b, c and 2 more: no"
+
+
+# ------------------------------------------------------------------ storage
+
+
+def test_a_file_goes_to_storage_without_the_key():
+    with TinyServer(Reply(201)) as server:
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        new_transport("http://localhost/graphql/").put_file(f"{server.origin}/a?sig=s", b"bytes", headers=headers)
+    (got,) = server.got
+    assert (got.method, got.path, got.body) == ("PUT", "/a?sig=s", b"bytes")
+    assert (got.headers["Content-Type"], got.headers["Content-Encoding"]) == ("application/json", "gzip")
+    assert got.headers["ApiKey"] is None
+    assert got.headers["Authorization"] is None
+    assert "canary" not in str(got.headers)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"[1, 2]"),
+        Reply(200, gzip.compress(b"[1, 2]")),
+        Reply(200, gzip.compress(b"[1, 2]"), {"Content-Encoding": "gzip"}),
+        Reply(200, gzip.compress(gzip.compress(b"[1, 2]")), {"Content-Encoding": "gzip"}),
+    ],
+    ids=["plain", "gzip", "gzip and a header", "both"],
+)
+def test_a_file_comes_from_storage_decompressed(reply):
+    with TinyServer(reply) as server:
+        assert new_transport(server.url).get_file(server.origin) == b"[1, 2]"
+    assert server.got[0].headers["ApiKey"] is None
+
+
+def test_a_file_that_is_cut_short_is_an_answer_error():
+    whole = gzip.compress(b"[1, 2]" * 100)
+    for broken in (whole[:-9], whole[:12] + b"\x00" * 9 + whole[20:]):
+        with TinyServer(Reply(200, broken)) as server, pytest.raises(err.RedBrickAnswerError, match="cut short"):
+            new_transport(server.url).get_file(server.origin)
+
+
+@pytest.mark.parametrize(
+    "first", [Reply(503), Reply(429, b"", {"Retry-After": "3"}), drop], ids=["503", "429", "dropped"]
+)
+def test_storage_is_asked_again(first):
+    with TinyServer(first, Reply(200, b"x")) as server:
+        transport = new_transport(server.url)
+        transport.put_file(server.origin, b"again", headers={})
+    assert [got.body for got in server.got] == [b"again", b"again"]
+    assert transport.waits == [3.25 if isinstance(first, Reply) and first.status == 429 else 0.25]
+
+
+def signed(origin):
+    return f"{origin}/file?signature=canary"
+
+
+@pytest.mark.parametrize("status", [304, 400, 403, 404, 500])
+def test_storages_no_is_final_and_does_not_name_the_signed_url(status):
+    with TinyServer(Reply(status)) as server:
+        url = signed(server.origin)
+        with pytest.raises(err.RedBrickAPIError) as raised:
+            new_transport(server.url).get_file(url)
+    assert len(server.got) == 1
+    assert f"HTTP {status}" in str(raised.value)
+    assert "canary" not in everything_about(raised.value)
+
+
+def test_storage_that_is_down_does_not_name_the_signed_url():
+    url = signed(f"http://127.0.0.1:{dead_port()}")
+    with pytest.raises(err.RedBrickConnectionError, match="Storage did not answer") as raised:
+        new_transport("http://localhost/graphql/").get_file(url)
+    assert "canary" not in everything_about(raised.value)
+
+
+# ------------------------------------------------------------------ the rest
+
+
+@pytest.mark.parametrize(
+    ("document", "described"),
+    [("query a { x }", ("a", False)), ("\n  mutation b($x: Int) { x }", ("b", True)), ("query c{x}", ("c", False))],
+)
+def test_a_document_says_what_it_is(document, described):
+    assert describe(document) == described
+
+
+@pytest.mark.parametrize("document", ["{ me { userId } }", "subscription x { y }", "query { me }", ""])
+def test_a_document_without_a_name_is_a_mistake(document):
+    with pytest.raises(ValueError, match="starts with"):
+        describe(document)
+
+
+def test_the_same_request_is_the_same_bytes():
+    encoded = {module.encode(QUERY, {"a": 1}, plain_json=False)[0] for _ in range(3)}
+    assert len(encoded) == 1

@@ -1,0 +1,150 @@
+"""A project's stages, whatever they are called and wherever they lead."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, Stage, Workflow, public_stage_name
+from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickInputError
+
+
+def wire(name, brick, routing=None, config=None):
+    return {"stageName": name, "brickName": brick, "routing": routing, "stageConfig": config}
+
+
+USUAL = Workflow.from_wire(
+    [
+        wire("Input", "labelset-input", {"nextStageName": "Label"}),
+        wire("Label", "manual-labeling", {"nextStageName": "Review_1"}, '{"autoAssign": true}'),
+        wire(
+            "Review_1", "expert-review", {"passed": "Review_2", "failed": "Failed_Review_1"}, '{"reviewPercent": 0.5}'
+        ),
+        wire("Review_2", "expert-review", {"passed": "Output", "failed": "Failed_Review_2"}),
+        wire("Output", "labelset-output", {"nextStageName": "END"}),
+        wire("Failed_Review_1", "feedback", {"feedbackStageName": "Label"}),
+        wire("Failed_Review_2", "feedback", {"feedbackStageName": "Label"}),
+    ]
+)
+
+
+@pytest.mark.parametrize("name", ["Label", "Review_1", "Failed_Review_1", "Input"])
+def test_a_stage_is_found_by_its_exact_name(name):
+    assert USUAL.find(name).public_name == name
+
+
+@pytest.mark.parametrize("name", ["label", "Label ", "Review", "", "  ", "Groundtruth", "{{ params.stage }}"])
+def test_a_wrong_name_lists_the_real_ones(name):
+    with pytest.raises(RedBrickInputError) as raised:
+        USUAL.find(name)
+    assert repr(name) in str(raised.value)
+    assert "Input, Label, Review_1, Review_2, Ground Truth, Failed_Review_1" in str(raised.value)
+
+
+def test_a_project_without_stages_says_so():
+    with pytest.raises(RedBrickInputError, match="its stages are: none"):
+        Workflow.from_wire(None).find("Label")
+
+
+@pytest.mark.parametrize("name", ["Ground Truth", "ground truth", " GROUND TRUTH ", "Output", "output", "END", "end"])
+def test_all_names_of_ground_truth(name):
+    stage = USUAL.find(name)
+    assert stage.is_ground_truth
+    assert (stage.public_name, stage.listing_name, stage.counting_name) == (GROUND_TRUTH, "Output", "END")
+
+
+@pytest.mark.parametrize("name", ["Ground Truth", "Output", "END", "Fertig"])
+def test_ground_truth_is_known_by_its_brick_and_not_by_its_name(name):
+    workflow = Workflow.from_wire([wire("Label", "manual-labeling"), wire("Fertig", "labelset-output")])
+    stage = workflow.find(name)
+    assert (stage.public_name, stage.listing_name, stage.counting_name) == (GROUND_TRUTH, "Fertig", "END")
+
+
+def test_a_stage_that_only_has_ground_truths_name_is_itself():
+    workflow = Workflow.from_wire([wire("Output", "manual-labeling"), wire("Out", "labelset-output")])
+    assert workflow.find("Output").is_label
+    assert workflow.find("END").name == "Out"
+
+
+def test_ground_truth_exists_even_where_no_stage_is_listed_for_it():
+    stage = Workflow.from_wire([wire("Label", "manual-labeling")]).find("Ground Truth")
+    assert (stage.listing_name, stage.counting_name) == ("Output", "END")
+
+
+def test_only_end_is_renamed():
+    assert [public_stage_name(name) for name in ("END", "end", "Output", "")] == [GROUND_TRUTH, "end", "Output", ""]
+
+
+def test_kinds():
+    kinds = [(stage.is_label, stage.is_review, stage.is_ground_truth) for stage in USUAL.stages]
+    assert kinds[:5] == [
+        (False, False, False),
+        (True, False, False),
+        (False, True, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+
+
+def test_config_and_routes():
+    assert USUAL.find("Label").config == {"autoAssign": True}
+    assert USUAL.find("Review_1").next_names == ("Review_2", "Failed_Review_1")
+    assert USUAL.find("Failed_Review_1").next_names == ("Label",)
+    assert Stage.from_wire(wire("x", "y", {"stageNames": ["a", None, "b"]})).next_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        wire("QA", "manual-labeling"),
+        wire("Label-1 (Zürich) with a name far over twenty characters", "manual-labeling", {"stageNames": None}),
+        wire("M", "model", {}, None),
+        wire("M", "model", {"placeholder": None}, "not json"),
+        wire("M", "brick-of-the-future", {"nextStageName": None, "passed": 5}, "[1]"),
+        wire("M", None, None, 5),
+        {"stageName": "bare"},
+    ],
+)
+def test_odd_stages_do_not_make_the_project_unreadable(stage):
+    workflow = Workflow.from_wire([stage, None, wire("Label", "manual-labeling")])
+    found = workflow.find(stage["stageName"])
+    assert found.next_names == ()
+    assert found.config == {}
+    assert workflow.find("Label").is_label
+
+
+def test_position_runs_along_the_workflow():
+    names = ["Input", "Label", "Review_1", "Review_2", "Ground Truth"]
+    positions = [USUAL.position(name) for name in names]
+    assert positions == sorted(set(positions))
+    assert USUAL.position("END") == USUAL.position(GROUND_TRUTH) > USUAL.position("Output")
+
+
+def test_position_of_what_leads_backwards_or_is_unknown_is_before_everything():
+    assert USUAL.position("Failed_Review_1") == -1
+    assert USUAL.position("ARCHIVED") == -1
+    assert USUAL.position("") == -1
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(JUNK, st.sampled_from(["stageName", "brickName", "routing", "stageConfig"]))
+def test_junk_raises_nothing_but_an_answer_error(junk, key):
+    for stages in (
+        junk,
+        [junk],
+        [{**wire("Label", "manual-labeling"), key: junk}],
+        [wire("a", "b", {"stageNames": junk})],
+    ):
+        try:
+            with reading("project"):
+                Workflow.from_wire(stages)
+        except RedBrickAnswerError:
+            pass

@@ -1,0 +1,17 @@
+"""What all tests share. Nothing of Airflow is imported before its environment stands."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+
+_HOME = tempfile.mkdtemp(prefix="airflow-home-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+
+os.environ["AIRFLOW_HOME"] = _HOME
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+for _name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_") or name.lower().endswith("_proxy")]:
+    del os.environ[_name]
+os.environ["NO_PROXY"] = "*"

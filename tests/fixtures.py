@@ -1,0 +1,88 @@
+"""Fixtures of the tests that drive a running sandbox; a folder's conftest imports those it uses."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pendulum
+import pytest
+from sandbox_process import SandboxProcess
+
+from airflow_provider_redbrick.api.retry import RetryPolicy
+
+
+@pytest.fixture(scope="session")
+def running_sandbox():
+    with SandboxProcess() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running_sandbox, monkeypatch):
+    """The sandbox, fresh, and known to Airflow as the default connection."""
+    running_sandbox.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", running_sandbox.airflow_conn_uri)
+    return running_sandbox
+
+
+class Run:
+    """One Airflow task in one DAG run: its tries share the run's start, as they do in Airflow."""
+
+    def __init__(self, **context: Any) -> None:
+        self.tries = 0
+        self.xcoms: dict[str, Any] = {}
+        self.started = pendulum.now("UTC")
+        self.context = context
+
+    def try_once(self, operator: Any) -> Any:
+        """Execute an operator as this run's next try."""
+        self.tries += 1
+        self.xcoms.clear()
+        task_instance = SimpleNamespace(
+            try_number=self.tries, xcom_push=lambda key, value: self.xcoms.update({key: value})
+        )
+        dag_run = SimpleNamespace(start_date=self.started)
+        return operator.execute({"ti": task_instance, "dag_run": dag_run, **self.context})
+
+
+@pytest.fixture
+def run():
+    return Run()
+
+
+@pytest.fixture
+def new_run():
+    """Make further runs, with what their context holds: ``new_run(data_interval_start=...)``."""
+    return Run
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A client that asks once: what fails, fails at once."""
+    monkeypatch.setattr("airflow_provider_redbrick.hooks.redbrick.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+
+
+_WHO_HOLDS = """query ($o: UUID!, $p: UUID!, $s: String, $after: String) {
+    genericTasks(orgId: $o, projectId: $p, stageName: $s, first: 500, after: $after) { cursor entries { taskId
+        currentStageSubTask { ... on LabelingTask { assignedTo { userId email } } } } } }"""
+
+
+@pytest.fixture
+def holders(sandbox):
+    """Ask the server who holds which task of a stage: ``holders("Label") == {task_id: "bob@example.com", ...}``."""
+
+    def ask(stage: str, *, project_id: str | None = None) -> dict[str, str | None]:
+        ids = {"o": sandbox.org_id, "p": project_id or sandbox.project_id, "s": stage}
+        found: dict[str, str | None] = {}
+        after = None
+        while True:
+            page = sandbox.graphql(_WHO_HOLDS, {**ids, "after": after})["genericTasks"]
+            for entry in page["entries"]:
+                owner = (entry["currentStageSubTask"] or {}).get("assignedTo") or {}
+                found[entry["taskId"]] = owner.get("email") or owner.get("userId")
+            after = page["cursor"]
+            if after is None:
+                return found
+
+    return ask

@@ -1,0 +1,125 @@
+"""Input is checked before any request."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+
+import pendulum
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.hooks import check
+
+A = "11111111-1111-1111-1111-11111111111a"
+B = "22222222-2222-2222-2222-222222222222"
+
+
+def refused(words):
+    return pytest.raises(RedBrickInputError, match=words)
+
+
+def test_text():
+    assert check.text("stage_name", "Label") == "Label"
+
+
+@pytest.mark.parametrize("value", ["", "  ", "\n", None, 5, ["Label"], True])
+def test_blank_text_is_refused(value):
+    with refused("stage_name must not be empty"):
+        check.text("stage_name", value)
+
+
+def test_sequence():
+    assert check.sequence("tasks", ("a", "b")) == ["a", "b"]
+
+
+def test_a_list_that_was_rendered_to_text_says_what_to_do():
+    with refused("render_template_as_native_obj=True"):
+        check.sequence("task_ids", f"['{A}']")
+
+
+@pytest.mark.parametrize("value", [None, 5, {"a": 1}, {A}, iter([A])])
+def test_what_is_no_list_is_refused(value):
+    with refused("task_ids must be a list, not"):
+        check.sequence("task_ids", value)
+
+
+@pytest.mark.parametrize("value", [[], ()])
+def test_an_empty_list_is_refused(value):
+    with refused("task_ids is empty"):
+        check.sequence("task_ids", value)
+
+
+def test_task_ids_are_spelled_one_way_and_come_once():
+    assert check.task_ids([A.upper(), B, A, B.replace("-", "")]) == [A, B]
+
+
+@pytest.mark.parametrize("bad", ["", None, "{{ ti.xcom_pull() }}", "study-1", 5, A + "0"])
+def test_a_bad_task_id_is_named_with_its_place(bad):
+    with refused(r"task_ids\[1\] must be a UUID"):
+        check.task_ids([A, bad])
+
+
+@pytest.mark.parametrize(("value", "read"), [(None, None), (0, 0), (7, 7), ("7", 7), (" 7 ", 7)])
+def test_whole_numbers(value, read):
+    assert check.whole_number("limit", value) == read
+
+
+@pytest.mark.parametrize("value", [-1, "-1", 1.5, "1.5", 3.0, "", "many", True, False, [1], float("nan")])
+def test_what_is_no_whole_number_is_refused(value):
+    with refused("limit must be a whole number of at least 0"):
+        check.whole_number("limit", value)
+
+
+def test_the_least_a_number_may_be():
+    assert check.whole_number("limit", 1, low=1) == 1
+    with refused("at least 1, not 0"):
+        check.whole_number("limit", 0, low=1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2024-05-01T12:00:00",
+        "2024-05-01T14:00:00+02:00",
+        "2024-05-01 12:00:00Z",
+        datetime(2024, 5, 1, 12, tzinfo=timezone.utc),
+        datetime(2024, 5, 1, 14, tzinfo=timezone(timedelta(hours=2))),
+        datetime(2024, 5, 1, 12),  # noqa: DTZ001
+        pendulum.datetime(2024, 5, 1, 12),
+    ],
+)
+def test_moments_are_utc_where_they_name_no_zone(value):
+    assert check.time("updated_after", value) == pendulum.datetime(2024, 5, 1, 12)
+
+
+def test_no_time():
+    assert check.time("updated_after", None) is None
+
+
+@pytest.mark.parametrize(
+    "value", ["", "  ", "yesterday", "{{ data_interval_start }}", "None", "P1D", 5, date(2024, 5, 1)]
+)
+def test_what_is_no_time_is_refused(value):
+    with refused("updated_after must"):
+        check.time("updated_after", value)
+
+
+@given(st.text(max_size=30) | st.from_regex(r"\d{1,6}-\d{1,3}-\d{1,3}(T\d{1,3}:\d{1,3})?(/P\d[DWY])?"))
+def test_no_text_raises_anything_else(text):
+    try:
+        found = check.time("updated_after", text)
+    except RedBrickInputError:
+        return
+    assert isinstance(found, pendulum.DateTime)
+
+
+def test_one_of():
+    assert check.one_of("fail_on", "any", ("any", "all")) == "any"
+
+
+@pytest.mark.parametrize("value", ["Any", "", None, [], {}])
+def test_another_word_is_refused_with_those_there_are(value):
+    with refused("fail_on must be one of 'any', 'all'"):
+        check.one_of("fail_on", value, ("any", "all"))
