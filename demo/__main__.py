@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pendulum
 
 from demo.board import counts, draw
+from demo.console import say
 from demo.places import HOME, airflow_environment
 from demo.sandbox import Sandbox
 
@@ -74,11 +75,6 @@ def story(sandbox: Sandbox, airflow: Runs) -> None:
     step(sandbox, f"7. Twelve more studies came in and were prelabelled by mapped tasks: {counts(made)}.")
 
 
-def say(words: str) -> None:
-    """Print at once: whoever watches a pipe or a CI log watches too."""
-    print(words, flush=True)
-
-
 def step(sandbox: Sandbox, words: str) -> None:
     """Say what has happened and show the board."""
     settle()
@@ -108,6 +104,7 @@ class people_at_work:  # noqa: N801 - reads as what it is
     def _work(self) -> None:
         while not self._stop.wait(2.0):
             self._sandbox.people(self._stage, limit=3)
+            say(f"    ... {self._sandbox.count('Review 1')} tasks wait for review")
 
 
 if __name__ == "__main__":

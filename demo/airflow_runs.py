@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
+from demo.console import say
 from demo.places import AIRFLOW_LOG, DAGS
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Runs:
 
         :raises SystemExit: when the run failed, with the end of Airflow's log.
         """
+        say(f"    Airflow runs {dag_id} ...")
         started = time.monotonic()
         with _output_to_log():
             run = self._bag.dags[dag_id].test(logical_date=logical_date or pendulum.now("UTC"))
@@ -44,7 +46,7 @@ class Runs:
             results = [
                 instance.xcom_pull(task_ids=instance.task_id, map_indexes=instance.map_index) for instance in instances
             ]
-        print(f"    Airflow ran {dag_id}: {run.state}, {len(instances)} tasks, {time.monotonic() - started:.0f} s")
+        say(f"    ... {run.state}: {len(instances)} Airflow tasks, {time.monotonic() - started:.0f} s")
         if run.state != "success":
             tail = AIRFLOW_LOG.read_text(errors="replace").splitlines()[-40:]
             raise SystemExit("\n".join([*tail, f"{dag_id} failed; the whole log is in {AIRFLOW_LOG}."]))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+from demo.console import say
 from demo.places import HOME, ROOT, airflow_environment
 from demo.sandbox import Sandbox
 
@@ -30,8 +31,8 @@ def main() -> None:
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         }
         airflow = str(ROOT / ".venv" / "bin" / "airflow")
-        print(f"The board: {sandbox.url}\nAirflow:   http://localhost:{AIRFLOW_PORT} (in about half a minute)")
-        print("Ctrl-C stops both.", flush=True)
+        say(f"The board: {sandbox.url}\nAirflow:   http://localhost:{AIRFLOW_PORT} (in about half a minute)")
+        say("Ctrl-C stops both.")
         with (HOME / "airflow-ui.log").open("a") as log:
             process = subprocess.Popen(
                 [airflow, "standalone"],
