@@ -95,7 +95,7 @@ class RedBrickProject:
     def count_by_listing(self, stage: Stage, *, unassigned: bool, stop_at: int) -> int:
         """Count the tasks queued in a stage by listing them, no further than ``stop_at``."""
         listed = self.list_tasks(stage, unassigned=unassigned, page_size=max(1, stop_at))
-        return sum(1 for _ in islice((task for task in listed if task.state != "COMPLETED"), stop_at))
+        return sum(1 for _ in islice(listed, stop_at))
 
     def list_tasks(
         self,
@@ -109,6 +109,9 @@ class RedBrickProject:
     ) -> Iterator[Task]:
         """Yield tasks page by page; a page that cannot be read is an error, never the end of the list.
 
+        Tasks on their way out of a stage are left out: they are nobody's to work on any more.
+
+        :param unassigned: only tasks that nobody holds and anybody may take.
         :param assignee: a user id or e-mail.
         :param state: a task state, e.g. ``STAGED``.
         :param search: the beginning of a name, or an exact name in double quotes.
@@ -126,13 +129,10 @@ class RedBrickProject:
             "taskSearch": search,
             "manualLabelingFilters": filters,
         }
-        for entry in pages(
-            lambda cursor, first: self._page(variables, cursor, first),
-            page_size=min(page_size or self.client.page_size, self.client.page_size),
-        ):
-            with reading("genericTasks"):
-                task = Task.from_wire(entry)
-            yield task
+        for task in self._listed(variables, page_size or self.client.page_size):
+            # Nobody holds what is finished or has an open issue, either, and the server lists those as unassigned too.
+            if task.state == "UNASSIGNED" if unassigned else task.state != "COMPLETED":
+                yield task
 
     def read_tasks(self, task_ids: Sequence[str], *, full: bool = False) -> dict[str, Task | RedBrickAPIError]:
         """Read tasks by id: where they are, who holds them, and when ``full`` their items and labels.
@@ -167,7 +167,8 @@ class RedBrickProject:
                     page = dict(data[f"n{i}"])
                     tasks: Iterable[Task] = [Task.from_wire(entry) for entry in page["entries"] or ()]
                 if page.get("cursor"):
-                    tasks = self.list_tasks(search=f'"{name}"')
+                    search: dict[str, Any] = {"stageName": None, "taskSearch": f'"{name}"', "manualLabelingFilters": {}}
+                    tasks = self._listed(search, self.client.page_size)
                 found[name] = [task.task_id for task in tasks if task.name == name]
         return found
 
@@ -245,7 +246,7 @@ class RedBrickProject:
         for operation, payload in data.items():
             answer = payload if isinstance(payload, dict) else {}
             if answer.get("ok") is not True or answer.get("message"):
-                words = answer.get("message") or f"ok is {answer.get('ok')!r}, without a reason"
+                words = answer.get("message") or f"ok is {answer.get('ok')!r}, without a reason."
                 raise RedBrickRefusedError(
                     f"RedBrick did not do it: {words}",
                     operation=operation,
@@ -266,6 +267,15 @@ class RedBrickProject:
         operation = "assignTasksMultipleUsers"
         with reading(operation):
             return {str(entry["taskId"]) for entry in data[operation] or ()}
+
+    def _listed(self, variables: Mapping[str, Any], page_size: int) -> Iterator[Task]:
+        for entry in pages(
+            lambda cursor, first: self._page(variables, cursor, first),
+            page_size=min(page_size, self.client.page_size),
+        ):
+            with reading("genericTasks"):
+                task = Task.from_wire(entry)
+            yield task
 
     def _page(self, variables: Mapping[str, Any], cursor: str | None, first: int) -> tuple[list[Any], str | None]:
         data = self._execute(documents.GENERIC_TASKS, {**variables, "first": first, "after": cursor})

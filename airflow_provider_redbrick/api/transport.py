@@ -274,8 +274,8 @@ def classify_status(status: int, headers: Mapping[str, str], content: bytes) -> 
     words = _words(headers, content)
     if status in {401, 403}:
         return err.RedBrickAuthError(
-            f"RedBrick refused the credential (HTTP {status}): the API key is wrong, revoked, "
-            f"or not allowed to do this.{words}",
+            f"RedBrick refused the credential (HTTP {status}): "
+            f"the API key is wrong, revoked, or not allowed to do this.",
             status=status,
         )
     if status == 404 or 300 <= status < 400:

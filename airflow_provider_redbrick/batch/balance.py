@@ -56,7 +56,7 @@ def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str])
 
 def plan(project: RedBrickProject, stage: Stage, wish: Wish) -> tuple[AssignmentPlan, dict[str, Task]]:
     """Read the queue and plan who gets what; also return the queue's tasks by id."""
-    queue = {task.task_id: task for task in project.list_tasks(stage) if task.state != "COMPLETED"}
+    queue = {task.task_id: task for task in project.list_tasks(stage)}
     # The most urgent first, then the oldest: the listing's own order is not documented.
     ordered = sorted(
         queue.values(), key=lambda t: (-(t.priority or 0), t.created_at.timestamp() if t.created_at else 0, t.task_id)

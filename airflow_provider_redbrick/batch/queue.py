@@ -46,7 +46,7 @@ def candidates(work: StageWork, *, limit: int | None, now: pendulum.DateTime) ->
     room = None if limit is None else limit - len(held)
     page_size = None if work.only_unlabelled else room or None
     unassigned = work.project.list_tasks(work.stage, unassigned=True, page_size=page_size)
-    waiting = list(islice(_wanted(work, (task for task in unassigned if task.state != "COMPLETED")), room))
+    waiting = list(islice(_wanted(work, unassigned), room))
     return Candidates(tuple(dict.fromkeys([*held, *waiting])), frozenset(held))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pendulum
 
     from airflow_provider_redbrick.api.project import RedBrickProject
+
+log = logging.getLogger(__name__)
 
 Selector = Callable[[Task], bool]
 
@@ -65,7 +68,8 @@ def reopen(
     """Send ground-truth tasks back to the first stage; yields one outcome a task.
 
     :param since: on a retry, when the run began: what this key reopened since then, an earlier try did.
-    :param once_since: leave alone what this key has reopened since then and people have put back.
+    :param once_since: when the interval begins: what this key reopened because of an update in it, and people have put
+        back since, is left alone.
     """
     for found in read_in_chunks(project, task_ids):
         yield from (
@@ -76,7 +80,7 @@ def reopen(
         tasks = [task for task in found.values() if isinstance(task, Task)]
         ids = [task.task_id for task in tasks]
         moved = moved_since(project, ids, GROUND_TRUTH, me=me, since=since)
-        before = moved_since(project, ids, GROUND_TRUTH, me=me, since=once_since)
+        before = _reopened_for_interval(project, tasks, me=me, since=once_since)
         here = []
         for task in tasks:
             if task.task_id in moved:
@@ -97,6 +101,31 @@ def _move(project: RedBrickProject, task: Task) -> Change:
         send=lambda: project.move_to_start(task.task_id),
         applied=lambda found: found.stage_name != GROUND_TRUTH,
     )
+
+
+def _reopened_for_interval(
+    project: RedBrickProject, tasks: Sequence[Task], *, me: str, since: pendulum.DateTime | None
+) -> set[str]:
+    """Return the tasks that this key has reopened when their last update was one since a time.
+
+    The reopening itself says nothing: a run comes when its interval is over, and so reopens within the next one.
+    """
+    if since is None or not tasks:
+        return set()
+    try:
+        events = project.output_events([task.task_id for task in tasks])
+    except RedBrickAPIError as error:
+        log.warning("What earlier runs did could not be read: %s", error)
+        return set()
+    reopened = set()
+    for task in tasks:
+        updated = task.created_at
+        for event in known if isinstance(known := events[task.task_id], tuple) else ():
+            mine = event.stage_name == GROUND_TRUTH and event.by == me and not event.is_edit
+            if mine and updated is not None and updated >= since:
+                reopened.add(task.task_id)
+            updated = event.at or updated
+    return reopened
 
 
 def _wanted(selector: Selector, task: Task) -> bool:

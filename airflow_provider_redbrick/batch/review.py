@@ -78,7 +78,10 @@ class Review:
             return answer
         if isinstance(answer, bool):
             return cls("accept" if answer else "reject")
-        raise RedBrickInputError(f"the reviewer must return True, False or a Review, not {type(answer).__name__}")
+        kind = type(answer)
+        hint = "; turn it into one with bool(...)" if kind.__module__ == "numpy" else ""
+        name = f"{kind.__module__}.{kind.__name__}".removeprefix("builtins.")
+        raise RedBrickInputError(f"the reviewer must return True, False or a Review, not {name}{hint}")
 
 
 Reviewer = Callable[[Task], Any]

@@ -13,7 +13,8 @@ from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.retry import RetryPolicy
-from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickError, RedBrickInputError
+from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.settings import Settings, read_settings
 
 USER_AGENT = f"airflow-provider-redbrick/{__version__} airflow/{airflow_version} python/{platform.python_version()}"
@@ -76,6 +77,10 @@ class RedBrickHook(BaseHook):
         :param project_id: the project; the connection's ``project_id`` when not given. Likewise ``org_id``.
         :raises RedBrickInputError: when an id is given neither here nor in the connection, or is malformed.
         """
+        for name, value in (("org_id", org_id), ("project_id", project_id)):
+            # What may be left out must not be blank: an empty template would quietly mean another project.
+            if value is not None:
+                check.text(name, value)
         org_id = org_id or self.settings.org_id
         project_id = project_id or self.settings.project_id
         for name, value in (("org_id", org_id), ("project_id", project_id)):
@@ -94,6 +99,8 @@ class RedBrickHook(BaseHook):
                 words = f"Connected to RedBrick as {client.me()}"
                 if self.settings.org_id:
                     words += f", organisation {client.organization_name(self.settings.org_id)!r}"
+        except RedBrickAPIError as error:
+            return False, error.message
         except RedBrickError as error:
             return False, str(error)
         return True, f"{words}."

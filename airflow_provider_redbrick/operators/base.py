@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FAIL_ON = ("any", "all", "never")
 _LOGGED = 50
+_PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
 
 
 class RedBrickTasksOperator(BaseOperator):
@@ -67,11 +68,10 @@ class RedBrickTasksOperator(BaseOperator):
         return RedBrickHook(self.redbrick_conn_id)
 
     def get_project(self) -> RedBrickProject:
-        """Return the project to work in; what may be left out must not be blank, or it would mean another one."""
+        """Return the project to work in."""
         check.one_of("fail_on", self.fail_on, FAIL_ON)
-        for name in ("org_id", "project_id", "report_path"):
-            if getattr(self, name) is not None:
-                check.text(name, getattr(self, name))
+        if self.report_path is not None:
+            check.text("report_path", self.report_path)
         return self.hook.project(self.project_id, org_id=self.org_id)
 
     def retry_since(self, context: Context) -> pendulum.DateTime | None:
@@ -136,11 +136,15 @@ class RedBrickTasksOperator(BaseOperator):
 def working_stage(project: RedBrickProject, name: object) -> Stage:
     """Return a stage in which tasks can be worked on.
 
-    :raises RedBrickInputError: for ground truth, or a stage the project does not have.
+    :raises RedBrickInputError: for ground truth, a stage that tasks only pass through, or one that is not there.
     """
     stage = project.stage(check.text("stage_name", name))
     if stage.is_ground_truth:
         raise RedBrickInputError(
             "Tasks in Ground Truth are finished. To change their labels, reopen them and work on them in their stage."
         )
+    if stage.kind in _PASSED_THROUGH:
+        # Its queue is always empty: waiting for ever would look like success.
+        known = ", ".join(known.name for known in project.info.workflow.stages if known.is_label or known.is_review)
+        raise RedBrickInputError(f"Tasks only pass through {stage.name}; they wait in: {known or 'no stage'}.")
     return stage

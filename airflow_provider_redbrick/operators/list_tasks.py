@@ -96,7 +96,7 @@ class RedBrickListTasksOperator(BaseOperator):
         return [ids[i : i + chunk_size] for i in range(0, len(ids), chunk_size)]
 
     def _listing(self) -> Iterator[Task]:
-        """Return the tasks asked for; what is on its way out of its stage is nobody's to work on."""
+        """Return the tasks asked for."""
         state = None if self.state is None else check.one_of("state", self.state, STATES)
         assignee = None if self.assignee is None else check.text("assignee", self.assignee)
         name = None if self.name is None else check.text("name", self.name)
@@ -107,8 +107,6 @@ class RedBrickListTasksOperator(BaseOperator):
         stage = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
         if assignee == "me":
             assignee = project.client.me()
-        tasks = project.list_tasks(
+        return project.list_tasks(
             stage, unassigned=unassigned, assignee=assignee, state=None if unassigned else state, search=name
         )
-        # Nobody holds what has an open issue or is finished, either, and the server lists that as unassigned too.
-        return (task for task in tasks if (task.state == state if unassigned else task.state != "COMPLETED"))

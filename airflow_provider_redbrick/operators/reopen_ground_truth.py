@@ -26,9 +26,9 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
 
     Either given tasks, or those that a selector picks among the ground truth last updated within
     ``[updated_after, updated_before)``. These default to the run's data interval, so that a backfill does the right
-    dates. A task that was reopened comes back with a later update, which is normally another interval's; one that
-    this key has reopened since ``updated_after`` is not reopened again, so a second run of the same interval, even one
-    that is not over, reopens nothing twice.
+    dates. A task that was reopened comes back with a later update, which is normally another interval's; where it is
+    not (the interval is not over yet), what this key reopened for an update since ``updated_after`` is not reopened
+    again. So a second run of the same interval reopens nothing twice.
 
     Airflow 3's cron schedules have an *empty* data interval by default, which is refused: schedule the DAG with
     ``CronDataIntervalTimetable``, or give both times.

@@ -59,5 +59,9 @@ class RedBrickTasksSensor(RedBrickWaitSensor):
         )
 
     def check_stages(self, project: RedBrickProject, condition: Any) -> None:
-        """Refuse a stage name that the project does not have."""
-        project.stage(condition.left_stage or condition.reached_stage)
+        """Refuse a stage name that the project does not have, and to wait where nothing ever stays."""
+        stage = project.stage(condition.left_stage or condition.reached_stage)
+        if condition.reached_stage is not None and project.info.workflow.position(stage.public_name) < 0:
+            raise RedBrickInputError(
+                f"Tasks only pass through {stage.name} on their way back: wait for them to leave the stage before it."
+            )

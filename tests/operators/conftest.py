@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fixtures import holders, new_run, run, running_sandbox, sandbox
 
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.retry import RetryPolicy
 from airflow_provider_redbrick.exceptions import RedBrickError
-from fixtures import holders, new_run, run, running_sandbox, sandbox
 
 __all__ = ["holders", "new_run", "run", "running_sandbox", "sandbox"]
 

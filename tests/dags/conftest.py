@@ -1,0 +1,71 @@
+"""Airflow itself: a database of its own, DAG files in folders, and DAG runs in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pendulum
+import pytest
+from fixtures import holders, running_sandbox, sandbox
+
+__all__ = ["holders", "running_sandbox", "sandbox"]
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = {"scenarios": Path(__file__).parent / "bag", "examples": ROOT / "example_dags"}
+
+
+@pytest.fixture(scope="session")
+def airflow():
+    """Make the database once, and tell Airflow where the DAG files are."""
+    kind = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [{"name": name, "classpath": kind, "kwargs": {"path": str(path)}} for name, path in FOLDERS.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+        from airflow.utils.db import initdb
+
+        initdb()
+        yield
+
+
+@pytest.fixture(scope="session")
+def bags(airflow):
+    """The DAG files of each folder, parsed as Airflow parses them."""
+    from airflow.dag_processing.dagbag import BundleDagBag
+
+    return {name: BundleDagBag(str(path), bundle_path=path, bundle_name=name) for name, path in FOLDERS.items()}
+
+
+class Ran:
+    """A DAG run that has ended."""
+
+    def __init__(self, run: Any) -> None:
+        self.state = str(run.state)
+        self.instances = {(ti.task_id, ti.map_index): ti for ti in run.get_task_instances()}
+        self.data_interval = run.data_interval_start, run.data_interval_end
+
+    def task(self, task_id: str, map_index: int = -1) -> Any:
+        return self.instances[task_id, map_index]
+
+    def mapped(self, task_id: str) -> list[Any]:
+        return [ti for (name, index), ti in sorted(self.instances.items()) if name == task_id and index >= 0]
+
+    def returned(self, task_id: str, map_index: int = -1) -> Any:
+        return self.task(task_id, map_index).xcom_pull(task_ids=task_id, map_indexes=map_index)
+
+    def states(self) -> dict[str, str]:
+        return {name: str(ti.state) for (name, _), ti in self.instances.items()}
+
+
+@pytest.fixture
+def run_dag(bags, sandbox):
+    """Let Airflow run a DAG to its end: ``run_dag("share_the_queue").returned("share")``."""
+    start = pendulum.datetime(2026, 2, 1)
+    moments = iter(start.add(minutes=minute) for minute in range(100_000))
+
+    def run(dag_id: str, *, at: pendulum.DateTime | None = None, conf: dict[str, Any] | None = None) -> Ran:
+        (dag,) = (bag.dags[dag_id] for bag in bags.values() if dag_id in bag.dags)
+        return Ran(dag.test(logical_date=at or next(moments), run_conf=conf))
+
+    return run

@@ -1,0 +1,296 @@
+"""DAGs run by Airflow itself, against a running server."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+import pendulum
+import pytest
+
+from airflow_provider_redbrick import get_provider_info
+
+EXAMPLES = {
+    "auto_review_when_long",
+    "correct_ground_truth",
+    "prelabel_in_parallel",
+    "prelabel_new_tasks",
+    "share_the_queue",
+}
+LABELERS = ["alice@example.com", "bob@example.com", "carol@example.com"]
+HUGE_BOX = {"category": "finding", "bbox2d": {"xnorm": 0.05, "ynorm": 0.05, "wnorm": 0.9, "hnorm": 0.9}}
+SMALL_BOX = {"category": "finding", "bbox2d": {"xnorm": 0.4, "ynorm": 0.4, "wnorm": 0.2, "hnorm": 0.2}}
+MOVE = "moveTaskToStart"
+
+
+@contextmanager
+def meanwhile(sandbox, *steps):
+    """Let people work in the background: each step is what is done when the time has come."""
+    stop = threading.Event()
+
+    def work() -> None:
+        for ready, act in steps:
+            while not ready() and not stop.is_set():
+                time.sleep(0.1)
+            if stop.is_set():
+                return
+            act()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=20)
+
+
+def counts(**given: int) -> dict[str, int]:
+    return {"done": 0, "already_done": 0, "skipped": 0, "failed": 0, **given}
+
+
+class TestExamples:
+    def test_all_can_be_read(self, bags):
+        assert bags["examples"].import_errors == {}
+        assert set(bags["examples"].dags) == EXAMPLES
+
+    def test_the_story(self, run_dag, sandbox, holders):
+        """In the order of the demo: each finds what the one before has left."""
+        pytest.importorskip("scipy")
+        pytest.importorskip("pydicom")
+        ids = sandbox.seed_tasks(12, stage="Label", images=True)
+
+        ran = run_dag("prelabel_new_tasks")
+        assert ran.state == "success"
+        done = ran.returned("prelabel")["counts"]["done"]
+        assert done > 0
+        assert sum(ran.returned("prelabel")["counts"].values()) == 12
+        assert Counter(bool(sandbox.task(task_id)["labels"]) for task_id in ids)[True] == done
+
+        ran = run_dag("share_the_queue")
+        assert ran.state == "success"
+        assert Counter(holders("Label").values()) == dict.fromkeys(LABELERS, 4)
+
+        sandbox.humans("Label")
+        ran = run_dag("auto_review_when_long")
+        assert ran.state == "success"
+        assert ran.returned("wait_for_reviews") == 12
+        assert sum(ran.returned("review")["counts"].values()) == 12
+        sandbox.humans("Review_1")
+        assert sandbox.count("END") == 12
+
+        day = pendulum.datetime(2026, 3, 14)
+        huge = sandbox.seed_tasks(2, ground_truth=True, updated_at=day.at(12).isoformat(), labels=[HUGE_BOX])
+        ran = run_dag("correct_ground_truth", at=day.add(days=1))
+        assert ran.state == "success"
+        assert set(ran.returned("reopen")["task_ids"]) == set(huge)
+
+        new = sandbox.seed_tasks(5, stage="Label", images=True, prefix="new")
+        ran = run_dag("prelabel_in_parallel")
+        assert ran.state == "success"
+        assert sum(sum(ran.returned("prelabel", ti.map_index)["counts"].values()) for ti in ran.mapped("prelabel")) >= 5
+        assert any(sandbox.task(task_id)["labels"] for task_id in new)
+
+    def test_no_chunks_no_prelabel(self, run_dag, sandbox):
+        ran = run_dag("prelabel_in_parallel")
+        assert ran.state == "success"
+        assert ran.states() == {"list_queue": "success", "prelabel": "skipped"}
+
+
+class TestBackfill:
+    def test_each_date_reopens_its_own_tasks_once(self, run_dag, sandbox):
+        days = [pendulum.datetime(2026, 3, day) for day in (10, 11, 12)]
+        ids = {
+            day: [
+                *sandbox.seed_tasks(2, ground_truth=True, updated_at=day.isoformat(), labels=[HUGE_BOX]),
+                *sandbox.seed_tasks(1, ground_truth=True, updated_at=day.at(23, 59, 59).isoformat(), labels=[HUGE_BOX]),
+            ]
+            for day in days
+        }
+        good = sandbox.seed_tasks(2, ground_truth=True, updated_at=days[0].at(12).isoformat(), labels=[SMALL_BOX])
+        for day in (days[2], days[0], days[1]):
+            ran = run_dag("correct_ground_truth", at=day.add(days=1))
+            assert ran.state == "success"
+            assert ran.data_interval == (day, day.add(days=1))
+            assert set(ran.returned("reopen")["task_ids"]) == set(ids[day])
+        for day in (days[1], days[2], days[0]):
+            assert run_dag("correct_ground_truth", at=day.add(days=1)).returned("reopen")["counts"] == counts()
+        assert sandbox.applied(MOVE) == {task_id: 1 for day in days for task_id in ids[day]}
+        assert {sandbox.stage_of(task_id) for task_id in good} == {"END"}
+
+
+class TestMapping:
+    def test_prelabel_over_chunks(self, run_dag, sandbox):
+        ids = sandbox.seed_tasks(10)
+        ran = run_dag("prelabel_in_chunks")
+        assert ran.state == "success"
+        assert [len(chunk) for chunk in ran.returned("queue")] == [4, 4, 2]
+        manifests = [ran.returned("prelabel", ti.map_index) for ti in ran.mapped("prelabel")]
+        assert [manifest["counts"]["done"] for manifest in manifests] == [4, 4, 2]
+        assert sorted(task_id for manifest in manifests for task_id in manifest["task_ids"]) == sorted(ids)
+        assert sandbox.applied("putManualLabelingTaskAndLabels") == dict.fromkeys(ids, 1)
+
+
+class TestSensors:
+    def test_each_mode_fires_when_people_have_worked(self, run_dag, sandbox):
+        sandbox.seed_tasks(3)
+
+        def polled(root_field: str, times: int):
+            return lambda: sandbox.stats()["root_fields"].get(root_field, 0) >= times
+
+        steps = [(polled("tasksPaged", looks), lambda: sandbox.humans("Label", 1)) for looks in (2, 5, 8)]
+        with meanwhile(sandbox, *steps, (polled("task", 3), lambda: sandbox.humans("Review_1"))):
+            ran = run_dag("wait_in_each_mode")
+        assert ran.state == "success"
+        assert [ran.returned(name) for name in ("poke", "reschedule", "deferred")] == [1, 2, 3]
+        assert ran.returned("reviewed") == {"Ground Truth": 3}
+
+    def test_limits_end_the_same_whether_deferred_or_not(self, run_dag, sandbox):
+        ran = run_dag("give_up")
+        assert ran.states() == {
+            "poke": "failed",
+            "deferred": "failed",
+            "soft_poke": "skipped",
+            "soft_deferred": "skipped",
+            "limited_poke": "failed",
+            "limited_deferred": "failed",
+        }
+        # A sensor's timeout is final: Airflow does not retry it, and it must not when it was deferred either.
+        assert {name: ran.task(name).try_number for name in ("poke", "deferred")} == {"poke": 1, "deferred": 1}
+
+
+class TestRetries:
+    def test_airflows_own_retry_finishes_the_rest_once(self, run_dag, sandbox, holders):
+        reviews = sandbox.seed_tasks(80, stage="Review_1")
+        new = sandbox.seed_tasks(12)
+        true = sandbox.seed_tasks(12, ground_truth=True, updated_at="2026-03-14T12:00:00+00:00")
+        sandbox.fault_once("gql_error", "assignTasksMultipleUsers", skip=1)
+        sandbox.fault_once("gql_error", "putManualLabelingTaskAndLabels", skip=3, times=4)
+        sandbox.fault_once("not_ok", MOVE, skip=5, times=4)
+        ran = run_dag("go_wrong_half_way")
+        assert ran.state == "success"
+        assert {name: ti.try_number for (name, _), ti in ran.instances.items()} == {
+            "share": 2,
+            "prelabel": 2,
+            "reopen": 2,
+        }
+        assert ran.returned("share")["counts"] == counts(done=40)
+        held = {task_id: who for task_id, who in holders("Review_1").items() if task_id in reviews}
+        assert Counter(held.values()) == {LABELERS[1]: 40, LABELERS[2]: 40}
+        assigned = sandbox.applied("assignTasksMultipleUsers")
+        assert {task_id: assigned[task_id] for task_id in reviews} == dict.fromkeys(reviews, 1)
+        assert ran.returned("prelabel")["counts"]["done"] == 4
+        assert sandbox.applied("putManualLabelingTaskAndLabels") == dict.fromkeys(new, 1)
+        assert ran.returned("reopen")["counts"] == counts(done=4)
+        assert sandbox.applied(MOVE) == dict.fromkeys(true, 1)
+
+
+class TestTemplates:
+    @pytest.mark.parametrize("dag_id", ["templates", "native_templates"])
+    def test_whatever_names_data_may_be_one(self, run_dag, sandbox, monkeypatch, tmp_path, dag_id):
+        monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", sandbox.airflow_conn_uri)
+        monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", "redbrick://:wrong@http%3A%2F%2Flocalhost%3A9/")
+        project = sandbox.add_project()
+        ids = sandbox.seed_tasks(2, project_id=project, prefix="scan")
+        ran = run_dag(
+            dag_id,
+            conf={
+                "conn": "another",
+                "org": sandbox.org_id,
+                "project": project,
+                "stage": "Label",
+                "who": LABELERS[1],
+                "n": 2,
+                "prefix": "scan-",
+                "reports": str(tmp_path),
+                "after": pendulum.now("UTC").subtract(hours=1).isoformat(),
+                "before": pendulum.now("UTC").add(hours=1).isoformat(),
+            },
+        )
+        assert ran.state == "success", ran.states()
+        assert ran.returned("wait") == 2
+        assert sorted(ran.returned("held")) == sorted(ids)
+        assert [sorted(chunk) for chunk in ran.returned("chunks")] == [sorted(ids)]
+        assert ran.returned("there") == {"Label": 2}
+        assert ran.returned("done") == {"Ground Truth": 2}
+        for name in ("share", "prelabel", "review", "reopen"):
+            assert ran.returned(name)["counts"] == counts(done=2)
+            assert ran.returned(name)["project_id"] == project
+        assert len(Path(ran.returned("share")["report"]).read_text().splitlines()) == 2
+        assert {sandbox.stage_of(task_id, project_id=project) for task_id in ids} == {"Label"}
+
+
+def kinds() -> list[type]:
+    """All operators and sensors that the provider declares."""
+    info = get_provider_info.get_provider_info()
+    modules = [name for part in ("operators", "sensors") for entry in info[part] for name in entry["python-modules"]]
+    return [
+        thing
+        for name in modules
+        for thing in vars(import_module(name)).values()
+        if inspect.isclass(thing) and thing.__module__ == name and hasattr(thing, "template_fields")
+    ]
+
+
+def parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """The parameters that the provider's own classes add to Airflow's."""
+    ours = [base for base in kind.__mro__ if base.__module__.startswith("airflow_provider_redbrick")]
+    return {name: one for base in ours for name, one in inspect.signature(base.__init__).parameters.items()}
+
+
+def required(kind: type) -> set[str]:
+    return {name for name, one in parameters(kind).items() if one.kind is one.KEYWORD_ONLY and one.default is one.empty}
+
+
+NAME_DATA = (
+    *("redbrick_conn_id", "org_id", "project_id", "stage_name", "task_ids", "tasks", "limit", "report_path"),
+    *("emails", "weights", "ceiling", "updated_after", "updated_before", "at_least", "at_most", "left_stage"),
+    *("reached_stage", "state", "assignee", "name", "chunk_size", "comment"),
+)
+
+
+class TestWrittenDown:
+    def test_serialization_keeps_all_of_them(self, bags):
+        from airflow.serialization.serialized_objects import DagSerialization
+
+        dag = bags["scenarios"].dags["everything_there_is"]
+        assert {type(task).__name__ for task in dag.tasks if not task.is_mapped} == {kind.__name__ for kind in kinds()}
+        stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
+        back = DagSerialization.from_dict(stored)
+        assert set(back.task_dict) == set(dag.task_dict)
+        for task_id, task in back.task_dict.items():
+            assert set(task.template_fields) == set(dag.task_dict[task_id].template_fields)
+        assert back.task_dict["list_tasks"].downstream_task_ids == dag.task_dict["list_tasks"].downstream_task_ids
+        assert all(back.task_dict[task_id].is_mapped == task.is_mapped for task_id, task in dag.task_dict.items())
+
+    def test_reading_a_file_twice_makes_no_new_version_of_its_dag(self, bags):
+        from airflow.dag_processing.dagbag import BundleDagBag
+        from airflow.models.serialized_dag import SerializedDagModel
+        from airflow.serialization.serialized_objects import LazyDeserializedDAG
+
+        for name, bag in bags.items():
+            path = Path(bag.dag_folder)
+            first, second = (BundleDagBag(str(path), bundle_path=path, bundle_name=name) for _ in range(2))
+            for dag_id in bag.dags:
+                stored = [LazyDeserializedDAG.from_dag(each.dags[dag_id]).data for each in (first, second)]
+                assert " at 0x" not in json.dumps(stored)
+                assert len({SerializedDagModel.hash(data) for data in stored}) == 1, dag_id
+
+    @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
+    def test_building_one_assigns_its_fields_unchanged_and_looks_nothing_up(self, kind, sandbox, monkeypatch):
+        monkeypatch.delenv("AIRFLOW_CONN_REDBRICK_DEFAULT")
+        given = {name: object() for name in {*kind.template_fields, *required(kind)}}
+        operator = kind(task_id="one", **given)
+        assert {name: getattr(operator, name) for name in given} == given
+        assert len(set(kind.template_fields)) == len(kind.template_fields)
+        assert sandbox.stats()["requests"] == 0
+
+    @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
+    def test_everything_that_names_data_is_a_template_field(self, kind):
+        assert set(parameters(kind)).intersection(NAME_DATA) == set(kind.template_fields)

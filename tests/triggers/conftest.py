@@ -1,0 +1,7 @@
+"""What the triggers' tests share."""
+
+from __future__ import annotations
+
+from fixtures import impatient, running_sandbox, sandbox
+
+__all__ = ["impatient", "running_sandbox", "sandbox"]

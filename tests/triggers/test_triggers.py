@@ -1,0 +1,260 @@
+"""Triggers, driven as the triggerer drives them: in an event loop that they share with others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from airflow_provider_redbrick.api.client import RedBrickClient
+from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
+from airflow_provider_redbrick.triggers.tasks import RedBrickTasksTrigger
+
+IDS = [str(uuid.UUID(int=number)) for number in (1, 2)]
+PLAIN = (str, int, float, bool, type(None))
+
+
+def common(**options: Any) -> dict[str, Any]:
+    return {
+        "redbrick_conn_id": "redbrick_default",
+        "org_id": None,
+        "project_id": None,
+        "poke_interval": 0.02,
+        "deadline": time.time() + 60,
+        **options,
+    }
+
+
+def queue(**options: Any) -> RedBrickStageQueueTrigger:
+    return RedBrickStageQueueTrigger(**common(**{"stage_name": "Review_1", "at_least": 1, **options}))
+
+
+def tasks(**options: Any) -> RedBrickTasksTrigger:
+    return RedBrickTasksTrigger(**common(**{"task_ids": IDS, "left_stage": "Label", **options}))
+
+
+async def events(trigger: Any) -> list[dict[str, Any]]:
+    """Run a trigger to its own end and collect all it says."""
+    return [event.payload async for event in trigger.run()]
+
+
+def only_event(trigger: Any) -> dict[str, Any]:
+    (event,) = asyncio.run(events(trigger))
+    return event
+
+
+def rebuilt(trigger: Any) -> Any:
+    path, kwargs = trigger.serialize()
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)(**json.loads(json.dumps(kwargs)))
+
+
+class TestStored:
+    @pytest.mark.parametrize(
+        "trigger",
+        [
+            queue(),
+            queue(at_least=None, at_most=0, unassigned=True, org_id=IDS[0], project_id=IDS[1]),
+            queue(count_by="listing", deadline_name="execution_timeout", redbrick_conn_id="other", poke_interval=5),
+            tasks(),
+            tasks(left_stage=None, reached_stage="Ground Truth"),
+            tasks(task_ids=tuple(IDS)),
+        ],
+    )
+    def test_what_is_stored_builds_the_same_again(self, trigger):
+        stored = trigger.serialize()
+        again = rebuilt(trigger)
+        assert type(again) is type(trigger)
+        assert again.serialize() == stored
+        assert again.condition() == trigger.condition()
+        for value in stored[1].values():
+            assert isinstance(value, PLAIN) or (isinstance(value, list) and all(isinstance(v, PLAIN) for v in value))
+
+    def test_airflows_own_serialization_takes_it(self):
+        serde = pytest.importorskip("airflow.sdk.serde")
+        for trigger in (queue(), tasks()):
+            _, kwargs = trigger.serialize()
+            assert serde.deserialize(serde.serialize(kwargs)) == kwargs
+
+    def test_it_holds_no_secret_before_and_after_running(self, sandbox):
+        trigger = queue(at_least=0)
+        only_event(trigger)
+        assert sandbox.api_key not in repr(trigger.serialize())
+        assert sandbox.api_key not in repr(vars(trigger))
+
+    def test_building_one_looks_nothing_up(self, monkeypatch):
+        monkeypatch.delenv("AIRFLOW_CONN_REDBRICK_DEFAULT", raising=False)
+        queue(redbrick_conn_id="there is none")
+        tasks(redbrick_conn_id="there is none")
+
+
+class TestEvents:
+    def test_success_is_the_only_event_and_says_what_was_seen(self, sandbox):
+        sandbox.seed_tasks(2, stage="Review_1")
+        assert only_event(queue()) == {"version": 1, "status": "success", "seen": 2}
+        ids = sandbox.seed_tasks(1)
+        assert only_event(tasks(task_ids=ids, left_stage="Review_1")) == {
+            "version": 1,
+            "status": "success",
+            "seen": {"Label": 1},
+        }
+
+    def test_an_event_is_json(self, sandbox):
+        event = only_event(queue(at_least=0))
+        assert json.loads(json.dumps(event)) == event
+
+    @pytest.mark.parametrize("name", ["timeout", "execution_timeout"])
+    def test_the_deadline_comes_in_spite_of_a_long_interval(self, sandbox, name):
+        started = time.monotonic()
+        event = only_event(queue(poke_interval=3600.0, deadline=time.time() + 0.3, deadline_name=name))
+        assert time.monotonic() - started < 5
+        assert (event["status"], event["deadline"]) == ("timeout", name)
+        assert name in event["message"]
+
+    def test_what_happens_at_the_deadline_still_counts(self, sandbox):
+        """The last look is after the deadline: a triggerer that was down may have missed the moment."""
+        sandbox.seed_tasks(1, stage="Review_1")
+        assert only_event(queue(deadline=time.time() - 3600))["status"] == "success"
+
+    def test_a_deadline_long_past_is_an_event_after_one_look(self, sandbox):
+        assert only_event(queue(deadline=time.time() - 3600))["status"] == "timeout"
+        assert sandbox.stats()["root_fields"]["tasksPaged"] == 1
+
+    def test_it_fires_when_it_happens(self, sandbox):
+        sandbox.seed_tasks(3)
+
+        async def scene() -> tuple[list[dict[str, Any]], float]:
+            waiting = asyncio.create_task(events(queue(at_least=3)))
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+            await asyncio.to_thread(sandbox.humans, "Label")
+            worked = time.monotonic()
+            return await waiting, time.monotonic() - worked
+
+        (event,), delay = asyncio.run(scene())
+        assert event["seen"] == 3
+        assert delay < 2
+
+    def test_stages_are_read_once(self, sandbox):
+        only_event(queue(deadline=time.time() + 0.5))
+        fields = sandbox.stats()["root_fields"]
+        assert fields["project"] == 1
+        assert fields["tasksPaged"] > 3
+
+
+class TestTrouble:
+    def test_four_failed_polls_in_a_row_are_borne_again_and_again(self, sandbox, impatient):
+        sandbox.fault_once("http_503", "tasksPaged", times=4)
+        sandbox.fault_once("drop_before", "tasksPaged", skip=1, times=4)
+        sandbox.seed_tasks(1, stage="Review_1")
+
+        async def scene() -> list[dict[str, Any]]:
+            waiting = asyncio.create_task(events(queue(at_least=2)))
+            while sandbox.stats()["root_fields"].get("tasksPaged", 0) < 11:  # noqa: ASYNC110 - another process counts
+                await asyncio.sleep(0.05)
+            sandbox.seed_tasks(1, stage="Review_1")
+            return await waiting
+
+        (event,) = asyncio.run(scene())
+        assert event["status"] == "success"
+
+    @pytest.mark.parametrize(
+        ("fault", "words"),
+        [
+            ("http_503", "HTTP 503"),
+            ("drop_before", "dropped the connection"),
+            ("gql_error", "nothing was executed"),
+            ("html", "not JSON"),
+        ],
+    )
+    def test_five_in_a_row_are_the_end_with_the_last_reason(self, sandbox, impatient, fault, words):
+        sandbox.fault_once(fault, "tasksPaged", times=1000)
+        event = only_event(queue())
+        assert event["status"] == "error"
+        assert event["message"].startswith("Gave up after 5 failed polls in a row")
+        assert words in event["message"]
+        assert sandbox.stats()["root_fields"]["tasksPaged"] == 5
+
+    def test_a_server_that_is_gone(self, sandbox, impatient, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", sandbox.airflow_conn_uri.replace(sandbox.url[-5:], "9"))
+        event = only_event(queue())
+        assert event["status"] == "error"
+        assert "cannot be reached" in event["message"]
+
+    def test_a_deadline_amid_failures_names_the_last_one(self, sandbox, impatient):
+        sandbox.fault_once("http_503", "tasksPaged", times=1000)
+        event = only_event(queue(poke_interval=0.2, deadline=time.time() + 0.3))
+        assert event["status"] == "timeout"
+        assert "The last poll failed" in event["message"]
+        assert "HTTP 503" in event["message"]
+
+    def test_a_wrong_key_is_the_end_at_once(self, sandbox, monkeypatch):
+        uri = sandbox.airflow_conn_uri.replace(sandbox.api_key, "y" * 43)
+        monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", uri)
+        event = only_event(queue())
+        assert event["status"] == "error"
+        assert "HTTP 401" in event["message"]
+        assert "y" * 43 not in event["message"]
+        assert sandbox.stats()["requests"] == 1
+
+    @pytest.mark.parametrize(
+        ("trigger", "words"),
+        [
+            (queue(stage_name="Gone"), "no stage 'Gone'"),
+            (queue(project_id=IDS[0]), "no project"),
+            (tasks(), "no such task"),
+        ],
+    )
+    def test_what_will_never_come_is_not_waited_for(self, sandbox, trigger, words):
+        event = only_event(trigger)
+        assert event["status"] == "error"
+        assert words in event["message"]
+
+    def test_connections_are_closed_when_it_is_cancelled(self, sandbox, monkeypatch):
+        closed = []
+        close = RedBrickClient.close
+        monkeypatch.setattr(RedBrickClient, "close", lambda self: (closed.append(self), close(self))[1])
+
+        async def scene() -> None:
+            waiting = asyncio.create_task(events(queue(at_least=5)))
+            await asyncio.sleep(0.3)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+        asyncio.run(scene())
+        assert len(closed) == 1
+
+
+class TestLoop:
+    def test_slow_polls_never_block_it(self, sandbox):
+        sandbox.settings(latency_ms=300)
+        ids = sandbox.seed_tasks(60)
+
+        async def heartbeat(gaps: list[float]) -> None:
+            while True:
+                before = time.monotonic()
+                await asyncio.sleep(0.01)
+                gaps.append(time.monotonic() - before - 0.01)
+
+        async def scene() -> list[float]:
+            # Importing and the first thread have their cost once; it is not what is measured.
+            await events(queue(at_least=0))
+            gaps: list[float] = []
+            heart = asyncio.create_task(heartbeat(gaps))
+            waiting = [queue(at_least=10), queue(at_least=10, count_by="listing"), tasks(task_ids=ids)]
+            for trigger in waiting:
+                trigger.deadline = time.time() + 1.5
+            ended = await asyncio.gather(*(events(trigger) for trigger in waiting))
+            heart.cancel()
+            assert [event["status"] for (event,) in ended] == ["timeout"] * 3
+            return gaps
+
+        gaps = asyncio.run(scene())
+        assert len(gaps) > 50
+        assert max(gaps) < 0.2
