@@ -26,8 +26,18 @@ def sandbox(running_sandbox, monkeypatch):
     return running_sandbox
 
 
+class StateStore(dict):
+    """What Airflow 3.3 keeps for a task across its tries."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
 class Run:
-    """One Airflow task in one DAG run: its tries share the run's start, as they do in Airflow."""
+    """One Airflow task in one DAG run: its tries share the run's start, as they do in Airflow.
+
+    Without ``task_state_store`` it is a run of an Airflow below 3.3.
+    """
 
     def __init__(self, **context: Any) -> None:
         self.tries = 0

@@ -8,7 +8,6 @@ from contextlib import ExitStack, closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import pendulum
 from airflow.providers.common.compat.sdk import BaseOperator, ObjectStoragePath
 
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
@@ -73,13 +72,6 @@ class RedBrickTasksOperator(BaseOperator):
         if self.report_path is not None:
             check.text("report_path", self.report_path)
         return self.hook.project(self.project_id, org_id=self.org_id)
-
-    def retry_since(self, context: Context) -> pendulum.DateTime | None:
-        """Return when the run began if this is a retry: what this key did since then, an earlier try may have done."""
-        task_instance, run = context.get("ti"), context.get("dag_run")
-        if task_instance is None or run is None or task_instance.try_number <= 1:
-            return None
-        return pendulum.instance(run.start_date) if run.start_date else None
 
     def settle(
         self, context: Context, project: RedBrickProject, stage: Stage | None, outcomes: Iterable[Outcome]

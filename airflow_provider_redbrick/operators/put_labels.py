@@ -12,6 +12,7 @@ from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator, working_stage
+from airflow_provider_redbrick.operators.tries import retry_since
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -74,7 +75,7 @@ class RedBrickPutLabelsOperator(RedBrickTasksOperator):
             stage,
             claim=self.claim,
             take_from_people=self.take_from_people,
-            since=self.retry_since(context),
+            since=retry_since(context),
             saved_counts=not self.finalize,
         )
 

@@ -12,6 +12,7 @@ from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+from airflow_provider_redbrick.operators.tries import retry_since
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,7 @@ class RedBrickQueueOperator(RedBrickTasksOperator):
             stage,
             claim=self.claim,
             take_from_people=self.take_from_people,
-            since=self.retry_since(context),
+            since=retry_since(context),
             full=True,
             saved_counts=saved_counts,
             only_unlabelled=only_unlabelled,

@@ -10,6 +10,7 @@ from airflow_provider_redbrick.batch.reopen import reopen, select, updated_betwe
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+from airflow_provider_redbrick.operators.tries import retry_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +73,7 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
                 raise RedBrickInputError("updated_after and updated_before go with a selector, not with task_ids.")
             ids = check.task_ids(self.task_ids)
             project = self.get_project()
-            outcomes = reopen(project, ids, me=project.client.me(), since=self.retry_since(context))
+            outcomes = reopen(project, ids, me=project.client.me(), since=retry_since(context))
         else:
             if not callable(self.selector):
                 raise RedBrickInputError(f"selector must be callable, not {type(self.selector).__name__}.")
@@ -97,7 +98,7 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
                 yield found
             else:
                 wrong.append(found.task_id)
-        since = self.retry_since(context)
+        since = retry_since(context)
         yield from reopen(project, wrong, me=project.client.me(), since=since, once_since=after)
 
     def _window(self, context: Context) -> tuple[pendulum.DateTime, pendulum.DateTime]:

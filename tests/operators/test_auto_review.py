@@ -1,0 +1,396 @@
+"""Reviewing by rules, on a running server."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
+
+REVIEW = "putExpertReviewTask"
+PUT = "putManualLabelingTaskAndLabels"
+ASSIGN = "assignTasksMultipleUsers"
+BOB = "bob@example.com"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+BOX = {"pointTopLeft": {"xNorm": 0.5, "yNorm": 0.5}, "wNorm": 0.1, "hNorm": 0.1, "category": "finding"}
+FLAT_BOX = {"xnorm": 0.5, "ynorm": 0.5, "wnorm": 0.1, "hnorm": 0.1}
+CORRECTED = [{"boundingBoxes": [BOX]}]
+
+
+def operator(reviewer=None, **options) -> RedBrickAutoReviewOperator:
+    return RedBrickAutoReviewOperator(task_id="review", **{"stage_name": "Review_1", "reviewer": reviewer, **options})
+
+
+def counts(done: int = 0, already_done: int = 0, skipped: int = 0, failed: int = 0) -> dict[str, int]:
+    return {"done": done, "already_done": already_done, "skipped": skipped, "failed": failed}
+
+
+@pytest.fixture
+def to_review(sandbox):
+    """Make tasks in review as they come to be there: a person labelled them."""
+
+    def make(count: int, **options) -> list[str]:
+        return sandbox.seed_tasks(count, stage="Review_1", **options)
+
+    return make
+
+
+class TestDecisions:
+    @pytest.mark.parametrize("answer", [True, Review.accept()])
+    def test_accept(self, *, sandbox, run, to_review, whereabouts, trail, answer):
+        ids = to_review(3)
+        before = whereabouts()
+        manifest = run.try_once(operator(lambda _task: answer))
+        assert manifest["counts"] == counts(done=3)
+        assert manifest["operation"] == "auto_review"
+        assert sandbox.applied(REVIEW) == dict.fromkeys(ids, 1)
+        assert sandbox.applied(PUT) == {}
+        after = whereabouts()
+        assert {after[task_id].stage for task_id in ids} == {"END"}
+        assert [after[task_id].labels for task_id in ids] == [before[task_id].labels for task_id in ids]
+        assert trail(ids[0]).outputs[-1][:2] == ("Review_1", True)
+
+    @pytest.mark.parametrize("answer", [False, Review.reject()])
+    def test_reject_sends_a_task_back_to_its_labeler(self, *, sandbox, run, to_review, whereabouts, trail, answer):
+        ids = to_review(3)
+        labelers = [trail(task_id).outputs[0][2] for task_id in ids]
+        before = whereabouts()
+        assert run.try_once(operator(lambda _task: answer))["counts"] == counts(done=3)
+        after = whereabouts()
+        assert {(after[task_id].stage, after[task_id].state) for task_id in ids} == {("Label", "ASSIGNED")}
+        assert len({after[task_id].owner for task_id in ids}) == len(set(labelers)) == 3
+        assert "key" not in {after[task_id].owner for task_id in ids}
+        assert [after[task_id].labels for task_id in ids] == [before[task_id].labels for task_id in ids]
+
+    def test_correct_replaces_the_labels_and_accepts(self, sandbox, run, to_review, whereabouts, trail):
+        ids = to_review(3)
+        assert run.try_once(operator(lambda _task: Review.correct(CORRECTED)))["counts"] == counts(done=3)
+        assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
+        assert sandbox.applied(REVIEW) == {}
+        for task in whereabouts().values():
+            assert task.stage == "END"
+            assert [label["bbox2d"] for label in task.labels] == [FLAT_BOX]
+        assert trail(ids[0]).outputs[-1][:2] == ("Review_1", True)
+
+    def test_a_correction_may_be_a_classification(self, sandbox, run, to_review):
+        (task_id,) = to_review(1)
+        correction = Review.correct(classification={"attributes": {"normal": True}})
+        assert run.try_once(operator(lambda _task: correction))["counts"] == counts(done=1)
+        assert [label["studyclassify"] for label in sandbox.task(task_id)["labels"]] == [True]
+
+    def test_leave_leaves_it_to_people(self, sandbox, run, to_review, whereabouts):
+        ids = to_review(2)
+        before = whereabouts()
+        assert run.try_once(operator(lambda _task: Review.leave()))["counts"] == counts(skipped=2)
+        assert whereabouts() == before
+        assert sandbox.applied(REVIEW) == sandbox.applied(PUT) == {}
+        assert sandbox.humans("Review_1")["done"] == len(ids)
+
+    def test_all_at_once(self, sandbox, run, to_review, whereabouts):
+        ids = to_review(40)
+        decisions = [Review.accept(), Review.reject(), Review.correct(CORRECTED), Review.leave()]
+        wanted = {task_id: decisions[i % 4] for i, task_id in enumerate(ids)}
+        manifest = run.try_once(operator(lambda task: wanted[task.task_id]))
+        assert manifest["counts"] == counts(done=30, skipped=10)
+        stages = {"accept": "END", "reject": "Label", "correct": "END", "leave": "Review_1"}
+        found = whereabouts()
+        assert {i: found[i].stage for i in ids} == {i: stages[wanted[i].decision] for i in ids}
+        assert set(sandbox.applied(PUT)) == set(ids[2::4])
+
+    @pytest.mark.parametrize("decision", ["accept", "reject"])
+    def test_comments_arrive(self, sandbox, run, to_review, trail, decision):
+        (task_id,) = to_review(1)
+        run.try_once(operator(lambda _task: Review(decision, "Zweite Läsion fehlt?")))
+        assert trail(task_id).comments == ["Zweite Läsion fehlt?"]
+
+    def test_the_reviewer_sees_the_labels(self, sandbox, run, to_review):
+        to_review(1, labels=[{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}])
+        seen = []
+        run.try_once(operator(lambda task: seen.append(task) or Review.leave()))
+        (box,) = seen[0].series[0]["boundingBoxes"]
+        assert (box["category"], box["pointTopLeft"]["xNorm"]) == ("finding", 0.5)
+        assert len(seen[0].item_urls) == 1
+
+
+class TestFixedResult:
+    def test_accept_given_tasks(self, sandbox, run, to_review, trail):
+        ids = to_review(3)
+        manifest = run.try_once(operator(review_result=True, task_ids=ids[:2], comment="fine"))
+        assert manifest["counts"] == counts(done=2)
+        assert [sandbox.stage_of(task_id) for task_id in ids] == ["END", "END", "Review_1"]
+        assert trail(ids[0]).comments == ["fine"]
+        assert sandbox.applied(PUT) == {}
+
+    def test_reject_given_tasks(self, sandbox, run, to_review, trail):
+        ids = to_review(2)
+        manifest = run.try_once(operator(review_result=False, task_ids=ids, comment="again"))
+        assert manifest["counts"] == counts(done=2)
+        assert {sandbox.stage_of(task_id) for task_id in ids} == {"Label"}
+        assert trail(ids[1]).comments == ["again"]
+
+    def test_tasks_elsewhere_and_nowhere(self, sandbox, run, to_review):
+        (here,) = to_review(1)
+        (there,) = sandbox.seed_tasks(1)
+        with pytest.raises(RedBrickTasksFailedError, match="no such task"):
+            run.try_once(operator(review_result=True, task_ids=[here, there, UNKNOWN]))
+        assert run.xcoms["manifest"]["counts"] == counts(done=1, skipped=1, failed=1)
+        assert sandbox.stage_of(there) == "Label"
+
+
+class TestOwnership:
+    def test_a_persons_task_stays_theirs(self, sandbox, run, to_review, whereabouts):
+        ids = to_review(2, assignee=BOB)
+        before = whereabouts()
+        assert run.try_once(operator(review_result=True, task_ids=ids))["counts"] == counts(skipped=2)
+        assert run.try_once(operator(lambda _task: True))["counts"] == counts()
+        assert whereabouts() == before
+
+    def test_it_is_taken_only_when_told_so(self, sandbox, run, to_review):
+        ids = to_review(2, assignee=BOB)
+        manifest = run.try_once(operator(review_result=True, task_ids=ids, take_from_people=True))
+        assert manifest["counts"] == counts(done=2)
+
+    def test_without_claim_the_server_says_no_in_its_words(self, sandbox, run, to_review, whereabouts):
+        to_review(2)
+        with pytest.raises(RedBrickTasksFailedError, match="assigned to nobody, not to you"):
+            run.try_once(operator(lambda _task: True, claim=False))
+        assert {task.stage for task in whereabouts().values()} == {"Review_1"}
+
+    def test_a_limit(self, sandbox, run, to_review, whereabouts):
+        ids = to_review(5)
+        assert run.try_once(operator(lambda _task: True, limit=2))["counts"] == counts(done=2)
+        assert [whereabouts()[task_id].stage for task_id in ids] == ["END"] * 2 + ["Review_1"] * 3
+
+    def test_a_sampled_review_jumped_over_is_skipped(self, sandbox, run):
+        ids = sandbox.seed_tasks(1, ground_truth=True)
+        assert run.try_once(operator(review_result=False, task_ids=ids))["counts"] == counts(skipped=1)
+        assert sandbox.stage_of(ids[0]) == "END"
+
+
+BAD_ANSWERS = {
+    "None": None,
+    "text": "accept",
+    "number": 1,
+    "list": CORRECTED,
+    "class": Review,
+    "wrong labels": Review.correct([{"boxes": []}]),
+    "no list": Review.correct("series"),
+    "NaN": Review.correct([{"boundingBoxes": [{**BOX, "wNorm": float("nan")}]}]),
+}
+
+
+class TestBadReviewers:
+    def test_what_is_no_decision_fails_that_task_only(self, sandbox, run, to_review, whereabouts):
+        ids = to_review(len(BAD_ANSWERS) + 2)
+        answers = dict(zip(ids[1:-1], BAD_ANSWERS.values(), strict=True))
+        with pytest.raises(RedBrickTasksFailedError):
+            run.try_once(operator(lambda task: answers.get(task.task_id, True)))
+        assert run.xcoms["manifest"]["counts"] == counts(done=2, failed=len(BAD_ANSWERS))
+        assert sandbox.applied(REVIEW) == {ids[0]: 1, ids[-1]: 1}
+        assert sandbox.applied(PUT) == {}
+        found = whereabouts()
+        assert {(found[task_id].stage, found[task_id].owner) for task_id in answers} == {("Review_1", None)}
+
+    def test_what_it_raises_fails_that_task_only(self, sandbox, run, to_review):
+        ids = to_review(3)
+
+        def reviewer(task):
+            if task.task_id == ids[1]:
+                raise RuntimeError("cannot decide")
+            return False
+
+        with pytest.raises(RedBrickTasksFailedError, match="cannot decide"):
+            run.try_once(operator(reviewer))
+        assert run.xcoms["manifest"]["counts"] == counts(done=2, failed=1)
+        assert (sandbox.stage_of(ids[1]), sandbox.task(ids[1])["owner"]) == ("Review_1", None)
+
+    @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+    def test_a_stop_releases_what_was_claimed(self, sandbox, run, to_review, holders, stop):
+        ids = to_review(30)
+        calls = []
+
+        def reviewer(task):
+            calls.append(task)
+            if len(calls) == 28:
+                raise stop
+            return True
+
+        with pytest.raises(stop):
+            run.try_once(operator(reviewer))
+        assert sandbox.applied(REVIEW) == dict.fromkeys(ids[:25], 1)
+        assert set(holders("Review_1").values()) == {None}
+        assert run.try_once(operator(reviewer))["counts"] == counts(done=5)
+        assert sandbox.applied(REVIEW) == dict.fromkeys(ids, 1)
+
+    @pytest.mark.parametrize(
+        "contradiction",
+        [
+            {"decision": "maybe"},
+            {"decision": "accept", "series": CORRECTED},
+            {"decision": "reject", "classification": {}},
+            {"decision": "leave", "series": []},
+            {"decision": "correct"},
+            {"decision": "correct", "series": CORRECTED, "comment": "see the box"},
+        ],
+        ids=repr,
+    )
+    def test_contradictions_are_no_reviews(self, contradiction):
+        with pytest.raises(RedBrickInputError):
+            Review(**contradiction)
+
+
+class TestRefusedInput:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"review_result": True},
+            {"review_result": False, "limit": 3},
+            {"review_result": None, "task_ids": [UNKNOWN]},
+            {"review_result": "False", "task_ids": [UNKNOWN]},
+            {"review_result": 1, "task_ids": [UNKNOWN]},
+            {"review_result": True, "task_ids": []},
+            {"review_result": True, "task_ids": [""]},
+            {"reviewer": bool, "review_result": True, "task_ids": [UNKNOWN]},
+            {"reviewer": bool, "review_result": False},
+            {"reviewer": bool, "comment": "lost"},
+            {"reviewer": "accept"},
+            {"reviewer": bool, "limit": 1, "task_ids": [UNKNOWN]},
+            {"reviewer": bool, "limit": 0},
+            {"reviewer": bool, "stage_name": " "},
+            {"reviewer": bool, "fail_on": None},
+        ],
+        ids=repr,
+    )
+    def test_before_any_request(self, sandbox, run, options):
+        with pytest.raises(RedBrickInputError):
+            run.try_once(operator(**options))
+        assert sandbox.stats()["requests"] == 0
+
+    def test_a_label_stage_is_refused_naming_the_review_stages(self, sandbox, run):
+        ids = sandbox.seed_tasks(1)
+        with pytest.raises(RedBrickInputError, match="Label is a label stage; review stages are: Review_1"):
+            run.try_once(operator(review_result=True, task_ids=ids, stage_name="Label"))
+        assert sandbox.stats()["applied"] == {}
+
+    @pytest.mark.parametrize("stage", ["Ground Truth", "Output", "END", "Input", "Failed_Review_1", "review_1"])
+    def test_other_stages(self, sandbox, run, to_review, stage):
+        ids = to_review(1)
+        with pytest.raises(RedBrickInputError):
+            run.try_once(operator(review_result=True, task_ids=ids, stage_name=stage))
+        assert sandbox.stats()["applied"] == {}
+
+
+JOBS = {
+    "accept": (REVIEW, "END", lambda _task: Review.accept("ok")),
+    "reject": (REVIEW, "Label", lambda _task: Review.reject("not ok")),
+    "correct": (PUT, "END", lambda _task: Review.correct(CORRECTED)),
+}
+
+
+def finishes(finish, reviewer, ids, *, given: bool) -> None:
+    manifests = finish(lambda: operator(reviewer, task_ids=ids if given else None))
+    tried = [manifest["counts"] for manifest in manifests if manifest]
+    if given:
+        assert all(sum(each.values()) == len(ids) for each in tried)
+        assert tried[-1]["done"] + tried[-1]["already_done"] == len(ids)
+    assert sum(each["done"] for each in tried) <= len(ids)
+
+
+def test_a_retry_finishes_the_rest(sandbox, to_review, midway_fault, finish):
+    ids = to_review(8)
+    midway_fault(REVIEW)
+    finishes(finish, JOBS["accept"][2], ids, given=True)
+    assert sandbox.applied(REVIEW) == dict.fromkeys(ids, 1)
+
+
+@pytest.mark.parametrize(
+    ("job", "given"),
+    [(JOBS["accept"], False), (JOBS["reject"], True), (JOBS["reject"], False), (JOBS["correct"], True)],
+    ids=["accept-queue", "reject-given", "reject-queue", "correct-given"],
+)
+class TestRetry:
+    @pytest.fixture
+    def reviewed_once(self, sandbox, whereabouts, trail, job):
+        """Check that every task was reviewed once, and went where its review sends it."""
+        mutation, stage, _ = job
+
+        def check(ids) -> None:
+            assert sandbox.applied(mutation) == dict.fromkeys(ids, 1)
+            found = whereabouts()
+            assert {found[task_id].stage for task_id in ids} == {stage}
+            assert "key" not in {found[task_id].owner for task_id in ids}
+            if mutation == REVIEW:
+                assert len(trail(ids[0]).comments) == 1
+
+        return check
+
+    def test_finishes_the_rest(self, *, to_review, job, given, core_fault, finish, reviewed_once):
+        ids = to_review(8)
+        core_fault(job[0])
+        finishes(finish, job[2], ids, given=given)
+        reviewed_once(ids)
+
+    def test_after_a_kill_between_changes(self, *, to_review, job, given, killed_try, finish, reviewed_once):
+        ids = to_review(40)
+        killed_try(operator(job[2], task_ids=ids if given else None), after_change=10)
+        finishes(finish, job[2], ids, given=given)
+        reviewed_once(ids)
+
+    def test_after_a_kill_in_the_reviewer(self, *, to_review, job, given, killed_try, finish, reviewed_once):
+        ids = to_review(40)
+        calls = []
+
+        def reviewer(task):
+            calls.append(task)
+            if len(calls) == 30:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return job[2](task)
+
+        killed_try(operator(reviewer, task_ids=ids if given else None))
+        finishes(finish, job[2], ids, given=given)
+        reviewed_once(ids)
+
+    def test_whatever_goes_wrong(self, *, sandbox, to_review, job, given, finish, quick, reviewed_once):
+        seed = {"END": 21, "Label": 22}[job[1]] + 100 * given
+        print(f"seed={seed}")
+        ids = to_review(60)
+        sandbox.faults(f"http_503=0.1,drop_before=0.05,drop_after=0.05,rate_limit=0.05,seed={seed}")
+        finish(lambda: operator(job[2], task_ids=ids if given else None), faults_stay=True)
+        sandbox.faults("")
+        reviewed_once(ids)
+
+
+class TestRetryOfGivenTasks:
+    def test_what_was_rejected_is_already_done(self, sandbox, run, to_review):
+        ids = to_review(2)
+        reject = operator(review_result=False, task_ids=ids)
+        assert run.try_once(reject)["counts"] == counts(done=2)
+        assert run.try_once(reject)["counts"] == counts(already_done=2)
+
+    def test_what_was_rejected_and_is_back_is_not_rejected_again(self, sandbox, run, to_review):
+        ids = to_review(2)
+        reject = operator(review_result=False, task_ids=ids)
+        run.try_once(reject)
+        sandbox.humans("Label")
+        assert {sandbox.stage_of(task_id) for task_id in ids} == {"Review_1"}
+        assert run.try_once(reject)["counts"] == counts(already_done=2)
+        assert sandbox.applied(REVIEW) == dict.fromkeys(ids, 1)
+
+    def test_another_run_reviews_what_is_back(self, sandbox, run, new_run, to_review):
+        ids = to_review(2)
+        run.try_once(operator(review_result=False, task_ids=ids))
+        sandbox.humans("Label")
+        assert new_run().try_once(operator(review_result=True, task_ids=ids))["counts"] == counts(done=2)
+
+    def test_a_killed_trys_claims_that_the_retry_leaves_are_released(
+        self, sandbox, run, to_review, killed_try, whereabouts
+    ):
+        ids = to_review(2)
+        killed_try(operator(lambda _task: os.kill(os.getpid(), signal.SIGKILL), task_ids=ids))
+        assert {task.owner for task in whereabouts().values()} == {"key"}
+        assert run.try_once(operator(lambda _task: Review.leave(), task_ids=ids))["counts"] == counts(skipped=2)
+        assert {task.owner for task in whereabouts().values()} == {None}
