@@ -73,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         tiny.connections += 1
         if isinstance(tiny.replies[0], Unread):
             tiny.next_reply()
+            # Not before the client has begun: else it may see that nothing was ever sent.
+            self.connection.recv(1, socket.MSG_PEEK)
             reset(self.connection)
             return
         super().handle()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.batch.outcome import Outcome, done, failed
+from airflow_provider_redbrick.batch.outcome import Outcome, done, failed, skipped
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:
@@ -28,11 +28,13 @@ class Change:
     :param task: the task as it was read before.
     :param send: sends the mutation once.
     :param applied: whether a task, read again, shows that the mutation was applied.
+    :param leaves: the stage that the mutation takes the task out of, if it does: somebody else can do that too.
     """
 
     task: Task
     send: Callable[[], None]
     applied: Callable[[Task], bool]
+    leaves: str | None = None
 
 
 def apply_all(project: RedBrickProject, changes: Sequence[Change]) -> list[Outcome]:
@@ -65,22 +67,31 @@ def apply_once(project: RedBrickProject, change: Change, *, sleep: Callable[[flo
             error = problem
         else:
             return done(task.task_id, name=task.name)
-        if not error.maybe_applied:
-            return failed(task.task_id, error, name=task.name)
-        final = isinstance(error, RedBrickRefusedError)
-        try:
-            if _shows(project, change, looks=1 if final else len(SETTLE), sleep=sleep):
-                return done(task.task_id, name=task.name)
-        except RedBrickAPIError as unread:
-            reason = (
-                f"{error} Whether it was applied is not known: the task could not be read afterwards ({unread}). "
-                f"The next try reads it first."
-            )
-            return failed(task.task_id, reason, name=task.name)
-        if final:
-            return failed(task.task_id, error, name=task.name)
+        outcome = _settle(project, change, error, sleep)
+        if outcome is not None:
+            return outcome
     reason = f"{error} The task was read afterwards and is unchanged; given up after {ATTEMPTS} attempts."
     return failed(task.task_id, reason, name=task.name)
+
+
+def _settle(
+    project: RedBrickProject, change: Change, error: RedBrickAPIError, sleep: Callable[[float], None]
+) -> Outcome | None:
+    """Return what became of the task, or None when it is unchanged and another attempt may help."""
+    task_id, name = change.task.task_id, change.task.name
+    final = isinstance(error, RedBrickRefusedError) or not error.maybe_applied
+    try:
+        if error.maybe_applied and _shows(project, change, looks=1 if final else len(SETTLE), sleep=sleep):
+            if _is_ours(project, change):
+                return done(task_id, name=name)
+            return skipped(task_id, f"somebody else moved it on in the meantime. {error}", name=name)
+    except RedBrickAPIError as unread:
+        reason = (
+            f"{error} Whether it was applied is not known: the task could not be read afterwards ({unread}). "
+            f"The next try reads it first."
+        )
+        return failed(task_id, reason, name=name)
+    return failed(task_id, error, name=name) if final else None
 
 
 def _shows(project: RedBrickProject, change: Change, *, looks: int, sleep: Callable[[float], None]) -> bool:
@@ -93,3 +104,14 @@ def _shows(project: RedBrickProject, change: Change, *, looks: int, sleep: Calla
         if change.applied(found):
             return True
     return False
+
+
+def _is_ours(project: RedBrickProject, change: Change) -> bool:
+    """Whether it was this key that took the task out of its stage; events that cannot be read do not deny it."""
+    if change.leaves is None:
+        return True
+    events = project.output_events([change.task.task_id])[change.task.task_id]
+    if isinstance(events, RedBrickAPIError):
+        return True
+    left = [event for event in events if event.stage_name == change.leaves and not event.is_edit]
+    return not left or left[-1].by == project.client.me()

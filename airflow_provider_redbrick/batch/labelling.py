@@ -148,17 +148,18 @@ def put(work: StageWork, task: Task, stored: Mapping[str, Any], *, finished: boo
     def send() -> None:
         work.project.put_labels(work.stage, task.task_id, stored, finished=finished, elapsed_ms=elapsed_ms)
 
-    return Change(task, send, has_left(work) if finished else _has_new_labels(work, task))
+    return leaving(work, task, send) if finished else Change(task, send, _has_new_labels(work, task))
 
 
 def submit_existing(work: StageWork, task: Task) -> Change:
     """Return the change that submits a task with the labels it has."""
-    return Change(task, lambda: work.project.submit_existing(work.stage, task.task_id), has_left(work))
+    return leaving(work, task, lambda: work.project.submit_existing(work.stage, task.task_id))
 
 
-def has_left(work: StageWork) -> Callable[[Task], bool]:
-    """Return whether a task, read again, has left the stage or is on its way out: what was submitted was applied."""
-    return lambda task: not task.is_queued_in(work.stage.public_name)
+def leaving(work: StageWork, task: Task, send: Callable[[], None]) -> Change:
+    """Return a change that takes a task out of the stage: applied when it has left, or is on its way out."""
+    stage_name = work.stage.public_name
+    return Change(task, send, applied=lambda found: not found.is_queued_in(stage_name), leaves=stage_name)
 
 
 def _has_new_labels(work: StageWork, before: Task) -> Callable[[Task], bool]:

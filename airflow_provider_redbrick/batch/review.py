@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
-from airflow_provider_redbrick.batch.change import Change
-from airflow_provider_redbrick.batch.labelling import Labels, has_left, put_all, read_body
+from airflow_provider_redbrick.batch.labelling import Labels, leaving, put_all, read_body
 from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 if TYPE_CHECKING:
+    from airflow_provider_redbrick.batch.change import Change
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
 DECISIONS = ("accept", "reject", "correct", "leave")
@@ -116,4 +116,4 @@ def _verdict(work: StageWork, task: Task, decision: Review, elapsed_ms: int) -> 
         accept = decision.decision == "accept"
         work.project.review(work.stage, task.task_id, accept=accept, comment=decision.comment, elapsed_ms=elapsed_ms)
 
-    return Change(task, send, has_left(work))
+    return leaving(work, task, send)

@@ -394,3 +394,24 @@ class TestRetryOfGivenTasks:
         assert {task.owner for task in whereabouts().values()} == {"key"}
         assert run.try_once(operator(lambda _task: Review.leave(), task_ids=ids))["counts"] == counts(skipped=2)
         assert {task.owner for task in whereabouts().values()} == {None}
+
+
+def test_what_a_person_decided_while_the_reviewer_thought_is_not_called_done(sandbox, run):
+    (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
+
+    def reject_too_late(task):
+        # An admin takes the task from the key, and accepts it.
+        sandbox.graphql(
+            """mutation ($o: UUID!, $p: UUID!, $t: UUID!) { assignTasksMultipleUsers(orgId: $o, projectId: $p,
+            taskIds: [$t], emails: ["bob@example.com"], currentUser: false, refresh: true) { taskId } }""",
+            {"o": sandbox.org_id, "p": sandbox.project_id, "t": task.task_id},
+        )
+        sandbox.humans("Review_1")
+        return False
+
+    operator = RedBrickAutoReviewOperator(
+        task_id="review", stage_name="Review_1", reviewer=reject_too_late, task_ids=[task_id]
+    )
+    manifest = run.try_once(operator)
+    assert manifest["counts"] == {"done": 0, "already_done": 0, "skipped": 1, "failed": 0}
+    assert sandbox.stage_of(task_id) == "END"

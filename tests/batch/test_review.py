@@ -1,0 +1,174 @@
+"""Decisions on tasks in review: accept, reject and correct never blur into each other."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_redbrick.api.models import Task, User
+from airflow_provider_redbrick.api.workflow import Stage
+from airflow_provider_redbrick.batch import review as module
+from airflow_provider_redbrick.batch.outcome import Outcome, Status
+from airflow_provider_redbrick.batch.review import DECISIONS, Review
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+
+SERIES = [{"landmarks": []}]
+
+
+def refused(words):
+    return pytest.raises(RedBrickInputError, match=words)
+
+
+@pytest.mark.parametrize("decision", ["", "ACCEPT", "accepted", "pass", None, True, 1, [], {}])
+def test_only_these_decisions(decision):
+    with refused("must be one of accept, reject, correct, leave"):
+        Review(decision)
+
+
+@pytest.mark.parametrize("decision", ["accept", "reject", "leave"])
+@pytest.mark.parametrize("labels", [{"series": SERIES}, {"series": []}, {"classification": {}}])
+def test_only_a_correction_takes_labels(decision, labels):
+    with refused("takes no labels; to replace them use 'correct'"):
+        Review(decision, **labels)
+
+
+def test_a_correction_needs_labels_and_takes_no_comment():
+    with refused("needs the corrected series"):
+        Review.correct()
+    with refused("takes no comment"):
+        Review("correct", "why", SERIES)
+    assert Review.correct(SERIES).series == SERIES
+    assert Review.correct(classification={"a": 1}).series is None
+
+
+def test_shorthands_mean_what_they_say():
+    assert [Review.accept().decision, Review.reject().decision, Review.leave().decision] == [
+        "accept",
+        "reject",
+        "leave",
+    ]
+    assert Review.reject("blurred").comment == "blurred"
+    assert Review.accept("fine").comment == "fine"
+
+
+def test_the_repr_shows_no_labels():
+    assert "canary" not in repr(Review.correct([{"canary": 1}], classification={"canary": 2}))
+
+
+def test_what_a_reviewer_may_return():
+    assert Review.read(True) == Review("accept")
+    assert Review.read(False) == Review("reject")
+    decision = Review.correct(SERIES)
+    assert Review.read(decision) is decision
+
+
+@pytest.mark.parametrize("answer", [None, 0, 1, "", "accept", "reject", "True", [], SERIES, {"series": SERIES}, Review])
+def test_anything_else_is_no_answer(answer):
+    with refused("the reviewer must return True, False or a Review"):
+        Review.read(answer)
+
+
+def test_a_boolean_of_numpy_is_refused_with_what_to_do():
+    numpy = pytest.importorskip("numpy")
+    with refused(r"not numpy\.bool.*bool\(\.\.\.\)"):
+        Review.read(numpy.True_)
+
+
+# ------------------------------------------------------------------ what is sent
+
+
+class Work:
+    """A review stage's work that hands all tasks to the plan and sends what it decides."""
+
+    me = "API:me"
+    stage = Stage("Review_1", "expert-review")
+
+    def __init__(self, n=1):
+        self.tasks = [Task(f"t{i}", name=f"study {i}", stage_name="Review_1", labels=()) for i in range(n)]
+        self.sent = []
+        client = SimpleNamespace(convert_labels=lambda tasks: [{"labels": task["series"]} for task in tasks])
+        self.project = SimpleNamespace(client=client, review=self.review, put_labels=self.put_labels)
+
+    def run(self, task_ids, plan):
+        for step in plan(self.tasks):
+            if not isinstance(step, Outcome):
+                step.send()
+            yield step
+
+    def review(self, stage, task_id, *, accept, comment, elapsed_ms):
+        self.sent.append((task_id, "accept" if accept else "reject", comment))
+
+    def put_labels(self, stage, task_id, stored, *, finished, elapsed_ms):
+        self.sent.append((task_id, "correct", finished))
+
+
+def reviewed(*answers):
+    work = Work(len(answers))
+    by_id = {task.task_id: answer for task, answer in zip(work.tasks, answers, strict=True)}
+
+    def reviewer(task):
+        answer = by_id[task.task_id]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    steps = list(module.review(work, list(by_id), reviewer))
+    return work.sent, {step.task_id: step for step in steps if isinstance(step, Outcome)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "sent"),
+    [
+        (True, [("t0", "accept", None)]),
+        (False, [("t0", "reject", None)]),
+        (Review.accept("fine"), [("t0", "accept", "fine")]),
+        (Review.reject("blurred"), [("t0", "reject", "blurred")]),
+        (Review.correct(SERIES), [("t0", "correct", True)]),
+        (Review.correct([]), [("t0", "correct", True)]),
+        (Review.leave(), []),
+    ],
+    ids=str,
+)
+def test_each_decision_sends_its_own_mutation_and_only_that(answer, sent):
+    assert reviewed(answer)[0] == sent
+
+
+def test_what_is_left_to_people_is_skipped():
+    _, outcomes = reviewed(Review.leave())
+    assert (outcomes["t0"].status, outcomes["t0"].reason) == (Status.SKIPPED, "the reviewer left it to people")
+
+
+@pytest.mark.parametrize(
+    "answer", [None, "accept", 1, ValueError("no pixels"), Review.correct([{"segmentMap": {"1": 1}}])]
+)
+def test_what_goes_wrong_for_one_task_is_that_tasks_failure_and_sends_nothing_for_it(answer):
+    sent, outcomes = reviewed(True, answer, False)
+    assert sent == [("t0", "accept", None), ("t2", "reject", None)]
+    assert list(outcomes) == ["t1"]
+    assert (outcomes["t1"].status, outcomes["t1"].name) == (Status.FAILED, "study 1")
+
+
+def test_what_the_reviewer_raised_is_named():
+    _, outcomes = reviewed(ValueError("no pixels"))
+    assert outcomes["t0"].reason == "The reviewer raised ValueError: no pixels"
+
+
+@given(st.lists(st.sampled_from([*DECISIONS, None]), min_size=1, max_size=30))
+def test_a_batch_never_mixes_decisions_up(decisions):
+    answers = [Review("correct", None, SERIES) if d == "correct" else d and Review(d) for d in decisions]
+    sent, outcomes = reviewed(*answers)
+    got = {task_id: decision for task_id, decision, _ in sent}
+    assert len(got) == len(sent)
+    expected = {f"t{i}": d for i, d in enumerate(decisions) if d in {"accept", "reject", "correct"}}
+    assert got == expected
+    assert set(outcomes) == {f"t{i}" for i in range(len(decisions))} - set(expected)
+
+
+def test_a_decision_shows_in_the_task_having_left():
+    work = Work()
+    (change,) = module._decide(work, work.tasks, lambda task: True)
+    assert not change.applied(Task("t0", stage_name="Review_1", assignee=User("API:me")))
+    assert change.applied(Task("t0", stage_name="Label"))
