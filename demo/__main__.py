@@ -104,7 +104,7 @@ class people_at_work:  # noqa: N801 - reads as what it is
     def _work(self) -> None:
         while not self._stop.wait(2.0):
             self._sandbox.people(self._stage, limit=3)
-            say(f"    ... {self._sandbox.count('Review 1')} tasks wait for review")
+            say(f"    ... {self._sandbox.count('Review_1')} tasks wait for review")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class StoreBoard:
                 {
                     "name": stage.name,
                     "kind": stage.brick,
-                    "title": "Ground Truth" if output else stage.name.replace("_", " "),
+                    "title": "Ground Truth" if output else stage.name,
                     "count": counts[stored],
                     "by_person": {} if output else dict(people.get(stored, {})),
                 }
