@@ -325,7 +325,7 @@ class RedBrickProject:
     def _with_stored_labels(self, task: Task, url: str) -> Task | RedBrickAPIError:
         """Fetch labels that are too many to come inline."""
         try:
-            content = self.client.transport.get_file(url)
+            content = self.client.transport.storage.get(url)
             with reading("labels file"):
                 return replace(task, labels=flat_labels(content))
         except RedBrickAPIError as error:
@@ -341,5 +341,5 @@ class RedBrickProject:
             signed = data["presignUploads"][0]
             url, path = str(signed["presignedUrl"]), str(signed["filePath"])
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", "x-ms-blob-type": "BlockBlob"}
-        self.client.transport.put_file(url, gzip.compress(json.dumps(labels).encode()), headers=headers)
+        self.client.transport.storage.put(url, gzip.compress(json.dumps(labels).encode()), headers=headers)
         return path

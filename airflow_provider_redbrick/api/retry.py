@@ -1,14 +1,21 @@
-"""Whether to send a request again, and when: one pure decision."""
+"""Whether to send a request again, and when: one pure decision, and the loop that acts on it."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
-    from airflow_provider_redbrick.exceptions import RedBrickAPIError
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,3 +71,34 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
         return max(0.0, float(moment.timestamp()) - now)
     except (ValueError, TypeError, IndexError, ArithmeticError):
         return None
+
+
+@dataclass(frozen=True)
+class Retries:
+    """Tries again as the decision says, by a clock, a sleep and a draw that tests can replace."""
+
+    policy: RetryPolicy
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    draw: Callable[[], float]
+
+    def run(self, attempt: Callable[[], T], *, mutation: bool) -> T:
+        """Return what ``attempt`` returns, or raise its last error."""
+        number = 1
+        while True:
+            try:
+                return attempt()
+            except RedBrickAPIError as error:
+                wait = seconds_until_retry(
+                    error,
+                    mutation=mutation,
+                    attempt=number,
+                    now=self.clock(),
+                    draw=self.draw(),
+                    policy=self.policy,
+                )
+                if wait is None:
+                    raise
+                log.info("%s; trying again in %.1f s (attempt %d).", error, wait, number + 1)
+            self.sleep(wait)
+            number += 1

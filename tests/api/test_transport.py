@@ -17,9 +17,10 @@ import pytest
 from tiny_server import Reply, TinyServer, Unread, dead_port, drop, hang, json_reply
 
 from airflow_provider_redbrick import exceptions as err
-from airflow_provider_redbrick.api import transport as module
+from airflow_provider_redbrick.api import wire
 from airflow_provider_redbrick.api.credential import Credential
-from airflow_provider_redbrick.api.transport import Transport, describe
+from airflow_provider_redbrick.api.transport import Transport
+from airflow_provider_redbrick.api.wire import describe
 
 KEY = "canary-KEY/0123456789+abcdefghijklmnopqrstuvw"
 QUERY = "query me { me { userId } }"
@@ -122,8 +123,8 @@ def test_netrc_is_ignored():
     with TinyServer(GOOD) as server:
         transport = new_transport(server.url)
         transport.execute(QUERY, {})
-        transport.get_file(server.origin)
-        transport.put_file(server.origin, b"x", headers={})
+        transport.storage.get(server.origin)
+        transport.storage.put(server.origin, b"x", headers={})
     assert [got.headers["Authorization"] for got in server.got] == [None, None, None]
 
 
@@ -132,7 +133,7 @@ def test_storage_that_redirects_gets_no_credential_either():
     with TinyServer(Reply(200, b"file")) as other:
         moved = Reply(307, b"", {"Location": f"{other.origin}/there"})
         with TinyServer(moved) as server:
-            assert new_transport(server.url).get_file(f"{server.origin}/here") == b"file"
+            assert new_transport(server.url).storage.get(f"{server.origin}/here") == b"file"
     assert other.got[0].path == "/there"
     assert other.got[0].headers["Authorization"] is None
     assert other.got[0].headers["ApiKey"] is None
@@ -468,7 +469,7 @@ def test_an_error_about_many_tasks_names_a_few():
 def test_a_file_goes_to_storage_without_the_key():
     with TinyServer(Reply(201)) as server:
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-        new_transport("http://localhost/graphql/").put_file(f"{server.origin}/a?sig=s", b"bytes", headers=headers)
+        new_transport("http://localhost/graphql/").storage.put(f"{server.origin}/a?sig=s", b"bytes", headers=headers)
     (got,) = server.got
     assert (got.method, got.path, got.body) == ("PUT", "/a?sig=s", b"bytes")
     assert (got.headers["Content-Type"], got.headers["Content-Encoding"]) == ("application/json", "gzip")
@@ -489,7 +490,7 @@ def test_a_file_goes_to_storage_without_the_key():
 )
 def test_a_file_comes_from_storage_decompressed(reply):
     with TinyServer(reply) as server:
-        assert new_transport(server.url).get_file(server.origin) == b"[1, 2]"
+        assert new_transport(server.url).storage.get(server.origin) == b"[1, 2]"
     assert server.got[0].headers["ApiKey"] is None
 
 
@@ -497,7 +498,7 @@ def test_a_file_that_is_cut_short_is_an_answer_error():
     whole = gzip.compress(b"[1, 2]" * 100)
     for broken in (whole[:-9], whole[:12] + b"\x00" * 9 + whole[20:]):
         with TinyServer(Reply(200, broken)) as server, pytest.raises(err.RedBrickAnswerError, match="cut short"):
-            new_transport(server.url).get_file(server.origin)
+            new_transport(server.url).storage.get(server.origin)
 
 
 @pytest.mark.parametrize(
@@ -506,7 +507,7 @@ def test_a_file_that_is_cut_short_is_an_answer_error():
 def test_storage_is_asked_again(first):
     with TinyServer(first, Reply(200, b"x")) as server:
         transport = new_transport(server.url)
-        transport.put_file(server.origin, b"again", headers={})
+        transport.storage.put(server.origin, b"again", headers={})
     assert [got.body for got in server.got] == [b"again", b"again"]
     assert transport.waits == [3.25 if isinstance(first, Reply) and first.status == 429 else 0.25]
 
@@ -520,7 +521,7 @@ def test_storages_no_is_final_and_does_not_name_the_signed_url(status):
     with TinyServer(Reply(status)) as server:
         url = signed(server.origin)
         with pytest.raises(err.RedBrickAPIError) as raised:
-            new_transport(server.url).get_file(url)
+            new_transport(server.url).storage.get(url)
     assert len(server.got) == 1
     assert f"HTTP {status}" in str(raised.value)
     assert "canary" not in everything_about(raised.value)
@@ -529,7 +530,7 @@ def test_storages_no_is_final_and_does_not_name_the_signed_url(status):
 def test_storage_that_is_down_does_not_name_the_signed_url():
     url = signed(f"http://127.0.0.1:{dead_port()}")
     with pytest.raises(err.RedBrickConnectionError, match="Storage did not answer") as raised:
-        new_transport("http://localhost/graphql/").get_file(url)
+        new_transport("http://localhost/graphql/").storage.get(url)
     assert "canary" not in everything_about(raised.value)
 
 
@@ -551,5 +552,5 @@ def test_a_document_without_a_name_is_a_mistake(document):
 
 
 def test_the_same_request_is_the_same_bytes():
-    encoded = {module.encode(QUERY, {"a": 1}, plain_json=False)[0] for _ in range(3)}
+    encoded = {wire.encode(QUERY, {"a": 1}, plain_json=False)[0] for _ in range(3)}
     assert len(encoded) == 1
