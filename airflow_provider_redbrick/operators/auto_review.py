@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.batch.review import Review, review
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.operators.base import working_stage
-from airflow_provider_redbrick.operators.queue_base import RedBrickQueueOperator
+from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,19 +1,18 @@
-"""What all operators on tasks share: the connection, the manifest, the report, and when to fail."""
+"""What all operators on tasks share: the manifest, the report, and when to fail."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Generator
 from contextlib import ExitStack, closing
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, ObjectStoragePath
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+from airflow_provider_redbrick.hooks.in_project import InRedBrickProject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,50 +27,29 @@ _LOGGED = 50
 _PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
 
 
-class RedBrickTasksOperator(BaseOperator):
+class RedBrickTasksOperator(InRedBrickProject):
     """Base of the operators that do one thing to many tasks.
 
-    :param redbrick_conn_id: the connection.
-    :param org_id: the organisation; the connection's when not given.
-    :param project_id: the project; the connection's when not given.
     :param fail_on: when failed tasks fail the Airflow task, after all tasks were tried: ``any`` of them failed,
         ``all`` of them did, or ``never``.
     :param report_path: where to write the full report, one JSON object a line and one line a task: a local path or
         any URI that Airflow's object storage knows.
     """
 
-    template_fields: Sequence[str] = ("redbrick_conn_id", "org_id", "project_id", "report_path")
-    ui_color = "#f6e3e0"
+    template_fields: Sequence[str] = (*InRedBrickProject.template_fields, "report_path")
     operation = ""
 
-    def __init__(
-        self,
-        *,
-        redbrick_conn_id: str = RedBrickHook.default_conn_name,
-        org_id: str | None = None,
-        project_id: str | None = None,
-        fail_on: str = "any",
-        report_path: str | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, fail_on: str = "any", report_path: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.redbrick_conn_id = redbrick_conn_id
-        self.org_id = org_id
-        self.project_id = project_id
         self.fail_on = fail_on
         self.report_path = report_path
 
-    @cached_property
-    def hook(self) -> RedBrickHook:
-        """The hook for the connection."""
-        return RedBrickHook(self.redbrick_conn_id)
-
     def get_project(self) -> RedBrickProject:
-        """Return the project to work in."""
+        """Return the project to work in, once what is to become of the outcomes is clear."""
         check.one_of("fail_on", self.fail_on, FAIL_ON)
         if self.report_path is not None:
             check.text("report_path", self.report_path)
-        return self.hook.project(self.project_id, org_id=self.org_id)
+        return super().get_project()
 
     def settle(
         self, context: Context, project: RedBrickProject, stage: Stage | None, outcomes: Iterable[Outcome]

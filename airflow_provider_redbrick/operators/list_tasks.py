@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+from airflow_provider_redbrick.hooks.in_project import InRedBrickProject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,15 +19,12 @@ if TYPE_CHECKING:
 STATES = ("UNASSIGNED", "ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PROBLEM")
 
 
-class RedBrickListTasksOperator(BaseOperator):
+class RedBrickListTasksOperator(InRedBrickProject):
     """Return the ids of tasks, in chunks when ``chunk_size`` is given: what dynamic task mapping expands over.
 
     ``RedBrickPrelabelOperator.partial(...).expand(task_ids=list_tasks.output)`` works on the chunks in parallel; when
     there are none, Airflow skips it.
 
-    :param redbrick_conn_id: the connection.
-    :param org_id: the organisation; the connection's when not given.
-    :param project_id: the project; the connection's when not given.
     :param stage_name: the stage whose tasks are listed; ``Ground Truth`` for finished ones; all stages by default.
     :param state: only tasks in this state, e.g. ``UNASSIGNED`` or ``STAGED`` (drafts).
     :param assignee: only tasks of this person (an e-mail or user id), or of the API key itself: ``me``.
@@ -40,9 +34,7 @@ class RedBrickListTasksOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        "redbrick_conn_id",
-        "org_id",
-        "project_id",
+        *InRedBrickProject.template_fields,
         "stage_name",
         "state",
         "assignee",
@@ -50,14 +42,10 @@ class RedBrickListTasksOperator(BaseOperator):
         "limit",
         "chunk_size",
     )
-    ui_color = "#f6e3e0"
 
     def __init__(
         self,
         *,
-        redbrick_conn_id: str = RedBrickHook.default_conn_name,
-        org_id: str | None = None,
-        project_id: str | None = None,
         stage_name: str | None = None,
         state: str | None = None,
         assignee: str | None = None,
@@ -67,20 +55,12 @@ class RedBrickListTasksOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.redbrick_conn_id = redbrick_conn_id
-        self.org_id = org_id
-        self.project_id = project_id
         self.stage_name = stage_name
         self.state = state
         self.assignee = assignee
         self.name = name
         self.limit = limit
         self.chunk_size = chunk_size
-
-    @cached_property
-    def hook(self) -> RedBrickHook:
-        """The hook for the connection."""
-        return RedBrickHook(self.redbrick_conn_id)
 
     def execute(self, context: Context) -> list[str] | list[list[str]]:  # noqa: ARG002
         """List and return the ids."""
@@ -103,7 +83,7 @@ class RedBrickListTasksOperator(BaseOperator):
         unassigned = state == "UNASSIGNED"
         if unassigned and assignee is not None:
             raise RedBrickInputError("A task that is UNASSIGNED has no assignee: give one or the other.")
-        project = self.hook.project(self.project_id, org_id=self.org_id)
+        project = self.get_project()
         stage = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
         if assignee == "me":
             assignee = project.client.me()

@@ -8,7 +8,7 @@ from airflow_provider_redbrick.batch.prelabel import WRITES, prelabel
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import working_stage
-from airflow_provider_redbrick.operators.queue_base import RedBrickQueueOperator
+from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.client import check_uuid
 from airflow_provider_redbrick.batch.labelling import Labels, put_labels, read_body
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
-from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.operators.base import RedBrickTasksOperator, working_stage
-from airflow_provider_redbrick.operators.tries import retry_since
+from airflow_provider_redbrick.operators.base import working_stage
+from airflow_provider_redbrick.operators.stage_base import RedBrickStageOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -20,43 +19,34 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
 
 
-class RedBrickPutLabelsOperator(RedBrickTasksOperator):
-    """Put labels on tasks of a stage, and submit them.
+class RedBrickPutLabelsOperator(RedBrickStageOperator):
+    """Put labels on tasks of a stage, and submit them; in a review stage, accept them with the labels as correction.
 
-    Labels replace those the task had. One invalid task does not sink the others.
+    Labels replace those the task had. One invalid task does not sink the others. See the base class for
+    ``stage_name``, ``claim`` and ``take_from_people``.
 
-    :param stage_name: the label or review stage the tasks wait in; in a review stage this accepts them with the
-        labels as the correction.
     :param tasks: a list of tasks, each naming itself by ``taskId`` or by its exact ``name``, with its labels as
         ``series`` and/or ``classification``, or in the older form as ``labels``. With ``existing_labels`` a plain id
         will do.
     :param finalize: submit; False saves the labels as a draft and leaves the task where it is.
     :param existing_labels: submit the labels the tasks already have; they must not bring any.
-    :param claim: assign tasks that nobody holds to the API key first.
-    :param take_from_people: also take tasks that a person holds. Their unsaved work is lost.
     """
 
-    template_fields: Sequence[str] = (*RedBrickTasksOperator.template_fields, "stage_name", "tasks")
+    template_fields: Sequence[str] = (*RedBrickStageOperator.template_fields, "tasks")
     operation = "put_labels"
 
     def __init__(
         self,
         *,
-        stage_name: str,
         tasks: Sequence[Mapping[str, Any] | str],
         finalize: bool = True,
         existing_labels: bool = False,
-        claim: bool = True,
-        take_from_people: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.stage_name = stage_name
         self.tasks = tasks
         self.finalize = finalize
         self.existing_labels = existing_labels
-        self.claim = claim
-        self.take_from_people = take_from_people
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Put the labels and return the manifest."""
@@ -70,14 +60,7 @@ class RedBrickPutLabelsOperator(RedBrickTasksOperator):
         project = self.get_project()
         stage = working_stage(project, self.stage_name)
         labels, outcomes = self._prepare(project, entries)
-        work = StageWork(
-            project,
-            stage,
-            claim=self.claim,
-            take_from_people=self.take_from_people,
-            since=retry_since(context),
-            saved_counts=not self.finalize,
-        )
+        work = self.work_on(context, project, stage, saved_counts=not self.finalize)
 
         def all_outcomes() -> Iterator[Outcome]:
             yield from outcomes

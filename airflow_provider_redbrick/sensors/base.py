@@ -18,11 +18,9 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_redbrick.batch.waiting import Condition, read_event
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTriggerEventError
-from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+from airflow_provider_redbrick.hooks.in_project import InRedBrickProject
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.project import RedBrickProject
@@ -32,31 +30,19 @@ if TYPE_CHECKING:
 _BACKSTOP = 60.0
 
 
-class RedBrickWaitSensor(BaseSensorOperator):
+class RedBrickWaitSensor(InRedBrickProject, BaseSensorOperator):
     """Base of the sensors.
 
-    :param redbrick_conn_id: the connection.
-    :param org_id: the organisation; the connection's when not given.
-    :param project_id: the project; the connection's when not given.
     :param deferrable: wait in the triggerer instead of a worker slot; Airflow's ``default_deferrable`` by default.
     """
-
-    template_fields: Sequence[str] = ("redbrick_conn_id", "org_id", "project_id")
-    ui_color = "#f6e3e0"
 
     def __init__(
         self,
         *,
-        redbrick_conn_id: str = RedBrickHook.default_conn_name,
-        org_id: str | None = None,
-        project_id: str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.redbrick_conn_id = redbrick_conn_id
-        self.org_id = org_id
-        self.project_id = project_id
         self.deferrable = deferrable
 
     def condition(self) -> Condition:
@@ -72,13 +58,8 @@ class RedBrickWaitSensor(BaseSensorOperator):
         raise NotImplementedError
 
     @cached_property
-    def hook(self) -> RedBrickHook:
-        """The hook for the connection."""
-        return RedBrickHook(self.redbrick_conn_id)
-
-    @cached_property
     def _project(self) -> RedBrickProject:
-        return self.hook.project(self.project_id, org_id=self.org_id)
+        return self.get_project()
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002
         """Look once."""

@@ -1,4 +1,4 @@
-"""What the operators share that work through given tasks of a stage, or through its queue."""
+"""What the operators share that work on tasks of one stage: claiming, and which tasks to take."""
 
 from __future__ import annotations
 
@@ -23,37 +23,50 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.workflow import Stage
 
 
-class RedBrickQueueOperator(RedBrickTasksOperator):
-    """Base of the operators that call a function for each task of a stage.
+class RedBrickStageOperator(RedBrickTasksOperator):
+    """Base of the operators that work on tasks where they wait.
 
-    Tasks are claimed (assigned to the API key) a few at a time. Whatever was claimed and not finished is released
-    again, so that people can have it.
+    Tasks are claimed (assigned to the API key) a few at a time. Whatever was claimed and not finished is given back,
+    so that people can have it.
 
-    :param stage_name: the stage to take tasks from.
-    :param task_ids: the tasks to take; without them, unassigned tasks of the stage are taken.
-    :param limit: how many to take in all, when no ``task_ids`` are given; all of them by default.
+    :param stage_name: the stage the tasks wait in.
     :param claim: assign tasks that nobody holds to the API key first.
     :param take_from_people: also take given tasks that a person holds. Their unsaved work is lost.
     """
 
-    template_fields: Sequence[str] = (*RedBrickTasksOperator.template_fields, "stage_name", "task_ids", "limit")
+    template_fields: Sequence[str] = (*RedBrickTasksOperator.template_fields, "stage_name")
 
-    def __init__(
-        self,
-        *,
-        stage_name: str,
-        task_ids: Sequence[str] | None = None,
-        limit: int | None = None,
-        claim: bool = True,
-        take_from_people: bool = False,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, stage_name: str, claim: bool = True, take_from_people: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage_name = stage_name
-        self.task_ids = task_ids
-        self.limit = limit
         self.claim = claim
         self.take_from_people = take_from_people
+
+    def work_on(self, context: Context, project: RedBrickProject, stage: Stage, **how: Any) -> StageWork:
+        """Return how to work on tasks of the stage; ``how`` holds further fields of :class:`StageWork`."""
+        return StageWork(
+            project,
+            stage,
+            claim=self.claim,
+            take_from_people=self.take_from_people,
+            since=retry_since(context),
+            **how,
+        )
+
+
+class RedBrickQueueOperator(RedBrickStageOperator):
+    """Base of the operators that call a function for each of some given tasks, or of a stage's queue.
+
+    :param task_ids: the tasks to take; without them, unassigned tasks of the stage are taken.
+    :param limit: how many to take in all, when no ``task_ids`` are given; all of them by default.
+    """
+
+    template_fields: Sequence[str] = (*RedBrickStageOperator.template_fields, "task_ids", "limit")
+
+    def __init__(self, *, task_ids: Sequence[str] | None = None, limit: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.task_ids = task_ids
+        self.limit = limit
 
     def which_tasks(self) -> tuple[list[str] | None, int | None]:
         """Check the two ways to say which tasks to take, ids or a limit; they exclude each other."""
@@ -68,21 +81,10 @@ class RedBrickQueueOperator(RedBrickTasksOperator):
         project: RedBrickProject,
         stage: Stage,
         which: tuple[list[str] | None, int | None],
-        *,
-        saved_counts: bool = False,
-        only_unlabelled: bool = False,
+        **how: Any,
     ) -> tuple[StageWork, Sequence[str]]:
         """Return how to work on the stage, and the given tasks or some chosen from its queue."""
-        work = StageWork(
-            project,
-            stage,
-            claim=self.claim,
-            take_from_people=self.take_from_people,
-            since=retry_since(context),
-            full=True,
-            saved_counts=saved_counts,
-            only_unlabelled=only_unlabelled,
-        )
+        work = self.work_on(context, project, stage, full=True, **how)
         ids, limit = which
         if ids is not None:
             return work, ids
