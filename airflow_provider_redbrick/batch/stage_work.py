@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
@@ -56,28 +57,26 @@ class StageWork:
 
     def run(self, task_ids: Iterable[str], plan: Plan) -> Iterator[Outcome]:
         """Work on tasks and yield the outcome of each, exactly one a task."""
-        left_behind = self._left_behind()
         for found in read_in_chunks(self.project, task_ids, full=self.full):
-            yield from self._work_on(found, plan, left_behind)
+            yield from self._work_on(found, plan)
 
     def came_back(self, task: Task) -> bool:
         """Whether a reviewer sent this key's own labels back to it."""
         by_me = task.labels_by is not None and task.labels_by.user_id == self.me
         return self.stage.is_label and self._is_mine(task) and by_me
 
+    @cached_property
     def _left_behind(self) -> Collection[str]:
-        """Return the tasks that a try which is gone claimed: they are given back like those claimed now."""
+        """The tasks that a try which is gone claimed: they are given back like those claimed now."""
         if self.may_hold is not None or self.since is None:
             return self.may_hold or ()
         mine = self.project.list_tasks(self.stage, assignee=self.me, state="ASSIGNED")
         return {task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.since}
 
-    def _work_on(
-        self, found: Mapping[str, Task | RedBrickAPIError], plan: Plan, left_behind: Collection[str]
-    ) -> Iterator[Outcome]:
+    def _work_on(self, found: Mapping[str, Task | RedBrickAPIError], plan: Plan) -> Iterator[Outcome]:
         ours, to_claim, outcomes = self._sort(found)
         yield from outcomes
-        claimed = [task for task in ours if task.task_id in left_behind and not self.came_back(task)] + to_claim
+        claimed = [task for task in ours if task.task_id in self._left_behind and not self.came_back(task)] + to_claim
         finished: set[str] = set()
         try:
             refused = claim(self.project, to_claim, me=self.me)
