@@ -26,6 +26,13 @@ class RedBrickTasksFailedError(RedBrickError):
     """
 
 
+class RedBrickStoppedError(BaseException):
+    """Airflow stops the task: it was marked failed or cleared, or its worker goes away.
+
+    Not an ``Exception``, so that it passes through whatever a labeler or reviewer catches.
+    """
+
+
 class RedBrickTriggerEventError(RedBrickError):
     """A deferred task was resumed with an event it does not understand, or its trigger gave up polling."""
 

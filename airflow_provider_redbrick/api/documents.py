@@ -36,7 +36,7 @@ _TASK_STATE = f"""
 taskId currentStageName priority
 datapoint {{ dpId name metaData }}
 currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
-latestTaskData {{ tdId createdAt createdByEntity {{ {_USER} }} }}
+latestTaskData {{ tdId createdAt createdByEntity {{ {_USER} }} labelsMap(presigned: false) {{ labelName }} }}
 """
 
 _TASK_LABELS = f"""
@@ -56,15 +56,13 @@ datapoint {{
   dpId name metaData
   items(presigned: false)
   itemsPresigned: items(presigned: true)
-  seriesInfo {{ name itemsIndices dataType metaData imageHeaders }}
-  storageMethod {{ storageId }}
+  seriesInfo {{ name itemsIndices dataType }}
 }}
 currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
 latestTaskData {{
   tdId createdAt createdByEntity {{ {_USER} }}
   labelsData(interpolate: true)
   labelsDataPath(presigned: true)
-  labelsStorage {{ storageId }}
   labelsMap(presigned: false) {{ seriesIndex imageIndex labelName }}
 }}
 """
@@ -74,8 +72,8 @@ taskId currentStageName
 genericEvents {
   __typename
   ... on TaskEvent {
-    eventId createdAt updatedBy
-    outputEvent { currentStageName nextStageName }
+    createdAt updatedBy
+    outputEvent { currentStageName nextStageName outputBool }
   }
 }
 """
@@ -87,6 +85,21 @@ ORGANIZATION = "query organization($orgId: UUID!) { organization(orgId: $orgId) 
 PROJECT = f"""query project($orgId: UUID!, $projectId: UUID!) {{
   project(orgId: $orgId, projectId: $projectId) {{
     orgId projectId name status projectUrl consensusSettings {{ enabled }} stages {{ {_STAGE} }}
+  }}
+}}"""
+
+_ATTRIBUTE = "name attrType attrId archived options { name optionId archived } minValue maxValue"
+
+# Part of what the root field `project` tells: big, and rarely needed.
+TAXONOMY = f"""query project($orgId: UUID!, $projectId: UUID!) {{
+  project(orgId: $orgId, projectId: $projectId) {{
+    taxonomy {{
+      name isNew
+      studyClassify {{ {_ATTRIBUTE} }}
+      seriesClassify {{ {_ATTRIBUTE} }}
+      instanceClassify {{ {_ATTRIBUTE} }}
+      objectTypes {{ category classId labelType archived parents attributes {{ {_ATTRIBUTE} }} }}
+    }}
   }}
 }}"""
 
@@ -109,10 +122,6 @@ GENERIC_TASKS = f"""query genericTasks(
     manualLabelingFilters: $manualLabelingFilters, first: $first, after: $after
   ) {{ entries {{ {_LISTED_TASK} }} cursor }}
 }}"""
-
-GET_LABEL_STORAGE = """query getLabelStorage($orgId: UUID!, $projectId: UUID!) {
-  getLabelStorage(orgId: $orgId, projectId: $projectId) { storageId path }
-}"""
 
 VALIDATE_AND_CONVERT_TO_IMPORT_FORMAT = """query validateAndConvertToImportFormat(
   $original: String!, $convert: Boolean, $storageId: UUID

@@ -27,6 +27,13 @@ class User:
     def __str__(self) -> str:
         return self.email or ("an API key" if self.is_api_key else self.user_id)
 
+    def is_same(self, other: User | None) -> bool:
+        """Whether both are one person, by id, or by e-mail in whatever case."""
+        if other is None:
+            return False
+        by_email = bool(self.email and other.email) and str(self.email).lower() == str(other.email).lower()
+        return self.user_id == other.user_id or by_email
+
     @classmethod
     def from_wire(cls, data: Any) -> User | None:
         """Read a user; None for nobody."""
@@ -61,12 +68,16 @@ class Member:
 
 @dataclass(frozen=True)
 class OutputEvent:
-    """A task left a stage, or, without ``next_stage``, was changed in ground truth."""
+    """A task left a stage, or, without ``next_stage``, was changed in ground truth.
+
+    :param accepted: a review's verdict, None for anything else.
+    """
 
     stage_name: str
     by: str | None
     at: pendulum.DateTime | None
     next_stage: str | None = None
+    accepted: bool | None = None
 
     @property
     def is_edit(self) -> bool:
@@ -114,17 +125,35 @@ class Task:
 
     def is_queued_in(self, stage_name: str) -> bool:
         """Whether the task waits in this stage and is not already on its way out of it."""
-        return self.stage_name == public_stage_name(stage_name) and self.state != "COMPLETED"
+        return self.stage_name == public_stage_name(stage_name) and not self.is_leaving
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the task is done in its stage, and on its way to the next."""
+        return self.state == "COMPLETED" and self.stage_name != GROUND_TRUTH
 
     @property
     def has_labels(self) -> bool:
         """Whether any label was stored; for a task whose labels were read."""
-        return bool(self.labels) or self.labels_url is not None or any(self.labels_map)
+        return bool(self.labels) or self.labels_url is not None or self.has_masks
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether segmentation masks are stored; for a task whose labels were read."""
+        return any(entry and entry.get("labelName") for entry in self.labels_map)
+
+    def held_by(self, user_id: str) -> bool:
+        """Whether this user holds the task."""
+        return self.assignee is not None and self.assignee.user_id == user_id
+
+    def saved_by(self, user_id: str) -> bool:
+        """Whether this user saved the labels the task has."""
+        return self.labels_by is not None and self.labels_by.user_id == user_id
 
     @property
     def where(self) -> str:
         """Where the task is and who holds it, for messages."""
-        if self.state == "COMPLETED":
+        if self.is_leaving:
             return f"on its way out of {self.stage_name}"
         held = f", assigned to {self.assignee}" if self.assignee else ""
         return f"in {self.stage_name or 'no stage'}{held}"
@@ -138,7 +167,8 @@ class Task:
         if not data.get("taskId"):
             raise KeyError("taskId")
         return cls(
-            task_id=str(data["taskId"]),
+            # Ids are compared as text, and users write them in lower case or had them made so.
+            task_id=str(data["taskId"]).lower(),
             name=str(datapoint.get("name") or ""),
             stage_name=public_stage_name(str(data.get("currentStageName") or "")),
             state=sub_task.get("state"),
@@ -169,17 +199,19 @@ def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
         output = (entry or {}).get("outputEvent")
         if output:
             stage = public_stage_name(str(output.get("currentStageName") or ""))
-            events.append(
-                OutputEvent(stage, entry.get("updatedBy"), moment(entry.get("createdAt")), output.get("nextStageName"))
-            )
+            by, at = entry.get("updatedBy"), moment(entry.get("createdAt"))
+            events.append(OutputEvent(stage, by, at, output.get("nextStageName"), output.get("outputBool")))
     return tuple(sorted(events, key=lambda event: event.at.timestamp() if event.at else 0.0))
 
 
 def moment(text: object) -> pendulum.DateTime | None:
-    """Read one of the API's timestamps; None when there is none."""
+    """Read one of the API's timestamps; None when there is none, or none that can be read."""
     if not isinstance(text, str) or not text:
         return None
-    parsed = pendulum.parse(text)
+    try:
+        parsed = pendulum.parse(text)
+    except (ValueError, OverflowError):
+        return None
     return parsed if isinstance(parsed, pendulum.DateTime) else None
 
 
@@ -206,4 +238,6 @@ def flat_labels(text: str | bytes) -> tuple[Mapping[str, Any], ...]:
 def _labels(saved: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """Read the flat labels that came inline."""
     text = saved.get("labelsData")
-    return flat_labels(text) if isinstance(text, str) and text else ()
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"labelsData is not text but {type(text).__name__}")
+    return flat_labels(text) if text else ()

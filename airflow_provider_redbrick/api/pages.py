@@ -38,7 +38,7 @@ def pages(fetch: Callable[[str | None, int], tuple[list[Any], str | None]], *, p
             first = max(SMALLEST_PAGE, first // 2)
             continue
         yield from entries
-        if following is None:
+        if not following:
             return
         if following in seen:
             raise RedBrickAnswerError("RedBrick's listing goes in circles: a page named an earlier one as the next.")
@@ -48,4 +48,6 @@ def pages(fetch: Callable[[str | None, int], tuple[list[Any], str | None]], *, p
 
 def _may_be_the_size(error: RedBrickAPIError) -> bool:
     """Whether asking for fewer entries may help: the limit is not documented, so a refusal may be about it."""
-    return isinstance(error, (RedBrickPayloadTooLargeError, RedBrickRefusedError, RedBrickServerError))
+    if isinstance(error, RedBrickServerError):
+        return error.status in {500, 504}
+    return isinstance(error, (RedBrickPayloadTooLargeError, RedBrickRefusedError))

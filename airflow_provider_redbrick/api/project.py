@@ -17,6 +17,7 @@ from airflow_provider_redbrick.api.models import Member, OutputEvent, Task, flat
 from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.exceptions import (
+    RedBrickAnswerError,
     RedBrickAPIError,
     RedBrickNotFoundError,
     RedBrickRefusedError,
@@ -58,11 +59,7 @@ class RedBrickProject:
 
         :raises RedBrickNotFoundError: when the project does not exist or this key cannot see it.
         """
-        found = self._execute(documents.PROJECT, {}).get("project")
-        if not found:
-            raise RedBrickNotFoundError(
-                f"There is no project {self.project_id} in organisation {self.org_id}, or this API key cannot see it."
-            )
+        found = self._found(documents.PROJECT)
         with reading("project"):
             consensus = (found.get("consensusSettings") or {}).get("enabled") is True
             return ProjectInfo(
@@ -71,6 +68,16 @@ class RedBrickProject:
                 consensus,
                 Workflow.from_wire(found["stages"]),
             )
+
+    @cached_property
+    def taxonomy(self) -> Mapping[str, Any]:
+        """What labels may be, as the API tells it; empty when the project has no taxonomy.
+
+        :raises RedBrickNotFoundError: when the project does not exist or this key cannot see it.
+        """
+        found = self._found(documents.TAXONOMY)
+        with reading("project"):
+            return dict(found["taxonomy"] or {})
 
     def stage(self, name: str) -> Stage:
         """Return a stage by any of its names.
@@ -131,7 +138,8 @@ class RedBrickProject:
         }
         for task in self._listed(variables, page_size or self.client.page_size):
             # Nobody holds what is finished or has an open issue, either, and the server lists those as unassigned too.
-            if task.state == "UNASSIGNED" if unassigned else task.state != "COMPLETED":
+            is_free = task.assignee is None and task.state not in {None, "COMPLETED", "PROBLEM"}
+            if is_free if unassigned else not task.is_leaving:
                 yield task
 
     def read_tasks(self, task_ids: Sequence[str], *, full: bool = False) -> dict[str, Task | RedBrickAPIError]:
@@ -165,7 +173,7 @@ class RedBrickProject:
             for i, name in enumerate(chunk):
                 with reading("genericTasks"):
                     page = dict(data[f"n{i}"])
-                    tasks: Iterable[Task] = [Task.from_wire(entry) for entry in page["entries"] or ()]
+                    tasks: Iterable[Task] = [Task.from_wire(entry) for entry in list(page["entries"])]
                 if page.get("cursor"):
                     search: dict[str, Any] = {"stageName": None, "taskSearch": f'"{name}"', "manualLabelingFilters": {}}
                     tasks = self._listed(search, self.client.page_size)
@@ -254,6 +262,16 @@ class RedBrickProject:
                     maybe_applied=True,
                 )
 
+    def _found(self, document: str) -> Mapping[str, Any]:
+        """Read something of the project itself."""
+        found = self._execute(document, {}).get("project")
+        if not found:
+            raise RedBrickNotFoundError(
+                f"There is no project {self.project_id} in organisation {self.org_id}, or this API key cannot see it."
+            )
+        with reading("project"):
+            return dict(found)
+
     def _assign(self, task_ids: Sequence[str], *, emails: list[str] | None, current_user: bool) -> set[str]:
         if not 0 < len(task_ids) <= MAX_IDS:
             raise ValueError(f"One request assigns 1 to {MAX_IDS} tasks, not {len(task_ids)}.")
@@ -266,7 +284,7 @@ class RedBrickProject:
         data = self._execute(documents.ASSIGN_TASKS_MULTIPLE_USERS, variables, task_ids=task_ids)
         operation = "assignTasksMultipleUsers"
         with reading(operation):
-            return {str(entry["taskId"]) for entry in data[operation] or ()}
+            return {str(entry["taskId"]).lower() for entry in data[operation] or ()}
 
     def _listed(self, variables: Mapping[str, Any], page_size: int) -> Iterator[Task]:
         for entry in pages(
@@ -318,9 +336,17 @@ class RedBrickProject:
                 words = "There is no such task in this project."
                 found[task_id] = RedBrickNotFoundError(words, operation="task", task_ids=[task_id])
             else:
-                with reading("task"):
-                    found[task_id] = parse(data)
+                found[task_id] = self._parsed(task_id, data, parse)
         return found
+
+    def _parsed(self, task_id: str, data: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], Any]) -> Any:
+        """Read one task's answer; one that makes no sense is that task's failure, not its neighbours'."""
+        try:
+            with reading("task"):
+                return parse(data)
+        except RedBrickAnswerError as error:
+            error.task_ids = (task_id,)
+            return error
 
     def _with_stored_labels(self, task: Task, url: str) -> Task | RedBrickAPIError:
         """Fetch labels that are too many to come inline."""

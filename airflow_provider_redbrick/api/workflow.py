@@ -10,6 +10,7 @@ from typing import Any
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 GROUND_TRUTH = "Ground Truth"
+ARCHIVED = "ARCHIVED"
 _END = "END"
 _GROUND_TRUTH_NAMES = frozenset({"ground truth", "end", "output"})
 

@@ -6,7 +6,8 @@ Results map each id to None when it was given, or to why it was not.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
+# Seconds for which what was read of a task is good enough to assign it. A look costs a request for 25 tasks.
+FRESH = 5.0
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,14 @@ class Assignment:
     :param send: sends one request for up to 50 ids and returns those the server names as changed.
     :param holds: whether a task, read again, is where it should be.
     :param free: whether a task, read again, may still be given: nobody else has taken it in the meantime.
+    :param read_at: when the tasks were read, by the monotonic clock. Assigning overwrites whoever holds a task, so
+        what was read too long ago is read again before it is given.
     """
 
     send: Callable[[Sequence[str]], set[str]]
     holds: Callable[[Task], bool]
     free: Callable[[Task], bool]
+    read_at: float = field(default_factory=time.monotonic)
 
 
 def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> Given:
@@ -56,7 +62,7 @@ def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> Given:
     before = {task.task_id: task for task in tasks}
     assignment = Assignment(
         send=project.claim,
-        holds=lambda task: task.assignee is not None and task.assignee.user_id == me,
+        holds=lambda task: task.held_by(me),
         free=lambda task: is_as_before(task, before[task.task_id]),
     )
     return assign(project, list(before), assignment)
@@ -78,14 +84,14 @@ def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Gi
     for task_id, task in found.items():
         if isinstance(task, RedBrickAPIError):
             result[task_id] = NotGiven(str(task))
-        elif task.assignee is not None and task.assignee.user_id == me and task.state != "COMPLETED":
+        elif task.held_by(me) and not task.is_leaving:
             mine.append(task_id)
         else:
             result[task_id] = None
     free = Assignment(
         send=project.release,
-        holds=lambda task: task.assignee is None or task.assignee.user_id != me,
-        free=lambda task: task.assignee is not None and task.assignee.user_id == me,
+        holds=lambda task: not task.held_by(me),
+        free=lambda task: task.held_by(me),
     )
     return {**result, **assign(project, mine, free)}
 
@@ -116,13 +122,13 @@ def _return_to_owner(project: RedBrickProject, task: Task, *, me: str) -> Given:
     found = project.read_tasks([task.task_id])[task.task_id]
     if isinstance(found, RedBrickAPIError):
         return {task.task_id: NotGiven(str(found))}
-    if found.state == "COMPLETED" or found.assignee is None or found.assignee.user_id != me:
+    if found.is_leaving or not found.held_by(me):
         return {}
     email = str(task.assignee.email) if task.assignee else ""
     back = Assignment(
         send=lambda ids: project.assign(ids, email),
         holds=lambda now: now.assignee == task.assignee,
-        free=lambda now: now.assignee is not None and now.assignee.user_id == me,
+        free=lambda now: now.held_by(me),
     )
     return assign(project, [task.task_id], back)
 
@@ -139,6 +145,8 @@ def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assign
 def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: Assignment) -> Given:
     result: Given = {}
     open_ids = list(chunk)
+    if time.monotonic() - assignment.read_at > FRESH:
+        open_ids = _still_free(project, open_ids, assignment, result)
     for attempt in range(1, ATTEMPTS + 1):
         if not open_ids:
             break
@@ -154,6 +162,23 @@ def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: As
             break
         open_ids = _settle(project, open_ids, assignment, result, error=error, last=attempt == ATTEMPTS)
     return result
+
+
+def _still_free(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment, result: Given) -> list[str]:
+    """Read tasks again and return those that may still be given."""
+    free = []
+    for task_id, task in project.read_tasks(task_ids).items():
+        if isinstance(task, RedBrickAPIError):
+            result[task_id] = NotGiven(str(task))
+        elif assignment.free(task):
+            free.append(task_id)
+        else:
+            result[task_id] = _taken(task)
+    return free
+
+
+def _taken(task: Task) -> NotGiven:
+    return NotGiven(f"somebody else took it in the meantime: it is {task.where}", taken=True)
 
 
 def _settle(
@@ -177,8 +202,7 @@ def _settle(
         elif assignment.holds(task):
             result[task_id] = None
         elif not assignment.free(task):
-            reason = f"somebody else took it in the meantime: it is {task.where}"
-            result[task_id] = NotGiven(reason, taken=True)
+            result[task_id] = _taken(task)
         else:
             waiting.append(task)
     # The same request would be refused again, but without the tasks that have gone it is another one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from airflow_provider_redbrick.api.models import Member, Task
+    from airflow_provider_redbrick.api.models import Member, Task, User
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
 
@@ -25,20 +26,33 @@ log = logging.getLogger(__name__)
 class Wish:
     """How a queue should be shared.
 
-    :param emails: the people, in the order in which ties fall.
+    :param people: by e-mail, in the order in which ties fall.
     :param weights: each one's share of the work; 1 when not named.
     :param ceiling: how long anybody's queue may become.
     :param rebalance: also move tasks that one of these people holds and has not started.
     """
 
-    emails: Sequence[str]
+    people: Mapping[str, User]
     weights: Mapping[str, float] = field(default_factory=dict)
     ceiling: int | None = None
     rebalance: bool = False
 
 
-def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str]) -> list[str]:
-    """Return the e-mails as the project spells them.
+@dataclass(frozen=True)
+class Share:
+    """A plan, and the queue it was made from.
+
+    :param read_at: when the reading of the queue began, by the monotonic clock.
+    """
+
+    plan: AssignmentPlan
+    queue: Mapping[str, Task]
+    people: Mapping[str, User]
+    read_at: float
+
+
+def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str]) -> dict[str, User]:
+    """Return the people by their e-mails as the project spells them.
 
     :raises RedBrickInputError: naming everybody who is not a member, or may not work in the stage.
     """
@@ -51,44 +65,51 @@ def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str])
     barred = [email for email in emails if not known[email.lower()].may_work_in(stage.name)]
     if barred:
         raise RedBrickInputError(f"No access to stage {stage.name}: {', '.join(barred)}.")
-    return [str(known[email.lower()].user.email) for email in emails]
+    twins = sorted({email for email in emails if [other.lower() for other in emails].count(email.lower()) > 1})
+    if twins:
+        raise RedBrickInputError(f"emails: named twice: {', '.join(twins)}.")
+    users = [known[email.lower()].user for email in emails]
+    return {str(user.email): user for user in users}
 
 
-def plan(project: RedBrickProject, stage: Stage, wish: Wish) -> tuple[AssignmentPlan, dict[str, Task]]:
-    """Read the queue and plan who gets what; also return the queue's tasks by id."""
+def share(project: RedBrickProject, stage: Stage, wish: Wish) -> Share:
+    """Read the queue and plan who gets what."""
+    read_at = time.monotonic()
     queue = {task.task_id: task for task in project.list_tasks(stage)}
     # The most urgent first, then the oldest: the listing's own order is not documented.
     ordered = sorted(
         queue.values(), key=lambda t: (-(t.priority or 0), t.created_at.timestamp() if t.created_at else 0, t.task_id)
     )
     weights = {email.lower(): weight for email, weight in wish.weights.items()}
-    people = [_holder(email, ordered, weights, wish) for email in wish.emails]
+    people = [_holder(email, user, ordered, weights, wish) for email, user in wish.people.items()]
     unassigned = [task.task_id for task in ordered if task.assignee is None and task.state != "PROBLEM"]
     try:
-        return plan_assignments(unassigned, people, rebalance=wish.rebalance), queue
+        planned = plan_assignments(unassigned, people, rebalance=wish.rebalance)
     except ValueError as error:
         raise RedBrickInputError(str(error)) from None
+    return Share(planned, queue, wish.people, read_at)
 
 
-def carry_out(project: RedBrickProject, planned: AssignmentPlan, queue: Mapping[str, Task]) -> Iterator[Outcome]:
+def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
     """Assign as planned, at most 50 ids a request; yields one outcome for each task that was to be assigned."""
+    queue = shared.queue
     by_person: dict[str, list[Move]] = {}
-    for move in planned.moves:
+    for move in shared.plan.moves:
         by_person.setdefault(move.to, []).append(move)
     for email, moves in by_person.items():
-        result = assign(project, [move.task_id for move in moves], _assignment(project, email, queue))
+        result = assign(project, [move.task_id for move in moves], _assignment(project, email, shared))
         for move in moves:
             problem, name = result[move.task_id], queue[move.task_id].name
             if problem is None:
                 yield done(move.task_id, name=name, assigned_to=email, taken_from=move.source)
             else:
                 yield (skipped if problem.taken else failed)(move.task_id, str(problem), name=name)
-    for task_id in planned.left_over:
+    for task_id in shared.plan.left_over:
         yield skipped(task_id, "nobody has room for it", name=queue[task_id].name)
 
 
-def _holder(email: str, queue: Sequence[Task], weights: Mapping[str, float], wish: Wish) -> Holder:
-    held = [task for task in queue if task.assignee and (task.assignee.email or "").lower() == email.lower()]
+def _holder(email: str, user: User, queue: Sequence[Task], weights: Mapping[str, float], wish: Wish) -> Holder:
+    held = [task for task in queue if user.is_same(task.assignee)]
     movable = tuple(task.task_id for task in held if task.state == "ASSIGNED" and task.saved_at is None)
     return Holder(
         email=email,
@@ -99,9 +120,10 @@ def _holder(email: str, queue: Sequence[Task], weights: Mapping[str, float], wis
     )
 
 
-def _assignment(project: RedBrickProject, email: str, queue: Mapping[str, Task]) -> Assignment:
+def _assignment(project: RedBrickProject, email: str, shared: Share) -> Assignment:
     return Assignment(
         send=lambda ids: project.assign(ids, email),
-        holds=lambda task: task.assignee is not None and task.assignee.email == email,
-        free=lambda task: is_as_before(task, queue[task.task_id]),
+        holds=lambda task: shared.people[email].is_same(task.assignee),
+        free=lambda task: is_as_before(task, shared.queue[task.task_id]),
+        read_at=shared.read_at,
     )

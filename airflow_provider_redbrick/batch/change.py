@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 # Seconds before each look at a task whose answer was lost: the server may still be busy with the request.
 SETTLE = (0.0, 0.5, 1.5)
+# Seconds that requests under way get when the work is stopped.
+LAST_MOMENT = 2.0
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Change:
     :param send: sends the mutation once.
     :param applied: whether a task, read again, shows that the mutation was applied.
     :param leaves: the stage that the mutation takes the task out of, if it does: somebody else can do that too.
+    :param verdict: for a review, what it decides: another run with this key can decide the opposite.
     """
 
     task: Task
     send: Callable[[], None]
     applied: Callable[[Task], bool]
     leaves: str | None = None
+    verdict: bool | None = None
 
 
 def apply_all(project: RedBrickProject, changes: Sequence[Change]) -> list[Outcome]:
@@ -42,14 +46,18 @@ def apply_all(project: RedBrickProject, changes: Sequence[Change]) -> list[Outco
     workers = min(project.client.max_concurrency, len(changes))
     if workers <= 1:
         return [apply_once(project, change) for change in changes]
-    with ThreadPoolExecutor(workers, thread_name_prefix="redbrick") as pool:
-        futures = [pool.submit(apply_once, project, change) for change in changes]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            # Killed or timed out: what has not been sent yet never will be.
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="redbrick")
+    futures = [pool.submit(apply_once, project, change) for change in changes]
+    try:
+        return [future.result() for future in futures]
+    except BaseException:
+        # Killed or timed out: what has not been sent yet never will be. Requests under way get a moment, no more:
+        # Airflow kills for good a few seconds later, and what was claimed is still to be given back.
+        pool.shutdown(wait=False, cancel_futures=True)
+        wait(futures, timeout=LAST_MOMENT)
+        raise
+    finally:
+        pool.shutdown(wait=False)
 
 
 def apply_once(project: RedBrickProject, change: Change, *, sleep: Callable[[float], None] = time.sleep) -> Outcome:
@@ -84,7 +92,7 @@ def _settle(
         if error.maybe_applied and _shows(project, change, looks=1 if final else len(SETTLE), sleep=sleep):
             if _is_ours(project, change):
                 return done(task_id, name=name)
-            return skipped(task_id, f"somebody else moved it on in the meantime. {error}", name=name)
+            return skipped(task_id, f"it was moved on in the meantime, not by this try. {error}", name=name)
     except RedBrickAPIError as unread:
         reason = (
             f"{error} Whether it was applied is not known: the task could not be read afterwards ({unread}). "
@@ -114,4 +122,7 @@ def _is_ours(project: RedBrickProject, change: Change) -> bool:
     if isinstance(events, RedBrickAPIError):
         return True
     left = [event for event in events if event.stage_name == change.leaves and not event.is_edit]
-    return not left or left[-1].by == project.client.me()
+    if not left:
+        return True
+    decided = None in {change.verdict, left[-1].accepted} or left[-1].accepted == change.verdict
+    return left[-1].by == project.client.me() and decided

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
+from airflow_provider_redbrick.batch.reading import NOT_TRIED
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
     RedBrickInputError,
@@ -20,6 +21,7 @@ from airflow_provider_redbrick.exceptions import (
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.client import RedBrickClient
     from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.batch.checking import LabelCheck
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
 # The import format insists on names and items; labels do not depend on them.
@@ -37,6 +39,16 @@ class Labels:
 
     task_id: str
     body: Mapping[str, Any] | None
+
+    def plain(self) -> Labels:
+        """Return the same labels as plain JSON values: models hand out numbers of their own kinds.
+
+        :raises RedBrickInputError: when there is something that JSON has no word for.
+        """
+        try:
+            return Labels(self.task_id, json.loads(json.dumps(self.body, default=_plain_value)))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RedBrickInputError(f"its labels cannot be written as JSON: {error}") from None
 
     def to_import(self) -> dict[str, Any]:
         """Return the task in the server's import format.
@@ -80,15 +92,23 @@ def read_body(value: object) -> Mapping[str, Any]:
     )
 
 
-def convert(client: RedBrickClient, batch: Sequence[Labels]) -> dict[str, Mapping[str, Any] | str]:
-    """Have labels converted to what the server stores; for each id the result, or why there is none."""
+def convert(
+    client: RedBrickClient, batch: Sequence[Labels], check: LabelCheck | None = None
+) -> dict[str, Mapping[str, Any] | str]:
+    """Have labels converted to what the server stores; for each id the result, or why there is none.
+
+    :param check: looks at labels first, and raises for those that must not be sent.
+    """
     result: dict[str, Mapping[str, Any] | str] = {}
     sendable = []
-    for labels in batch:
+    for given in batch:
         try:
+            labels = given.plain()
+            if check is not None and labels.body is not None:
+                check(labels.task_id, labels.body)
             sendable.append((labels.task_id, labels.to_import()))
         except RedBrickInputError as error:
-            result[labels.task_id] = f"cannot be sent: {error}"
+            result[given.task_id] = f"cannot be sent: {error}"
     entries = iter(sendable)
     while chunk := list(islice(entries, _CONVERSIONS_A_REQUEST)):
         result.update(_convert_chunk(client, chunk))
@@ -104,7 +124,10 @@ def put_labels(
     """
     entries = iter(batch)
     while chunk := list(islice(entries, _CONVERSIONS_A_REQUEST)):
-        converted = convert(work.project.client, [labels for labels in chunk if labels.body is not None])
+        if work.breaker.is_open:
+            yield from (failed(labels.task_id, NOT_TRIED) for labels in chunk)
+            continue
+        converted = convert(work.project.client, [labels for labels in chunk if labels.body is not None], work.check)
         for task_id, stored in converted.items():
             if isinstance(stored, str):
                 yield failed(task_id, f"Its labels {stored.rstrip('.')}. Nothing was sent.")
@@ -113,12 +136,14 @@ def put_labels(
 
         def plan(
             tasks: Sequence[Task], valid: Mapping[str, Any] = valid, bodiless: set[str] = bodiless
-        ) -> list[Change | Outcome]:
+        ) -> list[list[Change | Outcome]]:
             return [
-                submit_existing(work, task)
-                if task.task_id in bodiless
-                else put(work, task, valid[task.task_id], finished=finished, elapsed_ms=elapsed_ms)
-                for task in tasks
+                [
+                    submit_existing(work, task)
+                    if task.task_id in bodiless
+                    else put(work, task, valid[task.task_id], finished=finished, elapsed_ms=elapsed_ms)
+                    for task in tasks
+                ]
             ]
 
         wanted = [labels.task_id for labels in chunk if labels.task_id in bodiless or labels.task_id in valid]
@@ -133,7 +158,7 @@ def put_all(
     :param labelled: tasks, their labels, and the milliseconds it took to make them.
     :param what: what the labels are, for messages.
     """
-    converted = convert(work.project.client, [labels for _, labels, _ in labelled])
+    converted = convert(work.project.client, [labels for _, labels, _ in labelled], work.check)
     for task, _, elapsed_ms in labelled:
         stored = converted[task.task_id]
         if isinstance(stored, str):
@@ -142,13 +167,21 @@ def put_all(
             yield put(work, task, stored, finished=finished, elapsed_ms=elapsed_ms)
 
 
-def put(work: StageWork, task: Task, stored: Mapping[str, Any], *, finished: bool, elapsed_ms: int = 0) -> Change:
+def put(
+    work: StageWork, task: Task, stored: Mapping[str, Any], *, finished: bool, elapsed_ms: int = 0
+) -> Change | Outcome:
     """Return the change that puts converted labels on a task, and submits it when ``finished``."""
+    if task.has_masks and not stored.get("labelsMap"):
+        # Labels replace all that is there, and masks cannot be sent along yet.
+        reason = "it has segmentation masks, which these labels would remove; nothing was sent"
+        return failed(task.task_id, reason, name=task.name)
 
     def send() -> None:
         work.project.put_labels(work.stage, task.task_id, stored, finished=finished, elapsed_ms=elapsed_ms)
 
-    return leaving(work, task, send) if finished else Change(task, send, _has_new_labels(work, task))
+    if not finished:
+        return Change(task, send, _has_new_labels(work, task))
+    return leaving(work, task, send, verdict=True if work.stage.is_review else None)
 
 
 def submit_existing(work: StageWork, task: Task) -> Change:
@@ -156,17 +189,24 @@ def submit_existing(work: StageWork, task: Task) -> Change:
     return leaving(work, task, lambda: work.project.submit_existing(work.stage, task.task_id))
 
 
-def leaving(work: StageWork, task: Task, send: Callable[[], None]) -> Change:
-    """Return a change that takes a task out of the stage: applied when it has left, or is on its way out."""
+def leaving(work: StageWork, task: Task, send: Callable[[], None], *, verdict: bool | None = None) -> Change:
+    """Return a change that takes a task out of the stage: applied when it has left, or is on its way out.
+
+    :param verdict: what a review decides.
+    """
     stage_name = work.stage.public_name
-    return Change(task, send, applied=lambda found: not found.is_queued_in(stage_name), leaves=stage_name)
+    return Change(
+        task,
+        send,
+        applied=lambda found: not found.is_queued_in(stage_name),
+        leaves=stage_name,
+        verdict=verdict,
+    )
 
 
 def _has_new_labels(work: StageWork, before: Task) -> Callable[[Task], bool]:
     """Return whether a task, read again, has labels that this key saved after ``before`` was read."""
-    return lambda task: (
-        task.labels_id != before.labels_id and task.labels_by is not None and task.labels_by.user_id == work.me
-    )
+    return lambda task: task.labels_id != before.labels_id and task.saved_by(work.me)
 
 
 def _convert_chunk(
@@ -202,3 +242,10 @@ def _list_of_objects(value: object, what: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(element, Mapping) for element in value):
         raise RedBrickInputError(f"its {what!r} must be a list of objects")
     return list(value)
+
+
+def _plain_value(value: Any) -> Any:
+    """Turn an array library's number or array into a plain one."""
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"{type(value).__name__} is not JSON")
+    return value.tolist()

@@ -111,5 +111,5 @@ class Tally:
         """Whether these outcomes fail the Airflow task, for ``fail_on`` ``any``, ``all`` or ``never``."""
         bad = self.counts[Status.FAILED.value]
         if fail_on == "all":
-            return bad > 0 and bad == self.total
+            return bad > 0 and not self.counts[Status.DONE.value] and not self.counts[Status.ALREADY_DONE.value]
         return fail_on == "any" and bad > 0

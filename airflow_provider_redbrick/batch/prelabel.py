@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.assigning import NotGiven, release
-from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
-from airflow_provider_redbrick.batch.labelling import Labels, put_all, read_body
+from airflow_provider_redbrick.batch.calling import call, handed
+from airflow_provider_redbrick.batch.deciding import Labelled, decide_in_batches
+from airflow_provider_redbrick.batch.labelling import Labels, read_body
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, failed, skipped
 from airflow_provider_redbrick.batch.reading import CHUNK
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.change import Change
@@ -29,8 +30,11 @@ def prelabel(work: StageWork, task_ids: Iterable[str], labeler: Labeler, *, writ
     :param write: one of :data:`WRITES`.
     """
 
-    def plan(tasks: Sequence[Task]) -> list[Change | Outcome]:
-        return _predict(work, tasks, labeler, finished=write == "submit")
+    def plan(tasks: Sequence[Task]) -> Iterator[Sequence[Change | Outcome]]:
+        finished = write == "submit"
+        return decide_in_batches(
+            work, tasks, lambda task: _predict(work, task, labeler), finished=finished, what="The prediction"
+        )
 
     outcomes = work.run(task_ids, plan)
     return _handed_over(work, outcomes) if write == "draft_and_release" else outcomes
@@ -56,24 +60,14 @@ def _handed_over(work: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outco
             list(_hand_over(work, saved))
 
 
-def _predict(work: StageWork, tasks: Sequence[Task], labeler: Labeler, *, finished: bool) -> list[Change | Outcome]:
-    """Call the model for every task, then convert all its labels in one request."""
-    steps: list[Change | Outcome] = []
-    labelled: list[tuple[Task, Labels, int]] = []
-    for task in tasks:
-        if _came_back(work, task):
-            reason = "it came back to this key with the key's own labels; a person should look at it"
-            steps.append(skipped(task.task_id, reason, name=task.name))
-            continue
-        try:
-            answer, elapsed_ms = call(labeler, handed(task), what="labeler")
-            if answer is None:
-                steps.append(skipped(task.task_id, "the labeler left it alone", name=task.name))
-            else:
-                labelled.append((task, Labels(task.task_id, read_body(answer)), elapsed_ms))
-        except (CallableFailedError, RedBrickInputError) as error:
-            steps.append(failed(task.task_id, error, name=task.name))
-    return [*steps, *put_all(work, labelled, finished=finished, what="The prediction")]
+def _predict(work: StageWork, task: Task, labeler: Labeler) -> Outcome | Labelled:
+    if _came_back(work, task):
+        reason = "it came back to this key with the key's own labels; a person should look at it"
+        return skipped(task.task_id, reason, name=task.name)
+    answer, elapsed_ms = call(labeler, handed(task), what="labeler")
+    if answer is None:
+        return skipped(task.task_id, "the labeler left it alone", name=task.name)
+    return Labelled(Labels(task.task_id, read_body(answer)), elapsed_ms)
 
 
 def _came_back(work: StageWork, task: Task) -> bool:

@@ -35,13 +35,14 @@ def candidates(work: StageWork, *, limit: int | None, now: pendulum.DateTime) ->
     """Choose tasks to take: first those this key claimed and abandoned, then unassigned ones.
 
     A killed try leaves tasks assigned to the key that nobody else will touch. A retry takes them up at once; another
-    run only after an hour, since a run that is still alive may be working on them.
+    run only after an hour, since a run that is still alive may be working on them. Where the credential is a person's
+    access token, what it holds is that person's own work and is left alone.
 
     The whole list is made before the first claim: claiming changes what a listing shows.
 
     :param limit: how many to take in all.
     """
-    mine = work.project.list_tasks(work.stage, assignee=work.me)
+    mine = work.project.list_tasks(work.stage, assignee=work.me) if work.me.startswith("API:") else iter(())
     held = list(islice(_wanted(work, (task for task in mine if _abandoned(work, task, now))), limit))
     room = None if limit is None else limit - len(held)
     page_size = None if work.only_unlabelled else room or None

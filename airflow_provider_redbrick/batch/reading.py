@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.exceptions import RedBrickAPIError
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -15,19 +15,47 @@ if TYPE_CHECKING:
 
 # Tasks worked on at a time: the fewest that keep requests full, so that a crash leaves few of them claimed.
 CHUNK = 25
+GIVEN_UP_AFTER = 2
+NOT_TRIED = "Not tried: RedBrick did not answer several times in a row."
+
+
+class Breaker:
+    """Notices that the server is down: no answer twice in a row, after all the transport's own patience.
+
+    Then the rest is not tried: Airflow's retry comes back later, and a worker is not kept waiting for hours.
+    """
+
+    def __init__(self) -> None:
+        self._unanswered = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether to stop asking."""
+        return self._unanswered >= GIVEN_UP_AFTER
+
+    def saw(self, error: RedBrickAPIError | None) -> None:
+        """Take notice of how a request went."""
+        self._unanswered = self._unanswered + 1 if error is not None and error.transient else 0
 
 
 def read_in_chunks(
-    project: RedBrickProject, task_ids: Iterable[str], *, full: bool = False
+    project: RedBrickProject, task_ids: Iterable[str], *, full: bool = False, breaker: Breaker | None = None
 ) -> Iterator[dict[str, Task | RedBrickAPIError]]:
     """Yield tasks in chunks: for each id its task, or why it could not be read.
 
-    A request that fails is the failure of its chunk's tasks, not of those that follow.
+    A request that fails is the failure of its chunk's tasks, not of those that follow, unless the server is down.
     """
+    breaker = breaker or Breaker()
     ids = iter(task_ids)
     while chunk := list(islice(ids, CHUNK)):
+        if breaker.is_open:
+            yield dict.fromkeys(chunk, RedBrickConnectionError(NOT_TRIED))
+            continue
         try:
             found = project.read_tasks(chunk, full=full)
         except RedBrickAPIError as error:
+            breaker.saw(error)
             found = dict.fromkeys(chunk, error)
+        else:
+            breaker.saw(None)
         yield found

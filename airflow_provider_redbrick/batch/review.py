@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
-from airflow_provider_redbrick.batch.labelling import Labels, leaving, put_all, read_body
-from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
+from airflow_provider_redbrick.batch.calling import call, handed
+from airflow_provider_redbrick.batch.deciding import Labelled, decide_in_batches
+from airflow_provider_redbrick.batch.labelling import Labels, leaving, read_body
+from airflow_provider_redbrick.batch.outcome import Outcome, skipped
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 if TYPE_CHECKING:
@@ -89,31 +90,30 @@ Reviewer = Callable[[Task], Any]
 
 def review(work: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> Iterator[Outcome]:
     """Review tasks as ``reviewer`` decides; yields one outcome a task."""
-    return work.run(task_ids, lambda tasks: _decide(work, tasks, reviewer))
+
+    def plan(tasks: Sequence[Task]) -> Iterator[Sequence[Change | Outcome]]:
+        return decide_in_batches(
+            work, tasks, lambda task: _decide(work, task, reviewer), finished=True, what="The correction"
+        )
+
+    return work.run(task_ids, plan)
 
 
-def _decide(work: StageWork, tasks: Sequence[Task], reviewer: Reviewer) -> list[Change | Outcome]:
-    steps: list[Change | Outcome] = []
-    corrections: list[tuple[Task, Labels, int]] = []
-    for task in tasks:
-        try:
-            answer, elapsed_ms = call(reviewer, handed(task), what="reviewer")
-            decision = Review.read(answer)
-            if decision.decision == "leave":
-                steps.append(skipped(task.task_id, "the reviewer left it to people", name=task.name))
-            elif decision.decision == "correct":
-                body = read_body({"series": decision.series, "classification": decision.classification})
-                corrections.append((task, Labels(task.task_id, body), elapsed_ms))
-            else:
-                steps.append(_verdict(work, task, decision, elapsed_ms))
-        except (CallableFailedError, RedBrickInputError) as error:
-            steps.append(failed(task.task_id, error, name=task.name))
-    return [*steps, *put_all(work, corrections, finished=True, what="The correction")]
+def _decide(work: StageWork, task: Task, reviewer: Reviewer) -> Change | Outcome | Labelled:
+    answer, elapsed_ms = call(reviewer, handed(task), what="reviewer")
+    decision = Review.read(answer)
+    if decision.decision == "leave":
+        return skipped(task.task_id, "the reviewer left it to people", name=task.name)
+    if decision.decision == "correct":
+        body = read_body({"series": decision.series, "classification": decision.classification})
+        return Labelled(Labels(task.task_id, body), elapsed_ms)
+    return _verdict(work, task, decision, elapsed_ms)
 
 
 def _verdict(work: StageWork, task: Task, decision: Review, elapsed_ms: int) -> Change:
+    accept = decision.decision == "accept"
+
     def send() -> None:
-        accept = decision.decision == "accept"
         work.project.review(work.stage, task.task_id, accept=accept, comment=decision.comment, elapsed_ms=elapsed_ms)
 
-    return leaving(work, task, send)
+    return leaving(work, task, send, verdict=accept)

@@ -12,7 +12,7 @@ from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.assigning import claim, give_back
 from airflow_provider_redbrick.batch.change import Change, apply_all
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, already_done, failed, skipped
-from airflow_provider_redbrick.batch.reading import read_in_chunks
+from airflow_provider_redbrick.batch.reading import Breaker, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
+    from airflow_provider_redbrick.batch.checking import LabelCheck
 
 log = logging.getLogger(__name__)
 
-Plan = Callable[[Sequence[Task]], Sequence["Change | Outcome"]]
-"""Decides what to do with tasks that are ours to work on: for each a change to apply, or its outcome."""
+Plan = Callable[[Sequence[Task]], Iterable[Sequence["Change | Outcome"]]]
+"""Decides, batch by batch, what to do with tasks that are ours to work on: a change to apply, or an outcome."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ class StageWork:
     :param full: read items and labels too, for a callable that wants to see them.
     :param saved_counts: a task this key has saved labels on since then counts as done, though it is still here.
     :param only_unlabelled: leave tasks alone that have labels; goes with ``full``.
+    :param check: looks at labels before they are sent; None sends them as they are.
     :param may_hold: the tasks that may be worked on when this key holds them already; None for all. Any other one is
         in the hands of another run with the same key.
+    :param breaker: says when to stop asking a server that is down.
     """
 
     project: RedBrickProject
@@ -49,7 +52,9 @@ class StageWork:
     full: bool = False
     saved_counts: bool = False
     only_unlabelled: bool = False
+    check: LabelCheck | None = None
     may_hold: Collection[str] | None = None
+    breaker: Breaker = field(default_factory=Breaker)
     me: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,19 +62,18 @@ class StageWork:
 
     def run(self, task_ids: Iterable[str], plan: Plan) -> Iterator[Outcome]:
         """Work on tasks and yield the outcome of each, exactly one a task."""
-        for found in read_in_chunks(self.project, task_ids, full=self.full):
+        for found in read_in_chunks(self.project, task_ids, full=self.full, breaker=self.breaker):
             yield from self._work_on(found, plan)
 
     def came_back(self, task: Task) -> bool:
         """Whether a reviewer sent this key's own labels back to it."""
-        by_me = task.labels_by is not None and task.labels_by.user_id == self.me
-        return self.stage.is_label and self._is_mine(task) and by_me
+        return self.stage.is_label and task.held_by(self.me) and task.saved_by(self.me)
 
     @cached_property
     def _left_behind(self) -> Collection[str]:
         """The tasks that a try which is gone claimed: they are given back like those claimed now."""
-        if self.may_hold is not None or self.since is None:
-            return self.may_hold or ()
+        if self.since is None or not self.claim or not self.me.startswith("API:"):
+            return ()
         mine = self.project.list_tasks(self.stage, assignee=self.me, state="ASSIGNED")
         return {task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.since}
 
@@ -96,13 +100,9 @@ class StageWork:
             give_back(self.project, [task for task in claimed if task.task_id not in finished], me=self.me)
 
     def _apply(self, plan: Plan, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        changes = []
-        for step in plan(tasks) if tasks else ():
-            if isinstance(step, Outcome):
-                yield step
-            else:
-                changes.append(step)
-        yield from apply_all(self.project, changes)
+        for steps in plan(tasks) if tasks else ():
+            yield from (step for step in steps if isinstance(step, Outcome))
+            yield from apply_all(self.project, [step for step in steps if isinstance(step, Change)])
 
     def _sort(self, found: Mapping[str, Task | RedBrickAPIError]) -> tuple[list[Task], list[Task], list[Outcome]]:
         """Split tasks into ours already, to be claimed, and those that end here."""
@@ -115,7 +115,7 @@ class StageWork:
                 outcomes.append(failed(task_id, f"It could not be read, and nothing was sent: {task}"))
             elif (ending := self._ending(task, moved)) is not None:
                 outcomes.append(ending)
-            elif self._is_mine(task) or not self.claim:
+            elif task.held_by(self.me) or not self.claim:
                 ours.append(task)
             else:
                 to_claim.append(task)
@@ -139,22 +139,24 @@ class StageWork:
 
     def _ending_by_holder(self, task: Task) -> Outcome | None:
         """Return the outcome of a task that its holder keeps, None for one that is ours or may be claimed."""
-        if self._is_mine(task):
+        if task.held_by(self.me):
             if self.may_hold is None or task.task_id in self.may_hold:
                 return None
             return skipped(task.task_id, "another run with this API key has it", name=task.name)
-        if task.assignee is None or (self.take_from_people and self.claim):
+        if task.assignee is None:
             return None
+        if self.take_from_people and self.claim:
+            if task.assignee.email:
+                return None
+            # Who has no e-mail cannot be given a task back.
+            return skipped(task.task_id, f"it is {task.where}, and could not be given back", name=task.name)
         return skipped(task.task_id, f"it is {task.where}; take_from_people is off", name=task.name)
-
-    def _is_mine(self, task: Task) -> bool:
-        return task.assignee is not None and task.assignee.user_id == self.me
 
     def _was_saved(self, task: Task) -> bool:
         """Whether an earlier try saved labels on this task, which is still where it was."""
-        if not self.saved_counts or self.since is None or task.labels_by is None or task.labels_at is None:
+        if not self.saved_counts or self.since is None or task.labels_at is None:
             return False
-        return task.labels_by.user_id == self.me and task.labels_at >= self.since
+        return task.saved_by(self.me) and task.labels_at >= self.since
 
 
 def moved_since(

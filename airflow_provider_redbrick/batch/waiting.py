@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.workflow import ARCHIVED
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
     RedBrickAuthError,
@@ -16,6 +17,7 @@ from airflow_provider_redbrick.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Workflow
 
@@ -73,7 +75,7 @@ class TasksCondition:
     def look(self, project: RedBrickProject) -> Poll:
         """Read the tasks and compare.
 
-        :raises RedBrickNotFoundError: when a task does not exist (any more): it will never arrive.
+        :raises RedBrickNotFoundError: when a task does not exist any more, or is archived: it will never arrive.
         """
         workflow = project.info.workflow
         there: Counter[str] = Counter()
@@ -82,14 +84,17 @@ class TasksCondition:
             if isinstance(found, RedBrickAPIError):
                 raise found
             there[found.stage_name] += 1
-            waiting += not self._is_through(workflow, found.stage_name, found.state)
+            waiting += not self._is_through(workflow, found)
         return Poll(waiting == 0, dict(sorted(there.items())))
 
-    def _is_through(self, workflow: Workflow, stage_name: str, state: str | None) -> bool:
+    def _is_through(self, workflow: Workflow, task: Task) -> bool:
         if self.left_stage is not None:
-            return stage_name != workflow.find(self.left_stage).public_name or state == "COMPLETED"
+            return not task.is_queued_in(workflow.find(self.left_stage).public_name)
+        if task.stage_name == ARCHIVED:
+            words = "It is archived, and will reach no stage any more."
+            raise RedBrickNotFoundError(words, operation="task", task_ids=[task.task_id])
         target = workflow.find(self.reached_stage or "").public_name
-        here = workflow.position(stage_name)
+        here = workflow.position(task.stage_name)
         return here >= 0 and here >= workflow.position(target)
 
 

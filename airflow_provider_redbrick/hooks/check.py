@@ -69,6 +69,13 @@ def time(name: str, value: object) -> pendulum.DateTime | None:
     return parsed
 
 
+def flag(name: str, value: object) -> bool:
+    """Return a truth value; text such as ``"False"`` (a Variable's, say) is truthy and must not pass for one."""
+    if not isinstance(value, bool):
+        raise RedBrickInputError(f"{name} must be True or False, not {value!r}.")
+    return value
+
+
 def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
     """Return one of a few words."""
     if value not in allowed:

@@ -69,7 +69,8 @@ def _landmark(stored: Any) -> Fields:
 def _landmark3d(stored: Any) -> Fields:
     voxel = [_field(stored, f"point{axis}") for axis in "xyz"]
     fields = _known(stored, _world, absolutePoint="computedpointworld")
-    if any(coordinate is not None for coordinate in voxel):
+    # A voxel that is known in part is no point; the world may still tell where it is.
+    if all(coordinate is not None for coordinate in voxel):
         fields["point"] = _voxel(voxel)
     return _located(fields)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.batch.balance import Wish, carry_out, check_people, plan
+from airflow_provider_redbrick.batch.balance import Share, Wish, carry_out, check_people, share
 from airflow_provider_redbrick.batch.outcome import Outcome, Status
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
@@ -15,9 +15,7 @@ from airflow_provider_redbrick.operators.base import RedBrickTasksOperator, work
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.batch.assignment import AssignmentPlan
 
 
 class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
@@ -64,6 +62,7 @@ class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
         emails = [check.text(f"emails[{i}]", entry) for i, entry in enumerate(check.sequence("emails", self.emails))]
         weights = _weights(self.weights, emails)
         ceiling = check.whole_number("ceiling", self.ceiling)
+        check.flag("rebalance", self.rebalance)
         project = self.get_project()
         stage = working_stage(project, self.stage_name)
         if project.info.consensus:
@@ -72,16 +71,15 @@ class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
             )
         people = check_people(project.members(), stage, emails)
         wish = Wish(people, weights, ceiling, rebalance=self.rebalance)
-        planned, queue = plan(project, stage, wish)
-        self.log.info("Plan for %s:\n%s", stage.name, planned.table())
-        return self.settle(context, project, stage, self._carry_out(project, planned, queue))
+        shared = share(project, stage, wish)
+        self.log.info("Plan for %s:\n%s", stage.name, shared.plan.table())
+        return self.settle(context, project, stage, self._carry_out(project, shared))
 
-    def _carry_out(
-        self, project: RedBrickProject, planned: AssignmentPlan, queue: Mapping[str, Task]
-    ) -> Iterator[Outcome]:
+    def _carry_out(self, project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
         """Pass the outcomes on, and log at the end what became of the plan."""
+        planned = shared.plan
         given = set()
-        for outcome in carry_out(project, planned, queue):
+        for outcome in carry_out(project, shared):
             if outcome.status is Status.DONE:
                 given.add(outcome.task_id)
             yield outcome

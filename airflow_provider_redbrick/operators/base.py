@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import ObjectStoragePath
-
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
-from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickStoppedError, RedBrickTasksFailedError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.in_project import InRedBrickProject
+from airflow_provider_redbrick.operators.report import report_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,13 +29,14 @@ class RedBrickTasksOperator(InRedBrickProject):
     """Base of the operators that do one thing to many tasks.
 
     :param fail_on: when failed tasks fail the Airflow task, after all tasks were tried: ``any`` of them failed,
-        ``all`` of them did, or ``never``.
+        ``all`` that were tried did, or ``never``.
     :param report_path: where to write the full report, one JSON object a line and one line a task: a local path or
-        any URI that Airflow's object storage knows.
+        any URI that Airflow's object storage knows. A mapped task's has its map index before the suffix.
     """
 
     template_fields: Sequence[str] = (*InRedBrickProject.template_fields, "report_path")
     operation = ""
+    _at_work = False
 
     def __init__(self, *, fail_on: str = "any", report_path: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -64,23 +63,21 @@ class RedBrickTasksOperator(InRedBrickProject):
             if isinstance(outcomes, Generator):
                 # When the report cannot be written any more, what was claimed is given back now.
                 stack.enter_context(closing(outcomes))
-            report = None
-            if self.report_path is not None:
-                path = ObjectStoragePath(self.report_path)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # Opened before the first change: a report that cannot be written is known before it matters.
-                report = stack.enter_context(path.open("w"))  # type: ignore[no-untyped-call]
-            for outcome in outcomes:
-                tally.add(outcome)
-                self._log(outcome, tally)
-                if report is not None:
-                    report.write(json.dumps(outcome.to_row()) + "\n")
+            report = stack.enter_context(report_at(self.report_path, context))
+            self._at_work = True
+            try:
+                for outcome in outcomes:
+                    tally.add(outcome)
+                    self._log(outcome, tally)
+                    report.add(outcome)
+            finally:
+                self._at_work = False
         manifest = tally.manifest(
             operation=self.operation,
             org_id=project.org_id,
             project_id=project.project_id,
             stage_name=stage.public_name if stage else None,
-            report=self.report_path,
+            report=report.uri,
         )
         counts = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in tally.counts.items())
         self.log.info("%s: %d tasks: %s", self.operation, tally.total, counts)
@@ -90,10 +87,22 @@ class RedBrickTasksOperator(InRedBrickProject):
                 task_instance.xcom_push(key="manifest", value=manifest)
             first = tally.failed[0]
             raise RedBrickTasksFailedError(
-                f"{self.operation}: of {tally.total} tasks {counts}. First failure, task {first['task_id']}: "
-                f"{first['reason']} The next try leaves alone what is done and tries the rest."
+                f"{self.operation}: of {tally.total} tasks {counts}. First failure, task "
+                f"{first['task_id'] or repr(first['name'])}: {first['reason'].rstrip('.')}. "
+                f"The next try leaves alone what is done and tries the rest."
             )
         return manifest
+
+    def on_kill(self) -> None:
+        """Stop between two requests; what was claimed and not finished is given back on the way out.
+
+        Airflow calls this in the main thread when the task is marked failed or cleared, and kills the process for
+        good a few seconds later.
+        """
+        if self._at_work:
+            self._at_work = False
+            self.log.warning("Stopping: nothing more is sent, and what was claimed and not finished is given back.")
+            raise RedBrickStoppedError(f"{self.operation} was stopped by Airflow; the next try does the rest.")
 
     def _log(self, outcome: Outcome, tally: Tally) -> None:
         """Log what did not go through, as far as a person would read."""

@@ -54,9 +54,20 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         write = check.one_of("write", self.write, WRITES)
         if not callable(self.labeler):
             raise RedBrickInputError(f"labeler must be callable, not {type(self.labeler).__name__}.")
+        if self.overwrite is not None:
+            check.flag("overwrite", self.overwrite)
         which = self.which_tasks()
         project = self.get_project()
         stage = working_stage(project, self.stage_name)
+        if stage.is_review:
+            raise RedBrickInputError(
+                f"{stage.name} is a review stage, where labels would be taken for a correction and accepted: "
+                f"use RedBrickAutoReviewOperator there."
+            )
+        if write == "draft_and_release" and project.info.consensus:
+            raise RedBrickInputError(
+                "In a consensus project releasing a task would take it from everybody who labels it."
+            )
         given, _ = which
         overwrite = given is not None if self.overwrite is None else self.overwrite
         work, ids = self.take_up(

@@ -50,6 +50,8 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Put the labels and return the manifest."""
+        check.flag("finalize", self.finalize)
+        check.flag("existing_labels", self.existing_labels)
         if self.existing_labels and not self.finalize:
             raise RedBrickInputError("existing_labels submits what is there, so it does not go with finalize=False.")
         entries = [_read_entry(entry, i) for i, entry in enumerate(check.sequence("tasks", self.tasks))]
@@ -59,6 +61,10 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
         _refuse_twins("name", [name for _, name, _ in entries if name])
         project = self.get_project()
         stage = working_stage(project, self.stage_name)
+        if self.existing_labels and stage.is_review:
+            raise RedBrickInputError(
+                f"{stage.name} is a review stage: to accept tasks as they are, use RedBrickAutoReviewOperator."
+            )
         labels, outcomes = self._prepare(project, entries)
         work = self.work_on(context, project, stage, saved_counts=not self.finalize)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
+from airflow_provider_redbrick.batch.checking import MODES, LabelCheck
 from airflow_provider_redbrick.batch.queue import candidates
 from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError
@@ -32,24 +33,49 @@ class RedBrickStageOperator(RedBrickTasksOperator):
     :param stage_name: the stage the tasks wait in.
     :param claim: assign tasks that nobody holds to the API key first.
     :param take_from_people: also take given tasks that a person holds. Their unsaved work is lost.
+    :param validate: what becomes of labels in the ``series`` format that are malformed, outside of the image, or not
+        allowed by the project's taxonomy: ``strict`` fails their task and sends nothing of it, ``warn`` logs what is
+        wrong and sends them, ``off`` does not look. The older ``labels`` format is not looked at.
     """
 
     template_fields: Sequence[str] = (*RedBrickTasksOperator.template_fields, "stage_name")
 
-    def __init__(self, *, stage_name: str, claim: bool = True, take_from_people: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        stage_name: str,
+        claim: bool = True,
+        take_from_people: bool = False,
+        validate: str = "strict",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.stage_name = stage_name
         self.claim = claim
         self.take_from_people = take_from_people
+        self.validate = validate
+
+    def get_project(self) -> RedBrickProject:
+        """Return the project to work in, once what is to become of bad labels is clear."""
+        check.one_of("validate", self.validate, MODES)
+        check.flag("claim", self.claim)
+        check.flag("take_from_people", self.take_from_people)
+        return super().get_project()
 
     def work_on(self, context: Context, project: RedBrickProject, stage: Stage, **how: Any) -> StageWork:
         """Return how to work on tasks of the stage; ``how`` holds further fields of :class:`StageWork`."""
+        if self.claim and project.info.consensus:
+            raise RedBrickInputError(
+                "In a consensus project several people label each task, and claiming one would take it from them: "
+                "assign the API key to its tasks in RedBrick, and set claim=False."
+            )
         return StageWork(
             project,
             stage,
             claim=self.claim,
             take_from_people=self.take_from_people,
             since=retry_since(context),
+            check=None if self.validate == "off" else LabelCheck(project, strict=self.validate == "strict"),
             **how,
         )
 

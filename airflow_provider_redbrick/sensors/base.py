@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import timedelta
 from functools import cached_property
@@ -16,8 +17,8 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_redbrick.batch.waiting import Condition, read_event
-from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTriggerEventError
+from airflow_provider_redbrick.batch.waiting import Condition, Patience, read_event
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickTriggerEventError
 from airflow_provider_redbrick.hooks.in_project import InRedBrickProject
 
 if TYPE_CHECKING:
@@ -61,11 +62,23 @@ class RedBrickWaitSensor(InRedBrickProject, BaseSensorOperator):
     def _project(self) -> RedBrickProject:
         return self.get_project()
 
+    @cached_property
+    def _patience(self) -> Patience:
+        # The base class watches the time; a rescheduled sensor starts anew with each poke, and only that bounds it.
+        return Patience(deadline=math.inf, deadline_name="timeout")
+
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002
         """Look once."""
         condition = self.condition()
-        self.check_stages(self._project, condition)
-        poll = condition.look(self._project)
+        try:
+            self.check_stages(self._project, condition)
+            poll = condition.look(self._project)
+        except RedBrickAPIError as error:
+            if self._patience.after_error(error, now=time.time()) is not None:
+                raise
+            self.log.warning("A poll failed: %s", error)
+            return PokeReturnValue(False, None)
+        self._patience.after(poll, now=time.time())
         self.log.debug("Seen: %s", poll.seen)
         return PokeReturnValue(poll.met, poll.seen)
 

@@ -59,6 +59,7 @@ class RedBrickStageQueueSensor(RedBrickWaitSensor):
             raise RedBrickInputError(f"No count is at least {at_least} and at most {at_most}.")
         count_by = check.one_of("count_by", self.count_by, COUNT_BY)
         name = check.text("stage_name", self.stage_name)
+        check.flag("unassigned", self.unassigned)
         return QueueCondition(name, at_least, at_most, self.unassigned, by_listing=count_by == "listing")
 
     def trigger(self, condition: Any, **common: Any) -> RedBrickStageQueueTrigger:

@@ -230,6 +230,7 @@ class Work:
     """A stage's work whose project notes what is sent."""
 
     me = ME.user_id
+    check = None
     stage = Stage("Label", "manual-labeling")
 
     def __init__(self, client=None):

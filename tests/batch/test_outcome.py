@@ -69,7 +69,8 @@ def test_a_manifest_does_not_change_afterwards():
         ([skipped("a", "x")], False, False),
         ([already_done("a", "x")], False, False),
         ([done("a"), failed("b", "x")], True, False),
-        ([skipped("a", "x"), failed("b", "x")], True, False),
+        ([skipped("a", "x"), failed("b", "x")], True, True),
+        ([already_done("a", "x"), failed("b", "x")], True, False),
         ([failed("a", "x"), failed("b", "x")], True, True),
     ],
 )

@@ -135,11 +135,15 @@ def test_having_left_ground_truth_under_any_of_its_names(name):
         (at("Review_2"), True),
         (at("Ground Truth", None), True),
         (at("Failed_Review_1", None), False),
-        (at("ARCHIVED", None), False),
     ],
 )
 def test_having_reached_a_stage_or_jumped_over_it(task, met):
     assert look([task], reached_stage="Review_1").met is met
+
+
+def test_what_is_archived_will_never_arrive():
+    with pytest.raises(err.RedBrickNotFoundError, match="archived"):
+        look([at("Review_2"), at("ARCHIVED", None)], reached_stage="Review_1")
 
 
 @pytest.mark.parametrize("name", ["Ground Truth", "Output", "END"])

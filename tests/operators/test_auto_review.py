@@ -77,7 +77,7 @@ class TestDecisions:
 
     def test_a_correction_may_be_a_classification(self, sandbox, run, to_review):
         (task_id,) = to_review(1)
-        correction = Review.correct(classification={"attributes": {"normal": True}})
+        correction = Review.correct(classification={"attributes": {"abnormal": True}})
         assert run.try_once(operator(lambda _task: correction))["counts"] == counts(done=1)
         assert [label["studyclassify"] for label in sandbox.task(task_id)["labels"]] == [True]
 

@@ -209,7 +209,7 @@ class TestReport:
                 raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(
-            "airflow_provider_redbrick.operators.base.ObjectStoragePath.open", lambda *_a, **_k: FullDisk()
+            "airflow_provider_redbrick.operators.report.ObjectStoragePath.open", lambda *_a, **_k: FullDisk()
         )
         operator = prelabel(report_path=str(tmp_path / "report.jsonl"))
         # The first outcome comes before the first change.

@@ -1,0 +1,59 @@
+"""Looking at labels before they are sent."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.checks import check_labels
+from airflow_provider_redbrick.labels.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_redbrick.api.project import RedBrickProject
+
+log = logging.getLogger(__name__)
+
+MODES = ("strict", "warn", "off")
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """Checks labels against a project's taxonomy, which is read when the first labels come.
+
+    :param strict: refuse labels with problems; otherwise only log them.
+    """
+
+    project: RedBrickProject
+    strict: bool = True
+
+    def __call__(self, task_id: str, body: Mapping[str, Any]) -> None:
+        """Check the labels of one task; those in the older format are not looked at.
+
+        :raises RedBrickInputError: when they have problems and must not be sent.
+        """
+        if "labels" in body or not self._taxonomy.checkable:
+            return
+        problems = check_labels(body, self._taxonomy)
+        if not problems:
+            return
+        named = [str(problem) for problem in problems[:_NAMED]]
+        more = [f"and {len(problems) - _NAMED} more"] if len(problems) > _NAMED else []
+        words = "; ".join([*named, *more])
+        if self.strict:
+            raise RedBrickInputError(words)
+        log.warning("The labels for task %s are sent although something is wrong with them: %s", task_id, words)
+
+    @cached_property
+    def _taxonomy(self) -> Taxonomy:
+        taxonomy = Taxonomy.from_wire(self.project.taxonomy)
+        if not taxonomy.checkable:
+            log.warning(
+                "Labels are not checked: the project has no taxonomy, or one of the first kind: %r", taxonomy.name
+            )
+        return taxonomy

@@ -1,0 +1,179 @@
+"""The kinds of labels in the `series` format: what each must have and may have.
+
+Image coordinates are shares of the image's width and height; voxels count columns, rows and slices; world coordinates
+and lengths are millimetres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_redbrick.labels.rules import (
+    TOLERANCE,
+    Found,
+    Rule,
+    anything,
+    comment,
+    count,
+    each,
+    finite,
+    flag,
+    is_number,
+    mapping,
+    number,
+    paths,
+    record,
+    share,
+    size,
+    text,
+)
+
+LARGEST_INSTANCE = 65535
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of label.
+
+    :param label_type: the taxonomy's word for it; empty for classifications, which have no category.
+    :param together: looks at fields that depend on each other.
+    :param said_in: the key that holds the attributes.
+    """
+
+    label_type: str
+    required: Mapping[str, Rule]
+    optional: Mapping[str, Rule]
+    together: Callable[[Mapping[str, Any]], Found] = anything
+    said_in: str = "attributes"
+    rule: Rule = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Category and attributes depend on the taxonomy, and are looked at by themselves.
+        common: dict[str, Rule] = {"id": text, "group": text, "readOnly": flag, "comment": comment}
+        if self.said_in == "attributes":
+            common |= {"category": anything, "attributes": anything}
+        object.__setattr__(self, "rule", record(self.required, {**self.optional, **common}))
+
+
+_IMAGE_POINT = record({"xNorm": share, "yNorm": share})
+_VOXEL = record({"i": number, "j": number, "k": number})
+_WORLD = record({"x": number, "y": number, "z": number})
+_NORMAL = each(number, exactly=3, what="numbers")
+
+_VIDEO: dict[str, Rule] = {
+    "video": record(
+        {},
+        {
+            "frameIndex": count,
+            "trackId": text,
+            "keyFrame": flag,
+            "endTrack": flag,
+            "seriesItemIndex": count,
+            "seriesFrameIndex": count,
+        },
+    )
+}
+_STATS: dict[str, Rule] = {
+    "stats": record(
+        {},
+        {
+            "average": number,
+            "minimum": number,
+            "maximum": number,
+            "area": number,
+            "volume": number,
+            "intensityunit": text,
+        },
+    )
+}
+
+
+def _inside(label: Mapping[str, Any]) -> Found:
+    """Check that a box ends within the image."""
+    corner = label.get("pointTopLeft")
+    for side, axis in (("wNorm", "xNorm"), ("hNorm", "yNorm")):
+        start, length = corner.get(axis) if isinstance(corner, Mapping) else None, label.get(side)
+        if is_number(start) and is_number(length) and 0 <= start <= 1 and length >= 0:
+            end = start + length
+            if end > 1 + TOLERANCE:
+                yield side, f"the box leaves the image: {axis} plus {side} must be at most 1, not {end:.9g}"
+
+
+def _one_of_pairs(*pairs: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Found]:
+    """Return a check that at least one set of fields is there."""
+
+    def located(label: Mapping[str, Any]) -> Found:
+        if not any(all(label.get(name) is not None for name in pair) for pair in pairs):
+            yield "", f"needs {', or '.join(' and '.join(pair) for pair in pairs)}"
+
+    return located
+
+
+def _finite_objects(value: Any) -> Found:
+    yield from _OBJECTS(value)
+    yield from finite(value)
+
+
+_OBJECTS = each(mapping)
+LANDMARK = Kind("POINT", {"point": _IMAGE_POINT}, _VIDEO)
+LANDMARK_3D = Kind(
+    "POINT", {}, {"point": _VOXEL, "absolutePoint": _WORLD}, _one_of_pairs(("point",), ("absolutePoint",))
+)
+LENGTH = Kind(
+    "LENGTH",
+    {"type": text, "point1": _VOXEL, "point2": _VOXEL, "normal": _NORMAL},
+    {"absolutePoint1": _WORLD, "absolutePoint2": _WORLD, "length": size},
+)
+ANGLE = Kind(
+    "ANGLE",
+    {"type": text, "point1": _VOXEL, "vertex": _VOXEL, "point2": _VOXEL, "normal": _NORMAL},
+    {"absolutePoint1": _WORLD, "absoluteVertex": _WORLD, "absolutePoint2": _WORLD, "angle": number},
+)
+BOUNDING_BOX = Kind("BBOX", {"pointTopLeft": _IMAGE_POINT, "wNorm": size, "hNorm": size}, {**_VIDEO, **_STATS}, _inside)
+ELLIPSE = Kind(
+    "ELLIPSE",
+    {"pointCenter": _IMAGE_POINT, "xRadiusNorm": size, "yRadiusNorm": size, "rotationRad": number},
+    {**_VIDEO, **_STATS},
+)
+POLYGON = Kind("POLYGON", {"points": each(_IMAGE_POINT, least=3, what="points")}, {**_VIDEO, **_STATS})
+POLYLINE = Kind("POLYLINE", {"points": each(_IMAGE_POINT, least=2, what="points")}, _VIDEO)
+CUBOID = Kind(
+    "CUBOID",
+    {},
+    {"point1": _VOXEL, "point2": _VOXEL, "absolutePoint1": _WORLD, "absolutePoint2": _WORLD, **_STATS},
+    _one_of_pairs(("point1", "point2"), ("absolutePoint1", "absolutePoint2")),
+)
+SEGMENT = Kind("SEGMENTATION", {}, {"mask": paths, "overlappingGroups": each(count)})
+CLASSIFICATION = Kind("", {}, _VIDEO)
+INSTANCE_CLASSIFICATION = Kind("", {"fileIndex": count, "values": anything}, {"fileName": text}, said_in="values")
+
+MEASUREMENTS = {"length": LENGTH, "angle": ANGLE}
+LISTED: dict[str, Kind | Mapping[str, Kind]] = {
+    "landmarks": LANDMARK,
+    "landmarks3d": LANDMARK_3D,
+    "measurements": MEASUREMENTS,
+    "boundingBoxes": BOUNDING_BOX,
+    "ellipses": ELLIPSE,
+    "polygons": POLYGON,
+    "polylines": POLYLINE,
+    "cuboids": CUBOID,
+    "classifications": CLASSIFICATION,
+    "instanceClassifications": INSTANCE_CLASSIFICATION,
+}
+"""By the list they are in; measurements also by their type."""
+
+OF_SERIES: dict[str, Rule] = {
+    "segmentations": paths,
+    "binaryMask": flag,
+    "semanticMask": flag,
+    "pngMask": flag,
+    "heatMaps": _finite_objects,
+    "transforms": _finite_objects,
+    "centerline": _finite_objects,
+}
+"""What a series has besides its labels."""
+
+NOT_SENT = frozenset({"name", "items", "metaData", "imageHeaders"})
+"""What a series may tell of itself: it is the task's own, whatever is given."""

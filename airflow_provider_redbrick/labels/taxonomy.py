@@ -1,0 +1,186 @@
+"""A project's taxonomy: which categories and attributes its labels may have.
+
+Only taxonomies of the current kind are read; those of the first kind nest their categories and say nothing about
+the kinds of labels.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+MAX_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What can be said about a label, a series or a task beyond its category.
+
+    :param kind: ``BOOL``, ``TEXT``, ``NUMBER``, ``SELECT`` or ``MULTISELECT``.
+    :param options: what can be selected, without archived options.
+    :param archived_options: what could be selected once.
+    """
+
+    name: str
+    kind: str
+    options: tuple[str, ...] = ()
+    archived_options: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    archived: bool = False
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Attribute:
+        """Read an attribute; what it lacks does not limit its values."""
+        options = [(str(each["name"]), _is_archived(each)) for each in _named(data.get("options"), "name")]
+        return cls(
+            str(data["name"]),
+            str(data.get("attrType") or ""),
+            tuple(name for name, archived in options if not archived),
+            tuple(name for name, archived in options if archived),
+            _limit(data.get("minValue")),
+            _limit(data.get("maxValue")),
+            _is_archived(data),
+        )
+
+
+@dataclass(frozen=True)
+class ObjectType:
+    """A category for one kind of label, e.g. ``BBOX``, and the attributes that such labels may have.
+
+    :param parents: the names above the category, from the top, where categories are nested.
+    """
+
+    category: str
+    class_id: int | None
+    label_type: str
+    attributes: tuple[Attribute, ...] = ()
+    parents: tuple[str, ...] = ()
+    archived: bool = False
+
+    def is_called(self, path: Sequence[str]) -> bool:
+        """Whether a path of names, of which the last counts most, is this category's."""
+        *above, name = path
+        return name == self.category and tuple(above) == self.parents[len(self.parents) - len(above) :]
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> ObjectType:
+        """Read an object type."""
+        class_id = data.get("classId")
+        return cls(
+            str(data["category"]),
+            class_id if isinstance(class_id, int) else None,
+            str(data.get("labelType") or ""),
+            _attributes(data.get("attributes")),
+            tuple(str(name) for name in _sequence(data.get("parents"))),
+            _is_archived(data),
+        )
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """The categories of labels, and the attributes of the three levels of classification.
+
+    :param checkable: whether labels can be checked against it; False for a taxonomy of the first kind, or none.
+    """
+
+    name: str = ""
+    checkable: bool = False
+    object_types: tuple[ObjectType, ...] = ()
+    task_attributes: tuple[Attribute, ...] = ()
+    series_attributes: tuple[Attribute, ...] = ()
+    instance_attributes: tuple[Attribute, ...] = ()
+
+    @classmethod
+    def from_wire(cls, data: object) -> Taxonomy:
+        """Read the API's taxonomy; entries without a name are left out, and nothing is no taxonomy."""
+        if not isinstance(data, Mapping):
+            return cls()
+        return cls(
+            str(data.get("name") or ""),
+            data.get("isNew") is True,
+            tuple(ObjectType.from_wire(each) for each in _named(data.get("objectTypes"), "category")),
+            _attributes(data.get("studyClassify")),
+            _attributes(data.get("seriesClassify")),
+            _attributes(data.get("instanceClassify")),
+        )
+
+    def find(self, category: Sequence[str] | int) -> list[ObjectType]:
+        """Return the object types with this path of names, or class id; several kinds may share a name."""
+        if isinstance(category, int):
+            return self._by_class_id.get(category, [])
+        return [each for each in self._by_name.get(category[-1], ()) if each.is_called(category)]
+
+    def categories(self, label_type: str) -> tuple[str, ...]:
+        """Return the names that new labels of a kind may have."""
+        return self._allowed.get(label_type, ())
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, list[ObjectType]]:
+        found: dict[str, list[ObjectType]] = {}
+        for each in self.object_types:
+            found.setdefault(each.category, []).append(each)
+        return found
+
+    @cached_property
+    def _by_class_id(self) -> Mapping[int, list[ObjectType]]:
+        found: dict[int, list[ObjectType]] = {}
+        for each in self.object_types:
+            if each.class_id is not None:
+                found.setdefault(each.class_id, []).append(each)
+        return found
+
+    @cached_property
+    def _allowed(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for each in self.object_types:
+            if not each.archived:
+                found[each.label_type] = (*found.get(each.label_type, ()), each.category)
+        return found
+
+
+def suggestion(word: str, known: Iterable[str], what: str) -> str:
+    """Return what to write instead of an unknown word: the nearest known one, or else those there are."""
+    return _suggestion(word[:100], tuple(dict.fromkeys(known)), what)
+
+
+@lru_cache(maxsize=1024)
+def _suggestion(word: str, known: tuple[str, ...], what: str) -> str:
+    folded = {name.casefold(): name for name in known}
+    nearest = difflib.get_close_matches(word.casefold(), folded, n=1)
+    if nearest:
+        return f"did you mean {folded[nearest[0]]!r}?"
+    if not known:
+        return f"the taxonomy has no {what}"
+    more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
+    return f"the {what} are {', '.join(map(repr, known[:MAX_NAMED]))}{more}"
+
+
+def _attributes(data: object) -> tuple[Attribute, ...]:
+    return tuple(Attribute.from_wire(each) for each in _named(data, "name"))
+
+
+def _named(data: object, key: str) -> Iterator[Mapping[str, Any]]:
+    return (each for each in _sequence(data) if isinstance(each, Mapping) and isinstance(each.get(key), str))
+
+
+def _sequence(data: object) -> Sequence[Any]:
+    return data if isinstance(data, (list, tuple)) else ()
+
+
+def _is_archived(data: Mapping[str, Any]) -> bool:
+    return data.get("archived") is True
+
+
+def _limit(value: object) -> float | None:
+    """Read a limit of any scalar type; what is no number limits nothing."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        limit = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return None if limit != limit else limit  # noqa: PLR0124 - only NaN differs from itself

@@ -1,0 +1,241 @@
+"""What happens when nobody watches: tasks stopped by Airflow, runs that overlap, servers that are down, odd input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from airflow_provider_redbrick.batch import assigning, deciding
+from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator
+from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
+from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
+from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
+
+PUT = "putManualLabelingTaskAndLabels"
+ASSIGN = "assignTasksMultipleUsers"
+BOX = {"pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4, "category": "finding"}
+
+
+def prelabel(labeler=lambda _task: [{"boundingBoxes": [BOX]}], **options):
+    return RedBrickPrelabelOperator(task_id="prelabel", **{"stage_name": "Label", "labeler": labeler, **options})
+
+
+def put(tasks, **options):
+    return RedBrickPutLabelsOperator(task_id="put", **{"stage_name": "Label", "tasks": tasks, **options})
+
+
+def balance(**options):
+    return RedBrickBalanceAssignmentsOperator(task_id="share", stage_name="Label", **options)
+
+
+class TestStoppedByAirflow:
+    def test_what_was_claimed_is_given_back_in_time(self, sandbox, run, whereabouts, monkeypatch):
+        ids = sandbox.seed_tasks(30)
+        monkeypatch.setattr(deciding, "HELD_BACK", 0.0)
+        reading, writing = os.pipe()
+
+        def slow(_task):
+            os.write(writing, b".")
+            time.sleep(0.1)
+            return [{"boundingBoxes": [BOX]}]
+
+        operator = prelabel(slow)
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - another process
+            # As Airflow's task runner does: the handler calls on_kill and nothing else.
+            signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+            try:
+                run.try_once(operator)
+            finally:
+                os._exit(0)
+        for _ in range(4):
+            os.read(reading, 1)
+        os.kill(pid, signal.SIGTERM)
+        stopped = time.monotonic()
+        os.waitpid(pid, 0)
+        assert time.monotonic() - stopped < 4.5, "Airflow kills for good after five seconds"
+        found = whereabouts()
+        assert {task.owner for task in found.values()} == {None}
+        submitted = [task_id for task_id in ids if found[task_id].stage == "Review_1"]
+        assert 3 <= len(submitted) <= 5
+
+    def test_it_is_nothing_to_a_task_that_does_not_work(self):
+        assert prelabel().on_kill() is None
+
+
+class TestRunsThatOverlap:
+    def test_a_decision_another_run_overtook_is_not_called_done(self, sandbox, new_run):
+        sandbox.seed_tasks(12, stage="Review_1")
+        manifests = {}
+        together = threading.Barrier(2)
+
+        def decide(answer):
+            def reviewer(_task, first=[True]):  # noqa: B006
+                if first:
+                    first.clear()
+                    together.wait(timeout=20)
+                return answer
+
+            operator = RedBrickAutoReviewOperator(
+                task_id="review", stage_name="Review_1", reviewer=reviewer, fail_on="never"
+            )
+            manifests[answer] = new_run().try_once(operator)
+
+        threads = [threading.Thread(target=decide, args=(answer,)) for answer in (True, False)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        accepted = sandbox.count("END")
+        applied = sandbox.applied("putExpertReviewTask")
+        assert set(applied.values()) == {1}
+        assert manifests[True]["counts"]["done"] == accepted
+        assert manifests[False]["counts"]["done"] == len(applied) - accepted
+
+    def test_who_takes_a_task_long_after_the_queue_was_read_keeps_it(self, sandbox, run, give, holders, monkeypatch):
+        first, *_ = sandbox.seed_tasks(4)
+        monkeypatch.setattr(assigning, "FRESH", -1.0)
+        listed = RedBrickBalanceAssignmentsOperator._carry_out
+
+        def taken_first(self, project, shared):
+            give(first, "carol@example.com")
+            return listed(self, project, shared)
+
+        monkeypatch.setattr(RedBrickBalanceAssignmentsOperator, "_carry_out", taken_first)
+        manifest = run.try_once(balance(emails=["alice@example.com", "bob@example.com"]))
+        assert holders("Label")[first] == "carol@example.com"
+        assert manifest["counts"] == {"done": 3, "already_done": 0, "skipped": 1, "failed": 0}
+
+    def test_what_an_admin_gave_to_the_key_stays_with_it(self, sandbox, run, monkeypatch, holders):
+        (task_id,) = sandbox.seed_tasks(1, assignee="API key")
+        monkeypatch.setattr("airflow_provider_redbrick.batch.queue.ABANDONED_AFTER", -1)
+        monkeypatch.setattr(
+            "airflow_provider_redbrick.batch.queue._abandoned", lambda _work, task, _now: task.task_id == task_id
+        )
+        assert run.try_once(prelabel(lambda _task: None))["counts"]["skipped"] == 1
+        assert holders("Label")[task_id].startswith("API:")
+
+
+class TestSlowModels:
+    def test_a_crash_loses_no_more_than_the_last_seconds_of_a_model(self, sandbox, run, monkeypatch):
+        sandbox.seed_tasks(10)
+        monkeypatch.setattr(deciding, "HELD_BACK", 0.0)
+        asked = []
+
+        def crashes(task):
+            asked.append(task)
+            if len(asked) == 4:
+                raise SystemExit
+            return [{"boundingBoxes": [BOX]}]
+
+        with pytest.raises(SystemExit):
+            run.try_once(prelabel(crashes))
+        assert len(sandbox.applied(PUT)) == 3
+
+
+class TestAServerThatIsDown:
+    def test_it_is_not_asked_for_every_task(self, sandbox, run, quick):
+        ids = sandbox.seed_tasks(300)
+        sandbox.fault_once("http_503", "task", skip=1, times=100_000)
+        with pytest.raises(RedBrickTasksFailedError) as failed:
+            run.try_once(put([{"taskId": i, "series": [{"boundingBoxes": [BOX]}]} for i in ids]))
+        manifest = run.xcoms["manifest"]
+        assert sum(manifest["counts"].values()) == 300
+        assert manifest["counts"]["done"] == 25
+        assert "next try" in str(failed.value)
+        assert sandbox.stats()["root_fields"]["task"] < 25 * 60
+
+
+class TestOddInput:
+    @pytest.mark.parametrize(
+        "operator",
+        [
+            lambda ids: put(ids, existing_labels=True, take_from_people="False"),
+            lambda ids: put(ids, existing_labels="no"),
+            lambda ids: put([{"taskId": ids[0], "series": []}], finalize="False"),
+            lambda ids: prelabel(task_ids=ids, claim="False"),
+            lambda ids: prelabel(task_ids=ids, overwrite="False"),
+            lambda ids: balance(emails=["alice@example.com"], rebalance="False"),
+        ],
+    )
+    def test_a_flag_that_is_text_is_refused_before_any_request(self, sandbox, run, operator):
+        ids = sandbox.seed_tasks(1)
+        before = sandbox.stats()["requests"]
+        with pytest.raises(RedBrickInputError, match="must be True or False"):
+            run.try_once(operator(ids))
+        assert sandbox.stats()["requests"] == before
+
+    def test_numbers_of_a_model_are_numbers(self, sandbox, run):
+        (task_id,) = sandbox.seed_tasks(1)
+        corner, size = np.array([0.25, 0.5], dtype=np.float32), np.float32(0.125)
+        box = {"pointTopLeft": {"xNorm": corner[0], "yNorm": corner[1]}, "wNorm": size, "hNorm": size}
+        run.try_once(prelabel(lambda _task: [{"boundingBoxes": [{**box, "category": "finding"}]}]))
+        assert sandbox.task(task_id)["labels"][0]["bbox2d"] == {
+            "xnorm": 0.25,
+            "ynorm": 0.5,
+            "wnorm": 0.125,
+            "hnorm": 0.125,
+        }
+
+    def test_ids_in_capital_letters_are_the_same_ids(self, sandbox, run):
+        (task_id,) = sandbox.seed_tasks(1)
+        manifest = run.try_once(put([{"taskId": task_id.upper(), "series": [{"boundingBoxes": [BOX]}]}]))
+        assert manifest["task_ids"] == [task_id]
+
+    def test_masks_are_not_removed_by_labels_without_any(self, sandbox, run):
+        (task_id,) = sandbox.seed_tasks(1)
+        sandbox.graphql(
+            """mutation ($o: UUID!, $p: UUID!, $t: UUID!) { putLabels(orgId: $o, projectId: $p, taskId: $t,
+            labelsData: "[]", labelsMap: [{seriesIndex: 0, labelName: "labels/mask.nii.gz"}]) { ok } }""",
+            {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id},
+        )
+        with pytest.raises(RedBrickTasksFailedError, match="masks"):
+            run.try_once(put([{"taskId": task_id, "series": [{"boundingBoxes": [BOX]}]}]))
+        assert sandbox.task(task_id)["latestTaskData"]["labelsMap"][0]["labelName"] == "labels/mask.nii.gz"
+        assert sandbox.task(task_id)["owner"] is None
+
+
+class TestConsensus:
+    @pytest.mark.parametrize(
+        "operator",
+        [
+            lambda ids, project: prelabel(task_ids=ids, project_id=project),
+            lambda ids, project: prelabel(task_ids=ids, project_id=project, claim=False, write="draft_and_release"),
+            lambda ids, project: put(
+                [{"taskId": i, "series": [{"boundingBoxes": [BOX]}]} for i in ids], project_id=project
+            ),
+        ],
+    )
+    def test_nobody_is_taken_off_a_task_that_several_label(self, sandbox, run, operator):
+        project = sandbox.add_project(consensus=True)
+        ids = sandbox.seed_tasks(1, project_id=project)
+        with pytest.raises(RedBrickInputError, match="consensus"):
+            run.try_once(operator(ids, project))
+        assert sandbox.applied(ASSIGN) == {}
+
+
+class TestReviewStages:
+    def test_a_model_does_not_accept_by_labelling(self, sandbox, run):
+        ids = sandbox.seed_tasks(1, stage="Review_1")
+        with pytest.raises(RedBrickInputError, match="RedBrickAutoReviewOperator"):
+            run.try_once(prelabel(stage_name="Review_1", task_ids=ids))
+        assert sandbox.stage_of(ids[0]) == "Review_1"
+
+
+class TestReportsOfMappedTasks:
+    def test_each_has_its_own(self, sandbox, new_run, tmp_path):
+        ids = sandbox.seed_tasks(2)
+        paths = []
+        for index, task_id in enumerate(ids):
+            operator = prelabel(task_ids=[task_id], report_path=str(tmp_path / "report.jsonl"))
+            context = {"ti": SimpleNamespace(try_number=1, map_index=index), "dag_run": None}
+            paths.append(operator.execute(context)["report"])
+        assert [path.rsplit("/", 1)[-1] for path in paths] == ["report.0.jsonl", "report.1.jsonl"]
+        assert ids[1] in (tmp_path / "report.1.jsonl").read_text()
