@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.project import RedBrickProject
+
+
+_LABEL_KEYS = frozenset({"series", "classification", "labels"})
 
 
 class RedBrickPutLabelsOperator(RedBrickStageOperator):
@@ -48,6 +52,14 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
         self.finalize = finalize
         self.existing_labels = existing_labels
 
+    def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
+        """Render templates everywhere but in labels: a per cent sign in somebody's comment is no template."""
+        if not isinstance(content, Mapping) or not content.keys() & _LABEL_KEYS:
+            return super().render_template(content, *args, **kwargs)
+        labels = {key: value for key, value in content.items() if key in _LABEL_KEYS and _is_plain(value)}
+        rest = {key: value for key, value in content.items() if key not in labels}
+        return {**super().render_template(rest, *args, **kwargs), **labels}
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Put the labels and return the manifest."""
         check.flag("finalize", self.finalize)
@@ -55,7 +67,7 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
         if self.existing_labels and not self.finalize:
             raise RedBrickInputError("existing_labels submits what is there, so it does not go with finalize=False.")
         entries = [_read_entry(entry, i) for i, entry in enumerate(check.sequence("tasks", self.tasks))]
-        if self.existing_labels and any(set(entry) & {"series", "classification", "labels"} for *_, entry in entries):
+        if self.existing_labels and any(entry.keys() & _LABEL_KEYS for *_, entry in entries):
             raise RedBrickInputError("existing_labels submits what is there, but some of the tasks bring labels.")
         _refuse_twins("taskId", [task_id for task_id, _, _ in entries if task_id])
         _refuse_twins("name", [name for _, name, _ in entries if name])
@@ -98,6 +110,11 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
         return labels, outcomes
 
 
+def _is_plain(value: object) -> bool:
+    """Whether a value is labels themselves, rather than a template or an upstream task's output."""
+    return isinstance(value, (Mapping, list, tuple)) or value is None
+
+
 def _read_entry(entry: object, index: int) -> tuple[str, str, Mapping[str, Any]]:
     """Return an entry's id or name, and the entry."""
     if isinstance(entry, str):
@@ -111,6 +128,6 @@ def _read_entry(entry: object, index: int) -> tuple[str, str, Mapping[str, Any]]
 
 def _refuse_twins(what: str, values: Sequence[str]) -> None:
     """Refuse to guess which of two sets of labels for one task is meant."""
-    twins = sorted({value for value in values if values.count(value) > 1}) if len(set(values)) < len(values) else []
+    twins = sorted(value for value, times in Counter(values).items() if times > 1)
     if twins:
         raise RedBrickInputError(f"Named more than once ({what}): {', '.join(twins[:5])}. Nothing was sent.")

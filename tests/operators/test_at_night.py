@@ -202,6 +202,20 @@ class TestOddInput:
         assert sandbox.task(task_id)["owner"] is None
 
 
+class TestTemplates:
+    def test_labels_are_data_and_what_names_their_task_is_a_template(self, sandbox, run):
+        comment = "50% {% of {{ the volume"
+        box = {**BOX, "comment": comment}
+        operator = put([{"name": "{{ study }}", "series": [{"boundingBoxes": [box]}]}])
+        operator.render_template_fields({"study": "task-000001"})
+        assert operator.tasks == [{"name": "task-000001", "series": [{"boundingBoxes": [box]}]}]
+
+    def test_labels_may_come_from_upstream(self):
+        operator = put([{"name": "a", "series": "{{ labels }}"}])
+        operator.render_template_fields({"labels": "[]"})
+        assert operator.tasks == [{"name": "a", "series": "[]"}]
+
+
 class TestConsensus:
     @pytest.mark.parametrize(
         "operator",
