@@ -34,7 +34,7 @@ currentStageSubTask {{
 
 _TASK_STATE = f"""
 taskId currentStageName priority
-datapoint {{ dpId name metaData }}
+datapoint {{ dpId name metaData seriesInfo {{ name }} }}
 currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
 latestTaskData {{ tdId createdAt createdByEntity {{ {_USER} }} labelsMap(presigned: false) {{ labelName }} }}
 """

@@ -175,6 +175,10 @@ def put(
         # Labels replace all that is there, and masks cannot be sent along yet.
         reason = "it has segmentation masks, which these labels would remove; nothing was sent"
         return failed(task.task_id, reason, name=task.name)
+    beyond = _series_beyond(stored, task)
+    if beyond is not None:
+        reason = f"its labels are for series {beyond}, but it has {len(task.series_info)}; nothing was sent"
+        return failed(task.task_id, reason, name=task.name)
 
     def send() -> None:
         work.project.put_labels(work.stage, task.task_id, stored, finished=finished, elapsed_ms=elapsed_ms)
@@ -242,6 +246,16 @@ def _list_of_objects(value: object, what: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(element, Mapping) for element in value):
         raise RedBrickInputError(f"its {what!r} must be a list of objects")
     return list(value)
+
+
+def _series_beyond(stored: Mapping[str, Any], task: Task) -> int | None:
+    """Return a series that labels are for and the task does not have: nobody would ever see them."""
+    labels = stored.get("labels")
+    named = (
+        [label.get("volumeindex") for label in labels if isinstance(label, dict)] if isinstance(labels, list) else []
+    )
+    highest = max((index for index in named if isinstance(index, int)), default=-1)
+    return highest if task.series_info and highest >= len(task.series_info) else None
 
 
 def _plain_value(value: Any) -> Any:

@@ -36,6 +36,8 @@ def updated_between(
 
     def within(task: Task) -> bool:
         moment = task.updated_at or task.created_at
+        if task.updated_at is None:
+            log.warning("Task %s does not say when it was last updated; its creation counts instead.", task.task_id)
         if moment is None:
             return False
         return (after is None or moment >= after) and (before is None or moment < before)

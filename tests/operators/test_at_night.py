@@ -184,6 +184,15 @@ class TestOddInput:
             "hnorm": 0.125,
         }
 
+    def test_labels_for_a_series_that_is_not_there_are_refused(self, sandbox, run):
+        ids = sandbox.seed_tasks(2)
+        many = [{}, {}, {"boundingBoxes": [BOX]}]
+        entries = [{"taskId": ids[0], "series": many}, {"taskId": ids[1], "series": [{"boundingBoxes": [BOX]}, {}]}]
+        with pytest.raises(RedBrickTasksFailedError, match="for series 2, but it has 1"):
+            run.try_once(put(entries))
+        assert sandbox.applied(PUT) == {ids[1]: 1}
+        assert sandbox.task(ids[0])["owner"] is None
+
     def test_ids_in_capital_letters_are_the_same_ids(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         manifest = run.try_once(put([{"taskId": task_id.upper(), "series": [{"boundingBoxes": [BOX]}]}]))
