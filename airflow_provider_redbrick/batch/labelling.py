@@ -250,11 +250,9 @@ def _list_of_objects(value: object, what: str) -> list[Mapping[str, Any]]:
 
 def _series_beyond(stored: Mapping[str, Any], task: Task) -> int | None:
     """Return a series that labels are for and the task does not have: nobody would ever see them."""
-    labels = stored.get("labels")
-    named = (
-        [label.get("volumeindex") for label in labels if isinstance(label, dict)] if isinstance(labels, list) else []
-    )
-    highest = max((index for index in named if isinstance(index, int)), default=-1)
+    labels = stored.get("labels") or ()
+    indices = (label.get("volumeindex") for label in labels if isinstance(label, dict))
+    highest = max((index for index in indices if isinstance(index, int)), default=-1)
     return highest if task.series_info and highest >= len(task.series_info) else None
 
 
