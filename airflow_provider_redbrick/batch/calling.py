@@ -7,12 +7,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.labels.names import with_names
 from airflow_provider_redbrick.labels.series import to_series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.api.project import RedBrickProject
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,11 @@ def call(function: Callable[[Task], Any], task: Task, *, what: str) -> tuple[Any
     return answer, int((time.monotonic() - started) * 1000)
 
 
-def handed(task: Task) -> Task:
+def handed(project: RedBrickProject, task: Task) -> Task:
     """Return a task read in full as callables see it: with its labels in the ``series`` format."""
-    labels = to_series(task.labels or (), series_info=task.series_info, labels_map=task.labels_map, items=task.items)
+    stored: Sequence[Mapping[str, Any]] = task.labels or ()
+    if task.labels_url is not None:
+        # Labels that come in a file, unlike those that come inline, were not given their names by the server.
+        stored = with_names(stored, project.taxonomy)
+    labels = to_series(stored, series_info=task.series_info, labels_map=task.labels_map, items=task.items)
     return replace(task, series=tuple(labels.series), classification=labels.classification)

@@ -11,7 +11,7 @@ from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.calling import CallableFailedError
 from airflow_provider_redbrick.batch.labelling import Labels, put_all
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.change import Change
@@ -48,7 +48,7 @@ def decide_in_batches(
     for task in tasks:
         try:
             step = decide(task)
-        except (CallableFailedError, RedBrickInputError) as error:
+        except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
             step = failed(task.task_id, error, name=task.name)
         if isinstance(step, Labelled):
             labelled.append((task, step.labels, step.elapsed_ms))

@@ -109,6 +109,8 @@ def convert(
             sendable.append((labels.task_id, labels.to_import()))
         except RedBrickInputError as error:
             result[given.task_id] = f"cannot be sent: {error}"
+        except RedBrickAPIError as error:
+            result[given.task_id] = f"could not be checked: {error}"
     entries = iter(sendable)
     while chunk := list(islice(entries, _CONVERSIONS_A_REQUEST)):
         result.update(_convert_chunk(client, chunk))

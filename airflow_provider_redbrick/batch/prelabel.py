@@ -64,7 +64,7 @@ def _predict(work: StageWork, task: Task, labeler: Labeler) -> Outcome | Labelle
     if _came_back(work, task):
         reason = "it came back to this key with the key's own labels; a person should look at it"
         return skipped(task.task_id, reason, name=task.name)
-    answer, elapsed_ms = call(labeler, handed(task), what="labeler")
+    answer, elapsed_ms = call(labeler, handed(work.project, task), what="labeler")
     if answer is None:
         return skipped(task.task_id, "the labeler left it alone", name=task.name)
     return Labelled(Labels(task.task_id, read_body(answer)), elapsed_ms)

@@ -53,9 +53,9 @@ def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector
                 yield failed(task_id, task)
                 continue
             try:
-                if _wanted(selector, task):
+                if _wanted(project, selector, task):
                     yield task
-            except (CallableFailedError, RedBrickInputError) as error:
+            except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
                 yield failed(task_id, error, name=task.name)
 
 
@@ -131,8 +131,8 @@ def _reopened_for_interval(
     return reopened
 
 
-def _wanted(selector: Selector, task: Task) -> bool:
-    answer, _ = call(selector, handed(task), what="selector")
+def _wanted(project: RedBrickProject, selector: Selector, task: Task) -> bool:
+    answer, _ = call(selector, handed(project, task), what="selector")
     if not isinstance(answer, bool):
         # Truthiness would reopen a task because of, say, a forgotten call's bound method.
         raise RedBrickInputError(f"the selector must return True or False, not {type(answer).__name__}")

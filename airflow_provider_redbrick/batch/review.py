@@ -100,7 +100,7 @@ def review(work: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> Iter
 
 
 def _decide(work: StageWork, task: Task, reviewer: Reviewer) -> Change | Outcome | Labelled:
-    answer, elapsed_ms = call(reviewer, handed(task), what="reviewer")
+    answer, elapsed_ms = call(reviewer, handed(work.project, task), what="reviewer")
     decision = Review.read(answer)
     if decision.decision == "leave":
         return skipped(task.task_id, "the reviewer left it to people", name=task.name)

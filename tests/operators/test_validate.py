@@ -10,7 +10,6 @@ import pytest
 
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.exceptions import (
-    RedBrickAPIError,
     RedBrickInputError,
     RedBrickNotFoundError,
     RedBrickTasksFailedError,
@@ -190,11 +189,12 @@ class TestReadingTheTaxonomy:
         assert sandbox.stats()["root_fields"]["project"] == 3
 
     @pytest.mark.parametrize("fault", ["http_500", "gql_error", "html"])
-    def test_one_that_cannot_be_read_is_an_error_and_nothing_is_sent(self, sandbox, run, operator, quick, fault):
+    def test_one_that_cannot_be_read_fails_the_tasks_and_nothing_is_sent(self, sandbox, run, operator, quick, fault):
         ids = operator.seed(2)
         sandbox.fault_once(fault, "project", skip=1, times=9)
-        with pytest.raises(RedBrickAPIError):
+        with pytest.raises(RedBrickTasksFailedError, match="could not be checked"):
             run.try_once(operator.make(dict.fromkeys(ids, GOOD)))
+        assert run.xcoms["manifest"]["counts"]["failed"] == 2
         assert sandbox.applied(PUT) == {}
         assert [sandbox.task(task_id)["owner"] for task_id in ids] == [None, None]
         sandbox.faults("")

@@ -204,7 +204,7 @@ def _export(sandbox: SandboxProcess, files: Path, task_ids: list[str]) -> dict[s
 def _read_ours(project: RedBrickProject, task_ids: list[str]) -> dict[str, Task]:
     read = project.read_tasks(task_ids, full=True)
     assert [answer for answer in read.values() if not isinstance(answer, Task)] == []
-    return {task_id: handed(task) for task_id, task in read.items() if isinstance(task, Task)}
+    return {task_id: handed(project, task) for task_id, task in read.items() if isinstance(task, Task)}
 
 
 def _round_trip(sandbox: SandboxProcess, project: RedBrickProject, tasks: list[Task]) -> dict[str, Task]:
@@ -358,7 +358,6 @@ def test_what_the_sdk_cannot_export_we_read(both):
         assert shown == len(both.corpus[task_id].labels), task.name
 
 
-@pytest.mark.xfail(strict=True, reason="names of labels that come in a file are not looked up in the taxonomy yet")
 def test_labels_in_a_file_that_are_named_by_ids_alone(both):
     found = [at for at, _, _ in _between(*both.by_ids) if not at.endswith(".items")]
     assert found == []
