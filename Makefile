@@ -31,7 +31,7 @@ format: $(VENV)/.ready
 # Versions only: no addresses of where they come from.
 pins: $(VENV)/.ready
 	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
-		--extra sandbox --extra demo --extra dev pyproject.toml -o requirements/dev.txt
+		--extra segmentation --extra sandbox --extra demo --extra dev pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
 		requirements/sdk.in -o requirements/sdk.txt
 

@@ -34,9 +34,12 @@ currentStageSubTask {{
 
 _TASK_STATE = f"""
 taskId currentStageName priority
-datapoint {{ dpId name metaData seriesInfo {{ name }} }}
+datapoint {{ dpId name metaData seriesInfo {{ name itemsIndices }} }}
 currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
-latestTaskData {{ tdId createdAt createdByEntity {{ {_USER} }} labelsMap(presigned: false) {{ labelName }} }}
+latestTaskData {{
+  tdId createdAt createdByEntity {{ {_USER} }}
+  labelsMap(presigned: false) {{ seriesIndex labelName }}
+}}
 """
 
 _TASK_LABELS = f"""
@@ -139,6 +142,10 @@ PRESIGN_UPLOADS = """query presignUploads(
   ) { presignedUrl filePath fileName }
 }"""
 
+PRESIGN_ITEMS = """query presignItems($orgId: UUID!, $storageId: UUID!, $items: [String]!) {
+  presignItems(orgId: $orgId, storageId: $storageId, items: $items)
+}"""
+
 ASSIGN_TASKS_MULTIPLE_USERS = """mutation assignTasksMultipleUsers(
   $orgId: UUID!, $projectId: UUID!, $taskIds: [UUID!]!, $emails: [String!], $currentUser: Boolean, $refresh: Boolean
 ) {
@@ -156,6 +163,16 @@ PUT_MANUAL_LABELING_TASK_AND_LABELS = """mutation putManualLabelingTaskAndLabels
     orgId: $orgId, projectId: $projectId, stageName: $stageName, taskId: $taskId, elapsedTimeMs: $elapsedTimeMs,
     finished: $finished, labelsData: $labelsData, labelsDataPath: $labelsDataPath, labelsMap: $labelsMap
   ) { ok }
+}"""
+
+PUT_LABELS = """mutation putLabels(
+  $orgId: UUID!, $projectId: UUID!, $taskId: UUID!, $labelsData: String, $labelsDataPath: String,
+  $labelsMap: [LabelMapInput], $finalize: Boolean, $timeSpentMs: Int, $extraData: JSONString
+) {
+  putLabels(
+    orgId: $orgId, projectId: $projectId, taskId: $taskId, labelsData: $labelsData, labelsDataPath: $labelsDataPath,
+    labelsMap: $labelsMap, finalize: $finalize, timeSpentMs: $timeSpentMs, extraData: $extraData
+  ) { ok message }
 }"""
 
 PUT_MANUAL_LABELING_TASK = """mutation putManualLabelingTask(

@@ -140,7 +140,17 @@ class Task:
     @property
     def has_masks(self) -> bool:
         """Whether segmentation masks are stored; for a task whose labels were read."""
-        return any(entry and entry.get("labelName") for entry in self.labels_map)
+        return bool(self.masks)
+
+    @property
+    def masks(self) -> dict[int, str]:
+        """The paths of the stored segmentation masks, by series."""
+        found: dict[int, str] = {}
+        for position, entry in enumerate(self.labels_map):
+            if entry and entry.get("labelName"):
+                series = entry.get("seriesIndex")
+                found[position if series is None else series] = entry["labelName"]
+        return found
 
     def held_by(self, user_id: str) -> bool:
         """Whether this user holds the task."""

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import uuid
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api import documents
+from airflow_provider_redbrick.api.aliased import TASKS_PER_READ, read_aliased
 from airflow_provider_redbrick.api.answers import reading
-from airflow_provider_redbrick.api.client import RedBrickClient, check_uuid
+from airflow_provider_redbrick.api.files import ProjectFiles
 from airflow_provider_redbrick.api.models import Member, OutputEvent, Task, flat_labels, output_events
 from airflow_provider_redbrick.api.pages import pages
+from airflow_provider_redbrick.api.scope import Scope
 from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.exceptions import (
-    RedBrickAnswerError,
     RedBrickAPIError,
     RedBrickNotFoundError,
-    RedBrickRefusedError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MAX_IDS = 50
 """Ids per assigning request, as RedBrick's own clients keep to."""
-
-_TASKS_PER_READ = 25
-_INLINE_LABELS = 1000
 
 
 @dataclass(frozen=True)
@@ -43,13 +38,13 @@ class ProjectInfo:
     workflow: Workflow
 
 
-class RedBrickProject:
+class RedBrickProject(Scope):
     """One project, as seen by one client. What rarely changes (its stages) is read once and kept."""
 
-    def __init__(self, client: RedBrickClient, org_id: str, project_id: str) -> None:
-        self.client = client
-        self.org_id = check_uuid("org_id", org_id)
-        self.project_id = check_uuid("project_id", project_id)
+    @cached_property
+    def files(self) -> ProjectFiles:
+        """The project's stored files."""
+        return ProjectFiles(self)
 
     # ------------------------------------------------------------------ reads
 
@@ -88,14 +83,14 @@ class RedBrickProject:
 
     def members(self) -> list[Member]:
         """Return the people in the project."""
-        data = self._execute(documents.PROJECT_MEMBERS, {})
+        data = self.execute(documents.PROJECT_MEMBERS, {})
         with reading("projectMembers"):
             found = [Member.from_wire(entry) for entry in data["projectMembers"]]
         return [member for member in found if member is not None]
 
     def count(self, stage: Stage) -> int:
         """Return how many tasks are in a stage, by the server's own count."""
-        data = self._execute(documents.TASKS_PAGED, {"stageName": stage.counting_name, "first": 0})
+        data = self.execute(documents.TASKS_PAGED, {"stageName": stage.counting_name, "first": 0})
         with reading("tasksPaged"):
             return int(data["tasksPaged"]["count"])
 
@@ -148,7 +143,7 @@ class RedBrickProject:
         :return: for each id its task, or why it could not be read (``RedBrickNotFoundError``: there is none).
         """
         document = documents.tasks_in_full if full else documents.task_states
-        answers = self._read_aliased(document, task_ids, Task.from_wire)
+        answers = read_aliased(self, document, task_ids, Task.from_wire)
         if full:
             for task_id, task in answers.items():
                 if isinstance(task, Task) and task.labels_url:
@@ -157,19 +152,19 @@ class RedBrickProject:
 
     def are_labelled(self, task_ids: Sequence[str]) -> dict[str, bool | RedBrickAPIError]:
         """Read which tasks have labels."""
-        return self._read_aliased(documents.tasks_with_labels, task_ids, lambda data: Task.from_wire(data).has_labels)
+        return read_aliased(self, documents.tasks_with_labels, task_ids, lambda data: Task.from_wire(data).has_labels)
 
     def output_events(self, task_ids: Sequence[str]) -> dict[str, tuple[OutputEvent, ...] | RedBrickAPIError]:
         """Read when each task left which stage, oldest first."""
-        return self._read_aliased(documents.task_events, task_ids, output_events)
+        return read_aliased(self, documents.task_events, task_ids, output_events)
 
     def find_by_name(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return for each exact name the ids of the tasks called so."""
         found: dict[str, list[str]] = {}
         wanted = iter(dict.fromkeys(names))
-        while chunk := list(islice(wanted, _TASKS_PER_READ)):
+        while chunk := list(islice(wanted, TASKS_PER_READ)):
             variables = {f"name{i}": f'"{name}"' for i, name in enumerate(chunk)}
-            data = self._execute(documents.tasks_by_name(len(chunk)), variables)
+            data = self.execute(documents.tasks_by_name(len(chunk)), variables)
             for i, name in enumerate(chunk):
                 with reading("genericTasks"):
                     page = dict(data[f"n{i}"])
@@ -198,32 +193,43 @@ class RedBrickProject:
         return self._assign(task_ids, emails=None, current_user=False)
 
     def put_labels(
-        self, stage: Stage, task_id: str, stored: Mapping[str, Any], *, finished: bool, elapsed_ms: int = 0
+        self, stage: Stage, task_id: str, labels: Mapping[str, Any], *, finished: bool, elapsed_ms: int = 0
     ) -> None:
         """Save labels on a task (``finished=False``), or submit it with them.
 
         In a review stage submitting means: accepted with these labels as the correction.
 
-        :param stored: one element of what :meth:`RedBrickClient.convert_labels` returned.
+        :param labels: what :meth:`ProjectFiles.carry` returned.
         """
-        labels = stored.get("labels")
-        path = None
-        if isinstance(labels, list) and len(labels) > _INLINE_LABELS:
-            path, labels = self._upload_labels(labels, task_id), []
         variables = {
             "stageName": stage.name,
             "taskId": task_id,
             "elapsedTimeMs": elapsed_ms,
             "finished": finished,
-            "labelsData": None if labels is None else json.dumps(labels, separators=(",", ":")),
-            "labelsDataPath": path,
-            "labelsMap": stored.get("labelsMap") or [],
+            **labels,
         }
-        self._change(documents.PUT_MANUAL_LABELING_TASK_AND_LABELS, variables, task_id)
+        self.change(documents.PUT_MANUAL_LABELING_TASK_AND_LABELS, variables, task_id)
+
+    def put_labels_anywhere(
+        self, task_id: str, labels: Mapping[str, Any], *, extra: Mapping[str, Any], elapsed_ms: int = 0
+    ) -> None:
+        """Replace a task's labels wherever it is and whoever holds it; it stays where it is.
+
+        :param labels: what :meth:`ProjectFiles.carry` returned.
+        :param extra: what the audit trail keeps of this, as JSON.
+        """
+        variables = {
+            "taskId": task_id,
+            "finalize": False,
+            "timeSpentMs": elapsed_ms,
+            "extraData": json.dumps(extra),
+            **labels,
+        }
+        self.change(documents.PUT_LABELS, variables, task_id)
 
     def submit_existing(self, stage: Stage, task_id: str) -> None:
         """Submit a task with the labels it has."""
-        self._change(documents.PUT_MANUAL_LABELING_TASK, {"stageName": stage.name, "taskId": task_id}, task_id)
+        self.change(documents.PUT_MANUAL_LABELING_TASK, {"stageName": stage.name, "taskId": task_id}, task_id)
 
     def review(
         self, stage: Stage, task_id: str, *, accept: bool, comment: str | None = None, elapsed_ms: int = 0
@@ -236,35 +242,17 @@ class RedBrickProject:
             "comment": comment,
             "elapsedTimeMs": elapsed_ms,
         }
-        self._change(documents.PUT_EXPERT_REVIEW_TASK, variables, task_id)
+        self.change(documents.PUT_EXPERT_REVIEW_TASK, variables, task_id)
 
     def move_to_start(self, task_id: str) -> None:
         """Send a ground-truth task back to the first stage."""
-        self._change(documents.MOVE_TASK_TO_START, {"taskId": task_id}, task_id)
+        self.change(documents.MOVE_TASK_TO_START, {"taskId": task_id}, task_id)
 
     # ---------------------------------------------------------------- private
 
-    def _execute(self, document: str, variables: Mapping[str, Any], *, task_ids: Sequence[str] = ()) -> dict[str, Any]:
-        ids = {"orgId": self.org_id, "projectId": self.project_id}
-        return self.client.transport.execute(document, {**ids, **variables}, task_ids=task_ids)
-
-    def _change(self, document: str, variables: Mapping[str, Any], task_id: str) -> None:
-        """Send a mutation on one task and look at what it says."""
-        data = self._execute(document, variables, task_ids=[task_id])
-        for operation, payload in data.items():
-            answer = payload if isinstance(payload, dict) else {}
-            if answer.get("ok") is not True or answer.get("message"):
-                words = answer.get("message") or f"ok is {answer.get('ok')!r}, without a reason."
-                raise RedBrickRefusedError(
-                    f"RedBrick did not do it: {words}",
-                    operation=operation,
-                    task_ids=[task_id],
-                    maybe_applied=True,
-                )
-
     def _found(self, document: str) -> Mapping[str, Any]:
         """Read something of the project itself."""
-        found = self._execute(document, {}).get("project")
+        found = self.execute(document, {}).get("project")
         if not found:
             raise RedBrickNotFoundError(
                 f"There is no project {self.project_id} in organisation {self.org_id}, or this API key cannot see it."
@@ -281,7 +269,7 @@ class RedBrickProject:
             "currentUser": current_user,
             "refresh": True,
         }
-        data = self._execute(documents.ASSIGN_TASKS_MULTIPLE_USERS, variables, task_ids=task_ids)
+        data = self.execute(documents.ASSIGN_TASKS_MULTIPLE_USERS, variables, task_ids=task_ids)
         operation = "assignTasksMultipleUsers"
         with reading(operation):
             return {str(entry["taskId"]).lower() for entry in data[operation] or ()}
@@ -296,76 +284,17 @@ class RedBrickProject:
             yield task
 
     def _page(self, variables: Mapping[str, Any], cursor: str | None, first: int) -> tuple[list[Any], str | None]:
-        data = self._execute(documents.GENERIC_TASKS, {**variables, "first": first, "after": cursor})
+        data = self.execute(documents.GENERIC_TASKS, {**variables, "first": first, "after": cursor})
         with reading("genericTasks"):
             page = data["genericTasks"]
             return list(page["entries"]), page["cursor"]
 
-    def _read_aliased(
-        self, document: Callable[[int], str], task_ids: Sequence[str], parse: Callable[[Mapping[str, Any]], Any]
-    ) -> dict[str, Any]:
-        """Read many tasks, several a request. What fails for one task is that task's answer, after a second look."""
-        answers: dict[str, Any] = {}
-        ids = iter(dict.fromkeys(task_ids))
-        while chunk := list(islice(ids, _TASKS_PER_READ)):
-            found = self._read_chunk(document, chunk, parse)
-            unread = [i for i, answer in found.items() if isinstance(answer, RedBrickRefusedError)]
-            if unread and len(unread) < len(chunk):
-                found.update(self._read_chunk(document, unread, parse))
-            answers.update(found)
-        return answers
-
-    def _read_chunk(
-        self, document: Callable[[int], str], chunk: Sequence[str], parse: Callable[[Mapping[str, Any]], Any]
-    ) -> dict[str, Any]:
-        variables: dict[str, Any] = {"orgId": self.org_id, "projectId": self.project_id}
-        variables.update((f"id{i}", task_id) for i, task_id in enumerate(chunk))
-        answer = self.client.transport.execute_partial(document(len(chunk)), variables, task_ids=chunk)
-        general = [issue.message for issue in answer.issues if issue.root is None]
-        if general or answer.data is None:
-            words = "; ".join(general or [issue.message for issue in answer.issues])
-            raise RedBrickRefusedError(f"RedBrick answered with an error: {words}", operation="task", task_ids=chunk)
-        failed = {issue.root: issue.message for issue in answer.issues}
-        found: dict[str, Any] = {}
-        for i, task_id in enumerate(chunk):
-            data = answer.data.get(f"t{i}")
-            if f"t{i}" in failed:
-                words = f"RedBrick answered with an error: {failed[f't{i}']}"
-                found[task_id] = RedBrickRefusedError(words, operation="task", task_ids=[task_id])
-            elif data is None:
-                words = "There is no such task in this project."
-                found[task_id] = RedBrickNotFoundError(words, operation="task", task_ids=[task_id])
-            else:
-                found[task_id] = self._parsed(task_id, data, parse)
-        return found
-
-    def _parsed(self, task_id: str, data: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], Any]) -> Any:
-        """Read one task's answer; one that makes no sense is that task's failure, not its neighbours'."""
-        try:
-            with reading("task"):
-                return parse(data)
-        except RedBrickAnswerError as error:
-            error.task_ids = (task_id,)
-            return error
-
     def _with_stored_labels(self, task: Task, url: str) -> Task | RedBrickAPIError:
         """Fetch labels that are too many to come inline."""
         try:
-            content = self.client.transport.storage.get(url)
+            content = self.files.get(url)
             with reading("labels file"):
                 return replace(task, labels=flat_labels(content))
         except RedBrickAPIError as error:
             error.task_ids = (task.task_id,)
             return error
-
-    def _upload_labels(self, labels: Sequence[Any], task_id: str) -> str:
-        """Store a long label list as a file and return its path in the label storage."""
-        wanted = f"labels/{uuid.uuid4()}/{uuid.uuid4()}/data.json"
-        kind = {"fileType": "application/json", "fileEncoding": "gzip"}
-        data = self._execute(documents.PRESIGN_UPLOADS, {"files": [wanted], **kind}, task_ids=[task_id])
-        with reading("presignUploads"):
-            signed = data["presignUploads"][0]
-            url, path = str(signed["presignedUrl"]), str(signed["filePath"])
-        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", "x-ms-blob-type": "BlockBlob"}
-        self.client.transport.storage.put(url, gzip.compress(json.dumps(labels).encode()), headers=headers)
-        return path

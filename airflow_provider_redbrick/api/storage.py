@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import requests
 
@@ -41,9 +41,22 @@ class Storage:
         self._retries = retries
         self._timeout = timeout
 
-    def put(self, url: str, content: bytes, *, headers: Mapping[str, str]) -> None:
-        """PUT bytes; content type and encoding must be those the URL was signed for."""
-        self._retries.run(lambda: self._send("PUT", url, content, headers), mutation=False)
+    def put(self, url: str, content: bytes | BinaryIO, *, kind: str, encoding: str | None = None) -> None:
+        """PUT bytes, or an open file from its beginning to its end; it is streamed and left open.
+
+        :param kind: the content type, and ``encoding`` the content encoding, that the URL was signed for.
+        """
+        # Azure insists on the kind of blob; others ignore it.
+        headers = {"Content-Type": kind, "x-ms-blob-type": "BlockBlob"}
+        if encoding is not None:
+            headers["Content-Encoding"] = encoding
+
+        def send() -> bytes:
+            if not isinstance(content, bytes):
+                content.seek(0)
+            return self._send("PUT", url, content, headers)
+
+        self._retries.run(send, mutation=False)
 
     def get(self, url: str) -> bytes:
         """GET bytes, decompressed when they are gzip, with or without a header saying so."""
@@ -53,7 +66,7 @@ class Storage:
         except (OSError, EOFError, zlib.error):
             raise RedBrickAnswerError("A stored file is cut short or damaged.", operation=_WHAT) from None
 
-    def _send(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> bytes:
+    def _send(self, method: str, url: str, content: bytes | BinaryIO | None, headers: Mapping[str, str]) -> bytes:
         error: RedBrickAPIError
         try:
             response = self._session.request(method, url, data=content, headers=headers, timeout=self._timeout)

@@ -12,7 +12,7 @@ from airflow_provider_redbrick.labels.checks import check_labels
 from airflow_provider_redbrick.labels.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_redbrick.api.project import RedBrickProject
 
@@ -39,7 +39,13 @@ class LabelCheck:
         """
         if "labels" in body or not self._taxonomy.checkable:
             return
-        problems = check_labels(body, self._taxonomy)
+        self.judge(task_id, check_labels(body, self._taxonomy))
+
+    def judge(self, task_id: str, problems: Sequence[object]) -> None:
+        """Act on what is wrong with the labels of one task.
+
+        :raises RedBrickInputError: when they have problems and must not be sent.
+        """
         if not problems:
             return
         named = [str(problem) for problem in problems[:_NAMED]]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.calling import CallableFailedError
-from airflow_provider_redbrick.batch.labelling import Labels, put_all
+from airflow_provider_redbrick.batch.labelling import put_all
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.change import Change
+    from airflow_provider_redbrick.batch.converting import Labels
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
 # Seconds of a callable's work that a crash may cost: older answers are acted on before the next task is asked about.

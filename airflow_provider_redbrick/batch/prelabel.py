@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.assigning import NotGiven, release
 from airflow_provider_redbrick.batch.calling import call, handed
+from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.deciding import Labelled, decide_in_batches
-from airflow_provider_redbrick.batch.labelling import Labels, read_body
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, failed, skipped
 from airflow_provider_redbrick.batch.reading import CHUNK
 from airflow_provider_redbrick.exceptions import RedBrickAPIError

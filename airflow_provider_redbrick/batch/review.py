@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.calling import call, handed
+from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.deciding import Labelled, decide_in_batches
-from airflow_provider_redbrick.batch.labelling import Labels, leaving, read_body
+from airflow_provider_redbrick.batch.labelling import leaving
 from airflow_provider_redbrick.batch.outcome import Outcome, skipped
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 

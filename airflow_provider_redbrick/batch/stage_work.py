@@ -20,25 +20,27 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
-    from airflow_provider_redbrick.batch.checking import LabelCheck
+    from airflow_provider_redbrick.batch.converting import Converter
 
 log = logging.getLogger(__name__)
 
 Plan = Callable[[Sequence[Task]], Iterable[Sequence["Change | Outcome"]]]
 """Decides, batch by batch, what to do with tasks that are ours to work on: a change to apply, or an outcome."""
 
+Objection = Callable[[Task], "str | None"]
+
 
 @dataclass(frozen=True)
 class StageWork:
     """How one operator works on the tasks of a stage.
 
+    :param converter: makes labels ready to be sent.
     :param claim: assign unowned tasks to the API key first.
     :param take_from_people: also take tasks that a person holds.
     :param since: on a retry, when the run began: what this key did to a task since then, an earlier try did.
     :param full: read items and labels too, for a callable that wants to see them.
     :param saved_counts: a task this key has saved labels on since then counts as done, though it is still here.
     :param only_unlabelled: leave tasks alone that have labels; goes with ``full``.
-    :param check: looks at labels before they are sent; None sends them as they are.
     :param may_hold: the tasks that may be worked on when this key holds them already; None for all. Any other one is
         in the hands of another run with the same key.
     :param breaker: says when to stop asking a server that is down.
@@ -46,13 +48,13 @@ class StageWork:
 
     project: RedBrickProject
     stage: Stage
+    converter: Converter
     claim: bool = True
     take_from_people: bool = False
     since: pendulum.DateTime | None = None
     full: bool = False
     saved_counts: bool = False
     only_unlabelled: bool = False
-    check: LabelCheck | None = None
     may_hold: Collection[str] | None = None
     breaker: Breaker = field(default_factory=Breaker)
     me: str = field(init=False)
@@ -60,10 +62,13 @@ class StageWork:
     def __post_init__(self) -> None:
         object.__setattr__(self, "me", self.project.client.me())
 
-    def run(self, task_ids: Iterable[str], plan: Plan) -> Iterator[Outcome]:
-        """Work on tasks and yield the outcome of each, exactly one a task."""
+    def run(self, task_ids: Iterable[str], plan: Plan, *, objection: Objection | None = None) -> Iterator[Outcome]:
+        """Work on tasks and yield the outcome of each, exactly one a task.
+
+        :param objection: says why a task cannot be worked on, before it is claimed.
+        """
         for found in read_in_chunks(self.project, task_ids, full=self.full, breaker=self.breaker):
-            yield from self._work_on(found, plan)
+            yield from self._work_on(found, plan, objection or (lambda _task: None))
 
     def came_back(self, task: Task) -> bool:
         """Whether a reviewer sent this key's own labels back to it."""
@@ -77,8 +82,10 @@ class StageWork:
         mine = self.project.list_tasks(self.stage, assignee=self.me, state="ASSIGNED")
         return {task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.since}
 
-    def _work_on(self, found: Mapping[str, Task | RedBrickAPIError], plan: Plan) -> Iterator[Outcome]:
-        ours, to_claim, outcomes = self._sort(found)
+    def _work_on(
+        self, found: Mapping[str, Task | RedBrickAPIError], plan: Plan, objection: Objection
+    ) -> Iterator[Outcome]:
+        ours, to_claim, outcomes = self._sort(found, objection)
         yield from outcomes
         claimed = [task for task in ours if task.task_id in self._left_behind and not self.came_back(task)] + to_claim
         finished: set[str] = set()
@@ -104,7 +111,9 @@ class StageWork:
             yield from (step for step in steps if isinstance(step, Outcome))
             yield from apply_all(self.project, [step for step in steps if isinstance(step, Change)])
 
-    def _sort(self, found: Mapping[str, Task | RedBrickAPIError]) -> tuple[list[Task], list[Task], list[Outcome]]:
+    def _sort(
+        self, found: Mapping[str, Task | RedBrickAPIError], objection: Objection
+    ) -> tuple[list[Task], list[Task], list[Outcome]]:
         """Split tasks into ours already, to be claimed, and those that end here."""
         ours: list[Task] = []
         to_claim: list[Task] = []
@@ -115,6 +124,8 @@ class StageWork:
                 outcomes.append(failed(task_id, f"It could not be read, and nothing was sent: {task}"))
             elif (ending := self._ending(task, moved)) is not None:
                 outcomes.append(ending)
+            elif (reason := objection(task)) is not None:
+                outcomes.append(failed(task_id, reason, name=task.name))
             elif task.held_by(self.me) or not self.claim:
                 ours.append(task)
             else:

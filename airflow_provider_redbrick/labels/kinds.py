@@ -24,6 +24,7 @@ from airflow_provider_redbrick.labels.rules import (
     mapping,
     number,
     paths,
+    paths_or_none,
     record,
     share,
     size,
@@ -165,7 +166,7 @@ LISTED: dict[str, Kind | Mapping[str, Kind]] = {
 """By the list they are in; measurements also by their type."""
 
 OF_SERIES: dict[str, Rule] = {
-    "segmentations": paths,
+    "segmentations": paths_or_none,
     "binaryMask": flag,
     "semanticMask": flag,
     "pngMask": flag,

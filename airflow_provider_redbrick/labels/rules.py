@@ -110,6 +110,7 @@ flag = must_be("true or false", lambda value: isinstance(value, bool))
 count = must_be("a whole number of at least 0", _is_count)
 mapping = must_be("an object", lambda value: isinstance(value, Mapping))
 path = must_be("a path", _is_path)
+paths_or_none = must_be("a path or a list of paths", lambda v: _is_path(v) or (is_list(v) and all(map(_is_path, v))))
 paths = must_be(
     "a path or a list of paths", lambda v: _is_path(v) or (is_list(v) and bool(v) and all(map(_is_path, v)))
 )

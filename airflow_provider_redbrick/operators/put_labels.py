@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.client import check_uuid
-from airflow_provider_redbrick.batch.labelling import Labels, put_labels, read_body
+from airflow_provider_redbrick.batch.converting import Labels, read_body
+from airflow_provider_redbrick.batch.labelling import put_labels
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check

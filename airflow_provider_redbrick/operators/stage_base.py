@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 
 from airflow_provider_redbrick.batch.checking import MODES, LabelCheck
+from airflow_provider_redbrick.batch.converting import Converter
 from airflow_provider_redbrick.batch.queue import candidates
 from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+from airflow_provider_redbrick.operators.storage import open_file
 from airflow_provider_redbrick.operators.tries import retry_since
 
 if TYPE_CHECKING:
@@ -69,13 +71,14 @@ class RedBrickStageOperator(RedBrickTasksOperator):
                 "In a consensus project several people label each task, and claiming one would take it from them: "
                 "assign the API key to its tasks in RedBrick, and set claim=False."
             )
+        check = None if self.validate == "off" else LabelCheck(project, strict=self.validate == "strict")
         return StageWork(
             project,
             stage,
+            Converter(project.client, open_file, check),
             claim=self.claim,
             take_from_people=self.take_from_people,
             since=retry_since(context),
-            check=None if self.validate == "off" else LabelCheck(project, strict=self.validate == "strict"),
             **how,
         )
 

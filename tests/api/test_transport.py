@@ -124,7 +124,7 @@ def test_netrc_is_ignored():
         transport = new_transport(server.url)
         transport.execute(QUERY, {})
         transport.storage.get(server.origin)
-        transport.storage.put(server.origin, b"x", headers={})
+        transport.storage.put(server.origin, b"x", kind="text/plain")
     assert [got.headers["Authorization"] for got in server.got] == [None, None, None]
 
 
@@ -468,8 +468,8 @@ def test_an_error_about_many_tasks_names_a_few():
 
 def test_a_file_goes_to_storage_without_the_key():
     with TinyServer(Reply(201)) as server:
-        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-        new_transport("http://localhost/graphql/").storage.put(f"{server.origin}/a?sig=s", b"bytes", headers=headers)
+        storage = new_transport("http://localhost/graphql/").storage
+        storage.put(f"{server.origin}/a?sig=s", b"bytes", kind="application/json", encoding="gzip")
     (got,) = server.got
     assert (got.method, got.path, got.body) == ("PUT", "/a?sig=s", b"bytes")
     assert (got.headers["Content-Type"], got.headers["Content-Encoding"]) == ("application/json", "gzip")
@@ -507,7 +507,7 @@ def test_a_file_that_is_cut_short_is_an_answer_error():
 def test_storage_is_asked_again(first):
     with TinyServer(first, Reply(200, b"x")) as server:
         transport = new_transport(server.url)
-        transport.storage.put(server.origin, b"again", headers={})
+        transport.storage.put(server.origin, b"again", kind="text/plain")
     assert [got.body for got in server.got] == [b"again", b"again"]
     assert transport.waits == [3.25 if isinstance(first, Reply) and first.status == 429 else 0.25]
 

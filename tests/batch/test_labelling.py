@@ -1,245 +1,44 @@
-"""Labels: from what users hand in to what the server stores."""
+"""Putting converted labels on tasks."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.models import Task, User
 from airflow_provider_redbrick.api.workflow import Stage
-from airflow_provider_redbrick.batch.labelling import Labels, convert, put, put_all, read_body, submit_existing
-
-BOX = {"category": "lung", "pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4}
-SERIES = [{"boundingBoxes": [BOX]}, {}]
-
-
-def to_import(**body):
-    return Labels("t", body).to_import()
-
-
-def refused(words):
-    return pytest.raises(err.RedBrickInputError, match=words)
-
-
-# ------------------------------------------------------------------ shapes
-
-
-def test_series_keep_their_order_and_get_the_name_and_items_the_format_wants():
-    assert to_import(series=SERIES) == {
-        "taskId": "t",
-        "name": "t",
-        "series": [
-            {"boundingBoxes": [BOX], "name": "0", "items": "https://test"},
-            {"name": "1", "items": "https://test"},
-        ],
-    }
-
-
-def test_what_an_export_says_beside_labels_is_left_out():
-    exported = {"name": "s", "items": ["a.dcm"], "imageHeaders": {"x": 1}, "metaData": {"m": "CT"}, "polygons": None}
-    assert to_import(series=[{**exported, "boundingBoxes": [BOX]}])["series"] == [
-        {"boundingBoxes": [BOX], "name": "0", "items": "https://test"}
-    ]
-
-
-def test_a_classification_alone_still_has_a_series():
-    found = to_import(classification={"attributes": {"quality": "good"}})
-    assert found["classification"] == {"attributes": {"quality": "good"}}
-    assert len(found["series"]) == 1
-
-
-@pytest.mark.parametrize("series", [[], ()])
-def test_no_labels_are_an_empty_series(series):
-    assert to_import(series=series)["series"] == [{"name": "0", "items": "https://test"}]
-
-
-def test_the_older_labels():
-    assert to_import(labels=[{"bbox2d": {}}]) == {
-        "taskId": "t",
-        "name": "t",
-        "items": ["https://test"],
-        "labels": [{"bbox2d": {}}],
-    }
-
-
-@pytest.mark.parametrize("other", ["series", "classification"])
-def test_the_older_labels_do_not_mix(other):
-    with refused("both the older 'labels' and"):
-        to_import(labels=[], **{other: []})
-
-
-@pytest.mark.parametrize("key", ["series", "labels"])
-@pytest.mark.parametrize("value", [{}, {"boundingBoxes": [BOX]}, "", "text", 0, False, [None], ["x"], [[]], [1]])
-def test_labels_of_another_shape_are_refused_and_never_sent_as_none(key, value):
-    with refused(f"its '{key}' must be a list of objects"):
-        to_import(**{key: value})
-
-
-@pytest.mark.parametrize("key", ["segmentations", "segmentMap"])
-def test_masks_are_refused_rather_than_lost(key):
-    with refused(rf"series 1 has {key}"):
-        to_import(series=[{}, {key: {"1": "mask.nii.gz"}}])
-
-
-def test_empty_masks_of_an_export_are_no_masks():
-    assert to_import(series=[{"segmentations": None, "segmentMap": {}}])
-
-
-def test_labels_of_an_unknown_kind_are_refused_rather_than_lost():
-    with refused("unknown kind"):
-        to_import(series=[{"unknown": [{"x": 1}]}])
-    assert "unknown" not in to_import(series=[{"unknown": []}])["series"][0]
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, b"bytes"])
-def test_what_json_cannot_hold_is_refused(value):
-    with refused("cannot be written as JSON"):
-        to_import(series=[{"landmarks": [{"point": value}]}])
-
-
-def test_what_was_handed_in_is_not_changed():
-    body = {"series": [{"boundingBoxes": [dict(BOX)], "items": "mine", "unknown": []}]}
-    Labels("t", body).to_import()
-    assert body == {"series": [{"boundingBoxes": [BOX], "items": "mine", "unknown": []}]}
-
-
-def test_the_repr_shows_no_labels():
-    assert "canary" not in repr(Labels("t", {"series": [{"canary": 1}]}))
-
-
-# ------------------------------------------------------------------ what a labeler returns
-
-
-@pytest.mark.parametrize(
-    ("value", "body"),
-    [
-        (SERIES, {"series": SERIES}),
-        (tuple(SERIES), {"series": SERIES}),
-        ({"series": SERIES}, {"series": SERIES}),
-        ({"series": [], "other": 1}, {"series": []}),
-        ({"classification": {}}, {"classification": {}}),
-        ({"labels": [], "series": None}, {"labels": []}),
-        (
-            {"taskId": "t", "series": SERIES, "classification": {"a": 1}},
-            {"series": SERIES, "classification": {"a": 1}},
-        ),
-    ],
-)
-def test_labels_as_an_object_or_as_a_list_of_series(value, body):
-    assert read_body(value) == body
-
-
-@pytest.mark.parametrize(
-    "value", [None, True, 5, "", "text", b"bytes", [], (), {}, {"serie": SERIES}, {"series": None}, {1}]
-)
-def test_what_is_neither_is_refused(value):
-    with refused("must be an object with 'series'"):
-        read_body(value)
-
-
-def test_a_misspelled_key_is_named():
-    with refused("serie"):
-        read_body({"serie": SERIES})
-
-
-# ------------------------------------------------------------------ converting
-
-
-class Client:
-    """Converts labels; refuses a request with any of ``bad`` among its tasks, or over ``largest`` tasks."""
-
-    def __init__(self, bad=(), *, largest=1000, error=None):
-        self.bad, self.largest, self.error = set(bad), largest, error
-        self.requests = []
-
-    def convert_labels(self, tasks):
-        ids = [task["taskId"] for task in tasks]
-        self.requests.append(ids)
-        if len(ids) > self.largest:
-            raise err.RedBrickPayloadTooLargeError("HTTP 413.")
-        if self.bad.intersection(ids):
-            raise self.error or err.RedBrickInputError(f"bad: {sorted(self.bad.intersection(ids))}")
-        return [{"converted": i} for i in ids]
-
-
-def batch(n):
-    return [Labels(str(i), {"series": SERIES}) for i in range(n)]
-
-
-def test_valid_labels_take_few_requests():
-    client = Client()
-    assert convert(client, batch(60)) == {str(i): {"converted": str(i)} for i in range(60)}
-    assert [len(ids) for ids in client.requests] == [25, 25, 10]
-
-
-@given(st.integers(1, 40), st.sets(st.integers(0, 39)))
-def test_one_invalid_task_does_not_sink_the_others(n, bad):
-    bad = {str(i) for i in bad if i < n}
-    found = convert(Client(bad), batch(n))
-    assert len(found) == n
-    for i, result in found.items():
-        assert result == (f"cannot be sent: bad: ['{i}']" if i in bad else {"converted": i})
-
-
-def test_finding_one_invalid_task_takes_few_requests():
-    client = Client({"7"})
-    convert(client, batch(25))
-    assert len(client.requests) <= 11
-
-
-def test_a_request_that_is_too_large_is_halved():
-    client = Client(largest=7)
-    assert all(isinstance(result, dict) for result in convert(client, batch(25)).values())
-
-
-def test_a_task_too_large_alone_is_its_own_failure():
-    found = convert(Client(largest=0), batch(2))
-    assert found == dict.fromkeys(["0", "1"], "cannot be sent: HTTP 413.")
-
-
-def test_a_server_that_refuses_instead_of_explaining_is_treated_alike():
-    found = convert(Client({"1"}, error=err.RedBrickRefusedError("no such field")), batch(3))
-    assert found["1"] == "cannot be sent: no such field"
-    assert found["0"] == {"converted": "0"}
-
-
-def test_a_server_that_is_down_says_nothing_about_the_labels():
-    client = Client({"1"}, error=err.RedBrickServerError("HTTP 503.", status=503))
-    found = convert(client, batch(3))
-    assert set(found.values()) == {"could not be checked: HTTP 503."}
-    assert len(client.requests) == 1
-
-
-def test_labels_without_a_shape_are_never_sent():
-    client = Client()
-    found = convert(client, [Labels("a", {"series": "x"}), *batch(1)])
-    assert "must be a list of objects" in found["a"]
-    assert client.requests == [["0"]]
-
-
-# ------------------------------------------------------------------ changes
+from airflow_provider_redbrick.batch.converting import Converted, Labels
+from airflow_provider_redbrick.batch.labelling import put, put_all, submit_existing
+from airflow_provider_redbrick.batch.masks import Mask
 
 ME = User("API:me")
 
 
 class Work:
-    """A stage's work whose project notes what is sent."""
+    """A stage's work whose project notes what is sent; labels of the tasks in ``bad`` are not to be sent."""
 
     me = ME.user_id
-    check = None
     stage = Stage("Label", "manual-labeling")
 
-    def __init__(self, client=None):
+    def __init__(self, *, bad=()):
+        self.bad = bad
         self.sent = []
+        self.stored = 0
+        self.converter = self
         self.project = SimpleNamespace(
-            client=client or Client(),
-            put_labels=lambda stage, task_id, stored, **how: self.sent.append((stage.name, task_id, stored, how)),
+            files=self,
+            put_labels=lambda stage, task_id, labels, **how: self.sent.append((stage.name, task_id, labels, how)),
             submit_existing=lambda stage, task_id: self.sent.append((stage.name, task_id)),
         )
+
+    def convert(self, batch):
+        ids = [labels.task_id for labels in batch]
+        return {i: f"cannot be sent: bad: {i}" if i in self.bad else Converted([{"of": i}]) for i in ids}
+
+    def carry(self, labels, labels_map, *, task_id):
+        self.stored += 1
+        return {"labels": labels, "map": labels_map}
 
 
 def at(stage="Label", state="ASSIGNED", **facts):
@@ -248,14 +47,14 @@ def at(stage="Label", state="ASSIGNED", **facts):
 
 def test_submitting_shows_in_the_task_having_left():
     work = Work()
-    for change in (put(work, at(), {"labels": []}, finished=True), submit_existing(work, at())):
+    for change in (put(work, at(), Converted([]), finished=True), submit_existing(work, at())):
         assert not change.applied(at())
         assert change.applied(at(state="COMPLETED"))
         assert change.applied(at("Review_1", "UNASSIGNED"))
 
 
 def test_a_draft_shows_in_new_labels_of_this_key():
-    change = put(Work(), at(labels_id="v1", labels_by=ME), {"labels": []}, finished=False)
+    change = put(Work(), at(labels_id="v1", labels_by=ME), Converted([]), finished=False)
     assert not change.applied(at(labels_id="v1", labels_by=ME))
     assert not change.applied(at(labels_id="v2", labels_by=User("ada")))
     assert not change.applied(at(labels_id="v2", labels_by=None))
@@ -264,20 +63,88 @@ def test_a_draft_shows_in_new_labels_of_this_key():
 
 def test_what_is_sent():
     work = Work()
-    put(work, at(), {"labels": []}, finished=False, elapsed_ms=12).send()
+    put(work, at(), Converted([]), finished=False, elapsed_ms=12).send()
     submit_existing(work, at()).send()
-    assert work.sent == [("Label", "t", {"labels": []}, {"finished": False, "elapsed_ms": 12}), ("Label", "t")]
+    sent = {"labels": [], "map": []}
+    assert work.sent == [("Label", "t", sent, {"finished": False, "elapsed_ms": 12}), ("Label", "t")]
 
 
 def test_labels_of_a_callable_become_changes_or_failures_one_each():
-    work = Work(Client({"1"}))
-    labelled = [(Task(str(i), name=f"study {i}"), Labels(str(i), {"series": SERIES}), i) for i in range(3)]
+    work = Work(bad={"1"})
+    labelled = [(Task(str(i), name=f"study {i}"), Labels(str(i), {"series": [{}]}), i) for i in range(3)]
     first, second, third = put_all(work, labelled, finished=True, what="The prediction")
     assert (second.task_id, second.name) == ("1", "study 1")
-    assert second.reason == "The prediction cannot be sent: bad: ['1']. Nothing was sent."
+    assert second.reason == "The prediction cannot be sent: bad: 1. Nothing was sent."
     first.send()
     third.send()
-    assert [(task_id, stored, how["elapsed_ms"]) for _, task_id, stored, how in work.sent] == [
-        ("0", {"converted": "0"}, 0),
-        ("2", {"converted": "2"}, 2),
+    assert [(task_id, sent["labels"], how["elapsed_ms"]) for _, task_id, sent, how in work.sent] == [
+        ("0", [{"of": "0"}], 0),
+        ("2", [{"of": "2"}], 2),
     ]
+
+
+def test_what_is_stored_is_stored_once_however_often_it_is_sent():
+    work = Work()
+    change = put(work, at(), Converted([]), finished=True)
+    change.send()
+    change.send()
+    assert (len(work.sent), work.stored) == (2, 1)
+
+
+# ------------------------------------------------------------------ labels that do not fit the task
+
+
+def with_masks(*paths):
+    return at(labels_map=tuple(path and {"labelName": path, "seriesIndex": i} for i, path in enumerate(paths)))
+
+
+@pytest.mark.parametrize(
+    ("task", "converted", "words"),
+    [
+        (with_masks("a"), Converted([]), "series 0 has a segmentation mask, which these labels would remove"),
+        (with_masks(None, "b"), Converted([], (Mask(0, None, "x"),)), "series 0: 'x' is no file here"),
+        (with_masks("a", "b"), Converted([], (Mask(0, None, "a"),)), "series 1 has a segmentation mask"),
+        (with_masks("a", "b"), Converted([], (Mask(0, None, "b"),)), "series 0: 'b' is no file here"),
+        (at(series_info=({}, {})), Converted([{"volumeindex": 2}]), "its labels are for series 2, but it has 2"),
+        (at(series_info=({},)), Converted([], (Mask(1, None, "a"),)), "its labels are for series 1, but it has 1"),
+    ],
+)
+def test_what_does_not_fit_is_not_sent(task, converted, words):
+    outcome = put(Work(), task, converted, finished=True)
+    assert outcome.status.value == "failed"
+    assert words in outcome.reason
+    assert outcome.reason.endswith("nothing was sent")
+
+
+@pytest.mark.parametrize(
+    ("converted", "kept"),
+    [
+        (Converted([], (Mask(0, None, "a"), Mask(1, None, "b"))), ["a", "b"]),
+        (Converted([], (Mask(1, None, "b"),), frozenset({0})), [None, "b"]),
+        (Converted([], (), frozenset({0, 1})), []),
+    ],
+)
+def test_masks_stay_where_the_labels_say_so_and_go_where_they_say_so(converted, kept):
+    work = Work()
+    put(work, with_masks("a", "b"), converted, finished=True).send()
+    assert [entry and entry["labelName"] for entry in work.sent[0][2]["map"]] == kept
+
+
+# ------------------------------------------------------------------ items
+
+
+@pytest.mark.parametrize(
+    ("info", "items"),
+    [
+        (({"itemsIndices": [4, 2]}, {"itemsIndices": [0, 1, 3]}), [4, 3, 0]),
+        (({"itemsIndices": [0, 1, 2]},), [1, 2, 0]),
+        (({}, {}), [1, 2, 0]),
+        ((), [1, 2, 0]),
+    ],
+)
+def test_labels_are_on_the_items_of_their_own_series(info, items):
+    """The conversion counts items through all series, two and three of them here; a task has its own."""
+    labels = [{"volumeindex": 0, "globalitemsindex": 1}, {"volumeindex": 1, "globalitemsindex": 4}]
+    converted = Converted([*labels, {"volumeindex": 1, "globalitemsindex": 2}, {"point": {}}], starts=(0, 2))
+    placed = converted.on_items_of(info)
+    assert [label.get("globalitemsindex") for label in placed] == [*items, None]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_redbrick.api.models import Task, User
 from airflow_provider_redbrick.api.workflow import Stage
 from airflow_provider_redbrick.batch import review as module
+from airflow_provider_redbrick.batch.converting import Converter
 from airflow_provider_redbrick.batch.outcome import Outcome, Status
 from airflow_provider_redbrick.batch.review import DECISIONS, Review
 from airflow_provider_redbrick.exceptions import RedBrickInputError
@@ -85,14 +86,15 @@ class Work:
     """A review stage's work that hands all tasks to the plan and sends what it decides."""
 
     me = "API:me"
-    check = None
     stage = Stage("Review_1", "expert-review")
 
     def __init__(self, n=1):
         self.tasks = [Task(f"t{i}", name=f"study {i}", stage_name="Review_1", labels=()) for i in range(n)]
         self.sent = []
         client = SimpleNamespace(convert_labels=lambda tasks: [{"labels": task["series"]} for task in tasks])
-        self.project = SimpleNamespace(client=client, review=self.review, put_labels=self.put_labels)
+        self.converter = Converter(client, lambda path: None)
+        files = SimpleNamespace(carry=lambda labels, labels_map, task_id: {})
+        self.project = SimpleNamespace(files=files, review=self.review, put_labels=self.put_labels)
 
     def run(self, task_ids, plan):
         for step in itertools.chain.from_iterable(plan(self.tasks)):

@@ -147,14 +147,14 @@ def killed_try(run):
 
 
 def _die_after(changes: int) -> None:
-    send, counter = RedBrickProject._change, itertools.count(1)
+    send, counter = RedBrickProject.change, itertools.count(1)
 
     def counted(self, *args: Any) -> None:
         send(self, *args)
         if next(counter) >= changes:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    RedBrickProject._change = counted  # type: ignore[method-assign]
+    RedBrickProject.change = counted  # type: ignore[method-assign]
 
 
 @pytest.fixture

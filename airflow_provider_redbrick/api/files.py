@@ -1,0 +1,86 @@
+"""A project's stored files: images, masks, and labels too many to come inline."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import uuid
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from airflow_provider_redbrick.api import documents
+from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.exceptions import RedBrickAnswerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow_provider_redbrick.api.scope import Scope
+
+INLINE_LABELS = 1000
+"""Labels of one task in a request, as RedBrick's own clients keep to."""
+
+NIFTI = "application/octet-stream"
+
+
+class ProjectFiles:
+    """Puts files into a project's label storage, and says where stored files can be fetched."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def carry(
+        self, labels: Sequence[Any] | None, labels_map: Sequence[Mapping[str, Any] | None], *, task_id: str
+    ) -> dict[str, Any]:
+        """Return labels as the variables of any mutation that takes them; a list too long to go inline is stored first.
+
+        :param labels: stored ("flat") labels; None sends none, and leaves those that are there.
+        :param labels_map: where the masks are in the label storage, by series.
+        """
+        path = None
+        if labels is not None and len(labels) > INLINE_LABELS:
+            content = gzip.compress(json.dumps(labels).encode())
+            path = self._store(content, "data.json", task_id, kind="application/json", encoding="gzip")
+            labels = []
+        return {
+            "labelsData": None if labels is None else json.dumps(labels, separators=(",", ":")),
+            "labelsDataPath": path,
+            "labelsMap": list(labels_map),
+        }
+
+    def store_mask(self, mask: BinaryIO, task_id: str, *, series: int) -> str:
+        """Store a segmentation mask, a NIfTI file, and return its path in the label storage.
+
+        :param mask: an open file; it is sent from its beginning to its end, and left open.
+        :param series: the series it belongs to, which is part of the file's name.
+        """
+        compressed = mask.seek(0) == 0 and mask.read(2) == b"\x1f\x8b"
+        return self._store(mask, f"{series}.nii.gz" if compressed else f"{series}.nii", task_id, kind=NIFTI)
+
+    def urls(self, storage_id: str, paths: Sequence[str]) -> list[str | None]:
+        """Return presigned, short-lived URLs of stored files, in order; None for one that cannot be signed."""
+        if not paths:
+            return []
+        variables = {"orgId": self._scope.org_id, "storageId": storage_id, "items": list(paths)}
+        data = self._scope.client.transport.execute(documents.PRESIGN_ITEMS, variables)
+        with reading("presignItems"):
+            urls = [str(url) if url else None for url in data["presignItems"]]
+        if len(urls) != len(paths):
+            words = f"RedBrick signed {len(urls)} URLs for {len(paths)} files."
+            raise RedBrickAnswerError(words, operation="presignItems")
+        return urls
+
+    def get(self, url: str) -> bytes:
+        """Fetch a file behind a presigned URL, decompressed when it is gzip."""
+        return self._scope.client.transport.storage.get(url)
+
+    def _store(
+        self, content: bytes | BinaryIO, name: str, task_id: str, *, kind: str, encoding: str | None = None
+    ) -> str:
+        wanted = f"labels/{uuid.uuid4()}/{uuid.uuid4()}/{name}"
+        asked = {"files": [wanted], "fileType": kind, "fileEncoding": encoding}
+        data = self._scope.execute(documents.PRESIGN_UPLOADS, asked, task_ids=[task_id])
+        with reading("presignUploads"):
+            signed = data["presignUploads"][0]
+            url, path = str(signed["presignedUrl"]), str(signed["filePath"])
+        self._scope.client.transport.storage.put(url, content, kind=kind, encoding=encoding)
+        return path

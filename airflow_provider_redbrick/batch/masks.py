@@ -1,0 +1,205 @@
+"""Masks that come with labels: found, checked, made one file a series, and sent once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.nifti import Volume, read_volume, write_volume
+from airflow_provider_redbrick.labels.segmentation import Layers, Segmentation, segmentation_of, without_entry
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.api.files import ProjectFiles
+
+OpenFile = Callable[[str], "BinaryIO | None"]
+"""Opens a file by its local path or URI; None for a local path where there is none. What it raises says why not."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The mask of one series, ready to be sent.
+
+    :param file: the file to send, which nobody else has a name for: it is gone as soon as nobody needs it any more.
+    :param stored: instead of a file, a path in the label storage that the task must have already.
+    """
+
+    series: int
+    file: BinaryIO | None
+    stored: str | None = None
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Labels whose masks have been dealt with.
+
+    :param body: the labels as the server is told them: one mask a series, by a name that means nothing.
+    :param masks: the masks themselves.
+    :param unmasked: series that say themselves that they have no mask (any more).
+    :param doubts: what is odd about the masks, and would still be stored.
+    """
+
+    body: Mapping[str, Any]
+    masks: tuple[Mask, ...] = ()
+    unmasked: frozenset[int] = frozenset()
+    doubts: tuple[str, ...] = ()
+
+
+def take_masks(body: Mapping[str, Any], open_file: OpenFile) -> Masked:
+    """Take the masks out of labels in the ``series`` format.
+
+    :raises RedBrickInputError: when a mask cannot be read, or does not fit what is said of it.
+    """
+    all_series = body.get("series")
+    if not isinstance(all_series, Sequence) or isinstance(all_series, str):
+        return Masked(body)
+    shown, masks, doubts = [], [], []
+    for index, series in enumerate(all_series):
+        segmentation = _of(series, index)
+        if segmentation is None:
+            shown.append(_without_masks(series))
+            continue
+        try:
+            file, segments, odd = _made_one(segmentation, open_file)
+        except RedBrickInputError as error:
+            raise RedBrickInputError(f"series {index}: {error}") from None
+        stored = None if file else segmentation.paths[0]
+        masks.append(Mask(index, file, stored))
+        doubts += [f"series {index}, {words}" for words in odd]
+        shown.append(_with_one_mask(series, index, segments))
+    unmasked = frozenset(i for i, series in enumerate(all_series) if _says_none(series))
+    return Masked({**body, "series": shown}, tuple(masks), unmasked, tuple(doubts))
+
+
+def labels_map(masks: Sequence[Mask], files: ProjectFiles, task_id: str) -> list[dict[str, Any] | None]:
+    """Store masks and return where they are, with a place for each series up to the last that has one."""
+    entries: dict[int, dict[str, Any]] = {}
+    for mask in masks:
+        path = mask.stored if mask.file is None else files.store_mask(mask.file, task_id, series=mask.series)
+        entries[mask.series] = {"labelName": path, "seriesIndex": mask.series}
+    return [entries.get(index) for index in range(max(entries, default=-1) + 1)]
+
+
+def _of(series: Any, index: int) -> Segmentation | None:
+    try:
+        return segmentation_of(series) if isinstance(series, Mapping) else None
+    except RedBrickInputError as error:
+        raise RedBrickInputError(f"series {index}: {error}") from None
+
+
+def _made_one(
+    segmentation: Segmentation, open_file: OpenFile
+) -> tuple[BinaryIO | None, Mapping[int, frozenset[int]], list[str]]:
+    """Return the one file there is to be (None: it is stored already), its instances, and what is odd about it."""
+    with ExitStack() as stack:
+        files = [_local(path, open_file) for path in segmentation.paths]
+        for file in files:
+            if file is not None:
+                stack.enter_context(closing(file))
+        if segmentation.is_one_file and files[0] is None:
+            return None, segmentation.segments, []
+        found = [file for file in files if file is not None]
+        if len(found) < len(files):
+            missing = next(path for path, file in zip(segmentation.paths, files, strict=True) if file is None)
+            raise RedBrickInputError(f"there is no mask file {missing!r}")
+        if not segmentation.is_one_file:
+            return _merged(segmentation, found)
+        volume = read_volume(found[0], segmentation.paths[0])
+        odd = _odd(volume.values, segmentation.segments)
+        if not volume.is_plain:
+            return write_volume(volume.voxels, volume), segmentation.segments, odd
+        stack.pop_all()
+        return found[0], segmentation.segments, odd
+
+
+def _merged(
+    segmentation: Segmentation, files: Sequence[BinaryIO]
+) -> tuple[BinaryIO, Mapping[int, frozenset[int]], list[str]]:
+    import numpy as np
+
+    named = zip(files, segmentation.paths, strict=True)
+    volumes: Iterable[Volume] = (read_volume(file, path) for file, path in named)
+    taken = set(segmentation.instance_of.values())
+    if not taken:
+        # Which values there are is known when all have been read; files of one instance each are read one by one.
+        volumes = list(volumes)
+        taken = set().union(*(volume.values for volume in volumes))
+    remaining = iter(volumes)
+    first = next(remaining)
+    layers = Layers(first.voxels.shape, dict(segmentation.segments), taken)
+    for volume in chain([first], remaining):
+        volume.check_alike(first)
+        flat = volume.voxels.ravel(order="F")
+        places = np.flatnonzero(flat)
+        instance = segmentation.instance_of.get(volume.name)
+        layers.lay(places, flat[places] if instance is None else np.full(places.shape, instance, np.uint16))
+    return write_volume(layers.voxels, first), layers.segments, _odd(taken, segmentation.segments)
+
+
+def _odd(values: Any, segments: Mapping[int, frozenset[int]]) -> list[str]:
+    strangers = without_entry(values, segments)
+    if not strangers:
+        return []
+    shown = ", ".join(map(str, strangers[:5])) + (", ..." if len(strangers) > 5 else "")
+    return [f"segmentMap: has no entry for {shown}, which the mask has voxels of"]
+
+
+def _local(path: str, open_file: OpenFile) -> BinaryIO | None:
+    """Return a file that can be sought in; one from elsewhere is fetched first, into a file without a name."""
+    try:
+        file = open_file(path)
+        if file is None or _has_descriptor(file):
+            return file
+        with closing(file):
+            copy = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - whoever sends it closes it
+            shutil.copyfileobj(file, copy)
+            return copy
+    except Exception as error:  # noqa: BLE001 - whatever the client of an object store raises is this file's failure
+        words = str(error) or type(error).__name__
+        raise RedBrickInputError(f"mask {path!r} cannot be read: {words}") from None
+
+
+def _has_descriptor(file: BinaryIO) -> bool:
+    try:
+        file.fileno()
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _with_one_mask(series: Mapping[str, Any], index: int, segments: Mapping[int, frozenset[int]]) -> dict[str, Any]:
+    return {
+        **_without_masks(series),
+        "segmentations": f"{index}.nii.gz",
+        "segmentMap": dict(_segment_map(series.get("segmentMap") or {}, segments)),
+    }
+
+
+def _segment_map(
+    given: Mapping[Any, Any], segments: Mapping[int, frozenset[int]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, segment in given.items():
+        label = dict(segment) if isinstance(segment, Mapping) else {"category": segment}
+        label.pop("mask", None)
+        groups = segments[int(key)]
+        if groups:
+            label["overlappingGroups"] = sorted(groups)
+        yield str(int(key)), label
+
+
+_OF_MASKS = frozenset({"segmentations", "segmentMap", "binaryMask", "semanticMask", "pngMask"})
+
+
+def _without_masks(series: Any) -> Any:
+    return (
+        {key: value for key, value in series.items() if key not in _OF_MASKS} if isinstance(series, Mapping) else series
+    )
+
+
+def _says_none(series: Any) -> bool:
+    return isinstance(series, Mapping) and series.get("segmentations") == []

@@ -1,0 +1,161 @@
+"""Mask files: NIfTI volumes of whole numbers, read and written with nibabel and numpy."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import tempfile
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.kinds import LARGEST_INSTANCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    from airflow_provider_redbrick.labels.segmentation import Voxels
+
+MISSING = "masks need nibabel and numpy, which are not installed: pip install 'airflow-provider-redbrick[segmentation]'"
+# Voxels looked at in one go: counting needs several times the memory that the voxels themselves take.
+_STRIDE = 1 << 22
+# A header is read before its voxels: what it claims must not cost the memory of the machine.
+_LARGEST = 1 << 31
+_FAST = 3  # masks are mostly zeros: a higher level takes longer and gains little
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A mask as it was read.
+
+    :param voxels: three axes, unsigned 16-bit.
+    :param values: the values it has, without 0.
+    :param is_plain: whether the file holds just these, so that it can be stored as it is.
+    :param image: nibabel's, for what else its header says.
+    """
+
+    name: str
+    voxels: Voxels
+    values: frozenset[int]
+    is_plain: bool
+    image: Any
+
+    def check_alike(self, other: Volume) -> None:
+        """Check that another mask has the same voxels in the same places.
+
+        :raises RedBrickInputError: when it has not.
+        """
+        import numpy as np
+
+        if self.voxels.shape != other.voxels.shape:
+            sizes = [" x ".join(map(str, each.voxels.shape)) for each in (self, other)]
+            raise RedBrickInputError(
+                f"masks {self.name!r} ({sizes[0]}) and {other.name!r} ({sizes[1]}) are not of one size"
+            )
+        if not np.allclose(self.image.affine, other.image.affine, atol=1e-3):
+            raise RedBrickInputError(f"masks {self.name!r} and {other.name!r} are not in the same place in the world")
+
+
+def read_volume(file: BinaryIO, name: str) -> Volume:
+    """Read a mask.
+
+    :param file: a NIfTI-1 or NIfTI-2 file, compressed with gzip or not; can be sought in, and is left open.
+    :param name: what it is called, for messages.
+    :raises RedBrickInputError: when it is no such file, or holds what cannot be a mask.
+    """
+    with _readable(name):
+        image = _open(file)
+    shape = image.shape
+    if len(shape) != 3:
+        raise RedBrickInputError(f"mask {name!r} must have 3 axes, not {len(shape)}")
+    if math.prod(shape) > _LARGEST:
+        raise RedBrickInputError(f"mask {name!r} says that it has {math.prod(shape)} voxels; {_LARGEST} are the most")
+    with _readable(name):
+        import numpy as np
+
+        stored = np.asanyarray(image.dataobj)
+    voxels, values = _whole_numbers(stored, name)
+    return Volume(name, voxels, values, stored.dtype.kind == "u" and stored.dtype.itemsize <= 2, image)
+
+
+def write_volume(voxels: Voxels, like: Volume) -> BinaryIO:
+    """Write a compressed mask in the place of another one, into a file without a name: it is gone once closed.
+
+    Masks that need no more have 8-bit voxels.
+    """
+    import numpy as np
+
+    small = int(voxels.max(initial=0)) < 256
+    header = like.image.header.copy()
+    header.set_data_dtype(np.uint8 if small else np.uint16)
+    header.set_slope_inter(1, 0)
+    image = type(like.image)(voxels.astype(np.uint8) if small else voxels, like.image.affine, header)
+    file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - whoever sends it closes it
+    # No time in it: the same mask is the same file.
+    with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_FAST, mtime=0) as packed:
+        image.to_stream(packed)
+    return file
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise RedBrickInputError(MISSING) from None
+    except (OSError, EOFError, ValueError, zlib.error, OverflowError) as error:
+        raise RedBrickInputError(f"mask {name!r} is no NIfTI file that can be read ({error})") from None
+
+
+def _open(file: BinaryIO) -> Any:
+    """Return nibabel's image, whose voxels are not read yet."""
+    from nibabel.nifti1 import Nifti1Header, Nifti1Image
+    from nibabel.nifti2 import Nifti2Header, Nifti2Image
+
+    file.seek(0)
+    packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    stream: Any = gzip.GzipFile(fileobj=file) if packed else file
+    beginning = stream.read(Nifti2Header.template_dtype.itemsize)
+    stream.seek(0)
+    for header, image in ((Nifti1Header, Nifti1Image), (Nifti2Header, Nifti2Image)):
+        if header.may_contain_header(beginning):  # type: ignore[no-untyped-call]
+            return image.from_stream(stream)
+    raise ValueError("it does not begin like one")
+
+
+def _whole_numbers(stored: np.ndarray, name: str) -> tuple[Voxels, frozenset[int]]:
+    """Return voxels as unsigned 16-bit numbers, and which there are besides 0."""
+    import numpy as np
+
+    voxels = np.empty_like(stored, dtype=np.uint16)
+    given, kept = stored.ravel(order="K"), voxels.ravel(order="K")
+    seen = np.zeros(LARGEST_INSTANCE + 1, bool)
+    for start in range(0, given.size, _STRIDE):
+        part = given[start : start + _STRIDE]
+        _check_range(part, name)
+        kept[start : start + _STRIDE] = part
+        seen[kept[start : start + _STRIDE]] = True
+    return voxels, frozenset(np.flatnonzero(seen).tolist()) - {0}
+
+
+def _check_range(part: np.ndarray, name: str) -> None:
+    """Check that numbers of whatever kind are whole and in the range of a mask's values.
+
+    :raises RedBrickInputError: naming one that is not.
+    """
+    import numpy as np
+
+    if part.dtype.kind == "u" and part.dtype.itemsize <= 2:
+        return
+    if part.dtype.kind not in "iuf":
+        raise RedBrickInputError(f"mask {name!r} must have whole numbers as voxels, not {part.dtype.name}")
+    wrong = part[~((part >= 0) & (part <= LARGEST_INSTANCE) & (part == np.trunc(part)))]
+    if wrong.size:
+        raise RedBrickInputError(
+            f"mask {name!r} has a voxel of {wrong[0]:.9g}: values are whole numbers from 0 to {LARGEST_INSTANCE}"
+        )

@@ -1,0 +1,168 @@
+"""Segmentations: which mask files a series has, and several masks made into the one file that RedBrick stores.
+
+A stored mask is one volume a series. Each voxel holds the number of an instance, 0 for none; where instances overlap it
+holds a number that stands for all of them, which each of them names among its `overlappingGroups`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.kinds import LARGEST_INSTANCE
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Voxels = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The masks of one series, as its labels tell of them.
+
+    :param paths: the mask files, each once, in the order in which they are laid over each other.
+    :param instance_of: with one file an instance, whose each is; empty where voxel values say so themselves.
+    :param segments: the instances of the segment map, with the numbers that stand for their overlaps.
+    """
+
+    paths: tuple[str, ...]
+    instance_of: Mapping[str, int]
+    segments: Mapping[int, frozenset[int]]
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether there is one file whose voxel values are the instances already."""
+        return len(self.paths) == 1 and not self.instance_of
+
+
+def segmentation_of(series: Mapping[str, Any]) -> Segmentation | None:
+    """Read which masks a series has; None for none.
+
+    :raises RedBrickInputError: when files and segment map do not fit together.
+    """
+    given = _paths(series.get("segmentations"))
+    segment_map = series.get("segmentMap") or {}
+    if series.get("pngMask"):
+        raise RedBrickInputError("PNG masks cannot be sent: make NIfTI masks of them")
+    segments = {_instance(key): _groups(segment) for key, segment in segment_map.items()}
+    both = sorted(segments.keys() & frozenset().union(*segments.values()))
+    if both:
+        raise RedBrickInputError(f"in its segmentMap {both[0]} is a segment, and stands for an overlap as well")
+    if not series.get("binaryMask"):
+        if segments and not given:
+            raise RedBrickInputError("its segmentMap is without its mask: segmentations is missing")
+        return Segmentation(given, {}, segments) if given else None
+    if not segments and not given:
+        return None
+    return Segmentation(*_binary(given, segment_map), segments)
+
+
+def _binary(given: Sequence[str], segment_map: Mapping[Any, Any]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the files of which each shows one instance, and whose each is."""
+    instance_of: dict[str, int] = {}
+    for key, segment in segment_map.items():
+        masks = _paths(segment.get("mask")) if isinstance(segment, Mapping) else ()
+        if not masks:
+            raise RedBrickInputError(f"segmentMap[{key}] needs a mask of its own with binaryMask")
+        for mask in masks:
+            if mask in instance_of:
+                raise RedBrickInputError(f"{mask!r} is the mask of two segments; with binaryMask each has its own")
+            instance_of[mask] = _instance(key)
+    strangers = [path for path in given if path not in instance_of]
+    if strangers:
+        raise RedBrickInputError(f"segmentations names {strangers[0]!r}, which is the mask of no segment")
+    return tuple(instance_of), instance_of
+
+
+def _paths(value: Any) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value or ()
+    return tuple(dict.fromkeys(str(path) for path in values))
+
+
+def _instance(key: Any) -> int:
+    try:
+        instance = int(key)
+    except (TypeError, ValueError):
+        instance = 0
+    if not 1 <= instance <= LARGEST_INSTANCE:
+        raise RedBrickInputError(f"segmentMap[{key}]: a value in a mask is a whole number from 1 to {LARGEST_INSTANCE}")
+    return instance
+
+
+def _groups(segment: Any) -> frozenset[int]:
+    groups = segment.get("overlappingGroups") if isinstance(segment, Mapping) else None
+    return frozenset(int(group) for group in groups or ())
+
+
+def without_entry(values: Iterable[int], segments: Mapping[int, frozenset[int]]) -> list[int]:
+    """Return the values of a mask that are no instance of its segment map, and stand for no overlap of any."""
+    known = set(segments).union(*segments.values())
+    return sorted(set(values) - known)
+
+
+@dataclass
+class Layers:
+    """Masks laid over each other, one at a time.
+
+    :param segments: see :class:`Segmentation`; what overlaps is added to.
+    :param taken: the values that all masks together have, which no new overlap may be called.
+    """
+
+    shape: tuple[int, ...]
+    segments: dict[int, frozenset[int]]
+    taken: set[int]
+    voxels: Voxels = field(init=False)
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        # As NIfTI files have them: the first axis is the fastest.
+        self.voxels = np.zeros(self.shape, np.uint16, order="F")
+        self._members: dict[int, frozenset[int]] = {}
+        for instance, groups in self.segments.items():
+            for group in groups:
+                self._members[group] = self._members.get(group, frozenset()) | {instance}
+        self._called = {members: group for group, members in self._members.items()}
+        self._next = 1
+
+    def lay(self, places: npt.NDArray[np.intp], values: Voxels) -> None:
+        """Lay a mask over those before.
+
+        :param places: which voxels it is about, counted with the first axis as the fastest.
+        :param values: what it says of each; none is 0.
+        """
+        import numpy as np
+
+        flat = self.voxels.reshape(-1, order="F")
+        there = flat[places]
+        free = (there == 0) | (there == values)
+        flat[places[free]] = values[free]
+        crowded, below, above = places[~free], there[~free], values[~free]
+        # All voxels with the same two values are decided at once.
+        pairs, which = np.unique(below.astype(np.uint32) << 16 | above, return_inverse=True)
+        for i, pair in enumerate(pairs.tolist()):
+            flat[crowded[which == i]] = self._together(pair >> 16, pair & 0xFFFF)
+
+    def _together(self, below: int, above: int) -> int:
+        """Return the value for voxels that have both values."""
+        alone = self._members.get(below, frozenset({below}))
+        members = alone | self._members.get(above, frozenset({above}))
+        if members == alone:
+            return below
+        if members not in self._called:
+            self._call(members)
+        return self._called[members]
+
+    def _call(self, members: frozenset[int]) -> None:
+        """Give an overlap a number that nothing else has, and tell its instances."""
+        while self._next in self.taken or self._next in self.segments or self._next in self._members:
+            self._next += 1
+        if self._next > LARGEST_INSTANCE:
+            raise RedBrickInputError(f"its masks overlap in more ways than {LARGEST_INSTANCE} numbers can tell apart")
+        self._members[self._next], self._called[members] = members, self._next
+        for instance in members:
+            self.segments[instance] = self.segments.get(instance, frozenset()) | {self._next}

@@ -1,0 +1,143 @@
+"""Segmentations: which files a series has, and several masks made into one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.segmentation import Layers, Segmentation, segmentation_of, without_entry
+
+LESION = {"category": "lesion"}
+
+
+# ------------------------------------------------------------------ which files there are
+
+
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        ({}, None),
+        ({"segmentations": None, "segmentMap": {}}, None),
+        ({"segmentations": [], "binaryMask": True}, None),
+        ({"segmentations": "a.nii"}, Segmentation(("a.nii",), {}, {})),
+        (
+            {"segmentations": ["a.nii", "b.nii", "a.nii"], "segmentMap": {"1": "lesion", 2: LESION}},
+            Segmentation(("a.nii", "b.nii"), {}, {1: frozenset(), 2: frozenset()}),
+        ),
+        (
+            {"segmentations": "a.nii", "segmentMap": {"1": {**LESION, "overlappingGroups": [3, 4], "mask": "a.nii"}}},
+            Segmentation(("a.nii",), {}, {1: frozenset({3, 4})}),
+        ),
+        (
+            {"binaryMask": True, "segmentMap": {"7": {**LESION, "mask": "a.nii"}, "9": {"mask": ["b.nii", "c.nii"]}}},
+            Segmentation(
+                ("a.nii", "b.nii", "c.nii"),
+                {"a.nii": 7, "b.nii": 9, "c.nii": 9},
+                {7: frozenset(), 9: frozenset()},
+            ),
+        ),
+        (
+            {"binaryMask": True, "segmentations": ["a.nii"], "segmentMap": {"7": {"mask": "a.nii"}}},
+            Segmentation(("a.nii",), {"a.nii": 7}, {7: frozenset()}),
+        ),
+    ],
+)
+def test_what_a_series_says(series, expected):
+    assert segmentation_of(series) == expected
+
+
+@pytest.mark.parametrize(
+    ("series", "words"),
+    [
+        ({"segmentMap": {"1": "lesion"}}, "segmentMap is without its mask"),
+        (
+            {"segmentMap": {"0": "lesion"}, "segmentations": "a"},
+            r"segmentMap\[0\]: a value in a mask is a whole number",
+        ),
+        ({"segmentMap": {"65536": "lesion"}, "segmentations": "a"}, r"segmentMap\[65536\]"),
+        ({"segmentMap": {"x": "lesion"}, "segmentations": "a"}, r"segmentMap\[x\]"),
+        ({"binaryMask": True, "segmentMap": {"1": "lesion"}}, r"segmentMap\[1\] needs a mask of its own"),
+        ({"binaryMask": True, "segmentMap": {"1": {"mask": []}}}, r"segmentMap\[1\] needs a mask of its own"),
+        ({"binaryMask": True, "segmentMap": {"1": {"mask": "a"}, "2": {"mask": "a"}}}, "'a' is the mask of two"),
+        (
+            {"binaryMask": True, "segmentations": ["a", "b"], "segmentMap": {"1": {"mask": "a"}}},
+            "names 'b', which is the mask of no segment",
+        ),
+        ({"binaryMask": True, "segmentations": ["a"]}, "names 'a', which is the mask of no segment"),
+        ({"pngMask": True, "binaryMask": True, "segmentMap": {"1": {"mask": "a.png"}}}, "PNG masks cannot be sent"),
+        (
+            {"segmentations": "a", "segmentMap": {"1": {"overlappingGroups": [2]}, "2": "organ"}},
+            "2 is a segment, and stands for an overlap as well",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(series, words):
+    with pytest.raises(RedBrickInputError, match=words):
+        segmentation_of(series)
+
+
+def test_values_that_the_segment_map_does_not_tell_of():
+    assert without_entry({1, 2, 5, 9}, {1: frozenset({9}), 4: frozenset()}) == [2, 5]
+    assert without_entry(set(), {}) == []
+
+
+# ------------------------------------------------------------------ masks over each other
+
+
+def laid(masks, segments=None):
+    """Lay masks, given as flat lists of values, over each other; answer the values and the segments."""
+    found = {value for mask in masks for value in mask if value}
+    segments = dict.fromkeys(found, frozenset()) if segments is None else segments
+    layers = Layers((len(masks[0]), 1, 1), dict(segments), found)
+    for mask in masks:
+        flat = np.array(mask, np.uint16)
+        places = np.flatnonzero(flat)
+        layers.lay(places, flat[places])
+    return layers.voxels.ravel().tolist(), layers.segments
+
+
+def test_masks_apart_keep_their_values():
+    assert laid([[1, 0, 0], [0, 0, 2]]) == ([1, 0, 2], {1: frozenset(), 2: frozenset()})
+
+
+def test_an_overlap_has_a_value_of_its_own_that_its_instances_name():
+    assert laid([[1, 1, 0], [0, 2, 2]]) == ([1, 3, 2], {1: frozenset({3}), 2: frozenset({3})})
+
+
+def test_the_same_instance_twice_is_no_overlap():
+    assert laid([[1, 1, 0], [0, 1, 1]]) == ([1, 1, 1], {1: frozenset()})
+
+
+def test_an_overlap_that_is_told_of_keeps_its_value():
+    told = {1: frozenset({9}), 2: frozenset({9})}
+    assert laid([[1, 1, 9], [0, 2, 2]], told) == ([1, 9, 9], told)
+
+
+def test_a_new_value_is_none_that_a_later_mask_has():
+    values, segments = laid([[1, 1, 0], [2, 0, 0], [0, 0, 3]])
+    assert values == [4, 1, 3]
+    assert segments[3] == frozenset()
+
+
+@given(
+    st.integers(1, 30).flatmap(
+        lambda size: st.lists(st.lists(st.booleans(), min_size=size, max_size=size), min_size=1, max_size=6)
+    )
+)
+def test_each_voxel_tells_just_the_instances_that_are_there(shown):
+    masks = [[(index + 1) * here for here in mask] for index, mask in enumerate(shown)]
+    values, segments = laid(masks, {index + 1: frozenset() for index in range(len(shown))})
+    for voxel, value in enumerate(values):
+        there = {index + 1 for index, mask in enumerate(shown) if mask[voxel]}
+        told = {instance for instance, groups in segments.items() if value == instance or value in groups}
+        assert told == there
+
+
+def test_more_overlaps_than_there_are_numbers():
+    layers = Layers((1, 1, 1), {1: frozenset(), 2: frozenset()}, set(range(1, 65536)))
+    layers.lay(np.array([0]), np.array([1], np.uint16))
+    with pytest.raises(RedBrickInputError, match="overlap in more ways"):
+        layers.lay(np.array([0]), np.array([2], np.uint16))
