@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.sandbox import seed, workflow
-from airflow_provider_redbrick.sandbox.flow import RefusalError
+from airflow_provider_redbrick.sandbox.flow import GROUND_TRUTH, RefusalError
 from airflow_provider_redbrick.sandbox.labels import incoming
 from airflow_provider_redbrick.sandbox.store import Record, make_id
 
@@ -124,7 +124,10 @@ def overwrite_labels(
     time_ms: int,
     extra: str | None,
 ) -> None:
-    """Write labels to a task wherever it is, whoever holds it; `finalize` also submits it in its stage."""
+    """Write labels to a task wherever it is, whoever holds it; `finalize` also submits it in its stage.
+
+    `extra` (JSON text) goes into the audit trail.
+    """
     record = sandbox.record(project, task_id)
     labels = incoming(sandbox, data, path)
     stage = project.flow.find(record.task.stage)
@@ -137,18 +140,33 @@ def overwrite_labels(
     if finalize and stage is not None and (stage.is_label or stage.is_review):
         step = workflow.submit(project.flow, record.task, stage.name, free, time_ms=time_ms, version=version)
     else:
-        edited = {
-            "currentStageName": record.task.stage,
-            "cycleCount": record.task.cycle,
-            "timeSpentMs": time_ms,
-            "extraData": extra,
-        }
-        kept = replace(record.task, updated_at=doing.now)
-        # The trail has no entry for labels replaced in a queue; in ground truth it is an output of END.
-        at_end = stage is None
-        facts = (workflow.Fact("output", doing.now, doing.actor, edited),) if at_end else ()
-        step = workflow.Step(kept, facts)
-    sandbox.apply(project, record, step, version=version)
+        step = workflow.Step(replace(record.task, updated_at=doing.now))
+    sandbox.apply(project, record, _explained(step, record.task, doing, time_ms, extra), version=version)
+
+
+def _explained(
+    step: workflow.Step, before: workflow.Task, doing: workflow.Doing, time_ms: int, extra: str | None
+) -> workflow.Step:
+    """Put `extra` into the trail: beside the way out of the stage or, when the task stays, by itself."""
+    if any(fact.kind == "output" for fact in step.facts):
+        facts = [
+            replace(fact, data={**fact.data, "extraData": extra}) if fact.kind == "output" else fact
+            for fact in step.facts
+        ]
+        return replace(step, facts=tuple(facts))
+    # Labels replaced in ground truth are an output of END; in a queue the trail knows of them only by `extra`.
+    in_truth = before.stage == GROUND_TRUTH
+    if extra is None and not in_truth:
+        return step
+    edited = {
+        "currentStageName": before.stage,
+        # Whoever takes an output for leaving a stage must see that this one leads nowhere else.
+        "nextStageName": None if in_truth else before.stage,
+        "cycleCount": before.cycle,
+        "timeSpentMs": time_ms,
+        "extraData": extra,
+    }
+    return replace(step, facts=(*step.facts, workflow.Fact("output", doing.now, doing.actor, edited)))
 
 
 def review(

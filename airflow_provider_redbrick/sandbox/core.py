@@ -159,8 +159,12 @@ class Sandbox:
         *,
         path: str | None = None,
         labels_map: Sequence[Mapping[str, Any] | None] = (),
+        sub_name: str | None = None,
     ) -> str:
-        """Store one version of a task's labels (JSON text of the flat list) and answer its tdId."""
+        """Store one version of a task's labels (JSON text of the flat list) and answer its tdId.
+
+        `sub_name` is what the first generation of the API calls it; of several the newest counts.
+        """
         td_id = make_id("labels", self.store.next_number("versions"))
         row = {
             "td_id": td_id,
@@ -171,6 +175,7 @@ class Sandbox:
             "labels": labels,
             "labels_path": path,
             "labels_map": json.dumps(list(labels_map)),
+            "sub_name": sub_name,
         }
         self.store.insert("versions", [row])
         return td_id

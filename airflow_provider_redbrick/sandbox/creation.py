@@ -47,6 +47,8 @@ def create(sandbox: Sandbox, project: Project, new: NewTask, doing: workflow.Doi
     if new.priority is not None and not 0 <= new.priority <= 1:
         raise RefusalError("priority must be from 0 to 1")
     labels = incoming(sandbox, new.labels, new.labels_path)
+    if labels is None and new.labels_map:
+        labels = "[]", None
     if new.ground_truth and labels is None:
         raise RefusalError(f"task {new.name!r} cannot be ground truth without labels")
     task_id = make_id("task", sandbox.store.next_number("tasks"))
@@ -193,7 +195,8 @@ def _resting(project: Project, name: str | None) -> str:
 def _holder(project: Project, bulk: Bulk, stage: str) -> tuple[str, ...]:
     if bulk.assignee is None:
         return ()
-    if stage in (GROUND_TRUTH, ARCHIVED):
+    place = project.flow.find(stage)
+    if place is None or place.is_remote:
         raise RefusalError(f"nobody can hold a task in {stage!r}")
     if bulk.assignee in ("API key", seed.API_KEY_USER):
         return (seed.API_KEY_USER,)

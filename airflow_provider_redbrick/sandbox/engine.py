@@ -23,7 +23,7 @@ from graphql import (
 
 from airflow_provider_redbrick.sandbox.clock import canonical
 from airflow_provider_redbrick.sandbox.flow import RefusalError
-from airflow_provider_redbrick.sandbox.resolvers import imports, people, projects, storage, tasks, work
+from airflow_provider_redbrick.sandbox.resolvers import imports, people, projects, remote, storage, tasks, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,7 +111,7 @@ def build_schema() -> GraphQLSchema:
     """Build the schema from its text and the resolvers' tables; every root field is guarded."""
     text = files("airflow_provider_redbrick.sandbox").joinpath("schema.graphql").read_text(encoding="utf-8")
     query, mutation = QueryType(), MutationType()
-    subjects = (people, projects, storage, tasks, work, imports)
+    subjects = (people, projects, storage, tasks, work, remote, imports)
     for subject in subjects:
         for name, resolver in getattr(subject, "QUERIES", {}).items():
             query.set_field(name, _guarded(resolver))

@@ -17,10 +17,11 @@ LABEL = "manual-labeling"
 REVIEW = "expert-review"
 FEEDBACK = "feedback"
 MODEL = "model"
+REMOTE = "remote-labeling"
 OUTPUT = "labelset-output"
 
 # Where tasks rest until somebody (or a model) is done with them; every other brick is passed through.
-RESTING = frozenset({LABEL, REVIEW, MODEL})
+RESTING = frozenset({LABEL, REVIEW, MODEL, REMOTE})
 
 
 class RefusalError(Exception):
@@ -45,6 +46,11 @@ class Stage:
     def is_review(self) -> bool:
         """Whether people judge labels here."""
         return self.brick == REVIEW
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a program labels here, as in the first generation of the API: it reads tasks, it never holds them."""
+        return self.brick == REMOTE
 
     def leads_to(self, verdict: bool | None = None) -> str | None:
         """Name the stage a task goes to from here; `verdict` is the review's, None where none is given."""
@@ -74,6 +80,21 @@ class Flow:
         """Give the stage of this name, or None."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
+    def get(self, name: str) -> Stage:
+        """Get the stage of this name, or refuse with those there are."""
+        found = self.find(name)
+        if found is None:
+            names = ", ".join(repr(each.name) for each in self.stages)
+            raise RefusalError(f"there is no stage {name!r}; the project has {names}")
+        return found
+
+    def remote(self, name: str) -> Stage:
+        """Get the remote-labeling stage of this name, or refuse."""
+        found = self.get(name)
+        if not found.is_remote:
+            raise RefusalError(f"stage {name!r} is no {REMOTE} stage but {found.brick}")
+        return found
+
     @property
     def entry(self) -> str:
         """The name a new task is created in."""
@@ -91,8 +112,8 @@ class Flow:
 
     @property
     def start(self) -> str:
-        """Where a reopened task goes: the first label stage, else the first review stage."""
-        for kind in (LABEL, REVIEW):
+        """Where a reopened task goes: the first label stage, else the first review or remote-labeling stage."""
+        for kind in (LABEL, REVIEW, REMOTE):
             for stage in self.stages:
                 if stage.brick == kind:
                     return stage.name

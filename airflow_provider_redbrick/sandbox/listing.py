@@ -169,9 +169,9 @@ def page(sandbox: Sandbox, query: Query, first: int | None, after: str | None, *
     """Read a page. `empty` asks for a page without tasks whose cursor leads to the tasks it should have held."""
     size = min(DEFAULT_PAGE, sandbox.settings.max_page) if first is None else first
     if size < 0:
-        raise RefusalError("first must not be negative")
+        raise RefusalError(f"a page cannot have {size} tasks")
     if size > sandbox.settings.max_page:
-        raise RefusalError(f"first: at most {sandbox.settings.max_page} tasks a page, not {size}")
+        raise RefusalError(f"at most {sandbox.settings.max_page} tasks a page, not {size}")
     place, was_empty = read_cursor(after)
     if empty and not was_empty:
         return Page([], write_cursor(place, was_empty=True))

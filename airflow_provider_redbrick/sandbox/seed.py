@@ -14,6 +14,7 @@ ORG_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000001"
 PROJECT_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000002"
 TAXONOMY_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000003"
 WORKSPACE_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000004"
+FIRST_TAXONOMY_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000005"
 API_KEY = "sandbox-redbrick-key-not-a-secret-000000001"  # 43 characters, as a real one
 API_KEY_USER = "API:0a9c6e10-5b1d-4c8e-9f00-0000000000a0"
 SYSTEM_USER = "RB:SYSTEM"
@@ -116,8 +117,8 @@ def project_document(
     names = [stage.name for stage in flow.stages]
     if len(set(names)) != len(names):
         raise ValueError("two stages have the same name")
-    if not flow.working_stages:
-        raise ValueError("a project needs a label or a review stage")
+    if not flow.working_stages and not any(stage.is_remote for stage in flow.stages):
+        raise ValueError("a project needs a label, a review or a remote-labeling stage")
     return {
         "projectId": project_id,
         "name": name,

@@ -32,7 +32,7 @@ CREATE INDEX tasks_due ON tasks (arrives_at) WHERE arrives_at IS NOT NULL;
 CREATE TABLE versions (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, td_id TEXT NOT NULL UNIQUE, task_id TEXT NOT NULL, stage TEXT NOT NULL,
     created_at TEXT NOT NULL, created_by TEXT NOT NULL, labels TEXT NOT NULL, labels_path TEXT,
-    labels_map TEXT NOT NULL);
+    labels_map TEXT NOT NULL, sub_name TEXT);
 CREATE INDEX versions_task ON versions (task_id);
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, task_id TEXT NOT NULL, kind TEXT NOT NULL,
@@ -123,6 +123,9 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         if not self.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
             self._db.executescript(_TABLES)
+        elif not self.rows("SELECT 1 FROM pragma_table_info('versions') WHERE name = 'sub_name'"):
+            # A file of before there was the column: people keep their sandboxes.
+            self._db.execute("ALTER TABLE versions ADD COLUMN sub_name TEXT")
 
     def close(self) -> None:
         """Close the database."""

@@ -34,7 +34,8 @@ def task(sandbox: Sandbox, found: Project, record: Record) -> shapes.Shape:
 
 def sub_task(sandbox: Sandbox, found: Project, record: Record) -> shapes.Shape | None:
     """Show the work that is to be done on a task; the second and further annotators are sub-tasks of the first."""
-    if found.flow.find(record.task.stage) is None or record.task.state is None:
+    stage = found.flow.find(record.task.stage)
+    if stage is None or stage.is_remote or record.task.state is None:
         return None
     works = record.task.works
     if not works:
@@ -76,6 +77,7 @@ def datapoint(sandbox: Sandbox, dp_id: str) -> shapes.Shape | None:
         "dpId": dp_id,
         "name": row["name"],
         "items": lazy(items),
+        "itemsPresigned": lazy(lambda: items(presigned=True)),
         "createdAt": row["created_at"],
         "createdByEntity": seed.user(row["created_by"]),
         "storageMethod": shapes.storage(row["storage_id"]),

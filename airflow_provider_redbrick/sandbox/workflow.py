@@ -204,6 +204,13 @@ def review(flow: Flow, task: Task, stage: str, doing: Doing, *, accept: bool, ti
     return _finish(flow, _held(task, doing), task, place, doing, verdict=verdict, time_ms=time_ms)
 
 
+def hand_on(flow: Flow, task: Task, stage: str, doing: Doing) -> Step:
+    """Let a task leave a remote-labeling stage, where nobody holds it: whoever labeled it may."""
+    place = flow.remote(stage)
+    require_waiting(task, stage)
+    return _finish(flow, task, task, place, doing, verdict=None, time_ms=0)
+
+
 def reopen(flow: Flow, task: Task, doing: Doing) -> Step:
     """Send ground truth back to the first stage: unassigned, with the labels it has."""
     if task.stage != GROUND_TRUTH:
@@ -238,20 +245,22 @@ def move(flow: Flow, task: Task, target: str, doing: Doing) -> Step:
     return Step(there, (left, Fact("input", doing.now, doing.actor, {"currentStageName": target})))
 
 
-def _working(flow: Flow, task: Task, stage: str) -> Stage:
-    """Give the stage in which the task may be worked on, or say why it may not."""
-    place = flow.find(stage)
-    if place is None:
-        names = ", ".join(repr(each.name) for each in flow.stages)
-        raise RefusalError(f"there is no stage {stage!r}; the project has {names}")
-    if not (place.is_label or place.is_review):
-        raise RefusalError(f"nobody works in stage {stage!r} ({place.brick})")
+def require_waiting(task: Task, stage: str) -> None:
+    """Refuse a task that is not in the stage, is done with there, or has an issue."""
     if task.stage != stage:
         raise RefusalError(f"task {task.task_id} is in stage {task.stage!r}, not in {stage!r}")
     if task.state == COMPLETED:
         raise RefusalError(f"task {task.task_id} has already been completed in stage {stage!r}")
     if task.state == PROBLEM:
         raise RefusalError(f"task {task.task_id} in stage {stage!r} has an open issue")
+
+
+def _working(flow: Flow, task: Task, stage: str) -> Stage:
+    """Give the stage in which the task may be worked on, or say why it may not."""
+    place = flow.get(stage)
+    if not (place.is_label or place.is_review):
+        raise RefusalError(f"nobody works in stage {stage!r} ({place.brick})")
+    require_waiting(task, stage)
     return place
 
 
@@ -279,7 +288,7 @@ def _finish(
     time_ms: int,
     version: str | None = None,
 ) -> Step:
-    """Complete the actor's work; the task leaves once everybody who holds it has completed his."""
+    """Complete the actor's work; the task leaves once everybody who holds it, if anybody, has completed his."""
     works = tuple(
         replace(
             work,
@@ -303,8 +312,9 @@ def _finish(
         doing.actor,
         {"stage": place.name, "review_state": verdict, "time_ms": time_ms, "cycle": task.cycle},
     )
+    facts = (change, done) if works else (done,)
     if any(work.state != COMPLETED for work in works):
-        return Step(after, (change, done))
+        return Step(after, facts)
     passed = None if verdict is None else verdict != "FAILED"
     left = Fact(
         "output",
@@ -329,7 +339,7 @@ def _finish(
         review_state=verdict or task.review_state,
         cycle=task.cycle + 1 if rejected else task.cycle,
     )
-    return Step(leaving, (change, done, left))
+    return Step(leaving, (*facts, left))
 
 
 def _hold(task: Task, works: tuple[Work, ...], now: str) -> Task:

@@ -161,5 +161,5 @@ def test_more_projects(sandbox):
     assert sandbox.task(ids[0]) is None
     with pytest.raises(SandboxError, match="same name"):
         sandbox.add_project([{"stageName": "A", "brickName": "manual-labeling"}] * 2)
-    with pytest.raises(SandboxError, match="needs a label or a review stage"):
+    with pytest.raises(SandboxError, match="needs a label, a review or a remote-labeling stage"):
         sandbox.add_project([{"stageName": "A", "brickName": "labelset-input"}])

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from airflow_provider_redbrick.sandbox import seed, shapes
+from airflow_provider_redbrick.sandbox.first_taxonomy import FIRST_TAXONOMY
 from airflow_provider_redbrick.sandbox.flow import RefusalError
 from airflow_provider_redbrick.sandbox.request import Arguments, Request, Resolver, scope
 from airflow_provider_redbrick.sandbox.taxonomy import TAXONOMY
@@ -30,9 +31,11 @@ def _stages(request: Request, arguments: Arguments) -> list[dict[str, Any]]:
 
 
 def _taxonomy(_request: Request, arguments: Arguments) -> dict[str, Any] | None:
-    asked = {"orgId": arguments["orgId"], "taxId": arguments.get("taxId"), "name": arguments.get("name")}
-    fits = all(value in (None, TAXONOMY[key]) for key, value in asked.items())
-    return TAXONOMY if fits else None
+    asked = {key: arguments.get(key) for key in ("orgId", "taxId", "name", "version")}
+    for taxonomy in (TAXONOMY, FIRST_TAXONOMY):
+        if all(value in (None, taxonomy[key]) for key, value in asked.items()):
+            return taxonomy
+    return None
 
 
 def _taxonomies(_request: Request, arguments: Arguments) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.sandbox import actions, listing, seed, workflow
@@ -70,7 +71,8 @@ def _review(request: Request, arguments: Arguments) -> dict[str, Any]:
     return _touched(request, arguments["taskId"])
 
 
-def _put_labels(request: Request, arguments: Arguments) -> dict[str, Any]:
+def put_labels(request: Request, arguments: Arguments) -> dict[str, Any]:
+    """Write labels to a task wherever it is: `putLabels` with a taskId."""
     sandbox, project = scope(request, arguments)
     actions.overwrite_labels(
         sandbox,
@@ -82,9 +84,17 @@ def _put_labels(request: Request, arguments: Arguments) -> dict[str, Any]:
         labels_map=arguments.get("labelsMap") or [],
         finalize=bool(arguments.get("finalize")),
         time_ms=arguments.get("timeSpentMs") or 0,
-        extra=None if arguments.get("extraData") == "null" else arguments.get("extraData"),
+        extra=_extra(arguments.get("extraData")),
     )
     return _touched(request, arguments["taskId"])
+
+
+def _extra(text: str | None) -> str | None:
+    """Check extraData; None when there is none, which clients say with the text "null"."""
+    try:
+        return None if text is None or json.loads(text) is None else text
+    except (ValueError, TypeError) as error:
+        raise RefusalError(f"extraData is not JSON: {error}") from None
 
 
 def _move_to_start(request: Request, arguments: Arguments) -> dict[str, Any]:
@@ -174,7 +184,6 @@ MUTATIONS = {
     "putManualLabelingTaskAndLabels": _put_with_labels,
     "putManualLabelingTask": _put_as_is,
     "putExpertReviewTask": _review,
-    "putLabels": _put_labels,
     "moveTaskToStart": _move_to_start,
     "moveTasks": _move,
     "updateTasksPriorities": _priorities,

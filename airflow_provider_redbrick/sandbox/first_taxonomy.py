@@ -1,0 +1,51 @@
+"""A taxonomy of the first kind: a tree of names. A remote-labeling stage labels by it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.sandbox.seed import FIRST_TAXONOMY_ID
+from airflow_provider_redbrick.sandbox.taxonomy import TAXONOMY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Node = dict[str, Any]
+
+# Objects of today's taxonomy that are grouped; the others stand below the root themselves.
+_GROUPS = {"anatomy": ("vessel", "organ"), "measurement": ("diameter", "bend")}
+
+
+def _tree() -> Node:
+    leaves = {
+        each["category"]: {"name": each["category"], "classId": each["classId"], "children": []}
+        for each in TAXONOMY["objectTypes"]
+    }
+    groups = [
+        {"name": group, "classId": number, "children": [leaves.pop(name) for name in names]}
+        for number, (group, names) in enumerate(_GROUPS.items(), len(leaves))
+    ]
+    return {"name": "object", "children": [*leaves.values(), *groups]}
+
+
+FIRST_TAXONOMY: dict[str, Any] = {
+    **TAXONOMY,
+    "taxId": FIRST_TAXONOMY_ID,
+    "name": "Sandbox First Taxonomy",
+    "isNew": False,
+    "categories": [_tree()],
+    "studyClassify": None,
+    "seriesClassify": None,
+    "instanceClassify": None,
+    "objectTypes": None,
+}
+
+
+def _paths(nodes: list[Node], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for node in nodes:
+        path = (*above, node["name"])
+        yield from _paths(node["children"], path) if node["children"] else [path]
+
+
+# Every way from the root to a leaf.
+PATHS = frozenset(_paths(FIRST_TAXONOMY["categories"]))
