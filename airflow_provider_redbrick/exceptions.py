@@ -110,6 +110,12 @@ class RedBrickServerError(RedBrickAPIError):
         return self.status in {502, 503, 504}
 
 
+class RedBrickStorageError(RedBrickServerError):
+    """HTTP 5xx of the storage behind presigned URLs, where doing it again is harmless, and asked for by S3."""
+
+    transient = True
+
+
 class RedBrickConnectionError(RedBrickAPIError):
     """No answer: refused, dropped, or timed out."""
 

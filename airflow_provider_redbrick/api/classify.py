@@ -77,7 +77,7 @@ def classify_storage_status(response: requests.Response) -> err.RedBrickAPIError
     if status == 429:
         kind = err.RedBrickRateLimitError
     elif status >= 500:
-        kind = err.RedBrickServerError
+        kind = err.RedBrickStorageError
     retry_after = response.headers.get("Retry-After")
     return kind(f"Storage answered HTTP {status}.", status=status, retry_after=retry_after)
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.transport import Transport
 
-# The server converts labels without looking at a project; any built-in storage id will do.
-_REDBRICK_STORAGE = "22222222-2222-2222-2222-222222222222"
+REDBRICK_STORAGE = "22222222-2222-2222-2222-222222222222"
+"""RedBrick's own storage, which every account has."""
 
 
 @dataclass
@@ -61,9 +61,10 @@ class RedBrickClient:
 
         :raises RedBrickInputError: when the server finds them invalid, with its words; one bad task sinks the list.
         """
+        # Labels are converted without a look at any project or storage.
         data = self.transport.execute(
             documents.VALIDATE_AND_CONVERT_TO_IMPORT_FORMAT,
-            {"original": json.dumps(list(tasks)), "convert": True, "storageId": _REDBRICK_STORAGE},
+            {"original": json.dumps(list(tasks)), "convert": True, "storageId": REDBRICK_STORAGE},
         )
         name = "validateAndConvertToImportFormat"
         with reading(name):

@@ -70,13 +70,30 @@ latestTaskData {{
 }}
 """
 
+_TASK_TO_EXPORT = f"""
+taskId currentStageName priority
+datapoint {{
+  name metaData
+  items(presigned: false)
+  seriesInfo {{ name itemsIndices }}
+  storageMethod {{ storageId }}
+}}
+latestTaskData {{
+  tdId createdAt createdByEntity {{ {_USER} }}
+  labelsData(interpolate: true)
+  labelsDataPath(presigned: true)
+  labelsMap(presigned: false) {{ seriesIndex imageIndex labelName }}
+  labelsMapPresigned: labelsMap(presigned: true) {{ labelName }}
+}}
+"""
+
 _TASK_EVENTS = """
 taskId currentStageName
 genericEvents {
   __typename
   ... on TaskEvent {
     createdAt updatedBy
-    outputEvent { currentStageName nextStageName outputBool }
+    outputEvent { currentStageName nextStageName outputBool extraData }
   }
 }
 """
@@ -116,6 +133,15 @@ TASKS_PAGED = """query tasksPaged($orgId: UUID!, $projectId: UUID!, $stageName: 
   tasksPaged(orgId: $orgId, projectId: $projectId, stageName: $stageName, first: $first) { count }
 }"""
 
+# The same root field, for what is in the stage.
+TASKS_TO_EXPORT = f"""query tasksPaged(
+  $orgId: UUID!, $projectId: UUID!, $stageName: String, $cacheTime: DateTime, $first: Int, $after: String
+) {{
+  tasksPaged(
+    orgId: $orgId, projectId: $projectId, stageName: $stageName, cacheTime: $cacheTime, first: $first, after: $after
+  ) {{ entries {{ {_TASK_TO_EXPORT} }} cursor cacheTime }}
+}}"""
+
 GENERIC_TASKS = f"""query genericTasks(
   $orgId: UUID!, $projectId: UUID!, $stageName: String, $taskSearch: String,
   $manualLabelingFilters: TasksFilter, $first: Int, $after: String
@@ -142,8 +168,12 @@ PRESIGN_UPLOADS = """query presignUploads(
   ) { presignedUrl filePath fileName }
 }"""
 
-PRESIGN_ITEMS = """query presignItems($orgId: UUID!, $storageId: UUID!, $items: [String]!) {
-  presignItems(orgId: $orgId, storageId: $storageId, items: $items)
+ITEMS_UPLOAD_PRESIGN = """query itemsUploadPresign(
+  $orgId: UUID!, $projectId: UUID!, $files: [String]!, $fileType: [String]!
+) {
+  itemsUploadPresign(orgId: $orgId, projectId: $projectId, files: $files, fileType: $fileType) {
+    items { presignedUrl filePath }
+  }
 }"""
 
 ASSIGN_TASKS_MULTIPLE_USERS = """mutation assignTasksMultipleUsers(
@@ -191,6 +221,60 @@ PUT_EXPERT_REVIEW_TASK = """mutation putExpertReviewTask(
   ) { ok }
 }"""
 
+# What follows is of the API's first generation, for stages that programs label in.
+
+STAGE = """query stage($orgId: UUID!, $projectId: UUID!, $stageName: String!) {
+  stage(orgId: $orgId, projectId: $projectId, stageName: $stageName) {
+    outputType outputTaxonomyName outputTaxonomyVersion
+  }
+}"""
+
+STAGE_STAT = """query stageStat($orgId: UUID!, $projectId: UUID!, $stageName: String!) {
+  stageStat(orgId: $orgId, projectId: $projectId, stageName: $stageName) { currentTaskCount }
+}"""
+
+STAGE_TAXONOMY = """query taxonomy($orgId: UUID!, $name: String!, $version: Int!) {
+  taxonomy(orgId: $orgId, name: $name, version: $version) {
+    categories { name children { name children { name children { name children { name } } } } }
+  }
+}"""
+
+TASKS_TO_LABEL_REMOTE = """query tasksToLabelRemote(
+  $orgId: UUID!, $projectId: UUID!, $stageName: String!, $numTasks: Int!
+) {
+  tasksToLabelRemote(orgId: $orgId, projectId: $projectId, stageName: $stageName, numTasks: $numTasks) { taskId }
+}"""
+
+PUT_STAGE_LABELS = """mutation putLabels(
+  $orgId: UUID!, $projectId: UUID!, $dpId: UUID!, $stageName: String!, $subName: String!, $labels: [LabelInput]!,
+  $taxonomyName: String!, $taxonomyVersion: Int!, $tdType: TaskDataType!
+) {
+  putLabels(
+    orgId: $orgId, projectId: $projectId, dpId: $dpId, stageName: $stageName, subName: $subName, labels: $labels,
+    taxonomyName: $taxonomyName, taxonomyVersion: $taxonomyVersion, tdType: $tdType
+  ) { ok }
+}"""
+
+PUT_REMOTE_LABELING_TASK = """mutation putRemoteLabelingTask($finishedTask: RemoteLabelingTaskInput!) {
+  putRemoteLabelingTask(finishedTask: $finishedTask) { ok }
+}"""
+
+# So much for the first generation.
+
+CREATE_DATAPOINT = """mutation createDatapoint(
+  $orgId: UUID!, $projectId: UUID!, $name: String!, $storageId: UUID!, $items: [String!]!,
+  $seriesInfo: [SeriesInfoInput!], $heatMaps: [HeatMapInput!], $transforms: [TransformInput!],
+  $centerline: [CenterlineInput!], $labelsData: String, $labelsDataPath: String, $labelsMap: [LabelMapInput],
+  $metaData: String, $isGroundTruth: Boolean!, $preAssign: String, $priority: Float
+) {
+  createDatapoint(
+    orgId: $orgId, projectId: $projectId, name: $name, storageId: $storageId, items: $items,
+    seriesInfo: $seriesInfo, heatMaps: $heatMaps, transforms: $transforms,
+    centerline: $centerline, labelsData: $labelsData, labelsDataPath: $labelsDataPath, labelsMap: $labelsMap,
+    metaData: $metaData, isGroundTruth: $isGroundTruth, preAssign: $preAssign, priority: $priority
+  ) { dpId taskId taskIds }
+}"""
+
 MOVE_TASK_TO_START = """mutation moveTaskToStart($orgId: UUID!, $projectId: UUID!, $taskId: UUID!) {
   moveTaskToStart(orgId: $orgId, projectId: $projectId, taskId: $taskId) { ok }
 }"""
@@ -219,6 +303,9 @@ tasks_with_labels = _aliased_tasks(_TASK_LABELS)
 
 tasks_in_full = _aliased_tasks(_TASK_FULL)
 """Everything a callable may want to see: item URLs and current labels too."""
+
+tasks_to_export = _aliased_tasks(_TASK_TO_EXPORT)
+"""What :data:`TASKS_TO_EXPORT` tells of each."""
 
 task_events = _aliased_tasks(_TASK_EVENTS)
 """What left which stage, when and by whom."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import tempfile
 import uuid
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import reading
-from airflow_provider_redbrick.exceptions import RedBrickAnswerError
+from airflow_provider_redbrick.api.models import flat_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +21,12 @@ INLINE_LABELS = 1000
 """Labels of one task in a request, as RedBrick's own clients keep to."""
 
 NIFTI = "application/octet-stream"
+
+
+def mask_name(mask: BinaryIO, stem: str) -> str:
+    """Return what an open NIfTI file is to be called, which tells whether it is compressed."""
+    mask.seek(0)
+    return f"{stem}.nii.gz" if mask.read(2) == b"\x1f\x8b" else f"{stem}.nii"
 
 
 class ProjectFiles:
@@ -53,25 +60,27 @@ class ProjectFiles:
         :param mask: an open file; it is sent from its beginning to its end, and left open.
         :param series: the series it belongs to, which is part of the file's name.
         """
-        compressed = mask.seek(0) == 0 and mask.read(2) == b"\x1f\x8b"
-        return self._store(mask, f"{series}.nii.gz" if compressed else f"{series}.nii", task_id, kind=NIFTI)
-
-    def urls(self, storage_id: str, paths: Sequence[str]) -> list[str | None]:
-        """Return presigned, short-lived URLs of stored files, in order; None for one that cannot be signed."""
-        if not paths:
-            return []
-        variables = {"orgId": self._scope.org_id, "storageId": storage_id, "items": list(paths)}
-        data = self._scope.client.transport.execute(documents.PRESIGN_ITEMS, variables)
-        with reading("presignItems"):
-            urls = [str(url) if url else None for url in data["presignItems"]]
-        if len(urls) != len(paths):
-            words = f"RedBrick signed {len(urls)} URLs for {len(paths)} files."
-            raise RedBrickAnswerError(words, operation="presignItems")
-        return urls
+        return self._store(mask, mask_name(mask, f"{series}"), task_id, kind=NIFTI)
 
     def get(self, url: str) -> bytes:
         """Fetch a file behind a presigned URL, decompressed when it is gzip."""
         return self._scope.client.transport.storage.get(url)
+
+    def labels(self, url: str) -> tuple[Mapping[str, Any], ...]:
+        """Fetch the stored labels that are too many to come inline."""
+        content = self.get(url)
+        with reading("labels file"):
+            return flat_labels(content)
+
+    def fetch_mask(self, url: str) -> BinaryIO:
+        """Fetch a mask as it is stored; whoever closes the file is rid of it, for it has no name."""
+        mask = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked for it closes it
+        try:
+            self._scope.client.transport.storage.fetch(url, mask)
+        except BaseException:
+            mask.close()
+            raise
+        return mask
 
     def _store(
         self, content: bytes | BinaryIO, name: str, task_id: str, *, kind: str, encoding: str | None = None
@@ -81,6 +90,8 @@ class ProjectFiles:
         data = self._scope.execute(documents.PRESIGN_UPLOADS, asked, task_ids=[task_id])
         with reading("presignUploads"):
             signed = data["presignUploads"][0]
-            url, path = str(signed["presignedUrl"]), str(signed["filePath"])
+            url, path = signed["presignedUrl"], str(signed["filePath"] or "")
+            if not url or not path:
+                raise KeyError("presignedUrl")
         self._scope.client.transport.storage.put(url, content, kind=kind, encoding=encoding)
         return path

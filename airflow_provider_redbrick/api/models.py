@@ -11,6 +11,9 @@ import pendulum
 
 from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, public_stage_name
 
+STAYED = "stayed"
+"""Key of what is written beside labels that replace others where a task is: how the trail shows that is not known."""
+
 
 @dataclass(frozen=True)
 class User:
@@ -68,9 +71,10 @@ class Member:
 
 @dataclass(frozen=True)
 class OutputEvent:
-    """A task left a stage, or, without ``next_stage``, was changed in ground truth.
+    """A task left a stage, or its labels were changed where it is.
 
     :param accepted: a review's verdict, None for anything else.
+    :param extra: what whoever did it has written beside it; empty for nothing.
     """
 
     stage_name: str
@@ -78,17 +82,21 @@ class OutputEvent:
     at: pendulum.DateTime | None
     next_stage: str | None = None
     accepted: bool | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_edit(self) -> bool:
-        """Whether the task stayed: labels of ground truth were changed where they are."""
-        return self.stage_name == GROUND_TRUTH and self.next_stage is None
+        """Whether the task stayed where it is, and only its labels were changed."""
+        if self.extra.get(STAYED) is True:
+            return True
+        return self.next_stage == self.stage_name or (self.stage_name == GROUND_TRUTH and self.next_stage is None)
 
 
 @dataclass(frozen=True)
 class Task:
     """A RedBrick task, as far as it was read.
 
+    :param dp_id: the data it is about.
     :param stage_name: where it is; ``"Ground Truth"`` when it is finished.
     :param state: ``UNASSIGNED``, ``ASSIGNED``, ``IN_PROGRESS``, ``STAGED`` (a draft), ``SKIPPED``, ``PROBLEM`` or
         ``COMPLETED`` (on its way to the next stage); None in ground truth.
@@ -101,6 +109,7 @@ class Task:
 
     task_id: str
     name: str = ""
+    dp_id: str = ""
     stage_name: str = ""
     state: str | None = None
     assignee: User | None = None
@@ -180,6 +189,7 @@ class Task:
             # Ids are compared as text, and users write them in lower case or had them made so.
             task_id=str(data["taskId"]).lower(),
             name=str(datapoint.get("name") or ""),
+            dp_id=str(datapoint.get("dpId") or ""),
             stage_name=public_stage_name(str(data.get("currentStageName") or "")),
             state=sub_task.get("state"),
             assignee=User.from_wire(sub_task.get("assignedTo")),
@@ -210,7 +220,8 @@ def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
         if output:
             stage = public_stage_name(str(output.get("currentStageName") or ""))
             by, at = entry.get("updatedBy"), moment(entry.get("createdAt"))
-            events.append(OutputEvent(stage, by, at, output.get("nextStageName"), output.get("outputBool")))
+            extra = _json_object(output.get("extraData"))
+            events.append(OutputEvent(stage, by, at, output.get("nextStageName"), output.get("outputBool"), extra))
     return tuple(sorted(events, key=lambda event: event.at.timestamp() if event.at else 0.0))
 
 

@@ -12,8 +12,10 @@ from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.aliased import TASKS_PER_READ, read_aliased
 from airflow_provider_redbrick.api.answers import reading
 from airflow_provider_redbrick.api.files import ProjectFiles
-from airflow_provider_redbrick.api.models import Member, OutputEvent, Task, flat_labels, output_events
+from airflow_provider_redbrick.api.imports import ProjectImports
+from airflow_provider_redbrick.api.models import STAYED, Member, OutputEvent, Task, output_events
 from airflow_provider_redbrick.api.pages import pages
+from airflow_provider_redbrick.api.remote import RemoteStage
 from airflow_provider_redbrick.api.scope import Scope
 from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.exceptions import (
@@ -45,6 +47,11 @@ class RedBrickProject(Scope):
     def files(self) -> ProjectFiles:
         """The project's stored files."""
         return ProjectFiles(self)
+
+    @cached_property
+    def imports(self) -> ProjectImports:
+        """What brings new tasks into the project."""
+        return ProjectImports(self)
 
     # ------------------------------------------------------------------ reads
 
@@ -88,8 +95,14 @@ class RedBrickProject(Scope):
             found = [Member.from_wire(entry) for entry in data["projectMembers"]]
         return [member for member in found if member is not None]
 
+    def remote(self, stage: Stage) -> RemoteStage:
+        """Return what only a remote-labeling stage can do."""
+        return RemoteStage(self, stage.name)
+
     def count(self, stage: Stage) -> int:
         """Return how many tasks are in a stage, by the server's own count."""
+        if stage.is_remote:
+            return self.remote(stage).count()
         data = self.execute(documents.TASKS_PAGED, {"stageName": stage.counting_name, "first": 0})
         with reading("tasksPaged"):
             return int(data["tasksPaged"]["count"])
@@ -222,7 +235,7 @@ class RedBrickProject(Scope):
             "taskId": task_id,
             "finalize": False,
             "timeSpentMs": elapsed_ms,
-            "extraData": json.dumps(extra),
+            "extraData": json.dumps({**extra, STAYED: True}),
             **labels,
         }
         self.change(documents.PUT_LABELS, variables, task_id)
@@ -292,9 +305,7 @@ class RedBrickProject(Scope):
     def _with_stored_labels(self, task: Task, url: str) -> Task | RedBrickAPIError:
         """Fetch labels that are too many to come inline."""
         try:
-            content = self.files.get(url)
-            with reading("labels file"):
-                return replace(task, labels=flat_labels(content))
+            return replace(task, labels=self.files.labels(url))
         except RedBrickAPIError as error:
             error.task_ids = (task.task_id,)
             return error

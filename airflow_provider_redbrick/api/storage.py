@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -12,11 +13,12 @@ from airflow_provider_redbrick.api.classify import classify_storage_status
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickConnectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from airflow_provider_redbrick.api.retry import Retries
 
 _WHAT = "of a stored file"
+_PIECE = 1 << 16
 
 
 class StorageSession(requests.Session):
@@ -51,28 +53,50 @@ class Storage:
         if encoding is not None:
             headers["Content-Encoding"] = encoding
 
-        def send() -> bytes:
+        def send() -> None:
             if not isinstance(content, bytes):
                 content.seek(0)
-            return self._send("PUT", url, content, headers)
+            for _ in self._exchange("PUT", url, content, headers):
+                pass
 
         self._retries.run(send, mutation=False)
 
+    def fetch(self, url: str, file: BinaryIO) -> None:
+        """GET a file as it is stored, piece by piece, into an open one that can be sought in and truncated.
+
+        Each attempt begins at the beginning; what the file holds after an error is of no use.
+        """
+
+        def receive() -> None:
+            file.seek(0)
+            file.truncate()
+            file.writelines(self._exchange("GET", url, None, {}))
+
+        self._retries.run(receive, mutation=False)
+
     def get(self, url: str) -> bytes:
         """GET bytes, decompressed when they are gzip, with or without a header saying so."""
-        content = self._retries.run(lambda: self._send("GET", url, None, {}), mutation=False)
+        received = io.BytesIO()
+        self.fetch(url, received)
+        content = received.getvalue()
         try:
             return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
         except (OSError, EOFError, zlib.error):
             raise RedBrickAnswerError("A stored file is cut short or damaged.", operation=_WHAT) from None
 
-    def _send(self, method: str, url: str, content: bytes | BinaryIO | None, headers: Mapping[str, str]) -> bytes:
+    def _exchange(
+        self, method: str, url: str, content: bytes | BinaryIO | None, headers: Mapping[str, str]
+    ) -> Iterator[bytes]:
+        """Send, and yield the answer's body; what whoever asks for it raises meanwhile is not taken for storage's."""
         error: RedBrickAPIError
         try:
-            response = self._session.request(method, url, data=content, headers=headers, timeout=self._timeout)
-            if 200 <= response.status_code < 300:
-                return response.content
-            error = classify_storage_status(response)
+            with self._session.request(
+                method, url, data=content, headers=headers, timeout=self._timeout, stream=True
+            ) as response:
+                if 200 <= response.status_code < 300:
+                    yield from response.iter_content(_PIECE)
+                    return
+                error = classify_storage_status(response)
         except (requests.RequestException, OSError) as failure:
             error = RedBrickConnectionError(f"Storage did not answer ({type(failure).__name__}).")
         error.operation = f"{method} {_WHAT}"

@@ -45,6 +45,11 @@ class Stage:
         return self.kind == "expert-review"
 
     @property
+    def is_remote(self) -> bool:
+        """Whether programs label here, by root fields of the API's first generation."""
+        return self.kind == "remote-labeling"
+
+    @property
     def is_ground_truth(self) -> bool:
         """Whether tasks end here."""
         return self.kind == "labelset-output"

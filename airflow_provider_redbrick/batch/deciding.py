@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.calling import CallableFailedError
-from airflow_provider_redbrick.batch.labelling import put_all
+from airflow_provider_redbrick.batch.change import Change, apply_all
+from airflow_provider_redbrick.batch.converting import Converted, Labels
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
-    from airflow_provider_redbrick.batch.change import Change
-    from airflow_provider_redbrick.batch.converting import Labels
-    from airflow_provider_redbrick.batch.stage_work import StageWork
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.batch.converting import Converter
 
 # Seconds of a callable's work that a crash may cost: older answers are acted on before the next task is asked about.
 HELD_BACK = 5.0
+
+Step = Change | Outcome
+Put = Callable[[Task, Converted, int], Step]
+"""Makes the change that puts labels on a task; the number is the milliseconds that it took to make them."""
 
 
 @dataclass(frozen=True)
@@ -30,32 +34,55 @@ class Labelled:
     elapsed_ms: int
 
 
-Decide = Callable[[Task], "Change | Outcome | Labelled"]
+Decide = Callable[[Task], Step | Labelled]
 
 
-def decide_in_batches(
-    work: StageWork, tasks: Sequence[Task], decide: Decide, *, finished: bool, what: str
-) -> Iterator[Sequence[Change | Outcome]]:
-    """Yield what is to happen to the tasks, in batches: labels of many tasks are converted in one request.
+@dataclass(frozen=True)
+class Decisions:
+    """How a callable's answers become changes.
 
     What ``decide`` raises for one task is that task's failure and nobody else's.
 
-    :param finished: whether labels are submitted, or saved as drafts.
-    :param what: what the labels are, for messages.
+    :param put: what is done with labels it gives.
+    :param what: what those labels are, for messages.
     """
-    steps: list[Change | Outcome] = []
-    labelled: list[tuple[Task, Labels, int]] = []
-    since = time.monotonic()
-    for task in tasks:
-        try:
-            step = decide(task)
-        except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
-            step = failed(task.task_id, error, name=task.name)
-        if isinstance(step, Labelled):
-            labelled.append((task, step.labels, step.elapsed_ms))
-        else:
-            steps.append(step)
-        if time.monotonic() - since >= HELD_BACK:
-            yield [*steps, *put_all(work, labelled, finished=finished, what=what)]
-            steps, labelled, since = [], [], time.monotonic()
-    yield [*steps, *put_all(work, labelled, finished=finished, what=what)]
+
+    decide: Decide
+    converter: Converter
+    put: Put
+    what: str
+
+    def on(self, tasks: Sequence[Task]) -> Iterator[Sequence[Step]]:
+        """Yield what is to happen to the tasks, in batches: labels of many tasks are converted in one request."""
+        steps: list[Step] = []
+        labelled: list[tuple[Task, Labelled]] = []
+        since = time.monotonic()
+        for task in tasks:
+            try:
+                step = self.decide(task)
+            except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
+                step = failed(task.task_id, error, name=task.name)
+            if isinstance(step, Labelled):
+                labelled.append((task, step))
+            else:
+                steps.append(step)
+            if time.monotonic() - since >= HELD_BACK:
+                yield [*steps, *self._put_all(labelled)]
+                steps, labelled, since = [], [], time.monotonic()
+        yield [*steps, *self._put_all(labelled)]
+
+    def _put_all(self, labelled: Sequence[tuple[Task, Labelled]]) -> Iterator[Step]:
+        converted = self.converter.convert(given.labels for _, given in labelled)
+        for task, given in labelled:
+            ready = converted[task.task_id]
+            if isinstance(ready, str):
+                yield failed(task.task_id, f"{self.what} {ready.rstrip('.')}. Nothing was sent.", name=task.name)
+            else:
+                yield self.put(task, ready, given.elapsed_ms)
+
+
+def act(project: RedBrickProject, batches: Iterable[Sequence[Step]]) -> Iterator[Outcome]:
+    """Apply the changes of each batch as it comes, and yield the outcome of every task."""
+    for steps in batches:
+        yield from (step for step in steps if isinstance(step, Outcome))
+        yield from apply_all(project, [step for step in steps if isinstance(step, Change)])

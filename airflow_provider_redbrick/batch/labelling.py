@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.batch.deciding import Put
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
 
@@ -52,52 +54,39 @@ def put_labels(
 
         wanted = [labels.task_id for labels in chunk if labels.task_id in bodiless or labels.task_id in valid]
 
-        def misfit(task: Task, valid: Mapping[str, Converted] = valid) -> str | None:
-            return _misfit(valid[task.task_id], task) if task.task_id in valid else None
+        def objection(task: Task, valid: Mapping[str, Converted] = valid) -> str | None:
+            return misfit(valid[task.task_id], task) if task.task_id in valid else None
 
-        yield from work.run(wanted, plan, objection=misfit)
+        yield from work.run(wanted, plan, objection=objection)
 
 
-def put_all(
-    work: StageWork, labelled: Sequence[tuple[Task, Labels, int]], *, finished: bool, what: str
-) -> Iterator[Change | Outcome]:
-    """Convert the labels that a callable gave to tasks, and yield for each the change that puts them there.
-
-    :param labelled: tasks, their labels, and the milliseconds it took to make them.
-    :param what: what the labels are, for messages.
-    """
-    converted = work.converter.convert(labels for _, labels, _ in labelled)
-    for task, _, elapsed_ms in labelled:
-        stored = converted[task.task_id]
-        if isinstance(stored, str):
-            yield failed(task.task_id, f"{what} {stored.rstrip('.')}. Nothing was sent.", name=task.name)
-        else:
-            yield put(work, task, stored, finished=finished, elapsed_ms=elapsed_ms)
+def putting(work: StageWork, *, finished: bool) -> Put:
+    """Return a function that makes the change which puts converted labels on a task."""
+    return lambda task, converted, elapsed_ms: put(work, task, converted, finished=finished, elapsed_ms=elapsed_ms)
 
 
 def put(work: StageWork, task: Task, converted: Converted, *, finished: bool, elapsed_ms: int = 0) -> Change | Outcome:
     """Return the change that puts converted labels on a task, and submits it when ``finished``."""
-    problem = _misfit(converted, task)
+    problem = misfit(converted, task)
     if problem is not None:
         return failed(task.task_id, problem, name=task.name)
-    carried = carrier(work, task, converted)
+    carried = carrier(work.project, task, converted)
 
     def send() -> None:
         work.project.put_labels(work.stage, task.task_id, carried(), finished=finished, elapsed_ms=elapsed_ms)
 
     if not finished:
-        return Change(task, send, _has_new_labels(work, task))
+        return Change(task, send, has_new_labels(task, me=work.me))
     return leaving(work, task, send, verdict=True if work.stage.is_review else None)
 
 
-def carrier(work: StageWork, task: Task, converted: Converted) -> Callable[[], Mapping[str, Any]]:
+def carrier(project: RedBrickProject, task: Task, converted: Converted) -> Callable[[], Mapping[str, Any]]:
     """Return a function that gives labels the form mutations take; it stores files once, however often it is called."""
 
     @cache
     def carried() -> Mapping[str, Any]:
-        files = work.project.files
-        masks = labels_map(converted.masks, files, task.task_id)
-        return files.carry(converted.on_items_of(task.series_info), masks, task_id=task.task_id)
+        masks = labels_map(converted.masks, project.files, task.task_id)
+        return project.files.carry(converted.on_items_of(task.series_info), masks, task_id=task.task_id)
 
     return carried
 
@@ -122,12 +111,12 @@ def leaving(work: StageWork, task: Task, send: Callable[[], None], *, verdict: b
     )
 
 
-def _has_new_labels(work: StageWork, before: Task) -> Callable[[Task], bool]:
+def has_new_labels(before: Task, *, me: str) -> Callable[[Task], bool]:
     """Return whether a task, read again, has labels that this key saved after ``before`` was read."""
-    return lambda task: task.labels_id != before.labels_id and task.saved_by(work.me)
+    return lambda task: task.labels_id != before.labels_id and task.saved_by(me)
 
 
-def _misfit(converted: Converted, task: Task) -> str | None:
+def misfit(converted: Converted, task: Task) -> str | None:
     """Return why labels cannot go onto a task: something would be lost, or nobody would ever see it."""
     problem = _beyond(converted, task) or _stray(converted, task) or _lost(converted, task)
     return f"{problem}; nothing was sent" if problem else None

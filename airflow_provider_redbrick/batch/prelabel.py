@@ -9,35 +9,57 @@ from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.assigning import NotGiven, release
 from airflow_provider_redbrick.batch.calling import call, handed
 from airflow_provider_redbrick.batch.converting import Labels, read_body
-from airflow_provider_redbrick.batch.deciding import Labelled, decide_in_batches
+from airflow_provider_redbrick.batch.deciding import Decisions, Labelled
+from airflow_provider_redbrick.batch.labelling import putting
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, failed, skipped
 from airflow_provider_redbrick.batch.reading import CHUNK
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
-    from airflow_provider_redbrick.batch.change import Change
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.batch.deciding import Put
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
-WRITES = ("submit", "draft", "draft_and_release")
+WRITES = ("submit", "draft", "draft_and_release", "anywhere")
+WHAT = "The prediction"
 
 Labeler = Callable[[Task], Any]
 
 
-def prelabel(work: StageWork, task_ids: Iterable[str], labeler: Labeler, *, write: str) -> Iterator[Outcome]:
+def prelabel(
+    work: StageWork, task_ids: Iterable[str], labeler: Labeler, *, write: str, put: Put | None = None
+) -> Iterator[Outcome]:
     """Label tasks with a model and submit them, save drafts, or save drafts and hand them to people.
 
     :param labeler: from a task to its labels, or None to leave it alone.
-    :param write: one of :data:`WRITES`.
+    :param write: ``submit``, ``draft`` or ``draft_and_release``.
+    :param put: how labels get onto a task, where the stage has a way of its own.
     """
-
-    def plan(tasks: Sequence[Task]) -> Iterator[Sequence[Change | Outcome]]:
-        finished = write == "submit"
-        return decide_in_batches(
-            work, tasks, lambda task: _predict(work, task, labeler), finished=finished, what="The prediction"
-        )
-
-    outcomes = work.run(task_ids, plan)
+    decisions = Decisions(
+        lambda task: _predict_unless_back(work, task, labeler),
+        work.converter,
+        put or putting(work, finished=write == "submit"),
+        what=WHAT,
+    )
+    outcomes = work.run(task_ids, decisions.on)
     return _handed_over(work, outcomes) if write == "draft_and_release" else outcomes
+
+
+def predict(project: RedBrickProject, task: Task, labeler: Labeler) -> Outcome | Labelled:
+    """Ask a labeler about a task read in full."""
+    answer, elapsed_ms = call(labeler, handed(project, task), what="labeler")
+    if answer is None:
+        return skipped(task.task_id, "the labeler left it alone", name=task.name)
+    return Labelled(Labels(task.task_id, read_body(answer)), elapsed_ms)
+
+
+def _predict_unless_back(work: StageWork, task: Task, labeler: Labeler) -> Outcome | Labelled:
+    # Only of tasks the operator chose itself; ids that were given are labelled as told.
+    if work.may_hold is not None and work.came_back(task):
+        # This key labelled it before and a reviewer sent it back: labelling it again changes nothing.
+        reason = "it came back to this key with the key's own labels; a person should look at it"
+        return skipped(task.task_id, reason, name=task.name)
+    return predict(work.project, task, labeler)
 
 
 def _handed_over(work: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
@@ -58,24 +80,6 @@ def _handed_over(work: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outco
         # Killed or timed out: the drafts are there, and people must be able to take them.
         if saved:
             list(_hand_over(work, saved))
-
-
-def _predict(work: StageWork, task: Task, labeler: Labeler) -> Outcome | Labelled:
-    if _came_back(work, task):
-        reason = "it came back to this key with the key's own labels; a person should look at it"
-        return skipped(task.task_id, reason, name=task.name)
-    answer, elapsed_ms = call(labeler, handed(work.project, task), what="labeler")
-    if answer is None:
-        return skipped(task.task_id, "the labeler left it alone", name=task.name)
-    return Labelled(Labels(task.task_id, read_body(answer)), elapsed_ms)
-
-
-def _came_back(work: StageWork, task: Task) -> bool:
-    """Whether this key labelled the task before and a reviewer sent it back: labelling it again changes nothing.
-
-    Only asked of tasks the operator chose itself; ids that were given are labelled as told.
-    """
-    return work.may_hold is not None and work.came_back(task)
 
 
 def _hand_over(work: StageWork, saved: Sequence[Outcome]) -> Iterator[Outcome]:

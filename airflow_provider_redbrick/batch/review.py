@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.calling import call, handed
 from airflow_provider_redbrick.batch.converting import Labels, read_body
-from airflow_provider_redbrick.batch.deciding import Labelled, decide_in_batches
-from airflow_provider_redbrick.batch.labelling import leaving
+from airflow_provider_redbrick.batch.deciding import Decisions, Labelled
+from airflow_provider_redbrick.batch.labelling import leaving, putting
 from airflow_provider_redbrick.batch.outcome import Outcome, skipped
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
@@ -91,13 +91,13 @@ Reviewer = Callable[[Task], Any]
 
 def review(work: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> Iterator[Outcome]:
     """Review tasks as ``reviewer`` decides; yields one outcome a task."""
-
-    def plan(tasks: Sequence[Task]) -> Iterator[Sequence[Change | Outcome]]:
-        return decide_in_batches(
-            work, tasks, lambda task: _decide(work, task, reviewer), finished=True, what="The correction"
-        )
-
-    return work.run(task_ids, plan)
+    decisions = Decisions(
+        lambda task: _decide(work, task, reviewer),
+        work.converter,
+        putting(work, finished=True),
+        what="The correction",
+    )
+    return work.run(task_ids, decisions.on)
 
 
 def _decide(work: StageWork, task: Task, reviewer: Reviewer) -> Change | Outcome | Labelled:

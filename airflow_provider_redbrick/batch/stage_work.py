@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.assigning import claim, give_back
-from airflow_provider_redbrick.batch.change import Change, apply_all
+from airflow_provider_redbrick.batch.deciding import Step, act
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, already_done, failed, skipped
 from airflow_provider_redbrick.batch.reading import Breaker, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Plan = Callable[[Sequence[Task]], Iterable[Sequence["Change | Outcome"]]]
+Plan = Callable[[Sequence[Task]], Iterable[Sequence[Step]]]
 """Decides, batch by batch, what to do with tasks that are ours to work on: a change to apply, or an outcome."""
 
 Objection = Callable[[Task], "str | None"]
@@ -98,18 +98,13 @@ class StageWork:
                     continue
                 ending = skipped if problem.taken else failed
                 yield ending(task.task_id, f"It could not be claimed: {problem}", name=task.name)
-            for outcome in self._apply(plan, ours):
+            for outcome in act(self.project, plan(ours) if ours else ()):
                 if outcome.status in {Status.DONE, Status.ALREADY_DONE}:
                     finished.add(outcome.task_id)
                 yield outcome
         finally:
             # Also those whose claim was refused or never answered: giving back looks before it acts.
             give_back(self.project, [task for task in claimed if task.task_id not in finished], me=self.me)
-
-    def _apply(self, plan: Plan, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        for steps in plan(tasks) if tasks else ():
-            yield from (step for step in steps if isinstance(step, Outcome))
-            yield from apply_all(self.project, [step for step in steps if isinstance(step, Change)])
 
     def _sort(
         self, found: Mapping[str, Task | RedBrickAPIError], objection: Objection

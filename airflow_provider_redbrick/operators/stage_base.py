@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pendulum
 
-from airflow_provider_redbrick.batch.checking import MODES, LabelCheck
-from airflow_provider_redbrick.batch.converting import Converter
+from airflow_provider_redbrick.batch.checking import MODES
 from airflow_provider_redbrick.batch.queue import candidates
 from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.hooks.stage import label_converter
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
-from airflow_provider_redbrick.operators.storage import open_file
 from airflow_provider_redbrick.operators.tries import retry_since
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
+    from airflow_provider_redbrick.batch.converting import Converter
+
+LABEL_KEYS = frozenset({"series", "classification", "labels"})
 
 
 class RedBrickStageOperator(RedBrickTasksOperator):
@@ -45,7 +48,7 @@ class RedBrickStageOperator(RedBrickTasksOperator):
     def __init__(
         self,
         *,
-        stage_name: str,
+        stage_name: str | None,
         claim: bool = True,
         take_from_people: bool = False,
         validate: str = "strict",
@@ -57,6 +60,14 @@ class RedBrickStageOperator(RedBrickTasksOperator):
         self.take_from_people = take_from_people
         self.validate = validate
 
+    def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
+        """Render templates everywhere but in labels: a per cent sign in somebody's comment is no template."""
+        if not isinstance(content, Mapping) or not content.keys() & LABEL_KEYS:
+            return super().render_template(content, *args, **kwargs)
+        labels = {key: value for key, value in content.items() if key in LABEL_KEYS and _is_plain(value)}
+        rest = {key: value for key, value in content.items() if key not in labels}
+        return {**super().render_template(rest, *args, **kwargs), **labels}
+
     def get_project(self) -> RedBrickProject:
         """Return the project to work in, once what is to become of bad labels is clear."""
         check.one_of("validate", self.validate, MODES)
@@ -64,19 +75,29 @@ class RedBrickStageOperator(RedBrickTasksOperator):
         check.flag("take_from_people", self.take_from_people)
         return super().get_project()
 
-    def work_on(self, context: Context, project: RedBrickProject, stage: Stage, **how: Any) -> StageWork:
-        """Return how to work on tasks of the stage; ``how`` holds further fields of :class:`StageWork`."""
-        if self.claim and project.info.consensus:
+    def converter(self, project: RedBrickProject) -> Converter:
+        """Return what makes labels ready to be sent."""
+        return label_converter(project, validate=self.validate)
+
+    def work_on(
+        self, context: Context, project: RedBrickProject, stage: Stage, *, claim: bool | None = None, **how: Any
+    ) -> StageWork:
+        """Return how to work on tasks of the stage.
+
+        :param claim: whether to claim them, where that is not for the user to say.
+        :param how: further fields of :class:`StageWork`.
+        """
+        claim = self.claim if claim is None else claim
+        if claim and project.info.consensus:
             raise RedBrickInputError(
                 "In a consensus project several people label each task, and claiming one would take it from them: "
                 "assign the API key to its tasks in RedBrick, and set claim=False."
             )
-        check = None if self.validate == "off" else LabelCheck(project, strict=self.validate == "strict")
         return StageWork(
             project,
             stage,
-            Converter(project.client, open_file, check),
-            claim=self.claim,
+            self.converter(project),
+            claim=claim,
             take_from_people=self.take_from_people,
             since=retry_since(context),
             **how,
@@ -119,3 +140,8 @@ class RedBrickQueueOperator(RedBrickStageOperator):
             return work, ids
         found = candidates(work, limit=limit, now=pendulum.now("UTC"))
         return replace(work, may_hold=found.held), found.task_ids
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is labels themselves, rather than a template or an upstream task's output."""
+    return isinstance(value, (Mapping, list, tuple)) or value is None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import io
 import json
 import logging
 import pickle
+import random
 import socket
 import ssl
 import time
@@ -502,7 +505,9 @@ def test_a_file_that_is_cut_short_is_an_answer_error():
 
 
 @pytest.mark.parametrize(
-    "first", [Reply(503), Reply(429, b"", {"Retry-After": "3"}), drop], ids=["503", "429", "dropped"]
+    "first",
+    [Reply(500), Reply(503), Reply(429, b"", {"Retry-After": "3"}), drop],
+    ids=["500", "503", "429", "dropped"],
 )
 def test_storage_is_asked_again(first):
     with TinyServer(first, Reply(200, b"x")) as server:
@@ -512,11 +517,58 @@ def test_storage_is_asked_again(first):
     assert transport.waits == [3.25 if isinstance(first, Reply) and first.status == 429 else 0.25]
 
 
+class Pieces(io.BytesIO):
+    """A file that notes how much it was given at a time, and may be on a full disk."""
+
+    def __init__(self, room=1 << 30):
+        super().__init__()
+        self.room = room
+        self.largest = 0
+
+    def write(self, piece):
+        self.largest = max(self.largest, len(piece))
+        if self.tell() + len(piece) > self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(piece)
+
+    def writelines(self, pieces):
+        for piece in pieces:
+            self.write(piece)
+
+
+def test_a_file_is_fetched_as_it_is_stored_and_piece_by_piece():
+    stored = gzip.compress(random.Random(1).randbytes(3_000_000))
+    with TinyServer(Reply(200, stored)) as server:
+        file = Pieces()
+        file.write(b"what was there before" * 1_000_000)
+        file.largest = 0
+        new_transport(server.url).storage.fetch(server.origin, file)
+    assert file.getvalue() == stored
+    assert 0 < file.largest < 1_000_000
+    assert server.got[0].headers["ApiKey"] is None
+
+
+def test_a_file_that_breaks_off_is_fetched_again_from_its_beginning():
+    whole = random.Random(2).randbytes(200_000)
+    broken = Reply(200, b"x" * 150_000, {"Content-Length": "200000"})
+    with TinyServer(broken, Reply(503), Reply(200, whole)) as server:
+        transport, file = new_transport(server.url), io.BytesIO()
+        transport.storage.fetch(server.origin, file)
+    assert file.getvalue() == whole
+    assert len(transport.waits) == 2
+
+
+def test_a_disk_that_is_full_is_not_taken_for_storage_that_does_not_answer():
+    with TinyServer(Reply(200, b"x" * 200_000)) as server, pytest.raises(OSError, match="No space left"):
+        new_transport(server.url).storage.fetch(server.origin, Pieces(room=100_000))
+    assert len(server.got) == 1
+
+
 def signed(origin):
     return f"{origin}/file?signature=canary"
 
 
-@pytest.mark.parametrize("status", [304, 400, 403, 404, 500])
+@pytest.mark.parametrize("status", [304, 400, 403, 404])
 def test_storages_no_is_final_and_does_not_name_the_signed_url(status):
     with TinyServer(Reply(status)) as server:
         url = signed(server.origin)

@@ -8,33 +8,27 @@ import pytest
 
 from airflow_provider_redbrick.api.models import Task, User
 from airflow_provider_redbrick.api.workflow import Stage
-from airflow_provider_redbrick.batch.converting import Converted, Labels
-from airflow_provider_redbrick.batch.labelling import put, put_all, submit_existing
+from airflow_provider_redbrick.batch.converting import Converted
+from airflow_provider_redbrick.batch.labelling import put, submit_existing
 from airflow_provider_redbrick.batch.masks import Mask
 
 ME = User("API:me")
 
 
 class Work:
-    """A stage's work whose project notes what is sent; labels of the tasks in ``bad`` are not to be sent."""
+    """A stage's work whose project notes what is sent."""
 
     me = ME.user_id
     stage = Stage("Label", "manual-labeling")
 
-    def __init__(self, *, bad=()):
-        self.bad = bad
+    def __init__(self):
         self.sent = []
         self.stored = 0
-        self.converter = self
         self.project = SimpleNamespace(
             files=self,
             put_labels=lambda stage, task_id, labels, **how: self.sent.append((stage.name, task_id, labels, how)),
             submit_existing=lambda stage, task_id: self.sent.append((stage.name, task_id)),
         )
-
-    def convert(self, batch):
-        ids = [labels.task_id for labels in batch]
-        return {i: f"cannot be sent: bad: {i}" if i in self.bad else Converted([{"of": i}]) for i in ids}
 
     def carry(self, labels, labels_map, *, task_id):
         self.stored += 1
@@ -67,20 +61,6 @@ def test_what_is_sent():
     submit_existing(work, at()).send()
     sent = {"labels": [], "map": []}
     assert work.sent == [("Label", "t", sent, {"finished": False, "elapsed_ms": 12}), ("Label", "t")]
-
-
-def test_labels_of_a_callable_become_changes_or_failures_one_each():
-    work = Work(bad={"1"})
-    labelled = [(Task(str(i), name=f"study {i}"), Labels(str(i), {"series": [{}]}), i) for i in range(3)]
-    first, second, third = put_all(work, labelled, finished=True, what="The prediction")
-    assert (second.task_id, second.name) == ("1", "study 1")
-    assert second.reason == "The prediction cannot be sent: bad: 1. Nothing was sent."
-    first.send()
-    third.send()
-    assert [(task_id, sent["labels"], how["elapsed_ms"]) for _, task_id, sent, how in work.sent] == [
-        ("0", [{"of": "0"}], 0),
-        ("2", [{"of": "2"}], 2),
-    ]
 
 
 def test_what_is_stored_is_stored_once_however_often_it_is_sent():

@@ -205,7 +205,9 @@ class TestOddInput:
             labelsData: "[]", labelsMap: [{seriesIndex: 0, labelName: "labels/mask.nii.gz"}]) { ok } }""",
             {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id},
         )
-        with pytest.raises(RedBrickTasksFailedError, match="masks"):
+        with pytest.raises(
+            RedBrickTasksFailedError, match="series 0 has a segmentation mask, which these labels would remove"
+        ):
             run.try_once(put([{"taskId": task_id, "series": [{"boundingBoxes": [BOX]}]}]))
         assert sandbox.task(task_id)["latestTaskData"]["labelsMap"][0]["labelName"] == "labels/mask.nii.gz"
         assert sandbox.task(task_id)["owner"] is None

@@ -1,0 +1,86 @@
+"""Model predictions onto tasks wherever they are: nothing is claimed, and no task moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.api.workflow import ARCHIVED
+from airflow_provider_redbrick.batch.change import Change
+from airflow_provider_redbrick.batch.deciding import Decisions, act
+from airflow_provider_redbrick.batch.labelling import carrier, has_new_labels, misfit
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
+from airflow_provider_redbrick.batch.prelabel import WHAT, predict
+from airflow_provider_redbrick.batch.reading import Breaker, read_in_chunks
+from airflow_provider_redbrick.exceptions import RedBrickAPIError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import pendulum
+
+    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.batch.converting import Converted, Converter
+    from airflow_provider_redbrick.batch.deciding import Step
+    from airflow_provider_redbrick.batch.prelabel import Labeler
+
+
+@dataclass(frozen=True)
+class Overwriting:
+    """Replaces the labels of tasks where they are.
+
+    :param extra: what the audit trail keeps with each write.
+    :param since: on a retry, when the first try began: labels this key saved since then are an earlier try's.
+    :param only_unlabelled: leave tasks alone that have labels.
+    :param take_from_people: also replace the labels of tasks that a person holds.
+    """
+
+    project: RedBrickProject
+    converter: Converter
+    extra: Mapping[str, Any]
+    since: pendulum.DateTime | None = None
+    only_unlabelled: bool = False
+    take_from_people: bool = False
+    breaker: Breaker = field(default_factory=Breaker)
+    me: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "me", self.project.client.me())
+
+    def run(self, task_ids: Iterable[str], labeler: Labeler) -> Iterator[Outcome]:
+        """Label tasks with a model and yield the outcome of each, exactly one a task."""
+        decisions = Decisions(lambda task: predict(self.project, task, labeler), self.converter, self._put, what=WHAT)
+        for found in read_in_chunks(self.project, task_ids, full=True, breaker=self.breaker):
+            tasks: list[Task] = []
+            for task_id, task in found.items():
+                if isinstance(task, RedBrickAPIError):
+                    yield failed(task_id, f"It could not be read, and nothing was sent: {task}")
+                elif (ending := self._ending(task)) is not None:
+                    yield ending
+                else:
+                    tasks.append(task)
+            yield from act(self.project, decisions.on(tasks))
+
+    def _ending(self, task: Task) -> Outcome | None:
+        """Return the outcome of a task that is not to be labelled, None for one that is."""
+        if self.since is not None and task.saved_by(self.me) and task.labels_at and task.labels_at >= self.since:
+            return already_done(task.task_id, "an earlier try wrote its labels", name=task.name)
+        if task.stage_name == ARCHIVED:
+            return skipped(task.task_id, "it is archived", name=task.name)
+        if self.only_unlabelled and task.has_labels:
+            return skipped(task.task_id, "it has labels already; overwrite is off", name=task.name)
+        if task.assignee is not None and not task.held_by(self.me) and not self.take_from_people:
+            return skipped(task.task_id, f"it is {task.where}; take_from_people is off", name=task.name)
+        return None
+
+    def _put(self, task: Task, converted: Converted, elapsed_ms: int) -> Step:
+        problem = misfit(converted, task)
+        if problem is not None:
+            return failed(task.task_id, problem, name=task.name)
+        carried = carrier(self.project, task, converted)
+
+        def send() -> None:
+            self.project.put_labels_anywhere(task.task_id, carried(), extra=self.extra, elapsed_ms=elapsed_ms)
+
+        return Change(task, send, has_new_labels(task, me=self.me))

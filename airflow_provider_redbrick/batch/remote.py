@@ -1,0 +1,66 @@
+"""Model predictions into a remote-labeling stage, as servers of the API's first generation have it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_provider_redbrick.batch.labelling import leaving
+from airflow_provider_redbrick.batch.outcome import failed
+from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickRefusedError
+from airflow_provider_redbrick.labels.label_input import label_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.api.remote import RemoteStage
+    from airflow_provider_redbrick.batch.converting import Converted
+    from airflow_provider_redbrick.batch.deciding import Put, Step
+    from airflow_provider_redbrick.batch.stage_work import StageWork
+
+log = logging.getLogger(__name__)
+
+
+def queue(remote: RemoteStage, *, limit: int | None, page_size: int) -> Iterator[str]:
+    """Yield the tasks that wait in the stage, each once.
+
+    The API tells the first so many and no more. Those that are done leave, those that are left stay in front: so the
+    question grows by a page whenever it brings nothing new.
+
+    :param limit: how many to take in all.
+    """
+    seen: set[str] = set()
+    asked = page_size if limit is None else min(limit, page_size)
+    while limit is None or len(seen) < limit:
+        try:
+            found = remote.first(asked)
+        except RedBrickRefusedError as error:
+            if not seen:
+                raise
+            log.warning("RedBrick does not list more than %d tasks of %s: %s", len(seen), remote.name, error)
+            return
+        fresh = [task_id for task_id in dict.fromkeys(found) if task_id not in seen]
+        fresh = fresh if limit is None else fresh[: limit - len(seen)]
+        if not fresh and len(found) < asked:
+            return
+        asked += 0 if fresh else page_size
+        seen.update(fresh)
+        yield from fresh
+
+
+def putting_remotely(work: StageWork, remote: RemoteStage) -> Put:
+    """Return a function that makes the change which puts labels on a task and hands it on."""
+    output = remote.output
+
+    def put(task: Task, converted: Converted, _elapsed_ms: int) -> Step:
+        problem = "its masks have no place in a remote-labeling stage" if converted.masks else None
+        try:
+            labels = label_inputs(converted.labels or (), output)
+        except RedBrickInputError as error:
+            problem = problem or str(error)
+        if problem:
+            return failed(task.task_id, f"The prediction cannot be sent: {problem}. Nothing was sent.", name=task.name)
+        return leaving(work, task, lambda: remote.submit(task, labels))
+
+    return put

@@ -1,0 +1,138 @@
+"""New tasks on the wire: kinds of items, places for them, and what is made of the answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_redbrick import exceptions as err
+from airflow_provider_redbrick.api.imports import Created, Datapoint, ProjectImports, content_type
+
+ID, OTHER = "0A9C6E10-5B1D-4C8E-9F00-000000000001", "0a9c6e10-5b1d-4c8e-9f00-000000000002"
+FILES = [("a.dcm", "application/dicom"), ("b.nii", "application/octet-stream")]
+
+
+class Scope:
+    """Answers every operation with one value, and notes what was asked."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.asked = []
+
+    def execute(self, document, variables, *, task_ids):
+        self.asked.append((document, variables, task_ids))
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.dcm", "application/dicom"),
+        ("/x/A.DCM", "application/dicom"),
+        ("IM0001", "application/dicom"),
+        ("1.2.840.113619.2.5.1762583153", "application/dicom"),
+        ("a.ima", "application/dicom"),
+        ("s3://bucket/v1.2/brain.nii.gz", "application/octet-stream"),
+        ("brain.nii", "application/octet-stream"),
+        ("brain.nrrd", "application/octet-stream"),
+        ("a.b.PNG", "image/png"),
+        ("a.jpg", "image/jpeg"),
+        ("a.jpeg", "image/jpeg"),
+        ("a.bmp", "image/bmp"),
+        ("a.txt", "text/plain"),
+        ("a.html", "text/html"),
+        ("a.json", "application/json"),
+        ("a.pdf", None),
+        ("a.mp4", None),
+        ("a.tar.gz", None),
+    ],
+)
+def test_the_kind_of_an_item_is_told_by_its_name(name, kind):
+    assert content_type(name) == kind
+
+
+def test_each_file_gets_a_place_with_its_type():
+    signed = [{"filePath": name, "presignedUrl": f"https://s/{name}?sig=secret"} for name, _ in FILES]
+    scope = Scope({"itemsUploadPresign": {"items": signed}})
+    places = ProjectImports(scope).places(FILES, task_name="study")
+    assert [(place.path, place.content_type) for place in places] == FILES
+    assert [place.url for place in places] == [entry["presignedUrl"] for entry in signed]
+    assert "secret" not in repr(places)
+    ((_, variables, about),) = scope.asked
+    assert (variables["files"], variables["fileType"], about) == (*map(list, zip(*FILES, strict=True)), ["study"])
+
+
+SIGNED = {"filePath": "a", "presignedUrl": "https://s/a"}
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [],
+        [SIGNED],
+        [SIGNED, SIGNED],
+        [SIGNED, {"filePath": "b", "presignedUrl": None}],
+        [SIGNED, {"filePath": None, "presignedUrl": "https://s/b"}],
+        [SIGNED, {"filePath": "b"}],
+        [SIGNED, None],
+        None,
+    ],
+    ids=repr,
+)
+def test_files_without_a_place_of_their_own_are_an_error(items):
+    with pytest.raises(err.RedBrickAnswerError):
+        ProjectImports(Scope({"itemsUploadPresign": {"items": items}})).places(FILES, task_name="study")
+
+
+def datapoint(**more):
+    return Datapoint(**{"name": "n", "storage_id": "s", "items": ["a"], "layout": {}, "labels": {}, **more})
+
+
+def sent(**more):
+    """What is sent for a task."""
+    scope = Scope({"createDatapoint": {"taskId": ID}})
+    ProjectImports(scope).create(datapoint(**more))
+    return scope.asked[0][1]
+
+
+def test_what_is_not_there_is_sent_as_the_api_wants_it():
+    plain = sent()
+    assert plain["preAssign"] == "null"
+    names = ("metaData", "priority", "seriesInfo", "heatMaps", "transforms", "centerline")
+    assert [plain[name] for name in names] == [None] * 6
+    assert plain["isGroundTruth"] is False
+
+
+def test_objects_are_sent_as_text_where_the_api_wants_text():
+    info = {"name": "ct", "itemsIndices": [0], "binaryMask": True, "masks": {}, "semanticMask": False, "pngMask": True}
+    series = [{**info, "metaData": {"a": "b"}, "imageHeaders": {"spacing": [1]}}, {"metaData": '{"c": "d"}'}]
+    layout = {"seriesInfo": series, "centerline": [{"name": "c", "centerline": [1]}], "labels": ["no layout"]}
+    found = sent(layout=layout, metadata={"ward": "3"}, pre_assign={"Label": "a@b.c"})
+    first, second = found["seriesInfo"]
+    assert first.keys() == {"name", "itemsIndices", "metaData", "imageHeaders"}
+    assert [json.loads(first[key]) for key in ("metaData", "imageHeaders")] == [{"a": "b"}, {"spacing": [1]}]
+    assert second == {"metaData": '{"c": "d"}'}
+    assert found["centerline"] == [{"name": "c", "centerline": "[1]"}]
+    assert (json.loads(found["metaData"]), json.loads(found["preAssign"])) == ({"ward": "3"}, {"Label": "a@b.c"})
+    assert "labels" not in found
+
+
+@pytest.mark.parametrize(
+    ("answer", "task_ids"),
+    [
+        ({"taskId": ID, "dpId": "d"}, (ID.lower(),)),
+        ({"taskId": ID, "taskIds": [], "dpId": "d"}, (ID.lower(),)),
+        ({"taskId": ID, "taskIds": [ID, OTHER], "dpId": "d"}, (ID.lower(), OTHER)),
+    ],
+)
+def test_what_was_created(answer, task_ids):
+    assert ProjectImports(Scope({"createDatapoint": answer})).create(datapoint()) == Created(task_ids, "d")
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"taskId": None}, {"taskId": None, "taskIds": [None]}, []], ids=repr)
+def test_an_answer_without_an_id_may_hide_a_task_that_was_created(answer):
+    with pytest.raises(err.RedBrickAnswerError) as caught:
+        ProjectImports(Scope({"createDatapoint": answer})).create(datapoint(name="study"))
+    assert caught.value.maybe_applied
+    assert caught.value.task_ids == ("study",)

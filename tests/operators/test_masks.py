@@ -1,0 +1,308 @@
+"""Segmentation masks on their way to the server and back, with every operator that can send them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+
+from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError
+from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
+from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
+from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
+
+PUT = "putManualLabelingTaskAndLabels"
+PRESIGN = "presignUploads"
+SHAPE = (8, 7, 6)
+AFFINE = np.diag([0.5, 0.5, 2.0, 1.0])
+
+
+def box(low, high, value=1, dtype=np.uint8):
+    """A volume with a block of one value from one corner to another."""
+    data = np.zeros(SHAPE, dtype)
+    data[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = value
+    return data
+
+
+@pytest.fixture
+def mask(tmp_path):
+    """Write a mask: ``mask("a.nii.gz", array)`` answers its path."""
+
+    def write(name, data):
+        path = tmp_path / name
+        nib.save(nib.Nifti1Image(data, AFFINE, dtype=data.dtype), path)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def stored(sandbox):
+    """What the server has for a task: its labels, and for each series its mask's bytes, or None."""
+
+    def read(task_id):
+        task = sandbox.task(task_id)
+        query = """query ($o: UUID!, $p: UUID!, $t: UUID!) { task(orgId: $o, projectId: $p, taskId: $t) {
+            latestTaskData { labelsMap(presigned: true) { labelName } } } }"""
+        ids = {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id}
+        entries = sandbox.graphql(query, ids)["task"]["latestTaskData"]["labelsMap"]
+        return task["labels"], [entry and requests.get(entry["labelName"], timeout=30).content for entry in entries]
+
+    return read
+
+
+def voxels(content):
+    """The voxels of a stored mask."""
+    content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    return np.asanyarray(nib.Nifti1Image.from_bytes(content).dataobj)
+
+
+def put(tasks, **options):
+    return RedBrickPutLabelsOperator(task_id="put", stage_name="Label", tasks=tasks, **options)
+
+
+def segment(category="lesion", **more):
+    return {"category": category, **more}
+
+
+class TestOneFile:
+    def test_it_is_stored_as_it_is(self, sandbox, run, mask, stored, tmp_path):
+        (task_id,) = sandbox.seed_tasks(1)
+        path = mask("organ.nii.gz", box((0, 0, 0), (4, 4, 4), 3))
+        series = [{"segmentations": path, "segmentMap": {"3": segment("organ", attributes={"confirmed": True})}}]
+        assert run.try_once(put([{"taskId": task_id, "series": series}]))["counts"]["done"] == 1
+        (label,), (content,) = stored(task_id)
+        assert content == (tmp_path / "organ.nii.gz").read_bytes()
+        assert (label["category"], label["dicom"], label["volumeindex"]) == ("organ", {"instanceid": 3}, 0)
+        assert label["attributes"] == [{"name": "confirmed", "value": True}]
+
+    @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.int64])
+    def test_numbers_of_another_type_become_plain_ones(self, sandbox, run, mask, stored, dtype):
+        (task_id,) = sandbox.seed_tasks(1)
+        data = box((1, 1, 1), (5, 5, 5), 300, dtype)
+        series = [{"segmentations": mask("m.nii", data), "segmentMap": {"300": "lesion"}}]
+        run.try_once(put([{"taskId": task_id, "series": series}]))
+        _, (content,) = stored(task_id)
+        assert (voxels(content) == data).all()
+        assert voxels(content).dtype == np.uint16
+
+    def test_from_an_object_store(self, sandbox, run, mask, stored, tmp_path):
+        (task_id,) = sandbox.seed_tasks(1)
+        path = mask("m.nii.gz", box((0, 0, 0), (2, 2, 2)))
+        series = [{"segmentations": f"file://{path}", "segmentMap": {"1": "lesion"}}]
+        run.try_once(put([{"taskId": task_id, "series": series}]))
+        _, (content,) = stored(task_id)
+        assert content == (tmp_path / "m.nii.gz").read_bytes()
+
+    def test_several_series_each_with_its_own(self, sandbox, run, mask, stored):
+        (task_id,) = sandbox.seed_tasks(1)
+        shape_a, shape_c = box((0, 0, 0), (2, 2, 2)), box((3, 3, 3), (5, 5, 5), 2)
+        series = [
+            {"segmentations": mask("a.nii.gz", shape_a), "segmentMap": {"1": "lesion"}},
+            {"boundingBoxes": []},
+            {"segmentations": [mask("c.nii", shape_c)], "segmentMap": {"2": "organ"}},
+        ]
+        info = [{"itemsIndices": [0]}, {"itemsIndices": [1]}, {"itemsIndices": [2]}]
+        change = """mutation ($o: UUID!, $p: UUID!, $t: UUID!, $i: [SeriesInfoInput!]) { updateTaskItems(orgId: $o,
+            projectId: $p, taskId: $t, storageId: "22222222-2222-2222-2222-222222222222",
+            items: ["a", "b", "c"], seriesInfo: $i) { ok } }"""
+        sandbox.graphql(change, {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id, "i": info})
+        run.try_once(put([{"taskId": task_id, "series": series}]))
+        labels, (first, second, third) = stored(task_id)
+        assert second is None
+        assert (voxels(first) == shape_a).all()
+        assert (voxels(third) == shape_c).all()
+        assert [(label["volumeindex"], label["dicom"]["instanceid"]) for label in labels] == [(0, 1), (2, 2)]
+
+
+class TestManyFiles:
+    def test_binary_masks_become_one_with_their_overlap_told_apart(self, sandbox, run, mask, stored):
+        (task_id,) = sandbox.seed_tasks(1)
+        left, right = box((0, 0, 0), (4, 4, 4), 255), box((2, 2, 2), (6, 6, 6), 1)
+        segments = {
+            "10": segment("lesion", mask=mask("left.nii.gz", left)),
+            "20": segment("organ", mask=mask("right.nii.gz", right)),
+        }
+        run.try_once(put([{"taskId": task_id, "series": [{"binaryMask": True, "segmentMap": segments}]}]))
+        labels, (content,) = stored(task_id)
+        found = voxels(content)
+        (overlap,) = set(np.unique(found).tolist()) - {0, 10, 20}
+        assert {label["dicom"]["instanceid"]: label["dicom"]["groupids"] for label in labels} == {
+            10: [overlap],
+            20: [overlap],
+        }
+        assert (np.isin(found, [10, overlap]) == (left > 0)).all()
+        assert (np.isin(found, [20, overlap]) == (right > 0)).all()
+        assert nib.Nifti1Image.from_bytes(gzip.decompress(content)).affine.tolist() == AFFINE.tolist()
+
+    def test_masks_of_instances_become_one(self, sandbox, run, mask, stored):
+        (task_id,) = sandbox.seed_tasks(1)
+        paths = [mask("a.nii", box((0, 0, 0), (2, 2, 2), 1)), mask("b.nii.gz", box((4, 4, 4), (6, 6, 6), 2))]
+        series = [{"segmentations": paths, "segmentMap": {"1": "lesion", "2": "organ"}}]
+        run.try_once(put([{"taskId": task_id, "series": series}]))
+        _, (content,) = stored(task_id)
+        assert (voxels(content) == box((0, 0, 0), (2, 2, 2), 1) + box((4, 4, 4), (6, 6, 6), 2)).all()
+
+
+BAD = {
+    "no such file": (lambda mask: {"segmentations": "nowhere.nii.gz", "segmentMap": {"1": "lesion"}}, "no file here"),
+    "one of two is missing": (
+        lambda mask: {
+            "segmentations": [mask("a.nii", box((0, 0, 0), (1, 1, 1))), "b.nii"],
+            "segmentMap": {"1": "lesion"},
+        },
+        "series 0: there is no mask file 'b.nii'",
+    ),
+    "an unknown value": (
+        lambda mask: {"segmentations": mask("a.nii", box((0, 0, 0), (1, 1, 1), 7)), "segmentMap": {"1": "lesion"}},
+        "series 0, segmentMap: has no entry for 7, which the mask has voxels of",
+    ),
+    "a fraction": (
+        lambda mask: {
+            "segmentations": mask("a.nii", box((0, 0, 0), (1, 1, 1), 0.5, np.float32)),
+            "segmentMap": {"1": "lesion"},
+        },
+        "has a voxel of 0.5",
+    ),
+    "a flat mask": (
+        lambda mask: {"segmentations": mask("a.nii", np.ones((3, 3), np.uint8)), "segmentMap": {"1": "lesion"}},
+        "must have 3 axes",
+    ),
+    "two sizes": (
+        lambda mask: {
+            "segmentations": [mask("a.nii", box((0, 0, 0), (1, 1, 1))), mask("b.nii", np.ones((3, 3, 3), np.uint8))],
+            "segmentMap": {"1": "lesion"},
+        },
+        "are not of one size",
+    ),
+    "an object store that is not there": (
+        lambda mask: {"segmentations": "nosuch://bucket/a.nii", "segmentMap": {"1": "lesion"}},
+        "series 0: mask 'nosuch://bucket/a.nii' cannot be read",
+    ),
+    "an object that is not there": (
+        lambda mask: {"segmentations": "file:///nowhere/a.nii", "segmentMap": {"1": "lesion"}},
+        "series 0: mask 'file:///nowhere/a.nii' cannot be read",
+    ),
+    "a mask of a series the task does not have": (
+        lambda mask: [{}, {"segmentations": mask("a.nii", box((0, 0, 0), (1, 1, 1))), "segmentMap": {"1": "lesion"}}],
+        "its labels are for series 1, but it has 1",
+    ),
+}
+
+
+class TestBadMasks:
+    @pytest.mark.parametrize(("make", "words"), BAD.values(), ids=[name.replace(" ", "_") for name in BAD])
+    def test_it_is_its_tasks_failure_and_nothing_of_it_is_sent(self, sandbox, run, mask, make, words):
+        bad, good = sandbox.seed_tasks(2)
+        series = make(mask)
+        tasks = [
+            {"taskId": bad, "series": series if isinstance(series, list) else [series]},
+            {"taskId": good, "series": [{}]},
+        ]
+        with pytest.raises(RedBrickTasksFailedError):
+            run.try_once(put(tasks))
+        assert words in run.xcoms["manifest"]["failed"][0]["reason"]
+        assert sandbox.applied(PUT) == {good: 1}
+        assert bad not in sandbox.applied("assignTasksMultipleUsers")
+        assert PRESIGN not in sandbox.stats()["root_fields"]
+
+    def test_an_unknown_value_may_pass_with_a_warning(self, sandbox, run, mask, stored, caplog):
+        (task_id,) = sandbox.seed_tasks(1)
+        path = mask("a.nii", box((0, 0, 0), (1, 1, 1), 7))
+        series = [{"segmentations": path, "segmentMap": {"1": "lesion"}}]
+        run.try_once(put([{"taskId": task_id, "series": series}], validate="warn"))
+        assert "has no entry for 7" in caplog.text
+        assert stored(task_id)[1][0]
+
+
+class TestWhatTheTaskHas:
+    @pytest.fixture
+    def masked(self, sandbox, run, new_run, mask):
+        """A task in review that has a mask."""
+        (task_id,) = sandbox.seed_tasks(1)
+        series = [{"segmentations": mask("a.nii.gz", box((0, 0, 0), (4, 4, 4))), "segmentMap": {"1": "lesion"}}]
+        new_run().try_once(put([{"taskId": task_id, "series": series}]))
+        return task_id
+
+    def review(self, reviewer):
+        return RedBrickAutoReviewOperator(task_id="review", stage_name="Review_1", reviewer=reviewer)
+
+    def test_a_correction_that_hands_the_series_back_keeps_the_mask(self, sandbox, run, masked, stored):
+        before = stored(masked)[1]
+
+        def corrected(task):
+            assert task.series[0]["segmentMap"]["1"]["category"] == "lesion"
+            series = json.loads(json.dumps(task.series))
+            series[0]["segmentMap"]["1"]["category"] = "organ"
+            return Review.correct(series)
+
+        stats = sandbox.stats()["root_fields"][PRESIGN]
+        run.try_once(self.review(corrected))
+        (label,), after = stored(masked)
+        assert sandbox.stage_of(masked) == "END"
+        assert (label["category"], after) == ("organ", before)
+        assert sandbox.stats()["root_fields"][PRESIGN] == stats  # nothing went over the wire again
+
+    def test_labels_without_it_are_refused(self, sandbox, run, masked):
+        with pytest.raises(
+            RedBrickTasksFailedError, match="series 0 has a segmentation mask, which these labels would"
+        ):
+            run.try_once(self.review(lambda task: Review.correct([{"boundingBoxes": []}])))
+        assert sandbox.stage_of(masked) == "Review_1"
+
+    def test_an_empty_list_removes_it(self, run, masked, stored):
+        run.try_once(self.review(lambda task: Review.correct([{"segmentations": []}])))
+        assert stored(masked) == ([], [])
+
+    def test_a_new_one_replaces_it(self, run, masked, stored, mask):
+        new = {"segmentations": mask("b.nii", box((4, 4, 4), (6, 6, 6), 2)), "segmentMap": {"2": "organ"}}
+        run.try_once(self.review(lambda task: Review.correct([new])))
+        (label,), (content,) = stored(masked)
+        assert label["dicom"]["instanceid"] == 2
+        assert (voxels(content) == box((4, 4, 4), (6, 6, 6), 2)).all()
+
+
+class TestFaults:
+    def test_a_lost_answer_does_not_store_the_mask_twice(self, sandbox, run, mask, quick):
+        (task_id,) = sandbox.seed_tasks(1)
+        series = [{"segmentations": mask("a.nii.gz", box((0, 0, 0), (4, 4, 4))), "segmentMap": {"1": "lesion"}}]
+        sandbox.fault_once("drop_before", PUT)
+        assert run.try_once(put([{"taskId": task_id, "series": series}]))["counts"]["done"] == 1
+        assert sandbox.applied(PUT) == {task_id: 1}
+        assert sandbox.stats()["root_fields"][PRESIGN] == 1
+
+    def test_no_file_is_left_behind(self, sandbox, run, mask, tmp_path, monkeypatch):
+        place = tmp_path / "tmp"
+        place.mkdir()
+        monkeypatch.setenv("TMPDIR", str(place))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        ids = sandbox.seed_tasks(3)
+        segments = {
+            "1": segment(mask=mask("l.nii", box((0, 0, 0), (4, 4, 4)))),
+            "2": segment(mask=mask("r.nii", box((1, 1, 1), (5, 5, 5)))),
+        }
+        tasks = [{"taskId": task_id, "series": [{"binaryMask": True, "segmentMap": segments}]} for task_id in ids]
+        sandbox.fault_once("http_500", PRESIGN, skip=1)
+        with pytest.raises(RedBrickTasksFailedError, match="presignUploads"):
+            run.try_once(put(tasks))
+        assert list(place.iterdir()) == []
+        assert sum(sandbox.applied(PUT).values()) == 2
+
+
+class TestPredictions:
+    def test_a_labeler_returns_a_mask_it_has_just_written(self, sandbox, run, tmp_path, stored):
+        ids = sandbox.seed_tasks(4)
+
+        def labeler(task):
+            path = tmp_path / f"{task.task_id}.nii.gz"
+            nib.save(nib.Nifti1Image(box((0, 0, 0), (3, 3, 3)), AFFINE), path)
+            return [{"segmentations": str(path), "segmentMap": {1: {"category": "lesion"}}}]
+
+        made = run.try_once(RedBrickPrelabelOperator(task_id="p", stage_name="Label", task_ids=ids, labeler=labeler))
+        assert made["counts"]["done"] == 4
+        for task_id in ids:
+            assert (voxels(stored(task_id)[1][0]) == box((0, 0, 0), (3, 3, 3))).all()
