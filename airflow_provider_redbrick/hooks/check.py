@@ -11,6 +11,8 @@ import pendulum
 from airflow_provider_redbrick.api.client import check_uuid
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
+TASK_STATES = ("UNASSIGNED", "ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PROBLEM")
+
 
 def text(name: str, value: object) -> str:
     """Return a non-blank string."""
@@ -81,3 +83,8 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise RedBrickInputError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
     return str(value)
+
+
+def task_state(name: str, value: object) -> str | None:
+    """Return the state of a task that waits somewhere, or None."""
+    return None if value is None else one_of(name, value, TASK_STATES)

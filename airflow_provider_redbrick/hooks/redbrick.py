@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from contextlib import closing
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import BaseHook
@@ -17,6 +18,12 @@ from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.settings import Settings, read_settings
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_redbrick.batch.outcome import Outcome
+    from airflow_provider_redbrick.hooks.stage import RedBrickStageQueue
+
 USER_AGENT = f"airflow-provider-redbrick/{__version__} airflow/{airflow_version} python/{platform.python_version()}"
 
 
@@ -24,7 +31,8 @@ class RedBrickHook(BaseHook):
     """Talk to RedBrick with the credential of an Airflow connection.
 
     Nothing is looked up or connected before it is needed. All operations are methods of :attr:`client` (account-wide)
-    and of what :meth:`project` returns (one project).
+    and of what :meth:`project` returns (one project). Working on a few tasks of a stage is easier with what
+    :meth:`stage` returns.
 
     :param redbrick_conn_id: the connection; see the README for its fields.
     """
@@ -90,6 +98,34 @@ class RedBrickHook(BaseHook):
                     f"{self.redbrick_conn_id!r}."
                 )
         return RedBrickProject(self.client, str(org_id), str(project_id))
+
+    def stage(
+        self,
+        stage_name: str,
+        *,
+        project_id: str | None = None,
+        org_id: str | None = None,
+        validate: str = "strict",
+    ) -> RedBrickStageQueue:
+        """Return the tasks of one stage, to claim, label, review and assign.
+
+        :param validate: see :class:`~airflow_provider_redbrick.hooks.stage.RedBrickStageQueue`.
+        """
+        # Most DAGs do without, and are parsed faster so.
+        from airflow_provider_redbrick.hooks.stage import RedBrickStageQueue  # noqa: PLC0415
+
+        return RedBrickStageQueue(self.project(project_id, org_id=org_id), stage_name, validate=validate)
+
+    def reopen(
+        self, task_ids: Sequence[str], *, project_id: str | None = None, org_id: str | None = None
+    ) -> dict[str, Outcome]:
+        """Send ground-truth tasks back to the first stage, with their labels; return what happened to each.
+
+        :raises RedBrickTasksFailedError: when a task failed, after all were tried.
+        """
+        from airflow_provider_redbrick.hooks.stage import reopen  # noqa: PLC0415
+
+        return reopen(self.project(project_id, org_id=org_id), task_ids)
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the server who this key is, and for the organisation when the connection names one."""

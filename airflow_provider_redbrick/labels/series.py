@@ -245,7 +245,7 @@ def _common(label: Fields) -> Fields:
     if label.get("labelid"):
         fields["id"] = label["labelid"]
     if "category" in label:
-        fields["category"] = _category(label["category"])
+        fields["category"] = without_root(label["category"])
     attributes = _attributes(label.get("attributes"))
     if attributes:
         fields["attributes"] = attributes
@@ -256,7 +256,7 @@ def _common(label: Fields) -> Fields:
     return fields
 
 
-def _category(stored: Any) -> Any:
+def without_root(stored: Any) -> Any:
     """Return a category without the root of the older taxonomies: [["object", "tumour"]] is "tumour"."""
     path = stored[0] if isinstance(stored, list) and stored else None
     if not isinstance(path, list) or len(path) < 2:

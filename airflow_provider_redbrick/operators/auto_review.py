@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.client import check_uuid
+from airflow_provider_redbrick.batch.converting import list_of_objects
 from airflow_provider_redbrick.batch.review import Review, review
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.operators.base import working_stage
+from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.hooks.stage import working_stage
 from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
 
 if TYPE_CHECKING:
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task
 
 __all__ = ["RedBrickAutoReviewOperator", "Review"]
+
+_KEYS = ("taskId", "reviewVal", "comment", "series", "classification")
 
 
 class RedBrickAutoReviewOperator(RedBrickQueueOperator):
@@ -30,9 +36,12 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
         :class:`~airflow_provider_redbrick.batch.review.Review`.
     :param review_result: instead of a reviewer: True accepts and False rejects the given ``task_ids``.
     :param comment: the comment that goes with ``review_result``.
+    :param reviews: instead of both, a decision for each of some tasks: objects with ``taskId``, and with ``reviewVal``
+        (True to accept, False to reject; perhaps a ``comment``) or corrected labels as ``series`` and/or
+        ``classification``.
     """
 
-    template_fields: Sequence[str] = (*RedBrickQueueOperator.template_fields, "comment")
+    template_fields: Sequence[str] = (*RedBrickQueueOperator.template_fields, "comment", "reviews")
     operation = "auto_review"
 
     def __init__(
@@ -41,17 +50,18 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
         reviewer: Callable[[Task], Any] | None = None,
         review_result: bool | None = None,
         comment: str | None = None,
+        reviews: Sequence[Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.reviewer = reviewer
         self.review_result = review_result
         self.comment = comment
+        self.reviews = reviews
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Review and return the manifest."""
-        reviewer = self._reviewer()
-        which = self.which_tasks()
+        which, reviewer = self._reviewer()
         project = self.get_project()
         stage = working_stage(project, self.stage_name)
         if stage.is_label:
@@ -62,20 +72,64 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
         work, ids = self.take_up(context, project, stage, which)
         return self.settle(context, project, stage, review(work, ids, reviewer))
 
-    def _reviewer(self) -> Callable[[Task], Any]:
-        """Return who decides; exactly one of the two ways to say so must be used."""
+    def _reviewer(self) -> tuple[tuple[list[str] | None, int | None], Callable[[Task], Any]]:
+        """Return which tasks to take and who decides; exactly one of the three ways to say so must be used."""
+        if self.reviews is not None:
+            return self._listed(self.reviews)
         if self.reviewer is not None:
             if self.review_result is not None or self.comment is not None:
                 raise RedBrickInputError("Give a reviewer, or review_result with its comment, not both.")
             if not callable(self.reviewer):
                 raise RedBrickInputError(f"reviewer must be callable, not {type(self.reviewer).__name__}.")
-            return self.reviewer
+            return self.which_tasks(), self.reviewer
         if not isinstance(self.review_result, bool):
             raise RedBrickInputError(
-                f"Give a reviewer, or review_result as True or False, not {self.review_result!r}: "
+                f"Give a reviewer, or reviews, or review_result as True or False, not {self.review_result!r}: "
                 f"nothing is accepted or rejected by default."
             )
         if self.task_ids is None:
             raise RedBrickInputError("review_result needs task_ids: a whole queue is not accepted or rejected blindly.")
         decision = Review("accept" if self.review_result else "reject", self.comment)
-        return lambda _task: decision
+        return self.which_tasks(), lambda _task: decision
+
+    def _listed(self, reviews: object) -> tuple[tuple[list[str], None], Callable[[Task], Any]]:
+        """Return the tasks that are reviewed, and the decisions on them."""
+        others = ("reviewer", "review_result", "comment", "task_ids", "limit")
+        given = [name for name in others if getattr(self, name) is not None]
+        if given:
+            raise RedBrickInputError(f"reviews say which tasks and how: they do not go with {', '.join(given)}.")
+        decisions: dict[str, Review] = {}
+        for i, entry in enumerate(check.sequence("reviews", reviews)):
+            task_id, decision = _read(entry, f"reviews[{i}]")
+            if task_id in decisions:
+                raise RedBrickInputError(f"reviews[{i}].taskId is reviewed twice: {task_id}. Nothing was sent.")
+            decisions[task_id] = decision
+        return (list(decisions), None), lambda task: decisions[task.task_id]
+
+
+def _read(entry: object, place: str) -> tuple[str, Review]:
+    """Return the task that an entry of ``reviews`` is about, and the decision on it.
+
+    :raises RedBrickInputError: when that is not clear.
+    """
+    if not isinstance(entry, Mapping):
+        raise RedBrickInputError(f"{place} must be an object, not {type(entry).__name__}.")
+    unknown = [str(key) for key in entry if key not in _KEYS]
+    if unknown:
+        raise RedBrickInputError(f"{place} has unknown keys: {', '.join(unknown)}; known are: {', '.join(_KEYS)}.")
+    said = {key: value for key, value in entry.items() if value is not None}
+    task_id = check_uuid(f"{place}.taskId", said.get("taskId"))
+    comment = check.text(f"{place}.comment", said["comment"]) if "comment" in said else None
+    labels = {key: said[key] for key in ("series", "classification") if key in said}
+    if labels and "reviewVal" in said:
+        raise RedBrickInputError(f"{place} has reviewVal and {' and '.join(labels)}: reviewed or corrected, not both.")
+    if not labels:
+        accepted = check.flag(f"{place}.reviewVal", said.get("reviewVal"))
+        return task_id, Review("accept" if accepted else "reject", comment)
+    if not isinstance(labels.get("classification", {}), Mapping):
+        raise RedBrickInputError(f"{place}.classification must be an object.")
+    try:
+        list_of_objects(labels.get("series", []), "series")
+        return task_id, Review("correct", comment, **labels)
+    except RedBrickInputError as error:
+        raise RedBrickInputError(f"{place}: {error}.") from None

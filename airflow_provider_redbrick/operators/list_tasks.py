@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.models import Task
 
-STATES = ("UNASSIGNED", "ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PROBLEM")
-
 
 class RedBrickListTasksOperator(InRedBrickProject):
     """Return the ids of tasks, in chunks when ``chunk_size`` is given: what dynamic task mapping expands over.
@@ -77,7 +75,7 @@ class RedBrickListTasksOperator(InRedBrickProject):
 
     def _listing(self) -> Iterator[Task]:
         """Return the tasks asked for."""
-        state = None if self.state is None else check.one_of("state", self.state, STATES)
+        state = check.task_state("state", self.state)
         assignee = None if self.assignee is None else check.text("assignee", self.assignee)
         name = None if self.name is None else check.text("name", self.name)
         unassigned = state == "UNASSIGNED"

@@ -140,6 +140,117 @@ class TestFixedResult:
         assert sandbox.stage_of(there) == "Label"
 
 
+class TestListedReviews:
+    """A decision for each task, as a list."""
+
+    def test_each_is_reviewed_as_it_says(self, sandbox, run, to_review, whereabouts, trail):
+        accepted, rejected, corrected, classified, other = to_review(5)
+        before = whereabouts()
+        reviews = [
+            {"taskId": accepted, "reviewVal": True},
+            {"taskId": rejected, "reviewVal": False, "comment": "There is no box."},
+            {"taskId": corrected, "series": CORRECTED},
+            {"taskId": classified, "classification": {"attributes": {"abnormal": True}}, "comment": None},
+        ]
+        assert run.try_once(operator(reviews=reviews))["counts"] == counts(done=4)
+        assert sandbox.applied(REVIEW) == {accepted: 1, rejected: 1}
+        assert sandbox.applied(PUT) == {corrected: 1, classified: 1}
+        after = whereabouts()
+        stages = [after[task_id].stage for task_id in (accepted, rejected, corrected, classified)]
+        assert stages == ["END", "Label", "END", "END"]
+        assert after[accepted].labels == before[accepted].labels
+        assert trail(rejected).comments == ["There is no box."]
+        assert [label["bbox2d"] for label in after[corrected].labels] == [FLAT_BOX]
+        assert [label["studyclassify"] for label in after[classified].labels] == [True]
+        assert after[other] == before[other]
+
+    def test_a_correction_to_no_labels_at_all(self, sandbox, run, to_review):
+        (task_id,) = to_review(1)
+        assert run.try_once(operator(reviews=[{"taskId": task_id, "series": []}]))["counts"] == counts(done=1)
+        assert (sandbox.stage_of(task_id), sandbox.task(task_id)["labels"]) == ("END", [])
+
+    def test_tasks_elsewhere_and_nowhere(self, sandbox, run, to_review):
+        (here,) = to_review(1)
+        (there,) = sandbox.seed_tasks(1)
+        reviews = [{"taskId": task_id, "reviewVal": True} for task_id in (here, there, UNKNOWN)]
+        with pytest.raises(RedBrickTasksFailedError, match="no such task"):
+            run.try_once(operator(reviews=reviews))
+        assert run.xcoms["manifest"]["counts"] == counts(done=1, skipped=1, failed=1)
+        assert sandbox.stage_of(there) == "Label"
+
+    def test_what_was_reviewed_is_already_done_for_a_retry(self, sandbox, run, to_review):
+        ids = to_review(2)
+        review = operator(reviews=[{"taskId": ids[0], "reviewVal": False}, {"taskId": ids[1], "series": CORRECTED}])
+        assert run.try_once(review)["counts"] == counts(done=2)
+        assert run.try_once(review)["counts"] == counts(already_done=2)
+        assert sandbox.applied(REVIEW) == {ids[0]: 1}
+
+    def test_templates_are_rendered_everywhere_but_in_labels(self, sandbox, run, to_review):
+        ids = to_review(2)
+        series = [{"boundingBoxes": [{**BOX, "attributes": {"note": "100 {% of {{ it }}"}}]}]
+        review = operator(
+            reviews=[
+                {"taskId": "{{ params.first }}", "reviewVal": True, "comment": "By {{ params.who }}."},
+                {"taskId": "{{ params.second }}", "series": series},
+            ]
+        )
+        review.render_template_fields({"params": {"first": ids[0], "second": ids[1], "who": "rule 3"}})
+        assert review.reviews == [
+            {"taskId": ids[0], "reviewVal": True, "comment": "By rule 3."},
+            {"taskId": ids[1], "series": series},
+        ]
+        assert run.try_once(review)["counts"] == counts(done=2)
+        (label,) = sandbox.task(ids[1])["labels"]
+        assert label["attributes"][0]["value"] == "100 {% of {{ it }}"
+
+    @pytest.mark.parametrize(
+        ("entries", "words"),
+        [
+            ([], "reviews is empty"),
+            ("{{ reviews }}", "reviews must be a list, but is the text"),
+            ({"taskId": UNKNOWN, "reviewVal": True}, "reviews must be a list, not dict"),
+            ([UNKNOWN], r"reviews\[0\] must be an object, not str"),
+            ([{"reviewVal": True}], r"reviews\[0\].taskId must be a UUID, not None"),
+            ([{"taskId": "", "reviewVal": True}], r"reviews\[0\].taskId must be a UUID, not ''"),
+            ([{"taskId": UNKNOWN}], r"reviews\[0\].reviewVal must be True or False, not None"),
+            ([{"taskId": UNKNOWN, "reviewVal": None}], r"reviews\[0\].reviewVal must be True or False, not None"),
+            ([{"taskId": UNKNOWN, "reviewVal": "True"}], r"reviews\[0\].reviewVal must be True or False, not 'True'"),
+            ([{"taskId": UNKNOWN, "reviewVal": 1}], r"reviews\[0\].reviewVal must be True or False, not 1"),
+            ([{"taskId": UNKNOWN, "comment": "fine"}], r"reviews\[0\].reviewVal must be True or False, not None"),
+            ([{"taskId": UNKNOWN, "reviewVal": True, "comment": " "}], r"reviews\[0\].comment must not be empty"),
+            ([{"taskId": UNKNOWN, "reviewVal": True, "series": []}], r"reviews\[0\] has reviewVal and series"),
+            ([{"taskId": UNKNOWN, "reviewVal": False, "classification": {}}], "reviewVal and classification"),
+            ([{"taskId": UNKNOWN, "series": [], "comment": "see"}], r"reviews\[0\]: the API takes no comment with"),
+            ([{"taskId": UNKNOWN, "series": "[]"}], r"reviews\[0\]: its 'series' must be a list of objects"),
+            ([{"taskId": UNKNOWN, "series": [1]}], r"reviews\[0\]: its 'series' must be a list of objects"),
+            ([{"taskId": UNKNOWN, "classification": []}], r"reviews\[0\].classification must be an object"),
+            (
+                [{"taskId": UNKNOWN, "review_val": True}],
+                r"reviews\[0\] has unknown keys: review_val; known are: taskId",
+            ),
+            ([{"taskId": UNKNOWN, "labels": []}], r"reviews\[0\] has unknown keys: labels"),
+            (
+                [{"taskId": UNKNOWN, "reviewVal": True}, {"taskId": UNKNOWN.upper(), "reviewVal": True}],
+                r"reviews\[1\].taskId is reviewed twice",
+            ),
+        ],
+    )
+    def test_what_is_not_clear_is_refused_before_any_request(self, sandbox, run, entries, words):
+        with pytest.raises(RedBrickInputError, match=words):
+            run.try_once(operator(reviews=entries))
+        assert sandbox.stats()["requests"] == 0
+
+    @pytest.mark.parametrize(
+        "other",
+        [{"reviewer": bool}, {"review_result": False}, {"comment": "fine"}, {"task_ids": [UNKNOWN]}, {"limit": 1}],
+        ids=lambda other: next(iter(other)),
+    )
+    def test_nothing_else_may_say_what_to_do(self, sandbox, run, other):
+        with pytest.raises(RedBrickInputError, match=f"they do not go with {next(iter(other))}"):
+            run.try_once(operator(reviews=[{"taskId": UNKNOWN, "reviewVal": True}], **other))
+        assert sandbox.stats()["requests"] == 0
+
+
 class TestOwnership:
     def test_a_persons_task_stays_theirs(self, sandbox, run, to_review, whereabouts):
         ids = to_review(2, assignee=BOB)

@@ -1,0 +1,287 @@
+"""One stage of a project, for Python code that works on a few tasks by itself: what a labelling client has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.api.client import check_uuid
+from airflow_provider_redbrick.batch.balance import check_people
+from airflow_provider_redbrick.batch.checking import MODES, LabelCheck
+from airflow_provider_redbrick.batch.converting import Converter, Labels, read_body
+from airflow_provider_redbrick.batch.handing import give, held, let_go, take
+from airflow_provider_redbrick.batch.labelling import put_labels
+from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
+from airflow_provider_redbrick.batch.reopen import reopen as batch_reopen
+from airflow_provider_redbrick.batch.review import Review, review
+from airflow_provider_redbrick.batch.stage_work import StageWork
+from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.hooks.storage import open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.workflow import Stage
+
+log = logging.getLogger(__name__)
+
+_PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
+_NAMED = 5
+
+
+class RedBrickStageQueue:
+    """The tasks of one stage: look at them, claim some, and submit, review or assign them.
+
+    For many tasks the operators are better: they write a report, and know on a retry what an earlier try did. Here a
+    task that has left the stage is skipped.
+
+    What is changed here is changed once, whatever fails in between, and each method returns what happened to each
+    task, by its id: ``done``, ``already_done``, or ``skipped`` with the reason. When a task failed, it raises after
+    all were tried. Nothing to do is done at once. Labels are those that a labeler returns: an object with ``series``
+    and/or ``classification``, or the older ``labels``, or a list of series.
+
+    :param stage_name: the stage.
+    :param validate: what becomes of labels that have problems: ``strict`` fails their task, ``warn`` logs what is wrong
+        and sends them, ``off`` does not look.
+    """
+
+    def __init__(self, project: RedBrickProject, stage_name: str, *, validate: str = "strict") -> None:
+        self._project = project
+        self._stage_name = check.text("stage_name", stage_name)
+        self._validate = check.one_of("validate", validate, MODES)
+
+    # ------------------------------------------------------------------ looking
+
+    def count(self) -> int:
+        """Return how many tasks are in the stage, by the server's own count."""
+        return self._project.count(self._stage)
+
+    def tasks(
+        self, *, assignee: str | None = None, state: str | None = None, unassigned: bool = False
+    ) -> Iterator[Task]:
+        """Yield the tasks that wait in the stage, page by page, without their labels.
+
+        :param assignee: only those of a person, by e-mail or user id.
+        :param state: only those in a state, e.g. ``STAGED`` (drafts).
+        :param unassigned: only those that nobody holds and anybody may take.
+        """
+        if assignee is not None:
+            check.text("assignee", assignee)
+        state = check.task_state("state", state)
+        if unassigned and (assignee is not None or state not in {None, "UNASSIGNED"}):
+            raise RedBrickInputError("What is unassigned has no assignee and no other state: ask for one or the other.")
+        return self._project.list_tasks(self._stage, assignee=assignee, state=state, unassigned=unassigned)
+
+    def mine(self) -> list[Task]:
+        """Return the tasks that the API key holds in the stage, with their labels."""
+        return list(held(self._project, self._stage, me=self._me))
+
+    def find(self, name: str, *, prefix: bool = False) -> list[Task]:
+        """Return the tasks of the stage with a name, or with names that begin like it, without their labels."""
+        check.text("name", name)
+        found = self._project.list_tasks(self._stage, search=name if prefix else f'"{name}"')
+        return [task for task in found if prefix or task.name == name]
+
+    # ------------------------------------------------------------------ claiming and assigning
+
+    def claim(self, count: int) -> list[Task]:
+        """Assign up to ``count`` tasks that nobody holds to the API key; return those it really has now, in full.
+
+        What the key has already stays out: after a crash, :meth:`mine` has what was claimed before it.
+
+        :raises RedBrickTasksFailedError: when there were tasks to claim, and all failed.
+        """
+        number = check.whole_number("count", count, low=1)
+        if number is None:
+            raise RedBrickInputError("count must be a whole number of at least 1, not None.")
+        stage = self._assignable()
+        found = list(take(self._project, stage, number, me=self._me))
+        outcomes = [each for each in found if isinstance(each, Outcome)]
+        claimed = [each for each in found if not isinstance(each, Outcome)]
+        if not claimed:
+            settled("claim", outcomes)
+        for outcome in outcomes:
+            log.warning("Task %s was not claimed: %s", outcome.task_id, outcome.reason)
+        return claimed
+
+    def assign(self, task_ids: Sequence[str], email: str) -> dict[str, Outcome]:
+        """Give tasks of the stage to a person, whoever holds them now.
+
+        :raises RedBrickInputError: when the person is no member of the project or may not work in the stage.
+        """
+        check.text("email", email)
+        ids = _ids(task_ids)
+        stage = self._assignable()
+        (user,) = check_people(self._project.members(), stage, [email]).values()
+        return settled("assign", give(self._project, stage, ids, user))
+
+    def release(self, task_ids: Sequence[str]) -> dict[str, Outcome]:
+        """Unassign tasks that the API key holds, so that people can have them."""
+        ids = _ids(task_ids)
+        return settled("release", let_go(self._project, self._assignable(), ids, me=self._me))
+
+    # ------------------------------------------------------------------ labels
+
+    def submit(self, labels: Mapping[str, Any]) -> dict[str, Outcome]:
+        """Put labels on tasks of a label stage and send them on to the next.
+
+        :param labels: by task id.
+        """
+        read = _labels(labels)
+        stage = self._workable()
+        if stage.is_review:
+            raise RedBrickInputError(
+                f"{stage.name} is a review stage: correct() replaces labels there, and accepts them."
+            )
+        return settled("submit", put_labels(self._work(), read))
+
+    def save_draft(self, labels: Mapping[str, Any]) -> dict[str, Outcome]:
+        """Put labels on tasks and leave them where they are, assigned to the API key.
+
+        :param labels: by task id.
+        """
+        read = _labels(labels)
+        self._workable()
+        return settled("save_draft", put_labels(self._work(), read, finished=False))
+
+    def correct(self, labels: Mapping[str, Any]) -> dict[str, Outcome]:
+        """Replace the labels of tasks in a review stage, and accept them so.
+
+        :param labels: by task id.
+        """
+        read = _labels(labels)
+        self._reviewable()
+        return settled("correct", put_labels(self._work(), read))
+
+    # ------------------------------------------------------------------ reviews
+
+    def accept(self, task_ids: Sequence[str], *, comment: str | None = None) -> dict[str, Outcome]:
+        """Accept tasks in a review stage as they are."""
+        return self._review(task_ids, Review.accept(comment))
+
+    def reject(self, task_ids: Sequence[str], *, comment: str | None = None) -> dict[str, Outcome]:
+        """Send tasks in a review stage back to their labelers."""
+        return self._review(task_ids, Review.reject(comment))
+
+    # ------------------------------------------------------------------ private
+
+    @property
+    def _stage(self) -> Stage:
+        return self._project.stage(self._stage_name)
+
+    @property
+    def _me(self) -> str:
+        return self._project.client.me()
+
+    def _workable(self) -> Stage:
+        stage = working_stage(self._project, self._stage_name)
+        if stage.is_remote:
+            raise RedBrickInputError(f"{stage.name} is a remote-labeling stage: use RedBrickPrelabelOperator there.")
+        return stage
+
+    def _assignable(self) -> Stage:
+        if self._project.info.consensus:
+            raise RedBrickInputError(
+                "In a consensus project several people label each task, and this would take it from them."
+            )
+        return self._workable()
+
+    def _reviewable(self) -> Stage:
+        stage = self._workable()
+        if not stage.is_review:
+            raise RedBrickInputError(
+                f"{stage.name} is no review stage: nothing is accepted, rejected or corrected there."
+            )
+        return stage
+
+    def _work(self) -> StageWork:
+        return StageWork(
+            self._project,
+            self._stage,
+            label_converter(self._project, validate=self._validate),
+            claim=not self._project.info.consensus,
+        )
+
+    def _review(self, task_ids: Sequence[str], decision: Review) -> dict[str, Outcome]:
+        if decision.comment is not None:
+            check.text("comment", decision.comment)
+        ids = _ids(task_ids)
+        self._reviewable()
+        return settled(decision.decision, review(self._work(), ids, lambda _task: decision))
+
+
+def working_stage(project: RedBrickProject, name: object) -> Stage:
+    """Return a stage in which tasks can be worked on.
+
+    :raises RedBrickInputError: for ground truth, a stage that tasks only pass through, or one that is not there.
+    """
+    stage = project.stage(check.text("stage_name", name))
+    if stage.is_ground_truth:
+        raise RedBrickInputError(
+            "Tasks in Ground Truth are finished. To change their labels, reopen them and work on them in their stage."
+        )
+    if stage.kind in _PASSED_THROUGH:
+        # Its queue is always empty: waiting for ever would look like success.
+        known = ", ".join(known.name for known in project.info.workflow.stages if known.is_label or known.is_review)
+        raise RedBrickInputError(f"Tasks only pass through {stage.name}; they wait in: {known or 'no stage'}.")
+    return stage
+
+
+def reopen(project: RedBrickProject, task_ids: Sequence[str]) -> dict[str, Outcome]:
+    """Send ground-truth tasks back to the first stage, with their labels."""
+    return settled("reopen", batch_reopen(project, _ids(task_ids), me=project.client.me(), since=None))
+
+
+def label_converter(project: RedBrickProject, *, validate: str) -> Converter:
+    """Return what makes labels ready to be sent.
+
+    :param validate: ``strict``, ``warn`` or ``off``.
+    """
+    look = None if validate == "off" else LabelCheck(project, strict=validate == "strict")
+    return Converter(project.client, open_file, look)
+
+
+def settled(operation: str, outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
+    """Carry outcomes out to the end and return them by task id.
+
+    :raises RedBrickTasksFailedError: when a task failed, with the reasons.
+    """
+    tally = Tally()
+    found: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        tally.add(outcome)
+        found[outcome.task_id] = outcome
+        if outcome.status is Status.SKIPPED:
+            log.warning("%s: task %s was left alone: %s", operation, outcome.task_id, outcome.reason)
+    if not tally.failed:
+        return found
+    counts = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in tally.counts.items())
+    reasons = [f"Task {each['task_id']}: {each['reason'].rstrip('.')}." for each in tally.failed[:_NAMED]]
+    raise RedBrickTasksFailedError(" ".join([f"{operation}: of {tally.total} tasks {counts}.", *reasons]))
+
+
+def _ids(task_ids: object) -> list[str]:
+    return [] if task_ids in ([], ()) else check.task_ids(task_ids)
+
+
+def _labels(labels: object) -> list[Labels]:
+    """Read labels by task id.
+
+    :raises RedBrickInputError: naming the task whose labels are none.
+    """
+    if not isinstance(labels, Mapping):
+        raise RedBrickInputError(f"labels must be an object with labels by task id, not {type(labels).__name__}.")
+    read: dict[str, Labels] = {}
+    for key, body in labels.items():
+        task_id = check_uuid("A key of labels", key)
+        if task_id in read:
+            raise RedBrickInputError(f"labels has two entries for task {task_id}. Nothing was sent.")
+        try:
+            read[task_id] = Labels(task_id, read_body(body))
+        except RedBrickInputError as error:
+            raise RedBrickInputError(f"labels[{task_id!r}]: {error}.") from None
+    return list(read.values())

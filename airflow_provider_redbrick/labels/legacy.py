@@ -1,0 +1,219 @@
+"""Labels as the first generation of RedBrick's SDK took them -> labels as they are put on tasks today.
+
+Each function takes what the label class of its name took, and returns what a labeler may return, and what may stand
+beside ``taskId`` where labelled tasks are listed: ``{"series": [...]}`` or ``{"classification": {...}}``. A task of
+that generation was one image or one video, so there is one series.
+
+Categories were paths from the root of the taxonomy. Without the root, a path of one name is that name, a longer one the
+list of its names.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.rules import (
+    Found,
+    Rule,
+    count,
+    each,
+    flag,
+    is_list,
+    join,
+    must_be,
+    number,
+    record,
+    shown,
+    text,
+)
+from airflow_provider_redbrick.labels.series import without_root
+
+Labels = Sequence[Mapping[str, Any]]
+
+
+def image_bounding_boxes(labels: Labels) -> dict[str, Any]:
+    """Turn the labels of an ``ImageBoundingBox`` into bounding boxes of today.
+
+    :param labels: objects with ``category`` ([[root, ..., leaf]]) and ``bbox2d`` (``xnorm``, ``ynorm``, ``wnorm``,
+        ``hnorm``, shares of the image's width and height), and perhaps ``attributes`` ([{name, value}]), ``labelid``.
+    :raises RedBrickInputError: naming the label and the field that are not so, as all functions here do.
+    """
+    return _series("boundingBoxes", [_box(label) for label in _checked(labels, _BOX)])
+
+
+def video_bounding_boxes(labels: Labels) -> dict[str, Any]:
+    """Turn the labels of a ``VideoBoundingBox`` into bounding boxes of today.
+
+    :param labels: as for images, each with ``frameindex``, and perhaps ``trackid`` (a track of its own by default),
+        ``keyframe`` and ``end`` (true by default).
+    """
+    boxes = [{**_box(label), "video": _video(label)} for label in _checked(labels, {**_BOX, **_FRAME}, _TRACK)]
+    return _series("boundingBoxes", boxes)
+
+
+def image_classification(labels: Labels, *, attribute: str) -> dict[str, Any]:
+    """Turn the label of an ``ImageClassify`` into a classification of today.
+
+    :param labels: one object with ``category``.
+    :param attribute: the attribute of the taxonomy that takes the category: classifications have none of their own any
+        more.
+    """
+    checked = _checked(labels, {}, _CLASSIFIED)
+    if len(checked) != 1:
+        raise RedBrickInputError(f"labels must be a list of one label, not of {len(checked)}: an image has one class")
+    return {"classification": {**_identity(checked[0]), "attributes": _values(checked, 0, attribute)}}
+
+
+def video_classification(labels: Labels, *, attribute: str) -> dict[str, Any]:
+    """Turn the labels of a ``VideoClassify`` into classifications of today, of which each is of one frame.
+
+    A label that does not end its track holds until the next key frame of the track: the frames between get it too.
+    What is no key frame was never looked at.
+
+    :param labels: objects with ``category`` and ``frameindex``, and perhaps ``trackid`` (one for all by default),
+        ``keyframe`` and ``end`` (true by default).
+    :param attribute: the attribute of the taxonomy that takes the category.
+    """
+    checked = _checked(labels, _FRAME, {**_TRACK, **_CLASSIFIED})
+    frames: dict[int, dict[str, Any]] = {}
+    for index, first, after in _spans(checked):
+        values = _values(checked, index, attribute)
+        for frame in range(first, after):
+            if frame in frames:
+                raise RedBrickInputError(f"labels[{index}].frameindex: frame {frame} has a class already")
+            # The id is one label's.
+            identity = _identity(checked[index]) if frame == first else {}
+            frames[frame] = {**identity, "fileIndex": frame, "values": values}
+    return _series("instanceClassifications", [frames[frame] for frame in sorted(frames)])
+
+
+def _series(key: str, labels: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"series": [{key: labels}]}
+
+
+# ------------------------------------------------------------------ what labels must look like
+
+
+def _is_path(value: Any) -> bool:
+    """Whether a value is a list of one path, of a root and at least one name below it."""
+    if not is_list(value) or len(value) != 1 or not is_list(value[0]):
+        return False
+    return len(value[0]) > 1 and all(isinstance(name, str) and name for name in value[0])
+
+
+def _attribute_value(value: Any) -> Found:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield from number(value)
+    elif not isinstance(value, (str, bool)) and not (is_list(value) and all(isinstance(one, str) for one in value)):
+        yield "", f"must be text, a number, true or false, or a list of texts, not {shown(value)}"
+
+
+_PAIRS = each(record({"name": text, "value": _attribute_value}))
+
+
+def _attribute_list(value: Any) -> Found:
+    wrong = list(_PAIRS(value))
+    yield from wrong
+    names = [] if wrong else [pair["name"] for pair in value]
+    yield from (("", f"has {name!r} twice") for name in dict.fromkeys(names) if names.count(name) > 1)
+
+
+_BOX: dict[str, Rule] = {"bbox2d": record({"xnorm": number, "ynorm": number, "wnorm": number, "hnorm": number})}
+_FRAME: dict[str, Rule] = {"frameindex": count}
+_TRACK: dict[str, Rule] = {"trackid": text, "keyframe": flag, "end": flag}
+_CLASSIFIED: dict[str, Rule] = {"frameclassify": flag}
+_EVERY: dict[str, Rule] = {"category": must_be("one path from the root, such as [['object', 'car']]", _is_path)}
+_ANY: dict[str, Rule] = {"attributes": _attribute_list, "labelid": text}
+
+
+def _checked(
+    labels: object, required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None
+) -> list[dict[str, Any]]:
+    """Return labels that follow the rules, as plain values and without what is null."""
+    if not is_list(labels):
+        raise RedBrickInputError(f"labels must be a list of objects, not {type(labels).__name__}")
+    rule = record({**_EVERY, **required}, {**_ANY, **(optional or {})})
+    checked = []
+    for index, label in enumerate(labels):
+        plain = _plain(label)
+        if isinstance(plain, dict):
+            # What the older API's own answers lack is null in them.
+            plain = {key: value for key, value in plain.items() if value is not None}
+        for place, words in rule(plain):
+            link = ": " if words.startswith("unknown") else " "
+            raise RedBrickInputError(f"{join(f'labels[{index}]', place)}{link}{words}")
+        checked.append(plain)
+    return checked
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with an array library's numbers in it as plain ones."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if is_list(value):
+        return [_plain(inner) for inner in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+# ------------------------------------------------------------------ from the old to the new
+
+
+def _box(label: Mapping[str, Any]) -> dict[str, Any]:
+    box = label["bbox2d"]
+    attributes = _attributes(label)
+    return {
+        **_identity(label),
+        "pointTopLeft": {"xNorm": box["xnorm"], "yNorm": box["ynorm"]},
+        "wNorm": box["wnorm"],
+        "hNorm": box["hnorm"],
+        "category": without_root(label["category"]),
+        **({"attributes": attributes} if attributes else {}),
+    }
+
+
+def _video(label: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "frameIndex": label["frameindex"],
+        "trackId": label.get("trackid") or str(uuid.uuid4()),
+        "keyFrame": label.get("keyframe", True),
+        "endTrack": label.get("end", True),
+    }
+
+
+def _identity(label: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": label["labelid"]} if label.get("labelid") else {}
+
+
+def _attributes(label: Mapping[str, Any]) -> dict[str, Any]:
+    return {pair["name"]: pair["value"] for pair in label.get("attributes", ())}
+
+
+def _values(labels: Labels, index: int, attribute: str) -> dict[str, Any]:
+    """Return what a classification says, its category as an attribute."""
+    if not isinstance(attribute, str) or not attribute.strip():
+        raise RedBrickInputError(f"attribute must be the name of the attribute that takes the class, not {attribute!r}")
+    attributes = _attributes(labels[index])
+    if attribute in attributes:
+        raise RedBrickInputError(f"labels[{index}].attributes has {attribute!r} already, which is to take the class")
+    return {attribute: without_root(labels[index]["category"]), **attributes}
+
+
+def _spans(labels: Labels) -> Iterator[tuple[int, int, int]]:
+    """Yield which label holds from which frame on, and which is the first that it does not hold for any more."""
+    tracks: dict[Any, list[int]] = {}
+    for index, label in enumerate(labels):
+        if label.get("keyframe", True):
+            tracks.setdefault(label.get("trackid"), []).append(index)
+    for track in tracks.values():
+        track.sort(key=lambda index: labels[index]["frameindex"])
+        for index, following in zip(track, [*track[1:], None], strict=True):
+            frame = labels[index]["frameindex"]
+            if labels[index].get("end", True):
+                yield index, frame, frame + 1
+            elif following is None:
+                raise RedBrickInputError(f"labels[{index}].end is false, but no later label of its track ends it")
+            else:
+                yield index, frame, max(frame + 1, labels[following]["frameindex"])

@@ -1,0 +1,529 @@
+"""One stage's tasks from Python code, on a running server."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from sandbox_calls import ASSIGN, data
+
+from airflow_provider_redbrick.api.project import RedBrickProject
+from airflow_provider_redbrick.api.retry import RetryPolicy
+from airflow_provider_redbrick.batch.outcome import Status
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+from airflow_provider_redbrick.labels.legacy import image_bounding_boxes
+
+PUT = "putManualLabelingTaskAndLabels"
+REVIEW = "putExpertReviewTask"
+CLAIM = "assignTasksMultipleUsers"
+MOVE = "moveTaskToStart"
+ALICE, BOB = "alice@example.com", "bob@example.com"
+KEY = "API:0a9c6e10-5b1d-4c8e-9f00-0000000000a0"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+BOX = {"pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4, "category": "finding"}
+FLAT_BOX = {"xnorm": 0.1, "ynorm": 0.2, "wnorm": 0.3, "hnorm": 0.4}
+SERIES = [{"boundingBoxes": [BOX]}]
+BAD = [{"boundingBoxes": [{**BOX, "category": "findng"}]}]
+
+
+@pytest.fixture
+def hook(sandbox, monkeypatch):
+    """A hook that backs off for milliseconds instead of seconds."""
+    monkeypatch.setattr("airflow_provider_redbrick.hooks.redbrick.RetryPolicy", lambda: RetryPolicy(base=0.002))
+    monkeypatch.setattr("airflow_provider_redbrick.batch.change.SETTLE", (0.0, 0.01, 0.02))
+    return RedBrickHook()
+
+
+@pytest.fixture
+def label(hook):
+    return hook.stage("Label")
+
+
+@pytest.fixture
+def review(hook):
+    return hook.stage("Review_1")
+
+
+@pytest.fixture
+def give(sandbox):
+    """Give tasks to a person, or to the key, as an admin would."""
+
+    def assign(ids, email=None):
+        data(sandbox, ASSIGN, ids=list(ids), emails=[email] if email else None, me=email is None, refresh=True)
+
+    return assign
+
+
+def statuses(outcomes) -> dict[str, str]:
+    return {task_id: outcome.status.value for task_id, outcome in outcomes.items()}
+
+
+def ids_of(tasks) -> list[str]:
+    return [task.task_id for task in tasks]
+
+
+class TestLooking:
+    def test_count(self, sandbox, hook, label):
+        sandbox.seed_tasks(3)
+        sandbox.seed_tasks(2, ground_truth=True)
+        assert label.count() == 3
+        assert [hook.stage(name).count() for name in ("Ground Truth", "Output", "END", "Review_1")] == [2, 2, 2, 0]
+
+    def test_tasks(self, sandbox, label):
+        free, bobs = sandbox.seed_tasks(2), sandbox.seed_tasks(2, assignee=BOB)
+        draft = sandbox.seed_tasks(1, assignee=ALICE, state="STAGED")
+        assert ids_of(label.tasks()) == free + bobs + draft
+        assert ids_of(label.tasks(unassigned=True)) == ids_of(label.tasks(state="UNASSIGNED")) == free
+        assert ids_of(label.tasks(assignee=BOB)) == bobs
+        assert ids_of(label.tasks(state="STAGED")) == draft
+        assert ids_of(label.tasks(assignee=BOB, state="STAGED")) == []
+        (task,) = label.tasks(assignee=ALICE)
+        assert (task.stage_name, task.state, task.assignee.email) == ("Label", "STAGED", ALICE)
+
+    def test_find(self, sandbox, label):
+        ids = sandbox.seed_tasks(11, prefix="study")
+        sandbox.seed_tasks(1, stage="Review_1", prefix="study")
+        assert ids_of(label.find("study-000001")) == ids[:1]
+        assert ids_of(label.find("study-00001", prefix=True)) == ids[9:]
+        assert label.find("study-00001") == label.find("tudy", prefix=True) == []
+
+    def test_mine_are_read_in_full(self, sandbox, label, give):
+        ids = sandbox.seed_tasks(30, labels=[{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}])
+        give(ids[2:])
+        mine = label.mine()
+        assert ids_of(mine) == ids[2:]
+        assert mine[0].series == ({"boundingBoxes": [BOX]},)
+        assert len(mine[0].item_urls) == 1
+
+    def test_one_that_cannot_be_read_is_an_error_and_not_left_out(self, sandbox, label, give):
+        give(sandbox.seed_tasks(2))
+        sandbox.fault_once("gql_partial", "task", times=2)
+        with pytest.raises(RedBrickAPIError, match="RedBrick answered with an error"):
+            label.mine()
+
+    @pytest.mark.parametrize(
+        "filters",
+        [
+            {"assignee": " "},
+            {"state": "DRAFT"},
+            {"unassigned": True, "assignee": BOB},
+            {"unassigned": True, "state": "STAGED"},
+        ],
+        ids=repr,
+    )
+    def test_filters_that_make_no_sense(self, sandbox, label, filters):
+        with pytest.raises(RedBrickInputError):
+            label.tasks(**filters)
+        assert sandbox.stats()["requests"] == 0
+
+
+class TestWhichStage:
+    def test_a_stage_that_is_not_there(self, sandbox, hook):
+        with pytest.raises(RedBrickInputError, match="no stage 'Labl'; its stages are: Input, Label, Review_1"):
+            hook.stage("Labl").count()
+
+    @pytest.mark.parametrize("name", ["", " ", None])
+    def test_a_stage_without_a_name(self, sandbox, hook, name):
+        with pytest.raises(RedBrickInputError, match="stage_name must not be empty"):
+            hook.stage(name)
+        assert sandbox.stats()["requests"] == 0
+
+    @pytest.mark.parametrize(
+        ("stage", "words"), [("END", "Tasks in Ground Truth are finished"), ("Input", "Tasks only pass through Input")]
+    )
+    def test_where_nobody_works(self, sandbox, hook, stage, words):
+        queue = hook.stage(stage)
+        ids = sandbox.seed_tasks(1, ground_truth=True)
+        for work in (
+            lambda: queue.claim(1),
+            lambda: queue.submit({ids[0]: SERIES}),
+            lambda: queue.accept(ids),
+            lambda: queue.assign(ids, BOB),
+            lambda: queue.release(ids),
+        ):
+            with pytest.raises(RedBrickInputError, match=words):
+                work()
+        assert sandbox.stats()["applied"] == {}
+
+    def test_labels_are_submitted_in_label_stages_and_reviewed_in_review_stages(self, sandbox, label, review):
+        with pytest.raises(RedBrickInputError, match=r"Review_1 is a review stage: correct\(\) replaces labels there"):
+            review.submit({UNKNOWN: SERIES})
+        for work in (
+            lambda: label.accept([UNKNOWN]),
+            lambda: label.reject([UNKNOWN]),
+            lambda: label.correct({UNKNOWN: SERIES}),
+        ):
+            with pytest.raises(RedBrickInputError, match="Label is no review stage"):
+                work()
+
+    def test_a_remote_labeling_stage_is_the_operators(self, sandbox, hook):
+        stages = [
+            {"stageName": "Input", "brickName": "labelset-input", "routing": {"nextStageName": "Model"}},
+            {"stageName": "Model", "brickName": "remote-labeling", "routing": {"nextStageName": "Label"}},
+            {"stageName": "Label", "brickName": "manual-labeling", "routing": {"nextStageName": "Output"}},
+            {"stageName": "Output", "brickName": "labelset-output", "routing": {"nextStageName": "END"}},
+        ]
+        other = sandbox.add_project(stages)
+        (task_id,) = sandbox.seed_tasks(1, project_id=other, stage="Model")
+        queue = hook.stage("Model", project_id=other)
+        assert queue.count() == 1
+        for work in (lambda: queue.claim(1), lambda: queue.submit({task_id: SERIES})):
+            with pytest.raises(RedBrickInputError, match="remote-labeling stage: use RedBrickPrelabelOperator there"):
+                work()
+
+    def test_another_project(self, sandbox, hook):
+        other = sandbox.add_project()
+        sandbox.seed_tasks(1)
+        ids = sandbox.seed_tasks(2, project_id=other)
+        assert ids_of(hook.stage("Label", project_id=other).tasks()) == ids
+        assert ids_of(hook.stage("Label", project_id=other, org_id=sandbox.org_id).claim(1)) == ids[:1]
+
+    def test_where_several_people_label_each_task_nothing_is_taken_from_them(self, sandbox, hook):
+        other = sandbox.add_project(consensus=True)
+        (task_id,) = sandbox.seed_tasks(1, project_id=other)
+        queue = hook.stage("Label", project_id=other)
+        for work in (
+            lambda: queue.claim(1),
+            lambda: queue.assign([task_id], BOB),
+            lambda: queue.release([task_id]),
+        ):
+            with pytest.raises(RedBrickInputError, match="In a consensus project several people label each task"):
+                work()
+        with pytest.raises(RedBrickTasksFailedError, match="not to you"):
+            queue.submit({task_id: SERIES})
+        data(sandbox, ASSIGN, p=other, ids=[task_id], me=True)
+        assert statuses(queue.submit({task_id: SERIES})) == {task_id: "done"}
+        assert set(sandbox.applied(CLAIM).values()) == {1}
+
+
+class TestClaim:
+    def test_the_first_so_many_in_full(self, sandbox, label, holders):
+        bobs = sandbox.seed_tasks(2, assignee=BOB)
+        free = sandbox.seed_tasks(4, labels=[{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}])
+        tasks = label.claim(3)
+        assert ids_of(tasks) == free[:3]
+        assert holders("Label") == {**dict.fromkeys(bobs, BOB), **dict.fromkeys(free[:3], KEY), free[3]: None}
+        assert tasks[0].series == ({"boundingBoxes": [BOX]},)
+        assert (tasks[0].assignee.user_id, len(tasks[0].item_urls)) == (KEY, 1)
+
+    def test_fewer_where_there_are_fewer_and_none_where_there_is_none(self, sandbox, label):
+        ids = sandbox.seed_tasks(2)
+        assert ids_of(label.claim(10)) == ids
+        assert label.claim(10) == []
+        assert ids_of(label.mine()) == ids
+
+    def test_many(self, sandbox, label):
+        ids = sandbox.seed_tasks(70)
+        assert ids_of(label.claim(60)) == ids[:60]
+
+    def test_what_somebody_else_takes_meanwhile_stays_theirs(self, sandbox, label, holders, monkeypatch, give):
+        ids = sandbox.seed_tasks(3)
+        sent = RedBrickProject.claim
+
+        def late(project, task_ids):
+            given = sent(project, task_ids)
+            give(ids[1:2], BOB)
+            return given
+
+        monkeypatch.setattr(RedBrickProject, "claim", late)
+        assert ids_of(label.claim(3)) == [ids[0], ids[2]]
+        assert holders("Label") == {ids[0]: KEY, ids[1]: BOB, ids[2]: KEY}
+
+    @pytest.mark.parametrize("fault", ["drop_before", "drop_after", "http_503"])
+    def test_a_lost_answer_is_settled(self, sandbox, label, fault):
+        ids = sandbox.seed_tasks(3)
+        sandbox.fault_once(fault, CLAIM)
+        assert ids_of(label.claim(3)) == ids
+        assert sandbox.applied(CLAIM) == dict.fromkeys(ids, 1)
+
+    def test_a_refused_claim_is_no_empty_queue(self, sandbox, label, holders):
+        ids = sandbox.seed_tasks(2)
+        sandbox.fault_once("gql_error", CLAIM)
+        with pytest.raises(RedBrickTasksFailedError, match=r"claim: of 2 tasks .* 2 failed"):
+            label.claim(2)
+        assert holders("Label") == dict.fromkeys(ids)
+
+    def test_one_that_cannot_be_read_is_given_back_and_the_rest_is_there(self, sandbox, label, holders, caplog):
+        ids = sandbox.seed_tasks(3)
+        sandbox.fault_once("gql_partial", "task", times=2)
+        with caplog.at_level(logging.WARNING, "airflow_provider_redbrick.hooks.stage"):
+            claimed = ids_of(label.claim(3))
+        assert len(claimed) == 2
+        (lost,) = set(ids) - set(claimed)
+        assert holders("Label") == {**dict.fromkeys(claimed, KEY), lost: None}
+        assert f"Task {lost} was not claimed: It was claimed, could not be read" in caplog.text
+
+    def test_when_reading_fails_as_a_whole_everything_is_given_back(self, sandbox, label, holders):
+        ids = sandbox.seed_tasks(3)
+        sandbox.fault_once("gql_error", "task")
+        with pytest.raises(RedBrickAPIError):
+            label.claim(3)
+        assert holders("Label") == dict.fromkeys(ids)
+
+    @pytest.mark.parametrize("count", [0, -1, None, True, "many", 1.5])
+    def test_how_many(self, sandbox, label, count):
+        with pytest.raises(RedBrickInputError, match="count must be a whole number of at least 1"):
+            label.claim(count)
+        assert sandbox.stats()["requests"] == 0
+
+
+class TestSubmit:
+    @pytest.mark.parametrize(
+        ("labels", "kind"),
+        [
+            (SERIES, "bbox2d"),
+            ({"series": SERIES}, "bbox2d"),
+            ({"classification": {"attributes": {"abnormal": True}}}, "studyclassify"),
+            ({"labels": [{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}]}, "bbox2d"),
+            (image_bounding_boxes([{"category": [["object", "finding"]], "bbox2d": FLAT_BOX}]), "bbox2d"),
+        ],
+    )
+    def test_labels_in_every_form(self, sandbox, label, labels, kind):
+        (task_id,) = sandbox.seed_tasks(1)
+        (task,) = label.claim(1)
+        assert statuses(label.submit({task.task_id: labels})) == {task_id: "done"}
+        found = sandbox.task(task_id)
+        assert found["stage"] == "Review_1"
+        assert [kind in each for each in found["labels"]] == [True]
+
+    def test_many_take_few_requests_beside_their_own(self, sandbox, label):
+        ids = sandbox.seed_tasks(50)
+        tasks = label.claim(50)
+        before = sandbox.stats()["requests"]
+        assert statuses(label.submit({task.task_id: SERIES for task in tasks})) == dict.fromkeys(ids, "done")
+        assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
+        # Two conversions, two readings, and what does not grow with the number of tasks.
+        assert sandbox.stats()["requests"] - before <= 50 + 8
+
+    def test_what_nobody_holds_is_claimed_and_what_a_person_holds_is_left_to_them(self, sandbox, label, caplog):
+        (free,), (bobs,) = sandbox.seed_tasks(1), sandbox.seed_tasks(1, assignee=BOB)
+        (there,) = sandbox.seed_tasks(1, stage="Review_1")
+        with caplog.at_level(logging.WARNING, "airflow_provider_redbrick.hooks.stage"):
+            outcomes = label.submit(dict.fromkeys([free, bobs, there], SERIES))
+        assert statuses(outcomes) == {free: "done", bobs: "skipped", there: "skipped"}
+        assert outcomes[there].reason == "it is in Review_1, not waiting in Label"
+        assert sandbox.applied(PUT) == {free: 1}
+        assert sandbox.task(bobs)["owner"] == BOB
+        # In a script that does not look at what is returned, it is said at least.
+        assert f"submit: task {bobs} was left alone: it is in Label, assigned to {BOB}" in caplog.text
+
+    def test_the_others_are_done_when_one_fails(self, sandbox, label):
+        ids = sandbox.seed_tasks(3)
+        labels = {ids[0]: SERIES, ids[1]: BAD, ids[2]: SERIES}
+        with pytest.raises(RedBrickTasksFailedError) as caught:
+            label.submit(labels)
+        words = str(caught.value)
+        assert words.startswith("submit: of 3 tasks 2 done, 0 already done, 0 skipped, 1 failed. Task ")
+        assert f"Task {ids[1]}: Its labels cannot be sent: " in words
+        assert "did you mean 'finding'?" in words
+        assert [sandbox.stage_of(task_id) for task_id in ids] == ["Review_1", "Label", "Review_1"]
+        assert sandbox.task(ids[1])["owner"] is None
+
+    def test_what_was_claimed_before_stays_claimed_when_it_fails(self, sandbox, label):
+        (task,) = sandbox.seed_tasks(1) and label.claim(1)
+        with pytest.raises(RedBrickTasksFailedError):
+            label.submit({task.task_id: BAD})
+        assert ids_of(label.mine()) == [task.task_id]
+
+    @pytest.mark.parametrize("fault", ["drop_before", "drop_after", "http_500", "http_503", "html"])
+    def test_a_lost_answer_is_settled(self, sandbox, label, fault):
+        ids = sandbox.seed_tasks(4)
+        sandbox.fault_once(fault, PUT, skip=1)
+        assert statuses(label.submit(dict.fromkeys(ids, SERIES))) == dict.fromkeys(ids, "done")
+        assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
+
+    def test_a_second_time_leaves_alone_what_has_gone_on(self, sandbox, label):
+        (task_id,) = sandbox.seed_tasks(1)
+        label.submit({task_id: SERIES})
+        (outcome,) = label.submit({task_id: SERIES}).values()
+        assert outcome.status is Status.SKIPPED
+        assert outcome.reason == "it is in Review_1, not waiting in Label"
+
+    def test_labels_may_be_sent_with_problems(self, sandbox, hook):
+        (task_id,) = sandbox.seed_tasks(1)
+        assert statuses(hook.stage("Label", validate="off").submit({task_id: BAD})) == {task_id: "done"}
+
+    @pytest.mark.parametrize(
+        ("labels", "words"),
+        [
+            (None, "labels must be an object with labels by task id, not NoneType"),
+            ([{"taskId": UNKNOWN, "series": SERIES}], "labels must be an object with labels by task id, not list"),
+            ({"": SERIES}, "A key of labels must be a UUID, not ''"),
+            (
+                {"AAAAAAAA-0000-4000-8000-000000000000": SERIES, "aaaaaaaa-0000-4000-8000-000000000000": SERIES},
+                "two entries",
+            ),
+            ({UNKNOWN: None}, rf"labels\['{UNKNOWN}'\]: labels must be an object with 'series'"),
+            ({UNKNOWN: {"boundingBoxes": [BOX]}}, r"not dict with \['boundingBoxes'\]"),
+        ],
+    )
+    def test_what_is_no_labels_is_refused_before_any_request(self, sandbox, label, review, labels, words):
+        for send in (label.submit, label.save_draft, review.correct):
+            with pytest.raises(RedBrickInputError, match=words):
+                send(labels)
+        assert sandbox.stats()["requests"] == 0
+
+    def test_how_labels_are_looked_at_is_one_of_three_words(self, sandbox, hook):
+        with pytest.raises(RedBrickInputError, match="validate must be one of 'strict', 'warn', 'off', not 'lax'"):
+            hook.stage("Label", validate="lax")
+
+
+class TestDraft:
+    def test_it_stays_with_the_key(self, sandbox, label):
+        (task_id,) = sandbox.seed_tasks(1)
+        assert statuses(label.save_draft({task_id: SERIES})) == {task_id: "done"}
+        task = sandbox.task(task_id)
+        assert (task["stage"], task["state"], task["owner"]) == ("Label", "STAGED", KEY)
+        assert task["labels"][0]["bbox2d"] == FLAT_BOX
+
+    def test_in_a_review_stage_the_review_stays_open(self, sandbox, review):
+        (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
+        assert statuses(review.save_draft({task_id: SERIES})) == {task_id: "done"}
+        assert sandbox.stage_of(task_id) == "Review_1"
+
+
+class TestReviews:
+    def test_accept(self, sandbox, review):
+        ids = sandbox.seed_tasks(2, stage="Review_1")
+        before = [sandbox.task(task_id)["labels"] for task_id in ids]
+        assert statuses(review.accept(ids)) == dict.fromkeys(ids, "done")
+        assert [sandbox.task(task_id)["labels"] for task_id in ids] == before
+        assert {sandbox.stage_of(task_id) for task_id in ids} == {"END"}
+
+    def test_reject(self, sandbox, review):
+        ids = sandbox.seed_tasks(2, stage="Review_1")
+        assert statuses(review.reject(ids, comment="There is no box.")) == dict.fromkeys(ids, "done")
+        assert {sandbox.stage_of(task_id) for task_id in ids} == {"Label"}
+        assert sandbox.applied(REVIEW) == dict.fromkeys(ids, 1)
+
+    def test_correct(self, sandbox, review):
+        (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
+        assert statuses(review.correct({task_id: SERIES})) == {task_id: "done"}
+        task = sandbox.task(task_id)
+        assert (task["stage"], task["labels"][0]["bbox2d"]) == ("END", FLAT_BOX)
+        assert sandbox.applied(REVIEW) == {}
+
+    def test_comments_arrive(self, sandbox, review):
+        (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
+        review.accept([task_id], comment="fine")
+        document = """query ($o: UUID!, $p: UUID!, $t: UUID!) { task(orgId: $o, projectId: $p, taskId: $t) {
+            genericEvents { ... on Comment { textVal } } } }"""
+        events = data(sandbox, document, t=task_id)["genericEvents"]
+        assert [event["textVal"] for event in events if event] == ["fine"]
+
+    def test_a_task_that_is_nowhere_fails_and_the_others_are_done(self, sandbox, review):
+        (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
+        with pytest.raises(RedBrickTasksFailedError, match=r"accept: of 2 tasks 1 done.*There is no such task"):
+            review.accept([task_id, UNKNOWN])
+        assert sandbox.stage_of(task_id) == "END"
+
+    @pytest.mark.parametrize("task_ids", [UNKNOWN, "", None, [""], [None], ["{{ task }}"]])
+    def test_bad_ids_and_blank_comments_are_refused_before_any_request(self, sandbox, review, task_ids):
+        for work in (review.accept, review.reject, review.release, lambda ids: review.assign(ids, BOB)):
+            with pytest.raises(RedBrickInputError):
+                work(task_ids)
+        with pytest.raises(RedBrickInputError, match="comment must not be empty"):
+            review.reject([UNKNOWN], comment=" ")
+        assert sandbox.stats()["requests"] == 0
+
+
+class TestAssign:
+    def test_whoever_holds_them(self, sandbox, label, holders):
+        ids = [*sandbox.seed_tasks(1), *sandbox.seed_tasks(1, assignee=ALICE), *sandbox.seed_tasks(1, assignee=BOB)]
+        outcomes = label.assign(ids, BOB.upper())
+        assert statuses(outcomes) == {ids[0]: "done", ids[1]: "done", ids[2]: "already_done"}
+        assert holders("Label") == dict.fromkeys(ids, BOB)
+        assert sandbox.applied(CLAIM) == dict.fromkeys(ids[:2], 1)
+
+    def test_many_take_few_requests(self, sandbox, label, holders):
+        ids = sandbox.seed_tasks(60)
+        label.assign(ids, BOB)
+        assert set(holders("Label").values()) == {BOB}
+        assert sandbox.stats()["root_fields"][CLAIM] == 3
+
+    def test_only_where_they_wait(self, sandbox, label, hook):
+        (there,) = sandbox.seed_tasks(1, stage="Review_1")
+        (outcome,) = label.assign([there], BOB).values()
+        assert outcome.reason == "it is in Review_1, not waiting in Label"
+        with pytest.raises(RedBrickTasksFailedError, match="There is no such task"):
+            label.assign([UNKNOWN], BOB)
+
+    def test_a_lost_answer_is_settled(self, sandbox, label):
+        ids = sandbox.seed_tasks(3)
+        sandbox.fault_once("drop_after", CLAIM)
+        assert statuses(label.assign(ids, BOB)) == dict.fromkeys(ids, "done")
+        assert sandbox.applied(CLAIM) == dict.fromkeys(ids, 1)
+
+    @pytest.mark.parametrize("email", ["", " ", None])
+    def test_a_blank_email_unassigns_nobody(self, sandbox, label, email):
+        ids = sandbox.seed_tasks(1, assignee=BOB)
+        with pytest.raises(RedBrickInputError, match="email must not be empty"):
+            label.assign(ids, email)
+        assert sandbox.stats()["requests"] == 0
+
+    def test_who_may_not_have_them(self, sandbox, label, review):
+        with pytest.raises(
+            RedBrickInputError, match=r"Not members of the project: zoe@example.com. Its members are: a"
+        ):
+            label.assign(sandbox.seed_tasks(1), "zoe@example.com")
+        with pytest.raises(RedBrickInputError, match=f"No access to stage Review_1: {ALICE}"):
+            review.assign(sandbox.seed_tasks(1, stage="Review_1"), ALICE)
+        assert sandbox.stats()["applied"] == {}
+
+
+class TestRelease:
+    def test_only_what_the_key_holds(self, sandbox, label, holders, give):
+        (mine,), (bobs,), (free,) = sandbox.seed_tasks(1), sandbox.seed_tasks(1, assignee=BOB), sandbox.seed_tasks(1)
+        (there,) = sandbox.seed_tasks(1, stage="Review_1")
+        give([mine])
+        outcomes = label.release([mine, bobs, free, there])
+        assert statuses(outcomes) == {mine: "done", bobs: "skipped", free: "skipped", there: "skipped"}
+        assert outcomes[bobs].reason == f"this key does not hold it: it is in Label, assigned to {BOB}"
+        assert holders("Label") == {mine: None, bobs: BOB, free: None}
+
+
+class TestReopen:
+    def test_ground_truth_goes_back_with_its_labels(self, sandbox, hook):
+        ids = sandbox.seed_tasks(2, ground_truth=True)
+        before = [sandbox.task(task_id)["labels"] for task_id in ids]
+        assert statuses(hook.reopen(ids)) == dict.fromkeys(ids, "done")
+        assert [sandbox.task(task_id)["labels"] for task_id in ids] == before
+        assert {sandbox.stage_of(task_id) for task_id in ids} == {"Label"}
+
+    def test_what_is_in_review_stays_there_and_what_is_nowhere_fails(self, sandbox, hook):
+        (there,) = sandbox.seed_tasks(1, stage="Review_1")
+        assert statuses(hook.reopen([there])) == {there: "skipped"}
+        with pytest.raises(RedBrickTasksFailedError, match=r"reopen: of 2 tasks .*There is no such task"):
+            hook.reopen([there, UNKNOWN])
+
+    def test_a_lost_answer_is_settled(self, sandbox, hook):
+        ids = sandbox.seed_tasks(3, ground_truth=True)
+        sandbox.fault_once("drop_after", MOVE)
+        assert statuses(hook.reopen(ids)) == dict.fromkeys(ids, "done")
+        assert sandbox.applied(MOVE) == dict.fromkeys(ids, 1)
+
+    def test_in_another_project(self, sandbox, hook):
+        other = sandbox.add_project()
+        ids = sandbox.seed_tasks(1, ground_truth=True, project_id=other)
+        assert statuses(hook.reopen(ids, project_id=other)) == dict.fromkeys(ids, "done")
+
+    @pytest.mark.parametrize("task_ids", [UNKNOWN, None, [""]])
+    def test_bad_ids(self, sandbox, hook, task_ids):
+        with pytest.raises(RedBrickInputError):
+            hook.reopen(task_ids)
+        assert sandbox.stats()["requests"] == 0
+
+
+def test_nothing_to_do_is_no_error(sandbox, hook, label, review):
+    assert label.submit({}) == label.save_draft({}) == review.correct({}) == {}
+    assert review.accept([]) == review.reject([]) == label.release([]) == label.assign([], BOB) == hook.reopen([]) == {}
+    assert sandbox.stats()["applied"] == {}
+
+
+def test_the_first_five_failures_are_named(sandbox, label):
+    ids = sandbox.seed_tasks(7)
+    with pytest.raises(RedBrickTasksFailedError) as caught:
+        label.submit(dict.fromkeys(ids, BAD))
+    assert "of 7 tasks 0 done, 0 already done, 0 skipped, 7 failed." in str(caught.value)
+    assert str(caught.value).count("Task ") == 5

@@ -1,0 +1,23 @@
+"""The calls of three generations of RedBrick's SDK, each done with this provider against the running sandbox."""
+
+from __future__ import annotations
+
+import pytest
+from fixtures import holders, new_run, run, running_sandbox, sandbox
+from sandbox_calls import ASSIGN, data
+
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+
+__all__ = ["holders", "new_run", "run", "running_sandbox", "sandbox"]
+
+
+@pytest.fixture
+def hook(sandbox) -> RedBrickHook:
+    """The connection `redbrick_default`, which leads to the sandbox."""
+    return RedBrickHook()
+
+
+@pytest.fixture
+def assign_to_key(sandbox):
+    """Assign tasks to the API key, as those documents ask for before `put_tasks`."""
+    return lambda task_ids: data(sandbox, ASSIGN, ids=list(task_ids), me=True)
