@@ -1,0 +1,67 @@
+"""Creating one task once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done
+from airflow_provider_redbrick.batch.reading import NOT_TRIED, Breaker
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow_provider_redbrick.api.imports import Datapoint
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.batch.new_tasks import NewTask
+
+THERE = "a task with this name is there already"
+_NOT_CREATED = "The task was not created"
+
+
+@dataclass(frozen=True)
+class Creation:
+    """Creates a task; where the answer is lost, its name tells whether it was created.
+
+    :param datapoint: stores what belongs to the task, once however often it is called, and returns the task.
+    """
+
+    new: NewTask
+    datapoint: Callable[[], Datapoint]
+    breaker: Breaker
+
+    @property
+    def unapplied(self) -> str:
+        """What a look says that finds no such task."""
+        return "Its name was looked up afterwards and no task has it"
+
+    def attempt(self, project: RedBrickProject) -> Outcome:
+        """Store what belongs to the task, and create it."""
+        if self.breaker.is_open:
+            return self.failure(NOT_TRIED)
+        try:
+            datapoint = self.datapoint()
+        except RedBrickInputError as error:
+            return self.failure(f"{error}. {_NOT_CREATED}")
+        except RedBrickAPIError as error:
+            self.breaker.saw(error)
+            return self.failure(f"{error} {_NOT_CREATED}")
+        self.breaker.saw(None)
+        created = project.imports.create(datapoint)
+        copies = {"task_ids": list(created.task_ids)} if len(created.task_ids) > 1 else {}
+        return done(created.task_ids[0], name=self.new.name, dp_id=created.dp_id, **copies)
+
+    def look(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
+        """Look the name up; None when no task has it."""
+        found = project.find_by_name([self.new.name])[self.new.name]
+        if not found:
+            return None
+        if all(isinstance(error, RedBrickRefusedError) for error in errors):
+            # No answer was lost: somebody else was quicker.
+            return already_done(found[0], THERE, name=self.new.name)
+        return done(found[0], name=self.new.name)
+
+    def failure(self, reason: object) -> Outcome:
+        """Return the outcome of a task that was not created."""
+        return self.new.failure(reason)

@@ -1,0 +1,147 @@
+"""The files that new tasks are about, on their way into RedBrick's own storage."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from airflow_provider_redbrick.api.imports import ITEM_SUFFIXES, content_type
+from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from airflow_provider_redbrick.api.imports import Place, ProjectImports
+    from airflow_provider_redbrick.batch.masks import OpenFile
+
+# Addresses to put files at are good for a while only: they are asked for when their turn has come.
+FILES_A_REQUEST = 50
+_VIDEOS = (".mp4", ".mov", ".avi")
+
+
+class Items:
+    """Stores the files of tasks, several at a time, whichever tasks they are of. Use it as a context manager.
+
+    :param open_file: finds them.
+    :param at_a_time: how many are sent at the same time.
+    """
+
+    def __init__(self, imports: ProjectImports, open_file: OpenFile, *, at_a_time: int) -> None:
+        self._imports = imports
+        self._open_file = open_file
+        self._pool = ThreadPoolExecutor(at_a_time, thread_name_prefix="redbrick-items")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def check(self, files: Sequence[str]) -> None:
+        """Check that files can be items and, as far as that takes nobody's answer, that they are there.
+
+        :raises RedBrickInputError: naming the first that is not.
+        """
+        for name in files:
+            _kind(name)
+        for name in files:
+            if "://" not in name:
+                with self._opened(name):
+                    pass
+
+    def store(self, files: Sequence[str], *, task_name: str) -> dict[str, str]:
+        """Store files and return for each its path in the storage.
+
+        :raises RedBrickInputError: when one cannot be read.
+        """
+        stored: dict[str, str] = {}
+        named = zip(files, _file_names(files), strict=True)
+        while batch := list(islice(named, FILES_A_REQUEST)):
+            asked = [(called, _kind(name)) for name, called in batch]
+            places = self._imports.places(asked, task_name=task_name)
+            sent = [self._pool.submit(self._put, name, place) for (name, _), place in zip(batch, places, strict=True)]
+            try:
+                for future in sent:
+                    future.result()
+            finally:
+                for future in sent:
+                    future.cancel()
+            stored.update((name, place.path) for (name, _), place in zip(batch, places, strict=True))
+        return stored
+
+    def _put(self, name: str, place: Place) -> None:
+        with self._opened(name) as file:
+            self._imports.put(place, file)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file that can be sought in, and has something in it.
+
+        Whatever the client of an object store raises, then or while the file is read, is this file's failure.
+        """
+        try:
+            file = self._open_file(name)
+            with ExitStack() as stack:
+                if file is not None:
+                    whole = stack.enter_context(_seekable(stack.enter_context(closing(file))))
+                    if whole.seek(0, io.SEEK_END):
+                        yield whole
+                        return
+        except RedBrickInputError as error:
+            raise RedBrickInputError(f"item {name!r}: {error}") from None
+        except RedBrickError:
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            words = str(error) or type(error).__name__
+            raise RedBrickInputError(f"item {name!r} cannot be read: {words}") from None
+        words = "there is no such file" if file is None else "it is empty"
+        raise RedBrickInputError(f"item {name!r}: {words}")
+
+
+@contextmanager
+def _seekable(file: BinaryIO) -> Iterator[BinaryIO]:
+    """Yield a file itself or, where it cannot be sought in, a copy without a name."""
+    if file.seekable():
+        yield file
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(file, copy)
+        yield cast("BinaryIO", copy)
+
+
+def _kind(name: str) -> str:
+    """Return an item's content type."""
+    kind = content_type(name)
+    if kind is not None:
+        return kind
+    if name.lower().endswith(_VIDEOS):
+        raise RedBrickInputError(
+            f"item {name!r} is a video, which RedBrick takes apart in an import of its own that names no task: give "
+            f"its frames as images, or a storage_id and where in that storage the video is"
+        )
+    raise RedBrickInputError(
+        f"item {name!r} is of a kind that RedBrick does not take; it takes {', '.join(ITEM_SUFFIXES)}, and DICOM "
+        f"files without an ending"
+    )
+
+
+def _file_names(files: Sequence[str]) -> Iterator[str]:
+    """Yield for each file its own last name, with a number where another has the same: they end up in one place."""
+    taken: set[str] = set()
+    for number, name in enumerate(files):
+        called = posixpath.basename(name)
+        while called in taken:
+            called = f"{number}-{called}"
+        taken.add(called)
+        yield called

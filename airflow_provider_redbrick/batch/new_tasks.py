@@ -1,0 +1,225 @@
+"""New tasks as users describe them, read and checked as far as that needs nobody's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.batch.converting import check_json, list_of_objects, series_labels
+from airflow_provider_redbrick.batch.outcome import Outcome, failed
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.kinds import LISTED
+from airflow_provider_redbrick.labels.rules import (
+    Found,
+    each,
+    flag,
+    is_list,
+    is_number,
+    join,
+    mapping,
+    must_be,
+    name_of,
+    path,
+    paths,
+    record,
+    shown,
+    text,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.labels.entries import Entry
+
+_NAMED = 5
+_LABELS = frozenset({*LISTED, "segmentations", "segmentMap"})
+
+
+@dataclass(frozen=True, repr=False)
+class NewTask:
+    """A task to be created, as it was described; the repr shows nothing of it.
+
+    :param series: what each series consists of: ``items``, and ``name``, ``metaData`` and labels where it has them.
+    :param is_ground_truth: None where nothing is said of it.
+    :param pre_assign: who is to have the task in which stage: by stage one e-mail or several.
+    :param place: where in a file it was described; of a list's, the name says enough.
+    """
+
+    name: str
+    series: Sequence[Mapping[str, Any]]
+    classification: Mapping[str, Any] | None = None
+    is_ground_truth: bool | None = None
+    metadata: Mapping[str, str] | None = None
+    pre_assign: Mapping[str, str | Sequence[str]] | None = None
+    priority: float | None = None
+    place: str = ""
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all its items, each once."""
+        found: dict[str, None] = {}
+        for series in self.series:
+            found.update(dict.fromkeys(_listed(series["items"])))
+            found.update(dict.fromkeys(entry["item"] for entry in series.get("heatMaps") or ()))
+        return list(found)
+
+    @property
+    def says_labels(self) -> bool:
+        """Whether anything is said of its labels, if only that there are none."""
+        said = (key for series in self.series for key, value in series.items() if value is not None)
+        return self.classification is not None or not _LABELS.isdisjoint(said)
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """Its labels in the ``series`` format."""
+        body = {"series": self.series, "classification": self.classification}
+        return {key: value for key, value in body.items() if value is not None}
+
+    def to_import(self, body: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
+        """Return the task in the server's import format.
+
+        :param body: its labels without their masks.
+        :param called: what each item is called there.
+        :raises RedBrickInputError: when there are labels that cannot be sent.
+        """
+        all_series = enumerate(list_of_objects(body["series"], "series"))
+        task = {**body, "name": self.name, "series": [_imported(series, i, called) for i, series in all_series]}
+        check_json(task)
+        return task
+
+    def failure(self, reason: object) -> Outcome:
+        """Return the outcome of a task that was not created; the reason says where it was described."""
+        told = f"{self.place}: {reason}" if self.place else reason
+        return failed("", told, name=self.name)
+
+
+def read_new_task(value: object, *, place: str = "") -> NewTask:
+    """Read the description of a task.
+
+    :raises RedBrickInputError: naming what is wrong with it.
+    """
+    found = [f"{where}: {words}" if where else f"it {words}" for where, words in islice(_problems(value), _NAMED)]
+    if found or not isinstance(value, Mapping):
+        raise RedBrickInputError("; ".join(found))
+    return NewTask(
+        name=value["name"],
+        series=value.get("series") or [{"items": value["items"]}],
+        classification=value.get("classification"),
+        is_ground_truth=value.get("isGroundTruth"),
+        metadata=value.get("metaData"),
+        pre_assign=value.get("preAssign"),
+        priority=value.get("priority"),
+        place=place,
+    )
+
+
+def read_new_tasks(entries: Iterable[Entry]) -> Iterator[NewTask | Outcome]:
+    """Read the descriptions in a file; what is wrong with one is its own outcome, and so is a name's second mention."""
+    places: dict[str, str] = {}
+    for entry in entries:
+        found = entry.value.get("name") if entry.value is not None else None
+        name = found if isinstance(found, str) else ""
+        # Of two with one name the first counts, whatever becomes of it.
+        first = places.setdefault(name, entry.place) if name else entry.place
+        yield _read(entry, name, first)
+
+
+def _read(entry: Entry, name: str, first: str) -> NewTask | Outcome:
+    problem = entry.problem
+    if first != entry.place:
+        problem = f"{first} has this name already, and only the first counts"
+    elif entry.value is not None:
+        try:
+            return read_new_task(entry.value, place=entry.place)
+        except RedBrickInputError as error:
+            problem = str(error)
+    return failed("", f"{entry.place}: {problem}", name=name)
+
+
+# ------------------------------------------------------------------ what a description must look like
+
+
+def _texts(value: Any) -> Found:
+    """Check texts by name."""
+    yield from mapping(value)
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        for _, words in text(inner):
+            yield name_of(key), words
+
+
+def _people(value: Any) -> Found:
+    """Check e-mails by stage: a blank one is an unrendered template, and must not pass for nobody."""
+    yield from mapping(value)
+    for stage, emails in value.items() if isinstance(value, Mapping) else ():
+        given = emails if is_list(emails) and emails else [emails]
+        for email in given:
+            if not isinstance(email, str) or not email.strip():
+                yield name_of(stage), f"must be an e-mail or a list of e-mails, not {shown(email)}"
+
+
+def _series(value: Any) -> Found:
+    """Check what makes up a series; its labels are looked at when the project's taxonomy is known."""
+    yield from mapping(value)
+    if not isinstance(value, Mapping):
+        return
+    if value.get("items") is None:
+        yield "items", "is missing"
+    for key, rule in _OF_SERIES.items():
+        if value.get(key) is not None:
+            for place, words in rule(value[key]):
+                yield join(key, place), words
+
+
+def _heat_map(value: Any) -> Found:
+    """Check that a heat map has an item; the rest is told to the server as it is."""
+    yield from mapping(value)
+    for _, words in path(value.get("item")) if isinstance(value, Mapping) else ():
+        yield "item", words
+
+
+_OF_SERIES = {
+    "items": paths,
+    "name": text,
+    "metaData": _texts,
+    "imageHeaders": mapping,
+    "heatMaps": each(_heat_map),
+}
+_ENTRY = record(
+    {"name": must_be("text that is not blank", lambda value: isinstance(value, str) and bool(value.strip()))},
+    {
+        "items": paths,
+        "series": each(_series, least=1, what="series"),
+        "classification": mapping,
+        "isGroundTruth": flag,
+        "metaData": _texts,
+        "preAssign": _people,
+        "priority": must_be("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
+    },
+)
+
+
+def _problems(value: object) -> Found:
+    yield from _ENTRY(value)
+    if not isinstance(value, Mapping):
+        return
+    given = [key for key in ("items", "series") if value.get(key) is not None]
+    if len(given) == 2:
+        yield "items", "goes without 'series', each of which has items of its own"
+    elif not given:
+        yield "items", "is missing, and so is 'series'"
+
+
+# ------------------------------------------------------------------ series
+
+
+def _imported(series: Mapping[str, Any], index: int, called: Mapping[str, str]) -> dict[str, Any]:
+    items = series["items"]
+    own = {key: series[key] for key in ("name", "metaData", "imageHeaders") if series.get(key) is not None}
+    own["items"] = called[items] if isinstance(items, str) else [called[item] for item in items]
+    if series.get("heatMaps"):
+        own["heatMaps"] = [{**entry, "item": called[entry["item"]]} for entry in series["heatMaps"]]
+    return {**series_labels(series, index), **own}
+
+
+def _listed(items: Any) -> list[str]:
+    return [items] if isinstance(items, str) else list(items)

@@ -1,0 +1,55 @@
+"""Who is to have new tasks when they come to a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from airflow_provider_redbrick.batch.balance import check_people
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.api.models import Member
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.workflow import Stage
+
+PreAssign = Mapping[str, "str | Sequence[str]"]
+"""By stage one e-mail or several."""
+
+
+@dataclass(frozen=True)
+class Assignees:
+    """Checks who tasks are to be assigned to; the project's members are read when somebody is named first."""
+
+    project: RedBrickProject
+
+    def check(self, wanted: PreAssign | None) -> PreAssign | None:
+        """Return the same with each e-mail as the project spells it.
+
+        :raises RedBrickInputError: for a stage that nobody works in, and for somebody who may not work in it.
+        """
+        if not wanted:
+            return None
+        return {stage: self._spelled(self._stage(stage), emails) for stage, emails in wanted.items()}
+
+    def _spelled(self, stage: Stage, emails: str | Sequence[str]) -> str | list[str]:
+        given = [emails] if isinstance(emails, str) else emails
+        try:
+            people = list(check_people(self._members, stage, given))
+        except RedBrickInputError as error:
+            raise RedBrickInputError(f"preAssign, {stage.name}: {error}") from None
+        return people[0] if isinstance(emails, str) else people
+
+    def _stage(self, name: str) -> Stage:
+        stages = {stage.name: stage for stage in self.project.info.workflow.stages if stage.is_label or stage.is_review}
+        if name not in stages:
+            raise RedBrickInputError(
+                f"preAssign: {name!r} is no label or review stage of the project; those are: {', '.join(stages)}."
+            )
+        return stages[name]
+
+    @cached_property
+    def _members(self) -> list[Member]:
+        return self.project.members()

@@ -1,0 +1,198 @@
+"""Creating tasks, each name once."""
+
+from __future__ import annotations
+
+import posixpath
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.api.client import REDBRICK_STORAGE
+from airflow_provider_redbrick.api.imports import Datapoint
+from airflow_provider_redbrick.batch.change import apply_all
+from airflow_provider_redbrick.batch.converting import convert_all
+from airflow_provider_redbrick.batch.creating import THERE, Creation
+from airflow_provider_redbrick.batch.items import Items
+from airflow_provider_redbrick.batch.masks import labels_map
+from airflow_provider_redbrick.batch.new_tasks import NewTask
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done
+from airflow_provider_redbrick.batch.pre_assigning import Assignees, PreAssign
+from airflow_provider_redbrick.batch.reading import CHUNK, NOT_TRIED, Breaker
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.batch.converting import Converter
+    from airflow_provider_redbrick.batch.masks import Masked
+
+_NOTHING_SENT = "Nothing was sent"
+
+
+@dataclass(frozen=True)
+class Uploading:
+    """Creates tasks that are not there yet.
+
+    :param converter: makes labels ready to be sent; also knows how files are found.
+    :param storage_id: where the items are already; None to bring files into RedBrick's own storage.
+    :param is_ground_truth: put tasks straight into ground truth, where their descriptions say nothing of it.
+    """
+
+    project: RedBrickProject
+    converter: Converter
+    storage_id: str | None = None
+    is_ground_truth: bool = False
+    breaker: Breaker = field(default_factory=Breaker)
+
+    @cached_property
+    def assignees(self) -> Assignees:
+        """Who tasks can be assigned to."""
+        return Assignees(self.project)
+
+    def run(self, given: Iterable[NewTask | Outcome]) -> Iterator[Outcome]:
+        """Create tasks and yield the outcome of each, exactly one a task.
+
+        :param given: descriptions, all of different names, and the outcomes of those that cannot be read.
+        """
+        remaining = iter(given)
+        with ExitStack() as stack:
+            items = None
+            if self.storage_id is None:
+                at_a_time = self.project.client.max_concurrency
+                items = stack.enter_context(Items(self.project.imports, self.converter.open_file, at_a_time=at_a_time))
+            while chunk := list(islice(remaining, CHUNK)):
+                yield from (one for one in chunk if isinstance(one, Outcome))
+                yield from self._bring_in([one for one in chunk if isinstance(one, NewTask)], items)
+
+    def _bring_in(self, chunk: Sequence[NewTask], items: Items | None) -> Iterator[Outcome]:
+        """Create those that are not there yet."""
+        if not chunk:
+            return
+        missing: list[NewTask] = []
+        found = self._look_up([new.name for new in chunk])
+        for new in chunk:
+            task_ids = found[new.name]
+            if isinstance(task_ids, RedBrickAPIError):
+                yield new.failure(f"It could not be looked up, and nothing was sent: {task_ids}")
+            elif task_ids is None:
+                yield new.failure(NOT_TRIED)
+            elif task_ids:
+                yield already_done(task_ids[0], THERE, name=new.name)
+            else:
+                missing.append(new)
+        steps = list(self._plan(missing, items))
+        yield from (step for step in steps if isinstance(step, Outcome))
+        yield from apply_all(self.project, [step for step in steps if isinstance(step, Creation)])
+
+    def _look_up(self, names: Sequence[str]) -> Mapping[str, list[str] | RedBrickAPIError | None]:
+        """Return for each name the ids of the tasks that have it, or why that is not known; None: not tried."""
+        if self.breaker.is_open:
+            return dict.fromkeys(names)
+        try:
+            found = self.project.find_by_name(names)
+        except RedBrickRefusedError as error:
+            if len(names) == 1:
+                return {names[0]: error}
+            # A name that the server cannot look up is that name's failure and nobody else's.
+            return {name: answer for one in names for name, answer in self._look_up([one]).items()}
+        except RedBrickAPIError as error:
+            self.breaker.saw(error)
+            return dict.fromkeys(names, error)
+        self.breaker.saw(None)
+        return found
+
+    def _plan(self, chunk: Sequence[NewTask], items: Items | None) -> Iterator[Creation | Outcome]:
+        """Check tasks, have their labels converted, and yield for each how it is created, or why it is not."""
+        ready: dict[str, tuple[_Ready, dict[str, Any]]] = {}
+        for new in chunk:
+            if self.breaker.is_open:
+                yield new.failure(NOT_TRIED)
+                continue
+            try:
+                one = self._ready(new, items)
+                ready[new.name] = one, new.to_import(one.masked.body, one.called)
+            except RedBrickInputError as error:
+                yield new.failure(f"{str(error).rstrip('.')}. {_NOTHING_SENT}")
+            except RedBrickAPIError as error:
+                self.breaker.saw(error)
+                yield new.failure(f"It could not be checked: {str(error).rstrip('.')}. {_NOTHING_SENT}")
+        converted = convert_all(self.project.client, [(name, task) for name, (_, task) in ready.items()])
+        for name, stored in converted.items():
+            one, _ = ready[name]
+            problem = stored if isinstance(stored, str) else _strange(stored, one)
+            if problem is not None:
+                yield one.new.failure(f"It {problem.rstrip('.')}. {_NOTHING_SENT}")
+            elif not isinstance(stored, str):
+                yield Creation(one.new, self._maker(one, stored, items), self.breaker)
+
+    def _ready(self, new: NewTask, items: Items | None) -> _Ready:
+        """Check what can be checked of a task before its labels are converted.
+
+        :raises RedBrickInputError: when it cannot be created.
+        """
+        is_ground_truth = self.is_ground_truth if new.is_ground_truth is None else new.is_ground_truth
+        if is_ground_truth and not new.says_labels:
+            raise RedBrickInputError("ground truth needs labels, if only an empty list of them")
+        pre_assign = self.assignees.check(new.pre_assign)
+        files = new.files
+        called = {name: name for name in files}
+        if items is not None:
+            items.check(files)
+            called = {name: f"{i}/{posixpath.basename(name)}" for i, name in enumerate(files)}
+        masked = self.converter.take_masks(new.name, new.body)
+        stray = next((mask for mask in masked.masks if mask.file is None), None)
+        if stray is not None:
+            raise RedBrickInputError(f"series {stray.series}: there is no mask file {stray.stored!r}")
+        return _Ready(new, masked, called, pre_assign, is_ground_truth=is_ground_truth)
+
+    def _maker(self, one: _Ready, stored: Mapping[str, Any], items: Items | None) -> Callable[[], Datapoint]:
+        new, project = one.new, self.project
+
+        @cache
+        def datapoint() -> Datapoint:
+            files = new.files
+            kept = {name: name for name in files} if items is None else items.store(files, task_name=new.name)
+            path_of = {called: kept[name] for name, called in one.called.items()}
+            masks = labels_map(one.masked.masks, project.files, new.name)
+            labels = (stored.get("labels") or []) if new.says_labels else None
+            heat_maps = [{**entry, "item": path_of[entry["item"]]} for entry in stored.get("heatMaps") or ()]
+            return Datapoint(
+                name=new.name,
+                storage_id=self.storage_id or REDBRICK_STORAGE,
+                items=[path_of[item] for item in stored["items"]],
+                layout={**stored, "heatMaps": heat_maps or None},
+                labels=project.files.carry(labels, masks, task_id=new.name),
+                is_ground_truth=one.is_ground_truth,
+                metadata=new.metadata,
+                pre_assign=one.pre_assign,
+                priority=new.priority,
+            )
+
+        return datapoint
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A task that nothing speaks against.
+
+    :param called: what the conversion is told its items are called.
+    """
+
+    new: NewTask
+    masked: Masked
+    called: Mapping[str, str]
+    pre_assign: PreAssign | None
+    is_ground_truth: bool
+
+
+def _strange(stored: Mapping[str, Any], one: _Ready) -> str | None:
+    """Return what is wrong with a converted task whose items are not the ones that it has."""
+    known = set(one.called.values())
+    entries = stored.get("heatMaps") or ()
+    items = [*(stored.get("items") or ()), *(entry.get("item") for entry in entries)]
+    if stored.get("items") and known.issuperset(items):
+        return None
+    return "could not be checked: RedBrick made something else of its items"

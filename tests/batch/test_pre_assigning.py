@@ -1,0 +1,59 @@
+"""Who new tasks are assigned to."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_redbrick.api.models import Member, User
+from airflow_provider_redbrick.api.workflow import Stage, Workflow
+from airflow_provider_redbrick.batch.pre_assigning import Assignees
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+
+STAGES = (Stage("In", "labelset-input"), Stage("Label", "manual-labeling"), Stage("Check", "expert-review"))
+
+
+class Project:
+    """A project of two people, who are asked for so many times."""
+
+    info = SimpleNamespace(workflow=Workflow(STAGES))
+    asked = 0
+
+    def members(self):
+        self.asked += 1
+        people = [("Ada@X.org", {"Label": True, "Check": True}), ("bob@x.org", {"Label": True, "Check": False})]
+        return [Member(User(email, email), "LABELER", True, access) for email, access in people]
+
+
+def test_e_mails_are_sent_as_the_project_spells_them():
+    found = Assignees(Project()).check({"Label": ["BOB@x.org", "ada@x.org"], "Check": "ada@x.ORG"})
+    assert found == {"Label": ["bob@x.org", "Ada@X.org"], "Check": "Ada@X.org"}
+
+
+def test_people_are_read_once_and_only_when_somebody_is_named():
+    project = Project()
+    assignees = Assignees(project)
+    assert (assignees.check(None), assignees.check({}), project.asked) == (None, None, 0)
+    for _ in range(3):
+        assignees.check({"Label": "bob@x.org"})
+    assert project.asked == 1
+
+
+@pytest.mark.parametrize("stage", ["In", "label", "Ground Truth", ""])
+def test_a_stage_that_nobody_works_in_lists_those_there_are(stage):
+    with pytest.raises(RedBrickInputError, match="is no label or review stage of the project; those are: Label, Check"):
+        Assignees(Project()).check({stage: "bob@x.org"})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"Label": "eve@x.org"}, "preAssign, Label: Not members of the project: eve@x.org"),
+        ({"Check": ["ada@x.org", "bob@x.org"]}, "preAssign, Check: No access to stage Check: bob@x.org"),
+        ({"Label": ["bob@x.org", "Bob@x.org"]}, "preAssign, Label: emails: named twice"),
+    ],
+)
+def test_who_may_not_work_there_is_named(wanted, words):
+    with pytest.raises(RedBrickInputError, match=words):
+        Assignees(Project()).check(wanted)
