@@ -1,0 +1,112 @@
+"""Export tasks with their labels and masks."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.api.exports import BulkRead
+from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
+from airflow_provider_redbrick.batch.exporting import MASKS, export
+from airflow_provider_redbrick.batch.outcome import SCHEMA_VERSION
+from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.operators.publishing import Publication
+from airflow_provider_redbrick.operators.stopping import StoppableOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_redbrick.api.project import RedBrickProject
+
+TASKS = "tasks.jsonl"
+# Seconds between two lines about how far it is.
+_REPORTED = 5.0
+
+
+class RedBrickExportTasksOperator(StoppableOperator):
+    """Write a stage's tasks with their labels into ``<export_path>/tasks.jsonl``, and their masks beside it.
+
+    One task a line, in the ``series`` format, which ``RedBrickPutLabelsOperator`` takes again. Masks are as they are
+    stored, in ``masks/<task id>/<series>.nii.gz`` (``.nii`` where they are not compressed), and named relative to the
+    folder, which may be moved. Where two files of one series are stored, the second is ``<series>-1``.
+
+    The export appears when it is whole: a page, task or mask that cannot be read fails the Airflow task, and what an
+    earlier export left in the folder stays. In a consensus project the labels are those that a task goes on with.
+
+    Returns a manifest. Its ``mark`` is the ``updated_after`` of a next run that is to export what changed since::
+
+        {{ (ti.xcom_pull(task_ids="export", include_prior_dates=True) or {}).get("mark", "2000-01-01") }}
+
+    :param export_path: the folder: a local path or any URI that Airflow's object storage knows.
+    :param stage_name: the stage; None exports all stages.
+    :param updated_after: only tasks changed at this moment or later, in any way.
+    :param masks: whether masks are fetched; else labels name them by their paths in RedBrick's label storage.
+    """
+
+    template_fields: Sequence[str] = (*StoppableOperator.template_fields, "export_path", "stage_name", "updated_after")
+    operation = "export_tasks"
+    stopping = "what was written of a half export is removed"
+    next_try = "begins anew"
+
+    def __init__(
+        self,
+        *,
+        export_path: str,
+        stage_name: str | None = GROUND_TRUTH,
+        updated_after: Any = None,
+        masks: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.export_path = export_path
+        self.stage_name = stage_name
+        self.updated_after = updated_after
+        self.masks = masks
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """Export and return the manifest."""
+        path = check.text("export_path", self.export_path)
+        name = None if self.stage_name is None else check.text("stage_name", self.stage_name)
+        after = check.time("updated_after", self.updated_after)
+        check.flag("masks", self.masks)
+        with Publication(path) as publication:
+            project = self.get_project()
+            stage = None if name is None else project.stage(name)
+            tasks = BulkRead(project, stage, updated_after=after)
+            counts = self._export(project, tasks, publication)
+        place = path.rstrip("/")
+        self.log.info(
+            "%s: %d tasks with %d labels and %d masks are in %s", self.operation, *counts.values(), f"{place}/{TASKS}"
+        )
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "operation": self.operation,
+            "org_id": project.org_id,
+            "project_id": project.project_id,
+            "stage_name": stage.public_name if stage else None,
+            "counts": counts,
+            "uri": f"{place}/{TASKS}",
+            "masks_uri": f"{place}/{MASKS}" if counts["masks"] else None,
+            "updated_after": after.isoformat() if after else None,
+            "mark": tasks.mark.isoformat(),
+        }
+
+    def _export(self, project: RedBrickProject, tasks: BulkRead, publication: Publication) -> dict[str, int]:
+        counts = {"tasks": 0, "labels": 0, "masks": 0}
+        reported = time.monotonic()
+        exported = export(project, tasks, publication.add if self.masks else None)
+        with self.at_work():
+            with publication.open(TASKS) as file, closing(exported):
+                for each in exported:
+                    file.write(f"{each.line}\n".encode())
+                    counts["tasks"] += 1
+                    counts["labels"] += each.labels
+                    counts["masks"] += each.masks
+                    if time.monotonic() - reported >= _REPORTED:
+                        reported = time.monotonic()
+                        self.log.info("%d tasks and %d masks so far", counts["tasks"], counts["masks"])
+            publication.publish(TASKS, workers=project.client.max_concurrency)
+        return counts
