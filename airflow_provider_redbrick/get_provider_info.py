@@ -25,10 +25,12 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": [
                     f"{package}.operators.auto_review",
                     f"{package}.operators.balance_assignments",
+                    f"{package}.operators.export_tasks",
                     f"{package}.operators.list_tasks",
                     f"{package}.operators.prelabel",
                     f"{package}.operators.put_labels",
                     f"{package}.operators.reopen_ground_truth",
+                    f"{package}.operators.upload_tasks",
                 ],
             }
         ],

@@ -14,11 +14,13 @@ from demo.board import counts, draw
 from demo.console import say
 from demo.places import HOME, airflow_environment
 from demo.sandbox import Sandbox
+from demo.studies import put_into_folder
 
 if TYPE_CHECKING:
     from demo.airflow_runs import Runs
 
 TASKS = 24
+NEW_STUDIES = 12
 
 
 def main() -> None:
@@ -70,9 +72,18 @@ def story(sandbox: Sandbox, airflow: Runs) -> None:
     made = airflow.run("correct_ground_truth", logical_date=tonight)
     step(sandbox, f"6. People have corrected it; the same check, run again, finds {counts(made)}.")
 
-    sandbox.add_tasks(12)
+    folder = put_into_folder(NEW_STUDIES)
+    made = airflow.run("new_studies", folder=folder)
+    step(sandbox, f"7. {NEW_STUDIES} files have arrived in {folder.name}/ and become tasks: {counts(made)}.")
+
+    made = airflow.run("new_studies", folder=folder)
+    say(f"   Run again, it makes none of them twice: {counts(made)}.")
+
     made = airflow.run("prelabel_in_parallel")
-    step(sandbox, f"7. Twelve more studies came in and were prelabelled by mapped tasks: {counts(made)}.")
+    step(sandbox, f"8. They were prelabelled by mapped tasks: {counts(made)}.")
+
+    made = airflow.run("export_ground_truth", folder=HOME / "ground-truth")
+    say(f"\n9. Ground truth, as JSON Lines for a training job: {counts(made)}, in {made[0]['uri']}")
 
 
 def step(sandbox: Sandbox, words: str) -> None:

@@ -15,6 +15,7 @@ from demo.places import AIRFLOW_LOG, DAGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class Runs:
@@ -33,15 +34,19 @@ class Runs:
         if self._bag.import_errors:
             raise SystemExit(f"The example DAGs cannot be read: {self._bag.import_errors}")
 
-    def run(self, dag_id: str, *, logical_date: pendulum.DateTime | None = None) -> list[dict[str, Any]]:
+    def run(
+        self, dag_id: str, *, logical_date: pendulum.DateTime | None = None, folder: Path | None = None
+    ) -> list[dict[str, Any]]:
         """Run a DAG to its end and return the manifests its tasks returned.
 
+        :param folder: the run's parameter of this name.
         :raises SystemExit: when the run failed, with the end of Airflow's log.
         """
         say(f"    Airflow runs {dag_id} ...")
         started = time.monotonic()
         with _output_to_log():
-            run = self._bag.dags[dag_id].test(logical_date=logical_date or pendulum.now("UTC"))
+            conf = {"folder": str(folder)} if folder else None
+            run = self._bag.dags[dag_id].test(logical_date=logical_date or pendulum.now("UTC"), run_conf=conf)
             instances = run.get_task_instances()
             results = [
                 instance.xcom_pull(task_ids=instance.task_id, map_indexes=instance.map_index) for instance in instances

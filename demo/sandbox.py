@@ -55,10 +55,6 @@ class Sandbox:
         """Let the people work in a stage; return how many tasks they did."""
         return int(self._post("humans", {"stage": stage, "limit": limit, "accept_ratio": accept_ratio})["done"])
 
-    def add_tasks(self, count: int) -> None:
-        """Bring in new studies."""
-        self._post("tasks", {"count": count, "stage": "Label", "images": True, "prefix": "new-study"})
-
     def _post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = requests.post(f"{self.url}/_sandbox/{route}", json=body, timeout=60)
         answer.raise_for_status()

@@ -22,6 +22,7 @@ HEAVY = [
     "airflow_provider_redbrick.sandbox",
     "ariadne",
     "graphql",
+    "ijson",
     "nibabel",
     "numpy",
     "pydicom",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ from airflow_provider_redbrick import get_provider_info
 EXAMPLES = {
     "auto_review_when_long",
     "correct_ground_truth",
+    "export_ground_truth",
+    "new_studies",
     "prelabel_in_parallel",
     "prelabel_new_tasks",
     "share_the_queue",
@@ -97,10 +100,67 @@ class TestExamples:
         assert sum(sum(ran.returned("prelabel", ti.map_index)["counts"].values()) for ti in ran.mapped("prelabel")) >= 5
         assert any(sandbox.task(task_id)["labels"] for task_id in new)
 
+    def test_from_a_folder_to_a_folder(self, run_dag, sandbox, tmp_path):
+        data = pytest.importorskip("pydicom.data")
+        folder = tmp_path / "new"
+        assert run_dag("new_studies", conf={"folder": str(folder)}).states() == {"find": "skipped", "upload": "skipped"}
+
+        folder.mkdir()
+        for name in ("one", "two"):
+            shutil.copyfile(str(data.get_testdata_file("CT_small.dcm")), folder / f"{name}.dcm")
+        ran = run_dag("new_studies", conf={"folder": str(folder)})
+        assert ran.returned("upload")["counts"] == counts(done=2)
+        shutil.copyfile(str(data.get_testdata_file("MR_small.dcm")), folder / "three.dcm")
+        ran = run_dag("new_studies", conf={"folder": str(folder)})
+        assert ran.returned("upload")["counts"] == counts(done=1, already_done=2)
+        assert sandbox.count("Label") == 3
+
+        sandbox.seed_tasks(4, ground_truth=True, labels=[SMALL_BOX])
+        ran = run_dag("export_ground_truth", conf={"folder": str(tmp_path / "out")})
+        first = ran.returned("export")
+        rows = [json.loads(line) for line in Path(first["uri"]).read_text().splitlines()]
+        assert [row["series"][0]["boundingBoxes"][0]["category"] for row in rows] == ["finding"] * 4
+        (newer,) = sandbox.seed_tasks(1, ground_truth=True, labels=[SMALL_BOX])
+        ran = run_dag("export_ground_truth", conf={"folder": str(tmp_path / "out")})
+        second = ran.returned("export")
+        assert second["updated_after"] == first["mark"]
+        assert [json.loads(line)["taskId"] for line in Path(second["uri"]).read_text().splitlines()] == [newer]
+
     def test_no_chunks_no_prelabel(self, run_dag, sandbox):
         ran = run_dag("prelabel_in_parallel")
         assert ran.state == "success"
         assert ran.states() == {"list_queue": "success", "prelabel": "skipped"}
+
+
+class TestFiles:
+    def test_images_labels_and_masks_from_files_and_back(self, run_dag, sandbox, tmp_path):
+        nib = pytest.importorskip("nibabel")
+        np = pytest.importorskip("numpy")
+        data = pytest.importorskip("pydicom.data")
+        shutil.copyfile(str(data.get_testdata_file("CT_small.dcm")), tmp_path / "ct.dcm")
+        nib.save(nib.Nifti1Image(np.ones((4, 4, 2), np.uint8), np.eye(4)), tmp_path / "mask.nii.gz")
+        (tmp_path / "tasks.json").write_text(json.dumps([{"name": name, "items": "ct.dcm"} for name in ("one", "two")]))
+        box = {"pointTopLeft": {"xNorm": 0.4, "yNorm": 0.4}, "wNorm": 0.2, "hNorm": 0.2, "category": "finding"}
+        mask = {"segmentations": "mask.nii.gz", "segmentMap": {"1": "lesion"}}
+        lines = [
+            json.dumps({"name": "one", "series": [{"boundingBoxes": [box]}]}),
+            json.dumps({"name": "two", "series": [mask]}),
+            "this line is broken",
+        ]
+        (tmp_path / "labels.jsonl").write_text("\n".join(lines))
+
+        ran = run_dag("from_files_to_files", conf={"folder": str(tmp_path), "model": "lungs"})
+
+        assert ran.state == "success"
+        assert ran.returned("put")["counts"] == counts(done=2, failed=1)
+        assert ran.returned("put")["failed"][0]["reason"].startswith("line 3: it is not JSON")
+        assert ran.returned("predict")["counts"] == counts(done=2)
+        exported = ran.returned("export")
+        assert (exported["counts"], exported["stage_name"]) == ({"tasks": 2, "labels": 2, "masks": 1}, "Ground Truth")
+        rows = {row["name"]: row for row in map(json.loads, Path(exported["uri"]).read_text().splitlines())}
+        assert rows["one"]["series"][0]["boundingBoxes"] == [box]
+        kept = Path(exported["uri"]).parent / rows["two"]["series"][0]["segmentations"]
+        assert kept.read_bytes() == (tmp_path / "mask.nii.gz").read_bytes()
 
 
 class TestBackfill:
@@ -251,7 +311,8 @@ def required(kind: type) -> set[str]:
 NAME_DATA = (
     *("redbrick_conn_id", "org_id", "project_id", "stage_name", "task_ids", "tasks", "limit", "report_path"),
     *("emails", "weights", "ceiling", "updated_after", "updated_before", "at_least", "at_most", "left_stage"),
-    *("reached_stage", "state", "assignee", "name", "chunk_size", "comment"),
+    *("reached_stage", "state", "assignee", "name", "chunk_size", "comment", "reviews", "labels_path", "tasks_path"),
+    *("storage_id", "export_path", "model_name", "model_version"),
 )
 
 

@@ -9,10 +9,12 @@ from airflow.sdk import dag, task
 
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
 from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
+from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasksOperator
 from airflow_provider_redbrick.operators.list_tasks import RedBrickListTasksOperator
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
 from airflow_provider_redbrick.operators.reopen_ground_truth import RedBrickReopenGroundTruthOperator
+from airflow_provider_redbrick.operators.upload_tasks import RedBrickUploadTasksOperator
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
 from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
 
@@ -28,6 +30,10 @@ def labeler(redbrick_task):
 
 def reviewer(redbrick_task):
     return Review.accept()
+
+
+def handed_back(redbrick_task):
+    return {"series": list(redbrick_task.series), "classification": redbrick_task.classification}
 
 
 def everything(redbrick_task):
@@ -147,16 +153,42 @@ def templates():
     share >> wait >> [chunks, held] >> there >> prelabel >> review >> done >> reopen
 
 
+@dag(schedule=None, start_date=START, params={"folder": "", "model": ""})
+def from_files_to_files():
+    """Images and labels come from a folder, and go as ground truth into another."""
+    upload = RedBrickUploadTasksOperator(task_id="upload", tasks_path="{{ params.folder }}/tasks.json")
+    put = RedBrickPutLabelsOperator(
+        task_id="put",
+        stage_name="Label",
+        labels_path="{{ params.folder }}/labels.jsonl",
+        fail_on="never",
+        multiple_outputs=True,
+    )
+    ids = put.output["task_ids"]
+    accept = RedBrickAutoReviewOperator(
+        task_id="accept", stage_name="Review_1", task_ids=ids, review_result=True, comment="{{ run_id }}"
+    )
+    predict = RedBrickPrelabelOperator(
+        task_id="predict", task_ids=ids, labeler=handed_back, write="anywhere", model_name="{{ params.model }}"
+    )
+    export = RedBrickExportTasksOperator(
+        task_id="export", export_path="{{ params.folder }}/{{ dag.dag_id }}", updated_after="{{ dag_run.start_date }}"
+    )
+    upload >> put >> accept >> predict >> export
+
+
 @dag(schedule=None, start_date=START)
 def everything_there_is():
     """Never run: all operators and sensors, as they are written and as they are mapped."""
     RedBrickAutoReviewOperator(task_id="review", stage_name="Review_1", reviewer=reviewer)
     RedBrickAutoReviewOperator(task_id="review_2", stage_name="Review_1", reviewer=lambda one: Review.leave())
     RedBrickBalanceAssignmentsOperator(task_id="share", stage_name="Label", emails=PEOPLE, weights={PEOPLE[0]: 2})
+    RedBrickExportTasksOperator(task_id="export", export_path="/nowhere")
     RedBrickListTasksOperator(task_id="list_tasks", stage_name="Label")
     RedBrickPrelabelOperator(task_id="prelabel", stage_name="Label", labeler=labeler)
     RedBrickPutLabelsOperator(task_id="put", stage_name="Label", tasks=[{"name": "one", "series": [{}]}])
     RedBrickReopenGroundTruthOperator(task_id="reopen", selector=lambda one: True, updated_after=START)
+    RedBrickUploadTasksOperator(task_id="upload", tasks=[{"name": "one", "items": ["/nowhere/a.dcm"]}])
     RedBrickStageQueueSensor(task_id="queue", stage_name="Label", at_least=3, deferrable=True)
     RedBrickTasksSensor(task_id="tasks", task_ids=["a"], left_stage="Label")
     mapped = {"task_ids": [["a"], ["b"]]}
@@ -168,6 +200,8 @@ def everything_there_is():
     RedBrickListTasksOperator.partial(task_id="m_list").expand(**stages)
     RedBrickStageQueueSensor.partial(task_id="m_queue", at_least=1).expand(**stages)
     RedBrickBalanceAssignmentsOperator.partial(task_id="m_share", emails=PEOPLE).expand(**stages)
+    RedBrickExportTasksOperator.partial(task_id="m_export", export_path="/nowhere").expand(**stages)
+    RedBrickUploadTasksOperator.partial(task_id="m_upload").expand(tasks_path=["/nowhere/a", "/nowhere/b"])
     RedBrickPutLabelsOperator.partial(task_id="m_put", stage_name="Label").expand(tasks=[[{"name": "one"}]])
 
 
@@ -175,6 +209,7 @@ prelabel_in_chunks()
 wait_in_each_mode()
 give_up()
 go_wrong_half_way()
+from_files_to_files()
 for native in (False, True):
     dag(
         dag_id="native_templates" if native else "templates",
