@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.labels.checks import check_labels
+from airflow_provider_redbrick.labels.checks import check_labels, check_stored
 from airflow_provider_redbrick.labels.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -33,13 +33,15 @@ class LabelCheck:
     strict: bool = True
 
     def __call__(self, task_id: str, body: Mapping[str, Any]) -> None:
-        """Check the labels of one task; those in the older format are not looked at.
+        """Check the labels of one task.
 
         :raises RedBrickInputError: when they have problems and must not be sent.
         """
-        if "labels" in body or not self._taxonomy.checkable:
-            return
-        self.judge(task_id, check_labels(body, self._taxonomy))
+        if "labels" in body:
+            labels = body["labels"]
+            self.judge(task_id, check_stored(labels, self._taxonomy) if isinstance(labels, list) else ())
+        else:
+            self.judge(task_id, check_labels(body, self._taxonomy))
 
     def judge(self, task_id: str, problems: Sequence[object]) -> None:
         """Act on what is wrong with the labels of one task.

@@ -19,9 +19,9 @@ from airflow_provider_redbrick.labels.kinds import (
     Kind,
 )
 from airflow_provider_redbrick.labels.rules import Found, is_list, is_number, join, name_of, number, shown, unknown_key
+from airflow_provider_redbrick.labels.series import UNKNOWN, to_series
 from airflow_provider_redbrick.labels.taxonomy import Attribute, ObjectType, Taxonomy, suggestion
 
-_UNKNOWN = "unknown"
 _SERIES_KEYS = dict.fromkeys([*LISTED, "segmentMap", *OF_SERIES, *NOT_SENT])
 
 
@@ -54,6 +54,23 @@ def check_labels(body: Mapping[str, Any], taxonomy: Taxonomy) -> list[Problem]:
     :param body: has ``series`` and/or ``classification``; other keys are not looked at.
     """
     return list(_task(body, taxonomy)) if taxonomy.checkable else []
+
+
+def check_stored(labels: Sequence[Any], taxonomy: Taxonomy) -> list[Problem]:
+    """Return what is wrong with labels in the older format, which is the one that is stored.
+
+    What has no place in the ``series`` format (kinds of label that only old projects have) is not looked at.
+    """
+    return list(_stored(labels, taxonomy)) if taxonomy.checkable else []
+
+
+def _stored(labels: Sequence[Any], taxonomy: Taxonomy) -> Iterator[Problem]:
+    for place, label in enumerate(labels):
+        found = to_series([label])
+        body = {"series": found.series, "classification": found.classification}
+        for problem in _task(body, taxonomy):
+            if problem.key != UNKNOWN:
+                yield Problem(None, "labels", place, problem.field, problem.message)
 
 
 def _task(body: object, taxonomy: Taxonomy) -> Iterator[Problem]:
@@ -97,11 +114,11 @@ def _series(series: object, taxonomy: Taxonomy) -> _InSeries:
 
 
 def _unknown(key: object, value: object) -> _InSeries:
-    if key != _UNKNOWN:
+    if key != UNKNOWN:
         name, message = unknown_key(key, _SERIES_KEYS)
         yield name, None, "", message
     elif value != []:
-        yield _UNKNOWN, None, "", "labels of an unknown kind cannot be sent, and would be lost"
+        yield UNKNOWN, None, "", "labels of an unknown kind cannot be sent, and would be lost"
 
 
 def _listed(key: str, labels: object, taxonomy: Taxonomy) -> _InSeries:

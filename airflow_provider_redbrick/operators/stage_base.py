@@ -38,9 +38,9 @@ class RedBrickStageOperator(RedBrickTasksOperator):
     :param stage_name: the stage the tasks wait in.
     :param claim: assign tasks that nobody holds to the API key first.
     :param take_from_people: also take given tasks that a person holds. Their unsaved work is lost.
-    :param validate: what becomes of labels in the ``series`` format that are malformed, outside of the image, or not
-        allowed by the project's taxonomy: ``strict`` fails their task and sends nothing of it, ``warn`` logs what is
-        wrong and sends them, ``off`` does not look. The older ``labels`` format is not looked at.
+    :param validate: what becomes of labels that are malformed, outside of the image, or not allowed by the project's
+        taxonomy: ``strict`` fails their task and sends nothing of it, ``warn`` logs what is wrong and sends them,
+        ``off`` does not look.
     """
 
     template_fields: Sequence[str] = (*RedBrickTasksOperator.template_fields, "stage_name")

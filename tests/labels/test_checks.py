@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_redbrick.labels.checks import Problem, check_labels
+from airflow_provider_redbrick.labels.checks import Problem, check_labels, check_stored
 from airflow_provider_redbrick.labels.series import to_series
 from airflow_provider_redbrick.labels.taxonomy import Attribute, ObjectType, Taxonomy
 from airflow_provider_redbrick.sandbox.convert import convert
@@ -826,3 +826,48 @@ def test_many_alike_take_little_time():
     assert {p.message.partition("; ")[2] for p in check_labels(body, taxonomy)} == {"did you mean 'finding 0003'?"}
     good = random.Random(5).sample(names, 5)
     assert problems({"series": [{"boundingBoxes": [{**box, "category": name} for name in good]}]}, taxonomy) == []
+
+
+# ------------------------------------------------------------------ the older format
+
+
+FLAT_BOX = {"category": [["object", "finding"]], "bbox2d": {"xnorm": 0.1, "ynorm": 0.2, "wnorm": 0.3, "hnorm": 0.4}}
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        FLAT_BOX,
+        {**FLAT_BOX, "category": "finding", "attributes": [{"name": "score", "value": 0.5}], "volumeindex": 3},
+        {"seriesclassify": True, "attributes": []},
+        {"category": [["object", "anything"]], "frameclassify": True, "frameindex": 3},
+        {"category": "finding", "pixel": {"imagesize": [4, 4]}},
+        "no label at all",
+    ],
+)
+def test_what_may_be_in_the_older_format(label):
+    assert check_stored([label], TAXONOMY) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (
+            {**FLAT_BOX, "category": [["object", "fnding"]]},
+            "category: unknown category 'fnding'; did you mean 'finding'?",
+        ),
+        ({**FLAT_BOX, "category": "lesion"}, "category: category 'lesion' is for SEGMENTATION, not for BBOX"),
+        ({**FLAT_BOX, "bbox2d": {**FLAT_BOX["bbox2d"], "wnorm": 2}}, "wNorm: the box leaves the image"),
+        ({**FLAT_BOX, "bbox2d": {**FLAT_BOX["bbox2d"], "xnorm": -1}}, "pointTopLeft.xNorm: must be from 0 to 1"),
+        ({**FLAT_BOX, "attributes": [{"name": "scor", "value": 1}]}, "attributes.scor: unknown attribute 'scor'"),
+        ({"category": "region", "polygon": [{"xnorm": 0, "ynorm": 0}]}, "points: must have at least 3 points"),
+    ],
+)
+def test_what_is_wrong_in_the_older_format_is_said_with_the_labels_number(label, words):
+    problems = [str(problem) for problem in check_stored([FLAT_BOX, label], TAXONOMY)]
+    assert problems
+    assert problems[0].startswith(f"labels[1], {words}")
+
+
+def test_the_older_format_is_not_held_against_a_taxonomy_of_the_first_kind():
+    assert check_stored([{**FLAT_BOX, "category": "nothing"}], Taxonomy()) == []

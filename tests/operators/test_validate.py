@@ -134,12 +134,14 @@ class TestStrict:
         assert set(sandbox.applied(PUT)) >= set(ids)
         assert all(task.has_labels for task in seen)
 
-    def test_the_older_labels_are_not_looked_at(self, sandbox, run):
+    def test_labels_in_the_older_format_are_looked_at_too(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
-        flat = {"category": "findng", "attributes": [], "bbox2d": {"xnorm": 5, "ynorm": 0, "wnorm": 1, "hnorm": 1}}
-        tasks = [{"taskId": task_id, "labels": [flat]}]
-        operator = RedBrickPutLabelsOperator(task_id="put", stage_name="Label", tasks=tasks)
-        assert run.try_once(operator)["counts"]["done"] == 1
+        flat = {"category": "findng", "attributes": [], "bbox2d": {"xnorm": 0, "ynorm": 0, "wnorm": 1, "hnorm": 1}}
+        put = {"task_id": "put", "stage_name": "Label", "tasks": [{"taskId": task_id, "labels": [flat]}]}
+        with pytest.raises(RedBrickTasksFailedError, match=r"labels\[0\], category: .* did you mean 'finding'\?"):
+            run.try_once(RedBrickPutLabelsOperator(**put))
+        assert sandbox.applied(PUT) == {}
+        assert run.try_once(RedBrickPutLabelsOperator(**put, validate="off"))["counts"]["done"] == 1
 
 
 class TestWarn:
