@@ -88,6 +88,16 @@ _CONNECTION_FIELDS: dict[str, object] = {
         "description": "How many tasks one operator works on at the same time.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 30, "default": 10},
     },
+    "mutations_per_request": {
+        "label": "Changes a request",
+        "description": "How many changes of tasks go in one request; fewer when the server refuses.",
+        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 50, "default": 10},
+    },
+    "requests_per_second": {
+        "label": "Requests a second",
+        "description": "How many requests one operator may begin in a second; 0 for as many as there are.",
+        "schema": {"type": ["number", "null"], "minimum": 0, "maximum": 1000, "default": 0},
+    },
     "page_size": {
         "label": "Tasks a page",
         "description": "How many tasks a listing asks for at once; fewer when the server refuses.",

@@ -26,6 +26,11 @@ def sandbox(running_sandbox, monkeypatch):
     return running_sandbox
 
 
+def counts(**given: int) -> dict[str, int]:
+    """What a manifest counts: all statuses there are, 0 where not given."""
+    return {**dict.fromkeys(("done", "already_done", "skipped", "failed", "unknown"), 0), **given}
+
+
 class StateStore(dict):
     """What Airflow 3.3 keeps for a task across its tries."""
 
@@ -65,6 +70,14 @@ def run():
 def new_run():
     """Make further runs, with what their context holds: ``new_run(data_interval_start=...)``."""
     return Run
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Back off for milliseconds instead of seconds."""
+    policy = RetryPolicy(base=0.002, cap=0.02)
+    monkeypatch.setattr("airflow_provider_redbrick.hooks.redbrick.RetryPolicy", lambda: policy)
+    monkeypatch.setattr("airflow_provider_redbrick.batch.change.SETTLE", (0.0, 0.01, 0.02))
 
 
 @pytest.fixture

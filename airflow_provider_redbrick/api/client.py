@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.pace import Bundle
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickInputError, RedBrickNotFoundError
 
 if TYPE_CHECKING:
@@ -26,11 +27,13 @@ class RedBrickClient:
 
     :param page_size: how many tasks a page of a listing asks for, adapted down when the server refuses.
     :param max_concurrency: how many requests work on tasks at the same time.
+    :param bundle: how many mutations go in one request.
     """
 
     transport: Transport
     page_size: int = 200
     max_concurrency: int = 10
+    bundle: Bundle = field(default_factory=lambda: Bundle(10))
     _me: str | None = field(default=None, init=False)
 
     def me(self) -> str:

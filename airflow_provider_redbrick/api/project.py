@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.aliased import TASKS_PER_READ, read_aliased
 from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.calls import Call
 from airflow_provider_redbrick.api.files import ProjectFiles
 from airflow_provider_redbrick.api.imports import ProjectImports
 from airflow_provider_redbrick.api.models import STAYED, Member, OutputEvent, Task, output_events
@@ -205,9 +206,11 @@ class RedBrickProject(Scope):
         """Unassign up to 50 tasks; return the ids that were really released."""
         return self._assign(task_ids, emails=None, current_user=False)
 
+    # Mutations of single tasks are handed out to be sent, for several may go in one request: see :meth:`Scope.send`.
+
     def put_labels(
         self, stage: Stage, task_id: str, labels: Mapping[str, Any], *, finished: bool, elapsed_ms: int = 0
-    ) -> None:
+    ) -> Call:
         """Save labels on a task (``finished=False``), or submit it with them.
 
         In a review stage submitting means: accepted with these labels as the correction.
@@ -221,11 +224,11 @@ class RedBrickProject(Scope):
             "finished": finished,
             **labels,
         }
-        self.change(documents.PUT_MANUAL_LABELING_TASK_AND_LABELS, variables, task_id)
+        return Call(documents.PUT_MANUAL_LABELING_TASK_AND_LABELS, variables, task_id)
 
     def put_labels_anywhere(
         self, task_id: str, labels: Mapping[str, Any], *, extra: Mapping[str, Any], elapsed_ms: int = 0
-    ) -> None:
+    ) -> Call:
         """Replace a task's labels wherever it is and whoever holds it; it stays where it is.
 
         :param labels: what :meth:`ProjectFiles.carry` returned.
@@ -238,15 +241,15 @@ class RedBrickProject(Scope):
             "extraData": json.dumps({**extra, STAYED: True}),
             **labels,
         }
-        self.change(documents.PUT_LABELS, variables, task_id)
+        return Call(documents.PUT_LABELS, variables, task_id)
 
-    def submit_existing(self, stage: Stage, task_id: str) -> None:
+    def submit_existing(self, stage: Stage, task_id: str) -> Call:
         """Submit a task with the labels it has."""
-        self.change(documents.PUT_MANUAL_LABELING_TASK, {"stageName": stage.name, "taskId": task_id}, task_id)
+        return Call(documents.PUT_MANUAL_LABELING_TASK, {"stageName": stage.name, "taskId": task_id}, task_id)
 
     def review(
         self, stage: Stage, task_id: str, *, accept: bool, comment: str | None = None, elapsed_ms: int = 0
-    ) -> None:
+    ) -> Call:
         """Accept or reject a task in a review stage; its labels stay as they are."""
         variables = {
             "stageName": stage.name,
@@ -255,11 +258,11 @@ class RedBrickProject(Scope):
             "comment": comment,
             "elapsedTimeMs": elapsed_ms,
         }
-        self.change(documents.PUT_EXPERT_REVIEW_TASK, variables, task_id)
+        return Call(documents.PUT_EXPERT_REVIEW_TASK, variables, task_id)
 
-    def move_to_start(self, task_id: str) -> None:
+    def move_to_start(self, task_id: str) -> Call:
         """Send a ground-truth task back to the first stage."""
-        self.change(documents.MOVE_TASK_TO_START, {"taskId": task_id}, task_id)
+        return Call(documents.MOVE_TASK_TO_START, {"taskId": task_id}, task_id)
 
     # ---------------------------------------------------------------- private
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.calls import Call
 from airflow_provider_redbrick.exceptions import RedBrickNotFoundError
 
 if TYPE_CHECKING:
@@ -68,10 +69,10 @@ class RemoteStage:
         with reading("tasksToLabelRemote"):
             return [str(task["taskId"]).lower() for task in data["tasksToLabelRemote"] or ()]
 
-    def submit(self, task: Task, labels: Sequence[Mapping[str, Any]]) -> None:
-        """Put labels on a task and hand it on.
+    def submit(self, task: Task, labels: Sequence[Mapping[str, Any]]) -> Call:
+        """Put labels on a task, and return what hands it on with them.
 
-        Two mutations, of which the first changes nothing that people see before the second: both can be sent again.
+        The labels change nothing that people see before the task is handed on: both can be sent again.
 
         :param labels: what :func:`~airflow_provider_redbrick.labels.label_input.label_inputs` returned.
         """
@@ -85,9 +86,9 @@ class RemoteStage:
             "taxonomyVersion": output.version,
             "tdType": output.kind,
         }
-        self._scope.change(documents.PUT_STAGE_LABELS, labelled, task.task_id)
+        self._scope.change(Call(documents.PUT_STAGE_LABELS, labelled, task.task_id))
         place = {**self._scope.ids, "stageName": self.name, "taskId": task.task_id, "newSubName": _SUB_NAME}
-        self._scope.change(documents.PUT_REMOTE_LABELING_TASK, {"finishedTask": place}, task.task_id)
+        return Call(documents.PUT_REMOTE_LABELING_TASK, {"finishedTask": place}, task.task_id)
 
     def _execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         return self._scope.execute(document, {"stageName": self.name, **variables})

@@ -8,10 +8,12 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_redbrick.exceptions import RedBrickAPIError
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_provider_redbrick.api.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +77,16 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
 
 @dataclass(frozen=True)
 class Retries:
-    """Tries again as the decision says, by a clock, a sleep and a draw that tests can replace."""
+    """Tries again as the decision says, by a clock, a sleep and a draw that tests can replace.
+
+    :param pace: what lets all other threads wait too, when the server limits the rate.
+    """
 
     policy: RetryPolicy
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     draw: Callable[[], float]
+    pace: Pace | None = None
 
     def run(self, attempt: Callable[[], T], *, mutation: bool) -> T:
         """Return what ``attempt`` returns, or raise its last error."""
@@ -99,6 +105,8 @@ class Retries:
                 )
                 if wait is None:
                     raise
+                if self.pace is not None and isinstance(error, RedBrickRateLimitError):
+                    self.pace.hold(wait)
                 log.info("%s; trying again in %.1f s (attempt %d).", error, wait, number + 1)
             self.sleep(wait)
             number += 1

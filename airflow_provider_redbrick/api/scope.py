@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.calls import Call, together
 from airflow_provider_redbrick.api.client import check_uuid
-from airflow_provider_redbrick.exceptions import RedBrickRefusedError
+from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,19 +39,47 @@ class Scope:
         """
         return self.client.transport.execute(document, {**self.ids, **variables}, task_ids=task_ids)
 
-    def change(self, document: str, variables: Mapping[str, Any], task_id: str) -> None:
-        """Send a mutation on one task and look at what it says.
+    def send(self, calls: Sequence[Call]) -> list[RedBrickAPIError | None]:
+        """Send mutations of different tasks in one request; return for each what went wrong with it, or None.
 
-        :raises RedBrickRefusedError: when the server says, by ``ok`` or in words, that it did not do it.
+        :raises RedBrickAPIError: when the request as a whole did not succeed.
         """
-        data = self.execute(document, variables, task_ids=[task_id])
-        for operation, payload in data.items():
-            answer = payload if isinstance(payload, dict) else {}
-            if answer.get("ok") is not True or answer.get("message"):
-                words = answer.get("message") or f"ok is {answer.get('ok')!r}, without a reason."
-                raise RedBrickRefusedError(
-                    f"RedBrick did not do it: {words}",
-                    operation=operation,
-                    task_ids=[task_id],
-                    maybe_applied=True,
-                )
+        if len(calls) == 1:
+            return [self._sent_alone(calls[0])]
+        document, variables = together(calls)
+        ids = [call.task_id for call in calls]
+        answer = self.client.transport.execute_partial(document, {**self.ids, **variables}, task_ids=ids)
+        if answer.data is None or any(issue.root is None for issue in answer.issues):
+            # Which of them it is about is not told, nor whether the others were applied.
+            words = "; ".join(issue.message for issue in answer.issues)
+            raise RedBrickAnswerError(
+                f"RedBrick answered with an error: {words}", operation=calls[0].name, task_ids=ids, maybe_applied=True
+            )
+        failed = {issue.root: issue.message for issue in answer.issues}
+        return [_problem(call, answer.data.get(f"m{i}"), failed.get(f"m{i}")) for i, call in enumerate(calls)]
+
+    def change(self, call: Call) -> None:
+        """Send a mutation of one task.
+
+        :raises RedBrickAPIError: when it did not succeed.
+        """
+        problem = self._sent_alone(call)
+        if problem is not None:
+            raise problem
+
+    def _sent_alone(self, call: Call) -> RedBrickAPIError | None:
+        data = self.execute(call.document, call.variables, task_ids=[call.task_id])
+        return _problem(call, data.get(call.name), None)
+
+
+def _problem(call: Call, payload: Any, issue: str | None) -> RedBrickAPIError | None:
+    """Return what is wrong with the answer to one mutation: an error, or what it says itself."""
+    answer = payload if isinstance(payload, dict) else {}
+    if issue is not None:
+        words = f"RedBrick answered with an error: {issue}"
+    elif answer.get("ok") is not True or answer.get("message"):
+        said = answer.get("message") or f"ok is {answer.get('ok')!r}, without a reason."
+        words = f"RedBrick did not do it: {said}"
+    else:
+        return None
+    return RedBrickRefusedError(words, operation=call.name, task_ids=[call.task_id], maybe_applied=True)

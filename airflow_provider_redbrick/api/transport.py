@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 import requests
-from requests.adapters import HTTPAdapter
 
+from airflow_provider_redbrick.api.bounds import BoundedAdapter, body_of
 from airflow_provider_redbrick.api.classify import classify_exception
+from airflow_provider_redbrick.api.pace import Pace
 from airflow_provider_redbrick.api.retry import Retries, RetryPolicy
 from airflow_provider_redbrick.api.storage import Storage, StorageSession
 from airflow_provider_redbrick.api.wire import Answer, decode, describe, encode, masked
@@ -25,8 +28,10 @@ class Transport:
     """Posts GraphQL documents over one session; safe to use from several threads.
 
     :param url: the full GraphQL URL, see :func:`~airflow_provider_redbrick.api.endpoint.graphql_url`.
-    :param timeout: seconds to wait for a connection and for each part of the answer.
+    :param timeout: seconds to wait for a connection and for each part of the answer; see
+        :class:`~airflow_provider_redbrick.api.bounds.BoundedAdapter` for how long all of it may take.
     :param plain_json: send the body as plain JSON instead of base64-encoded gzip.
+    :param pace: how fast requests may follow each other, those to storage apart.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Transport:
         user_agent: str = "airflow-provider-redbrick",
         max_connections: int = 10,
         policy: RetryPolicy | None = None,
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         draw: Callable[[], float] = random.random,
@@ -47,13 +53,14 @@ class Transport:
         self.timeout = timeout
         self.plain_json = plain_json
         self._credential = credential
-        self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw)
+        self._pace = pace or Pace()
+        self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._pace)
         self._session = requests.Session()
         self._session.auth = credential
         self._storage_session = StorageSession()
         for session in (self._session, self._storage_session):
             _set_up(session, user_agent, max_connections)
-        self.storage = Storage(self._storage_session, self._retries, timeout=timeout)
+        self.storage = Storage(self._storage_session, replace(self._retries, pace=None), timeout=timeout)
 
     def __repr__(self) -> str:
         return f"Transport({self.url!r})"
@@ -104,24 +111,28 @@ class Transport:
         task_ids: Sequence[str],
     ) -> Answer:
         body, headers = encode(document, variables, plain_json=self.plain_json)
+        self._pace.wait()
+        error: RedBrickAPIError
         try:
-            response = self._session.post(
-                self.url, data=body, headers=headers, timeout=self.timeout, allow_redirects=False
-            )
-        except (requests.RequestException, OSError) as error:
-            raise classify_exception(
-                error, url=self.url, operation=operation, task_ids=task_ids, mutation=mutation
-            ) from None
-        try:
-            return decode(response.status_code, response.headers, masked(response.content, self._credential.secret))
-        except RedBrickAPIError as error:
+            with self._session.post(
+                self.url, data=body, headers=headers, timeout=self.timeout, allow_redirects=False, stream=True
+            ) as response:
+                content = masked(body_of(response), self._credential.secret)
+            return decode(response.status_code, response.headers, content)
+        except (requests.RequestException, OSError) as failure:
+            error = classify_exception(failure, url=self.url, operation=operation, task_ids=task_ids, mutation=mutation)
+        except RedBrickAPIError as answer:
+            error = answer
             error.operation, error.task_ids = operation, tuple(task_ids)
             error.maybe_applied = error.maybe_applied and mutation
-            raise
+        # Not while the failure is handled, which would be its context: that holds on to the request, and the key in it.
+        raise error
 
 
 def _set_up(session: requests.Session, user_agent: str, max_connections: int) -> None:
-    adapter = HTTPAdapter(pool_connections=2, pool_maxsize=max_connections, max_retries=0)
+    adapter = BoundedAdapter(pool_connections=2, pool_maxsize=max_connections, max_retries=0)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
+    # A key is all the permission needed, and a server's cookies would be kept, and sent back, in any number.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.update({"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"})

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import gzip
+import html
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
 
 from airflow_provider_redbrick.api.classify import MAX_SERVER_WORDS, classify_status
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
@@ -15,6 +18,10 @@ from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# An answer names each of its root fields once or twice.
+_MOST_ISSUES = 1000
+_NO_JSON = object()
+_ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
 _OPERATION = re.compile(r"\s*(query|mutation)\s+(\w+)")
 
 
@@ -59,36 +66,60 @@ def decode(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
     """
     if not 200 <= status < 300:
         raise classify_status(status, headers, content)
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        raise RedBrickAnswerError(
-            "RedBrick answered with something that is not JSON (a proxy or login page?).",
-            status=status,
-            maybe_applied=True,
-        ) from None
+    body = _json(content)
     data, errors = (body.get("data"), body.get("errors")) if isinstance(body, dict) else (None, None)
     well_formed = isinstance(body, dict) and (data is None or isinstance(data, dict))
     if not well_formed or (data is None and not errors):
-        raise RedBrickAnswerError(
-            "RedBrick answered with JSON that is no GraphQL answer.", status=status, maybe_applied=True
+        words = (
+            "something that is not JSON (a proxy or login page?)"
+            if body is _NO_JSON
+            else "JSON that is no GraphQL answer"
         )
+        raise RedBrickAnswerError(f"RedBrick answered with {words}.", status=status, maybe_applied=True)
     if not isinstance(errors, list):
         errors = [errors] if errors else []
-    return Answer(data, tuple(_issue(entry) for entry in errors))
+    return Answer(data, tuple(_issue(entry) for entry in errors[:_MOST_ISSUES]))
+
+
+def _json(content: bytes) -> object:
+    """Read JSON; what cannot be read is no JSON, and not the context of any error: that would keep all of it."""
+    try:
+        return json.loads(str(content, "utf-8-sig"))
+    except (ValueError, RecursionError):
+        return _NO_JSON
 
 
 def masked(content: bytes, secret: str) -> bytes:
-    """Return an answer without the secret, in each way JSON may spell it: nothing a server echoes may be logged."""
+    """Return an answer without the secret, however it may be spelled there: nothing a server echoes may be logged."""
+    spellings, escaped = _spellings(secret)
+    for spelling in spellings:
+        content = content.replace(spelling, b"***")
+    return escaped.sub(b"***", content) if _ESCAPED_ASCII.search(content) else content
+
+
+@lru_cache(maxsize=8)
+def _spellings(secret: str) -> tuple[tuple[bytes, ...], re.Pattern[bytes]]:
+    """Return the ways in which a secret is usually written, and a pattern for what JSON may make of it besides."""
     quoted = json.dumps(secret)[1:-1]
-    for spelling in dict.fromkeys((secret, quoted, quoted.replace("/", "\\/"))):
-        content = content.replace(spelling.encode(), b"***")
-    return content
+    in_url = quote(secret, safe=""), quote(secret), quote_plus(secret)
+    lower = [re.sub("%..", lambda found: found[0].lower(), text) for text in in_url]
+    usual = (secret, quoted, quoted.replace("/", "\\/"), *in_url, *lower, html.escape(secret))
+    # JSON may escape any character, and JSON in JSON escapes the escapes.
+    any_way = (rf"(?:\\{{0,7}}{re.escape(each)}|\\{{1,7}}u00(?i:{ord(each):02x}))" for each in secret)
+    return tuple(text.encode() for text in dict.fromkeys(usual)), re.compile("".join(any_way).encode())
 
 
 def _issue(entry: object) -> GraphQLIssue:
     if not isinstance(entry, dict):
-        return GraphQLIssue(str(entry)[:MAX_SERVER_WORDS], None)
+        return GraphQLIssue(_words(entry), None)
     path = entry.get("path")
     root = path[0] if isinstance(path, list) and path and isinstance(path[0], str) else None
-    return GraphQLIssue(str(entry.get("message") or "no message")[:MAX_SERVER_WORDS], root)
+    return GraphQLIssue(_words(entry.get("message") or "no message"), root)
+
+
+def _words(value: object) -> str:
+    """Return the server's words; in place of a tower of lists, what it is."""
+    try:
+        return str(value)[:MAX_SERVER_WORDS]
+    except RecursionError:
+        return type(value).__name__

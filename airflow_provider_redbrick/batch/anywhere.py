@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import pendulum
 
+    from airflow_provider_redbrick.api.calls import Call
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.converting import Converted, Converter
@@ -80,7 +81,7 @@ class Overwriting:
             return failed(task.task_id, problem, name=task.name)
         carried = carrier(self.project, task, converted)
 
-        def send() -> None:
-            self.project.put_labels_anywhere(task.task_id, carried(), extra=self.extra, elapsed_ms=elapsed_ms)
+        def call() -> Call:
+            return self.project.put_labels_anywhere(task.task_id, carried(), extra=self.extra, elapsed_ms=elapsed_ms)
 
-        return Change(task, send, has_new_labels(task, me=self.me))
+        return Change(task, call, has_new_labels(task, me=self.me))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_provider_redbrick.batch.change import Mutation
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done
 from airflow_provider_redbrick.batch.reading import NOT_TRIED, Breaker
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickRefusedError
@@ -21,7 +22,7 @@ _NOT_CREATED = "The task was not created"
 
 
 @dataclass(frozen=True)
-class Creation:
+class Creation(Mutation):
     """Creates a task; where the answer is lost, its name tells whether it was created.
 
     :param datapoint: stores what belongs to the task, once however often it is called, and returns the task.

@@ -15,6 +15,7 @@ from airflow_provider_redbrick.batch.reading import NOT_TRIED
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from airflow_provider_redbrick.api.calls import Call
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.deciding import Put
@@ -72,12 +73,12 @@ def put(work: StageWork, task: Task, converted: Converted, *, finished: bool, el
         return failed(task.task_id, problem, name=task.name)
     carried = carrier(work.project, task, converted)
 
-    def send() -> None:
-        work.project.put_labels(work.stage, task.task_id, carried(), finished=finished, elapsed_ms=elapsed_ms)
+    def call() -> Call:
+        return work.project.put_labels(work.stage, task.task_id, carried(), finished=finished, elapsed_ms=elapsed_ms)
 
     if not finished:
-        return Change(task, send, has_new_labels(task, me=work.me))
-    return leaving(work, task, send, verdict=True if work.stage.is_review else None)
+        return Change(task, call, has_new_labels(task, me=work.me))
+    return leaving(work, task, call, verdict=True if work.stage.is_review else None)
 
 
 def carrier(project: RedBrickProject, task: Task, converted: Converted) -> Callable[[], Mapping[str, Any]]:
@@ -96,7 +97,7 @@ def submit_existing(work: StageWork, task: Task) -> Change:
     return leaving(work, task, lambda: work.project.submit_existing(work.stage, task.task_id))
 
 
-def leaving(work: StageWork, task: Task, send: Callable[[], None], *, verdict: bool | None = None) -> Change:
+def leaving(work: StageWork, task: Task, call: Callable[[], Call], *, verdict: bool | None = None) -> Change:
     """Return a change that takes a task out of the stage: applied when it has left, or is on its way out.
 
     :param verdict: what a review decides.
@@ -104,7 +105,7 @@ def leaving(work: StageWork, task: Task, send: Callable[[], None], *, verdict: b
     stage_name = work.stage.public_name
     return Change(
         task,
-        send,
+        call,
         applied=lambda found: not found.is_queued_in(stage_name),
         leaves=stage_name,
         verdict=verdict,

@@ -15,12 +15,23 @@ MAX_TASK_IDS = 1000
 
 
 class Status(str, Enum):
-    """The four ways a task can end; each task handed in ends in exactly one."""
+    """The five ways a task can end; each task handed in ends in exactly one."""
 
     DONE = "done"
     ALREADY_DONE = "already_done"
     SKIPPED = "skipped"
     FAILED = "failed"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether somebody should know of it."""
+        return self in {Status.FAILED, Status.UNKNOWN}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the task is as it was to be."""
+        return self in {Status.DONE, Status.ALREADY_DONE}
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,7 @@ class Tally:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {status.value: 0 for status in Status}
         self.failed: list[dict[str, str]] = []
+        self.unknown: list[str] = []
         self.task_ids: list[str] = []
 
     @property
@@ -79,11 +91,13 @@ class Tally:
     def add(self, outcome: Outcome) -> None:
         """Count one task's outcome."""
         self.counts[outcome.status.value] += 1
-        if outcome.status is Status.FAILED:
+        if outcome.status is Status.UNKNOWN and len(self.unknown) < MAX_FAILED_SHOWN:
+            self.unknown.append(outcome.task_id or outcome.name)
+        if outcome.status.is_bad:
             if len(self.failed) < MAX_FAILED_SHOWN:
                 shown = {"task_id": outcome.task_id, "name": outcome.name, "reason": outcome.reason[:500]}
                 self.failed.append(shown)
-        elif outcome.status is not Status.SKIPPED and len(self.task_ids) < MAX_TASK_IDS:
+        elif outcome.status.is_done and len(self.task_ids) < MAX_TASK_IDS:
             self.task_ids.append(outcome.task_id)
 
     def manifest(
@@ -91,9 +105,9 @@ class Tally:
     ) -> dict[str, Any]:
         """Return the small, JSON-able sum of all outcomes.
 
-        :return: ``counts`` has one number per status and adds up to the tasks handed in; ``failed`` holds the first
-            50; ``task_ids`` the first 1,000 that are done by this try or an earlier one; ``report`` the URI of the
-            full report, if one was written.
+        :return: ``counts`` has one number per status and adds up to the tasks handed in; ``failed`` holds the first 50
+            that failed or are unknown; ``task_ids`` the first 1,000 that are done by this try or an earlier one;
+            ``report`` the URI of the full report, if one was written.
         """
         return {
             "schema_version": SCHEMA_VERSION,
@@ -109,7 +123,7 @@ class Tally:
 
     def fails(self, fail_on: str) -> bool:
         """Whether these outcomes fail the Airflow task, for ``fail_on`` ``any``, ``all`` or ``never``."""
-        bad = self.counts[Status.FAILED.value]
+        bad = sum(self.counts[status.value] for status in Status if status.is_bad)
         if fail_on == "all":
             return bad > 0 and not self.counts[Status.DONE.value] and not self.counts[Status.ALREADY_DONE.value]
         return fail_on == "any" and bad > 0

@@ -11,7 +11,7 @@ from airflow_provider_redbrick.batch.calling import call, handed
 from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.deciding import Decisions, Labelled
 from airflow_provider_redbrick.batch.labelling import putting
-from airflow_provider_redbrick.batch.outcome import Outcome, Status, failed, skipped
+from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
 from airflow_provider_redbrick.batch.reading import CHUNK
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
@@ -67,7 +67,7 @@ def _handed_over(work: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outco
     saved: list[Outcome] = []
     try:
         for outcome in outcomes:
-            if outcome.status not in {Status.DONE, Status.ALREADY_DONE}:
+            if not outcome.status.is_done:
                 yield outcome
                 continue
             saved.append(outcome)

@@ -100,7 +100,7 @@ def reopen(
 def _move(project: RedBrickProject, task: Task) -> Change:
     return Change(
         task,
-        send=lambda: project.move_to_start(task.task_id),
+        call=lambda: project.move_to_start(task.task_id),
         applied=lambda found: found.stage_name != GROUND_TRUTH,
         leaves=GROUND_TRUTH,
     )

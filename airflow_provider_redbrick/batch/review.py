@@ -15,6 +15,7 @@ from airflow_provider_redbrick.batch.outcome import Outcome, skipped
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 if TYPE_CHECKING:
+    from airflow_provider_redbrick.api.calls import Call
     from airflow_provider_redbrick.batch.change import Change
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
@@ -114,7 +115,9 @@ def _decide(work: StageWork, task: Task, reviewer: Reviewer) -> Change | Outcome
 def _verdict(work: StageWork, task: Task, decision: Review, elapsed_ms: int) -> Change:
     accept = decision.decision == "accept"
 
-    def send() -> None:
-        work.project.review(work.stage, task.task_id, accept=accept, comment=decision.comment, elapsed_ms=elapsed_ms)
+    def call() -> Call:
+        return work.project.review(
+            work.stage, task.task_id, accept=accept, comment=decision.comment, elapsed_ms=elapsed_ms
+        )
 
-    return leaving(work, task, send, verdict=accept)
+    return leaving(work, task, call, verdict=accept)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.assigning import claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
-from airflow_provider_redbrick.batch.outcome import Outcome, Status, already_done, failed, skipped
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
 from airflow_provider_redbrick.batch.reading import Breaker, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
@@ -99,7 +99,7 @@ class StageWork:
                 ending = skipped if problem.taken else failed
                 yield ending(task.task_id, f"It could not be claimed: {problem}", name=task.name)
             for outcome in act(self.project, plan(ours) if ours else ()):
-                if outcome.status in {Status.DONE, Status.ALREADY_DONE}:
+                if outcome.status.is_done:
                     finished.add(outcome.task_id)
                 yield outcome
         finally:

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick.api.client import RedBrickClient
+from airflow_provider_redbrick.api.pace import Bundle, Pace
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.retry import RetryPolicy
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickError, RedBrickInputError
@@ -72,8 +73,14 @@ class RedBrickHook(BaseHook):
             user_agent=USER_AGENT,
             max_connections=settings.max_concurrency,
             policy=policy,
+            pace=Pace(settings.requests_per_second or None),
         )
-        return RedBrickClient(transport, page_size=settings.page_size, max_concurrency=settings.max_concurrency)
+        return RedBrickClient(
+            transport,
+            page_size=settings.page_size,
+            max_concurrency=settings.max_concurrency,
+            bundle=Bundle(settings.mutations_per_request),
+        )
 
     def get_conn(self) -> RedBrickClient:
         """Return the client: Airflow's usual name for it."""

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # The allowlist: whoever may edit a connection may set these and nothing else.
-_KNOWN = frozenset({"org_id", "project_id", "auth", "timeout", "max_concurrency", "page_size", "plain_json"})
+_KNOWN = frozenset(
+    {
+        "org_id",
+        "project_id",
+        "auth",
+        "timeout",
+        "max_concurrency",
+        "mutations_per_request",
+        "requests_per_second",
+        "page_size",
+        "plain_json",
+    }
+)
 _HEADERS = {"api_key": "ApiKey", "access_token": "Authorization"}
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
@@ -34,6 +46,8 @@ class Settings:
     project_id: str | None
     timeout: float
     max_concurrency: int
+    mutations_per_request: int
+    requests_per_second: float
     page_size: int
     plain_json: bool
 
@@ -61,6 +75,8 @@ def read_settings(connection: Connection) -> Settings:
         project_id=_text(extras.get("project_id")),
         timeout=_number(extras, "timeout", where, default=30.0, low=1, high=600),
         max_concurrency=_whole(extras, "max_concurrency", where, default=10, low=1, high=30),
+        mutations_per_request=_whole(extras, "mutations_per_request", where, default=10, low=1, high=50),
+        requests_per_second=_number(extras, "requests_per_second", where, default=0, low=0, high=1000),
         page_size=_whole(extras, "page_size", where, default=200, low=1, high=1000),
         plain_json=_flag(extras, "plain_json", where),
     )

@@ -84,13 +84,20 @@ class RedBrickTasksOperator(StoppableOperator):
             raise RedBrickTasksFailedError(
                 f"{self.operation}: of {tally.total} tasks {counts}. First failure{which and ', task '}{which}: "
                 f"{first['reason'].rstrip('.')}. "
-                f"The next try leaves alone what is done and tries the rest."
+                f"The next try leaves alone what is done and tries the rest.{_undecided(tally)}"
             )
         return manifest
 
     def _log(self, outcome: Outcome, tally: Tally) -> None:
         """Log what did not go through, as far as a person would read."""
-        if outcome.status is Status.FAILED and tally.counts[outcome.status.value] <= _LOGGED:
-            self.log.warning("Task %s (%s) failed: %s", outcome.task_id, outcome.name, outcome.reason)
+        if outcome.status.is_bad and tally.counts[outcome.status.value] <= _LOGGED:
+            self.log.warning("Task %s (%s) %s: %s", outcome.task_id, outcome.name, outcome.status.value, outcome.reason)
         elif outcome.status is Status.SKIPPED and tally.counts[outcome.status.value] <= _LOGGED:
             self.log.info("Task %s (%s) was skipped: %s", outcome.task_id, outcome.name, outcome.reason)
+
+
+def _undecided(tally: Tally) -> str:
+    """Name the tasks that somebody should look at when there is no next try."""
+    if not tally.unknown:
+        return ""
+    return f" Whether it was applied is not known of: {', '.join(tally.unknown)}."

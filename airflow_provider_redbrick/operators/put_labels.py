@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_redbrick.batch.converting import CONVERSIONS_A_REQUEST, Labels, read_body
 from airflow_provider_redbrick.batch.labelling import put_labels
-from airflow_provider_redbrick.batch.outcome import Outcome, Status, failed
+from airflow_provider_redbrick.batch.outcome import Outcome, failed
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.stage import working_stage
@@ -122,5 +122,5 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
             # Stopped in between, it gives back what was claimed.
             with closing(outcomes):
                 for outcome in outcomes:
-                    bad = outcome.status is Status.FAILED
+                    bad = outcome.status.is_bad
                     yield replace(outcome, reason=by_id[outcome.task_id].told(outcome.reason)) if bad else outcome

@@ -78,29 +78,15 @@ def put_labels(
     """Save a draft or submit, with new labels (JSON text or a file's path) or, when both are None, the old ones."""
     record = sandbox.record(project, task_id)
     labels = incoming(sandbox, data, path)
+    version = record.version if labels is None else sandbox.next_version()
     # The step comes first: labels of a refused step must leave no version behind.
-    step = _labeled(project, record, stage, doing, finished=finished, time_ms=time_ms)
-    version = record.version
-    if labels is not None:
-        version = sandbox.add_version(task_id, stage, doing, labels[0], path=labels[1], labels_map=labels_map)
-        step = _labeled(project, record, stage, doing, finished=finished, time_ms=time_ms, version=version)
-    sandbox.apply(project, record, step, version=version)
-
-
-def _labeled(
-    project: Project,
-    record: Record,
-    stage: str,
-    doing: workflow.Doing,
-    *,
-    finished: bool,
-    time_ms: int,
-    version: str | None = None,
-) -> workflow.Step:
-    version = version or record.version
     if finished:
-        return workflow.submit(project.flow, record.task, stage, doing, time_ms=time_ms, version=version)
-    return workflow.save(project.flow, record.task, stage, doing, version=version)
+        step = workflow.submit(project.flow, record.task, stage, doing, time_ms=time_ms, version=version)
+    else:
+        step = workflow.save(project.flow, record.task, stage, doing, version=version)
+    if labels is not None:
+        sandbox.add_version(task_id, stage, doing, labels[0], path=labels[1], labels_map=labels_map)
+    sandbox.apply(project, record, step, version=version)
 
 
 def submit_as_is(sandbox: Sandbox, project: Project, task_id: str, stage: str, doing: workflow.Doing) -> None:

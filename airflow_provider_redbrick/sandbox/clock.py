@@ -10,8 +10,7 @@ import pendulum
 
 def text_of(moment: dt.datetime) -> str:
     """Write a moment as `2024-05-01T12:00:00.000000+00:00`: fixed width, so that comparing text compares time."""
-    utc = moment.astimezone(dt.timezone.utc)
-    return utc.strftime("%Y-%m-%dT%H:%M:%S.%f+00:00")
+    return moment.astimezone(dt.timezone.utc).isoformat(timespec="microseconds")
 
 
 def canonical(text: str) -> str:
@@ -34,7 +33,7 @@ class Clock:
 
     def now(self) -> str:
         """Answer the current time in the canonical form, later than every answer before."""
-        moment = text_of(pendulum.now("UTC"))
+        moment = text_of(dt.datetime.now(dt.timezone.utc))
         if moment <= self._last:
             moment = text_of(dt.datetime.fromisoformat(self._last) + pendulum.duration(microseconds=1))
         self._last = moment

@@ -140,15 +140,19 @@ class Sandbox:
 
     def apply(self, project: Project, record: Record, step: workflow.Step, *, version: str | None = None) -> None:
         """Write a step down; `version` is the tdId of labels that came with it. Arrives at once if it may."""
-        version = version or record.version
-        self._write(record, step, version)
         moment = step.task.arrives_at
         if moment is not None and moment <= step.task.updated_at:
-            self._write(record, workflow.arrive(project.flow, step.task, moment), version)
+            there = workflow.arrive(project.flow, step.task, moment)
+            step = workflow.Step(there.task, (*step.facts, *there.facts))
+        self._write(record, step, version or record.version)
 
     def _write(self, record: Record, step: workflow.Step, version: str | None) -> None:
         self.store.write(step.task, version=version)
         self.store.remember(record.project_id, record.task.task_id, step.facts, version)
+
+    def next_version(self) -> str:
+        """Tell the tdId that the next version of labels will have."""
+        return make_id("labels", self.store.next_number("versions"))
 
     def add_version(
         self,
@@ -165,7 +169,7 @@ class Sandbox:
 
         `sub_name` is what the first generation of the API calls it; of several the newest counts.
         """
-        td_id = make_id("labels", self.store.next_number("versions"))
+        td_id = self.next_version()
         row = {
             "td_id": td_id,
             "task_id": task_id,

@@ -9,7 +9,8 @@ import pytest
 
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.change import ATTEMPTS, SETTLE, Change, apply_all, apply_once
+from airflow_provider_redbrick.api.pace import Bundle
+from airflow_provider_redbrick.batch.change import ATTEMPTS, SETTLE, Change, apply_all, apply_together
 from airflow_provider_redbrick.batch.outcome import Status
 
 LOST = err.RedBrickConnectionError("the answer was lost.", maybe_applied=True)
@@ -28,9 +29,14 @@ class Server:
         self.sends, self.reads = list(sends), list(reads)
         self.sent = self.applied = 0
         self.looked = []
-        self.client = SimpleNamespace(max_concurrency=4)
+        self.client = SimpleNamespace(max_concurrency=4, bundle=Bundle(1), me=lambda: "API:me")
 
-    def send(self):
+    def send(self, calls):
+        for call in calls:
+            self.change(call)
+        return [None] * len(calls)
+
+    def change(self, _call):
         self.sent += 1
         applies, error = self.sends.pop(0)
         self.applied += applies
@@ -51,8 +57,9 @@ class Server:
 
     def apply(self):
         self.pauses = []
-        change = Change(Task("t", name="study"), self.send, lambda task: task.stage_name == "Review_1")
-        return apply_once(self, change, sleep=self.pauses.append)
+        change = Change(Task("t", name="study"), lambda: "call", lambda task: task.stage_name == "Review_1")
+        (outcome,) = apply_together(self, [change], sleep=self.pauses.append)
+        return outcome
 
 
 def test_an_answer_that_came_needs_no_look():
@@ -129,7 +136,7 @@ def test_a_task_that_cannot_be_read_afterwards_is_failed_with_both_reasons_and_n
 
         server.read_tasks = read_tasks
     outcome = server.apply()
-    assert outcome.status is Status.FAILED
+    assert outcome.status is Status.UNKNOWN
     assert "the answer was lost." in outcome.reason
     assert "HTTP 503." in outcome.reason
     assert "is not known" in outcome.reason
@@ -139,26 +146,36 @@ def test_a_task_that_cannot_be_read_afterwards_is_failed_with_both_reasons_and_n
 # ------------------------------------------------------------------ several
 
 
-def changes(n, send):
-    return [Change(Task(str(i)), lambda i=i: send(i), lambda task: False) for i in range(n)]
+class Many(Server):
+    """Tasks whose mutations are sent by ``act``, each call being the number of its task."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def change(self, call):
+        self.act(call)
+
+
+def changes(n):
+    return [Change(Task(str(i)), lambda i=i: i, lambda task: False) for i in range(n)]
 
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_outcomes_come_in_the_order_of_the_changes(workers):
-    project = Server()
-    project.client.max_concurrency = workers
     sent = []
-    outcomes = apply_all(project, changes(20, sent.append))
+    project = Many(sent.append)
+    project.client.max_concurrency = workers
+    outcomes = apply_all(project, changes(20))
     assert [outcome.task_id for outcome in outcomes] == [str(i) for i in range(20)]
     assert sorted(sent) == list(range(20))
 
 
 def test_no_more_at_a_time_than_allowed():
-    project = Server()
     lock, busy, most = threading.Lock(), [0], [0]
     meet = threading.Barrier(4, timeout=10)
 
-    def send(i):
+    def act(_call):
         with lock:
             busy[0] += 1
             most[0] = max(most[0], busy[0])
@@ -166,16 +183,16 @@ def test_no_more_at_a_time_than_allowed():
         with lock:
             busy[0] -= 1
 
-    apply_all(project, changes(8, send))
+    apply_all(Many(act), changes(8))
     assert most[0] == 4
 
 
 def test_one_that_fails_does_not_sink_the_others():
-    def send(i):
-        if i == 1:
+    def act(call):
+        if call == 1:
             raise BAD
 
-    statuses = [outcome.status for outcome in apply_all(Server(), changes(3, send))]
+    statuses = [outcome.status for outcome in apply_all(Many(act), changes(3))]
     assert statuses == [Status.DONE, Status.FAILED, Status.DONE]
 
 
@@ -184,16 +201,117 @@ def test_nothing_to_do():
 
 
 def test_what_has_not_been_sent_when_the_work_is_killed_never_is():
-    project = Server()
-    project.client.max_concurrency = 2
     sent = []
 
-    def send(i):
-        sent.append(i)
-        if i == 0:
+    def act(call):
+        sent.append(call)
+        if call == 0:
             raise KeyboardInterrupt
         threading.Event().wait(0.1)
 
+    project = Many(act)
+    project.client.max_concurrency = 2
     with pytest.raises(KeyboardInterrupt):
-        apply_all(project, changes(50, send))
+        apply_all(project, changes(50))
     assert len(sent) < 10
+
+
+# ------------------------------------------------------------------ several in one request
+
+
+class Together:
+    """A stage of ten tasks. Requests with more than ``most`` mutations, or with a task of ``poison``, go wrong.
+
+    ``error`` is what then comes back for the whole request, and ``applies`` whether it was carried out all the same.
+    ``bad`` are tasks that are refused by themselves.
+    """
+
+    def __init__(self, *, most=50, poison=(), error=REFUSED, applies=False, bad=()):
+        self.most, self.poison, self.error, self.applies, self.bad = most, set(poison), error, applies, set(bad)
+        self.client = SimpleNamespace(max_concurrency=1, bundle=Bundle(10), me=lambda: "API:me")
+        self.requests, self.looked, self.applied = [], [], []
+
+    def send(self, calls):
+        self.requests.append(list(calls))
+        spoiled = len(calls) > self.most or self.poison.intersection(calls)
+        if not spoiled or self.applies:
+            self.applied += [call for call in calls if call not in self.bad]
+        if spoiled:
+            raise self.error
+        return [REFUSED if call in self.bad else None for call in calls]
+
+    def change(self, call):
+        (problem,) = self.send([call])
+        if problem is not None:
+            raise problem
+
+    def read_tasks(self, task_ids):
+        self.looked.append(list(task_ids))
+        return {i: Task(i, stage_name="Review_1" if int(i) in self.applied else "Label") for i in task_ids}
+
+    def apply(self, n=10):
+        tasks = [Task(str(i), stage_name="Label") for i in range(n)]
+        made = [Change(task, lambda task=task: int(task.task_id), lambda t: t.stage_name != "Label") for task in tasks]
+        outcomes = apply_together(self, made, sleep=lambda seconds: None)
+        assert [outcome.task_id for outcome in outcomes] == [task.task_id for task in tasks]
+        assert len(self.applied) == len(set(self.applied))
+        return [outcome.status.value for outcome in outcomes]
+
+
+def test_ten_go_in_one_request():
+    server = Together()
+    assert server.apply() == ["done"] * 10
+    assert [len(calls) for calls in server.requests] == [10]
+    assert server.looked == []
+
+
+def test_one_that_is_refused_is_its_own_failure_and_is_looked_at_once():
+    server = Together(bad=[3])
+    assert server.apply() == ["done"] * 3 + ["failed"] + ["done"] * 6
+    assert [len(calls) for calls in server.requests] == [10]
+    assert server.looked == [["3"]]
+
+
+def test_a_request_that_is_too_large_is_halved_and_the_next_ones_are_smaller():
+    server = Together(most=3, error=err.RedBrickPayloadTooLargeError("HTTP 413."))
+    assert server.apply() == ["done"] * 10
+    assert [len(calls) for calls in server.requests] == [10, 5, 2, 3, 5, 2, 3]
+    assert server.client.bundle.size < 5
+
+
+def test_a_bad_neighbour_does_not_sink_those_in_its_request():
+    server = Together(poison=[7], error=BAD)
+    assert server.apply() == ["done"] * 7 + ["failed"] + ["done"] * 2
+
+
+@pytest.mark.parametrize("error", [LOST, FAILED, NONSENSE], ids=repr)
+def test_a_lost_answer_is_settled_for_all_by_one_look(error):
+    server = Together(most=9, error=error, applies=True)
+    assert server.apply() == ["done"] * 10
+    assert (len(server.requests), [len(ids) for ids in server.looked]) == (1, [10])
+    assert server.client.bundle.size == 5
+
+
+@pytest.mark.parametrize("error", [LOST, FAILED, NONSENSE], ids=repr)
+def test_what_was_lost_before_it_was_applied_goes_alone(error):
+    server = Together(most=9, error=error)
+    assert server.apply() == ["done"] * 10
+    assert [len(calls) for calls in server.requests] == [10, *[1] * 10]
+
+
+def test_a_task_that_spoils_every_request_is_the_only_one_that_fails():
+    """Where the whole answer is null, which of them was meant is told by sending each alone."""
+    server = Together(poison=[4], error=NONSENSE)
+    assert server.apply() == ["done"] * 4 + ["failed"] + ["done"] * 5
+
+
+def test_a_call_that_cannot_be_made_ready_is_its_own_failure():
+    def fails():
+        raise BAD
+
+    server = Together()
+    tasks = [Task(str(i), stage_name="Label") for i in range(3)]
+    made = [Change(task, fails if i == 1 else lambda i=i: i, lambda t: False) for i, task in enumerate(tasks)]
+    outcomes = apply_together(server, made)
+    assert [outcome.status.value for outcome in outcomes] == ["done", "failed", "done"]
+    assert server.requests == [[0, 2]]

@@ -57,8 +57,8 @@ def test_a_draft_shows_in_new_labels_of_this_key():
 
 def test_what_is_sent():
     work = Work()
-    put(work, at(), Converted([]), finished=False, elapsed_ms=12).send()
-    submit_existing(work, at()).send()
+    put(work, at(), Converted([]), finished=False, elapsed_ms=12).call()
+    submit_existing(work, at()).call()
     sent = {"labels": [], "map": []}
     assert work.sent == [("Label", "t", sent, {"finished": False, "elapsed_ms": 12}), ("Label", "t")]
 
@@ -66,8 +66,8 @@ def test_what_is_sent():
 def test_what_is_stored_is_stored_once_however_often_it_is_sent():
     work = Work()
     change = put(work, at(), Converted([]), finished=True)
-    change.send()
-    change.send()
+    change.call()
+    change.call()
     assert (len(work.sent), work.stored) == (2, 1)
 
 
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_not_sent(task, converted, words):
 )
 def test_masks_stay_where_the_labels_say_so_and_go_where_they_say_so(converted, kept):
     work = Work()
-    put(work, with_masks("a", "b"), converted, finished=True).send()
+    put(work, with_masks("a", "b"), converted, finished=True).call()
     assert [entry and entry["labelName"] for entry in work.sent[0][2]["map"]] == kept
 
 

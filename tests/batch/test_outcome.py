@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from fixtures import counts
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally, already_done, done, failed, skipped
+
+UNKNOWN = Outcome("u", Status.UNKNOWN, "who knows")
 
 
 def tally(*outcomes):
@@ -37,7 +40,7 @@ def test_the_manifest_is_plain_json_with_these_keys():
         "org_id": "o",
         "project_id": "p",
         "stage_name": "Label",
-        "counts": {"done": 1, "already_done": 1, "skipped": 1, "failed": 1},
+        "counts": counts(done=1, already_done=1, skipped=1, failed=1),
         "failed": [{"task_id": "d", "name": "study", "reason": "z"}],
         "task_ids": ["a", "b"],
         "report": None,
@@ -47,10 +50,18 @@ def test_the_manifest_is_plain_json_with_these_keys():
 def test_the_manifest_stays_small():
     many = tally(*(failed(str(i), "x" * 10_000) for i in range(2000)), *(done(str(i)) for i in range(2000)))
     found = manifest(many)
-    assert found["counts"] == {"done": 2000, "already_done": 0, "skipped": 0, "failed": 2000}
+    assert found["counts"] == counts(done=2000, failed=2000)
     assert [entry["task_id"] for entry in found["failed"]] == [str(i) for i in range(50)]
     assert found["task_ids"] == [str(i) for i in range(1000)]
     assert len(json.dumps(found)) < 64_000
+
+
+def test_what_is_not_known_is_counted_apart_and_named():
+    counting = tally(done("a"), UNKNOWN)
+    found = manifest(counting)
+    assert (found["counts"]["done"], found["counts"]["failed"], found["counts"]["unknown"]) == (1, 0, 1)
+    assert [each["task_id"] for each in found["failed"]] == counting.unknown == ["u"]
+    assert found["task_ids"] == ["a"]
 
 
 def test_a_manifest_does_not_change_afterwards():
@@ -72,6 +83,8 @@ def test_a_manifest_does_not_change_afterwards():
         ([skipped("a", "x"), failed("b", "x")], True, True),
         ([already_done("a", "x"), failed("b", "x")], True, False),
         ([failed("a", "x"), failed("b", "x")], True, True),
+        ([done("a"), UNKNOWN], True, False),
+        ([skipped("a", "x"), UNKNOWN], True, True),
     ],
 )
 def test_when_outcomes_fail_the_airflow_task(outcomes, any_, all_):

@@ -99,7 +99,7 @@ class Work:
     def run(self, task_ids, plan):
         for step in itertools.chain.from_iterable(plan(self.tasks)):
             if not isinstance(step, Outcome):
-                step.send()
+                step.call()
             yield step
 
     def review(self, stage, task_id, *, accept, comment, elapsed_ms):

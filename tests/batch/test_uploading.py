@@ -8,7 +8,8 @@ import pytest
 
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.imports import Created, Datapoint
-from airflow_provider_redbrick.batch.change import ATTEMPTS, SETTLE, apply_once
+from airflow_provider_redbrick.api.pace import Bundle
+from airflow_provider_redbrick.batch.change import ATTEMPTS, SETTLE, apply_together
 from airflow_provider_redbrick.batch.converting import Converter
 from airflow_provider_redbrick.batch.creating import THERE, Creation
 from airflow_provider_redbrick.batch.new_tasks import NewTask, read_new_task
@@ -56,7 +57,7 @@ def create(server, stored=None, breaker=None):
 
     pauses = []
     creation = Creation(NewTask("study", [{"items": "a"}]), datapoint, breaker or Breaker())
-    outcome = apply_once(server, creation, sleep=pauses.append)
+    (outcome,) = apply_together(server, [creation], sleep=pauses.append)
     return outcome, pauses
 
 
@@ -116,10 +117,10 @@ def test_giving_up_says_that_there_is_no_such_task():
     assert server.sent == ATTEMPTS
 
 
-def test_a_name_that_cannot_be_looked_up_afterwards_is_failed_and_not_sent_again():
+def test_a_name_that_cannot_be_looked_up_afterwards_is_not_sent_again():
     server = Server((True, LOST), finds=[DOWN])
     outcome, _ = create(server)
-    assert outcome.status is Status.FAILED
+    assert outcome.status is Status.UNKNOWN
     assert "is not known" in outcome.reason
     assert server.sent == 1
 
@@ -151,7 +152,9 @@ class Project:
         self.converts = converts or (lambda task: {**task, "items": [s["items"] for s in task["series"]]})
         self.asked, self.created = [], []
         self.imports = self.files = self
-        self.client = SimpleNamespace(max_concurrency=2, convert_labels=lambda tasks: list(map(self.converts, tasks)))
+        self.client = SimpleNamespace(
+            max_concurrency=2, bundle=Bundle(1), convert_labels=lambda tasks: list(map(self.converts, tasks))
+        )
 
     def find_by_name(self, names):
         self.asked.append(len(names))

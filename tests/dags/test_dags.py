@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pendulum
 import pytest
+from fixtures import counts
 
 from airflow_provider_redbrick import get_provider_info
 
@@ -52,10 +53,6 @@ def meanwhile(sandbox, *steps):
     finally:
         stop.set()
         thread.join(timeout=20)
-
-
-def counts(**given: int) -> dict[str, int]:
-    return {"done": 0, "already_done": 0, "skipped": 0, "failed": 0, **given}
 
 
 class TestExamples:
@@ -231,8 +228,8 @@ class TestRetries:
         new = sandbox.seed_tasks(12)
         true = sandbox.seed_tasks(12, ground_truth=True, updated_at="2026-03-14T12:00:00+00:00")
         sandbox.fault_once("gql_error", "assignTasksMultipleUsers", skip=1)
-        sandbox.fault_once("gql_error", "putManualLabelingTaskAndLabels", skip=3, times=4)
-        sandbox.fault_once("not_ok", MOVE, skip=5, times=4)
+        sandbox.fault_once("gql_error", "putManualLabelingTaskAndLabels", times=4)
+        sandbox.fault_once("not_ok", MOVE, skip=1)
         ran = run_dag("go_wrong_half_way")
         assert ran.state == "success"
         assert {name: ti.try_number for (name, _), ti in ran.instances.items()} == {
@@ -245,9 +242,9 @@ class TestRetries:
         assert Counter(held.values()) == {LABELERS[1]: 40, LABELERS[2]: 40}
         assigned = sandbox.applied("assignTasksMultipleUsers")
         assert {task_id: assigned[task_id] for task_id in reviews} == dict.fromkeys(reviews, 1)
-        assert ran.returned("prelabel")["counts"]["done"] == 4
+        assert ran.returned("prelabel")["counts"]["done"] == 2
         assert sandbox.applied("putManualLabelingTaskAndLabels") == dict.fromkeys(new, 1)
-        assert ran.returned("reopen")["counts"] == counts(done=4)
+        assert ran.returned("reopen")["counts"]["done"] in {2, 10}  # whichever of two requests was refused
         assert sandbox.applied(MOVE) == dict.fromkeys(true, 1)
 
 

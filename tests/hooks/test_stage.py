@@ -314,7 +314,7 @@ class TestSubmit:
         with pytest.raises(RedBrickTasksFailedError) as caught:
             label.submit(labels)
         words = str(caught.value)
-        assert words.startswith("submit: of 3 tasks 2 done, 0 already done, 0 skipped, 1 failed. Task ")
+        assert words.startswith("submit: of 3 tasks 2 done, 0 already done, 0 skipped, 1 failed, 0 unknown. Task ")
         assert f"Task {ids[1]}: Its labels cannot be sent: " in words
         assert "did you mean 'finding'?" in words
         assert [sandbox.stage_of(task_id) for task_id in ids] == ["Review_1", "Label", "Review_1"]
@@ -329,7 +329,7 @@ class TestSubmit:
     @pytest.mark.parametrize("fault", ["drop_before", "drop_after", "http_500", "http_503", "html"])
     def test_a_lost_answer_is_settled(self, sandbox, label, fault):
         ids = sandbox.seed_tasks(4)
-        sandbox.fault_once(fault, PUT, skip=1)
+        sandbox.fault_once(fault, PUT)
         assert statuses(label.submit(dict.fromkeys(ids, SERIES))) == dict.fromkeys(ids, "done")
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
@@ -525,5 +525,5 @@ def test_the_first_five_failures_are_named(sandbox, label):
     ids = sandbox.seed_tasks(7)
     with pytest.raises(RedBrickTasksFailedError) as caught:
         label.submit(dict.fromkeys(ids, BAD))
-    assert "of 7 tasks 0 done, 0 already done, 0 skipped, 7 failed." in str(caught.value)
+    assert "of 7 tasks 0 done, 0 already done, 0 skipped, 7 failed, 0 unknown." in str(caught.value)
     assert str(caught.value).count("Task ") == 5

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,7 +84,19 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture
-def midway_fault(request, sandbox, quick):
+def alone(sandbox, monkeypatch):
+    """Each change goes in a request of its own, so that a fault hits one task."""
+    monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&mutations_per_request=1")
+
+
+@pytest.fixture
+def pairs(sandbox, monkeypatch):
+    """Two changes go in a request, so that few tasks make many requests."""
+    monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&mutations_per_request=2")
+
+
+@pytest.fixture
+def midway_fault(request, sandbox, quick, pairs):
     """A fault that hits a try on its way: ``midway_fault(mutation)`` arms it."""
 
     def arm(mutation: str) -> None:
@@ -147,14 +159,24 @@ def killed_try(run):
 
 
 def _die_after(changes: int) -> None:
-    send, counter = RedBrickProject.change, itertools.count(1)
+    lock, left = threading.Lock(), [changes]
 
-    def counted(self, *args: Any) -> None:
-        send(self, *args)
-        if next(counter) >= changes:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def dying(send: Any) -> Any:
+        def sent(self: Any, calls: Any) -> Any:
+            many = calls if isinstance(calls, list) else [calls]
+            with lock:
+                now = many[: left[0]]
+                left[0] -= len(now)
+                if left[0]:
+                    return send(self, calls)
+                send(self, now if isinstance(calls, list) else calls)
+                os.kill(os.getpid(), signal.SIGKILL)
+                return None
 
-    RedBrickProject.change = counted  # type: ignore[method-assign]
+        return sent
+
+    for name in ("send", "change"):
+        setattr(RedBrickProject, name, dying(getattr(RedBrickProject, name)))
 
 
 @pytest.fixture

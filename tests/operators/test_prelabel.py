@@ -12,6 +12,7 @@ import pendulum
 import pytest
 import requests
 from airflow.sdk.exceptions import AirflowTaskTimeout
+from fixtures import counts
 
 from airflow_provider_redbrick.batch import queue
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
@@ -32,10 +33,6 @@ def model(_task) -> list[dict]:
 
 def operator(labeler=model, **options) -> RedBrickPrelabelOperator:
     return RedBrickPrelabelOperator(task_id="model", **{"stage_name": "Label", "labeler": labeler, **options})
-
-
-def counts(done: int = 0, already_done: int = 0, skipped: int = 0, failed: int = 0) -> dict[str, int]:
-    return {"done": done, "already_done": already_done, "skipped": skipped, "failed": failed}
 
 
 def owner(sandbox, task_id: str) -> str | None:
@@ -549,7 +546,7 @@ class TestRetry:
         sandbox.faults("")
         labelled_once(ids, write, draft_owners=("key", None))
 
-    def test_slow_transitions(self, *, sandbox, write, given, finish, quick, labelled_once):
+    def test_slow_transitions(self, *, sandbox, write, given, finish, quick, pairs, labelled_once):
         sandbox.settings(transition_ms=100)
         ids = sandbox.seed_tasks(8)
         sandbox.fault_once("drop_after", PUT, times=3)

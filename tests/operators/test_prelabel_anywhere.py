@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from fixtures import counts
 from operators.conftest import BOX
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
@@ -31,10 +32,6 @@ def written(sandbox, task_id):
     events = sandbox.graphql(EVENTS, ids)["task"]["genericEvents"]
     outputs = [event["outputEvent"] for event in events if event.get("outputEvent")]
     return [json.loads(output["extraData"]) for output in outputs if output["extraData"]]
-
-
-def counts(**numbers):
-    return {"done": 0, "already_done": 0, "skipped": 0, "failed": 0, **numbers}
 
 
 class TestWhere:

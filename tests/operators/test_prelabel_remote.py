@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fixtures import counts
 from operators.conftest import BOX
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
@@ -45,10 +46,6 @@ def predict(task):
 
 def prelabel(project_id, labeler=predict, **options):
     return RedBrickPrelabelOperator(task_id="p", stage_name=STAGE, project_id=project_id, labeler=labeler, **options)
-
-
-def counts(**numbers):
-    return {"done": 0, "already_done": 0, "skipped": 0, "failed": 0, **numbers}
 
 
 class TestSubmit:
@@ -148,7 +145,7 @@ class TestBadLabels:
 class TestRetry:
     @pytest.mark.parametrize("mutation", [PUT, FINISH])
     @pytest.mark.parametrize("fault", ["drop_after", "drop_before", "http_500", "gql_error", "not_ok", "html"])
-    def test_each_task_is_handed_on_once(self, *, sandbox, finish, quick, project_id, waiting, fault, mutation):
+    def test_each_task_is_handed_on_once(self, *, sandbox, finish, quick, pairs, project_id, waiting, fault, mutation):
         sandbox.fault_once(fault, mutation, skip=2, times=2)
         finish(lambda: prelabel(project_id))
         assert sandbox.applied(FINISH) == dict.fromkeys(waiting, 1)

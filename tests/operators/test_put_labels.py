@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from fixtures import StateStore
+from fixtures import StateStore, counts
 
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, RedBrickTasksFailedError
@@ -30,10 +30,6 @@ def operator(tasks, **options) -> RedBrickPutLabelsOperator:
 
 def labelled(ids, key: str = "taskId") -> list[dict]:
     return [{key: value, "series": [{"boundingBoxes": [dict(BOX)]}]} for value in ids]
-
-
-def counts(done: int = 0, already_done: int = 0, skipped: int = 0, failed: int = 0) -> dict[str, int]:
-    return {"done": done, "already_done": already_done, "skipped": skipped, "failed": failed}
 
 
 @pytest.fixture
@@ -327,7 +323,7 @@ class TestOwnership:
         assert manifest["counts"] == counts(done=2)
         assert all(sandbox.stage_of(task_id) == "Review_1" for task_id in ids)
 
-    def test_what_was_claimed_and_not_done_is_released(self, sandbox, run):
+    def test_what_was_claimed_and_not_done_is_released(self, sandbox, run, alone):
         ids = sandbox.seed_tasks(4)
         sandbox.fault_once("not_ok", PUT, skip=1, times=2)
         with pytest.raises(RedBrickTasksFailedError):
@@ -522,7 +518,7 @@ class TestRetry:
         sandbox.humans("Label")
         assert run.try_once(operator(labelled(ids)))["counts"] == counts(skipped=2)
 
-    def test_a_retry_does_not_argue_with_a_reviewer(self, sandbox, run):
+    def test_a_retry_does_not_argue_with_a_reviewer(self, sandbox, run, alone):
         ids = sandbox.seed_tasks(2)
         sandbox.fault_once("not_ok", PUT)
         with pytest.raises(RedBrickTasksFailedError):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
+from fixtures import counts
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_redbrick.api.project import RedBrickProject
@@ -37,10 +38,6 @@ def labelled(ids, key: str = "taskId") -> list[dict]:
 
 def lines(entries) -> bytes:
     return b"".join(entry if isinstance(entry, bytes) else json.dumps(entry).encode() + b"\n" for entry in entries)
-
-
-def counts(done: int = 0, already_done: int = 0, skipped: int = 0, failed: int = 0) -> dict[str, int]:
-    return {"done": done, "already_done": already_done, "skipped": skipped, "failed": failed}
 
 
 @pytest.fixture
@@ -468,15 +465,16 @@ class TestTries:
     ):
         ids = sandbox.seed_tasks(60)
         put = operator(written(labelled(ids)))
-        change, changes = RedBrickProject.change, []
+        send, requests = RedBrickProject.send, []
 
-        def stop(self, *args, **kwargs):
-            changes.append(change(self, *args, **kwargs))
-            if len(changes) == 30:
+        def stop(self, calls):
+            requests.append(calls)
+            if len(requests) == 4:
                 put.on_kill()
+            return send(self, calls)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(RedBrickProject, "change", stop)
+            patch.setattr(RedBrickProject, "send", stop)
             with pytest.raises(RedBrickStoppedError):
                 run.try_once(put)
         assert {task.owner for task in whereabouts().values()} == {None}

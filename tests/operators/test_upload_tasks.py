@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from airflow.sdk import ObjectStoragePath, literal
 from airflow.sdk.io import attach
+from fixtures import counts
 from fsspec.implementations.memory import MemoryFileSystem
 from pydicom.data import get_testdata_file
 
@@ -37,10 +38,6 @@ BRAIN = Path(nibabel.testing.data_path) / "example4d.nii.gz"
 
 def upload(tasks=None, **options) -> RedBrickUploadTasksOperator:
     return RedBrickUploadTasksOperator(task_id="upload", tasks=tasks, **options)
-
-
-def counts(done: int = 0, already_done: int = 0, skipped: int = 0, failed: int = 0) -> dict[str, int]:
-    return {"done": done, "already_done": already_done, "skipped": skipped, "failed": failed}
 
 
 def studies(n: int, **more) -> list[dict]:

@@ -1,0 +1,119 @@
+"""How fast requests follow each other, and how much goes in one."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from airflow_provider_redbrick.api.pace import Bundle, Pace
+
+
+class Clock:
+    """A clock that only moves by sleeping."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.slept = []
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def paced(per_second=None):
+    clock = Clock()
+    return clock, Pace(per_second, clock=clock, sleep=clock.sleep)
+
+
+def in_another_thread(action):
+    thread = threading.Thread(target=action)
+    thread.start()
+    thread.join(timeout=10)
+
+
+def test_without_a_rate_nobody_waits():
+    clock, pace = paced()
+    for _ in range(100):
+        pace.wait()
+    assert clock.slept == []
+
+
+def test_requests_begin_no_faster_than_the_rate():
+    clock, pace = paced(4)
+    for _ in range(9):
+        pace.wait()
+    assert clock.now == pytest.approx(100 + 8 / 4)
+
+
+def test_time_that_was_not_used_is_not_saved_up():
+    clock, pace = paced(1)
+    pace.wait()
+    clock.now += 50
+    pace.wait()
+    pace.wait()
+    assert clock.slept == [pytest.approx(1)]
+
+
+def test_when_one_is_told_to_wait_all_others_do():
+    clock, pace = paced()
+    in_another_thread(lambda: pace.hold(7))
+    pace.wait()
+    assert clock.slept == [7]
+    pace.wait()
+    assert clock.slept == [7]
+
+
+def test_who_was_told_to_wait_does_so_by_himself():
+    clock, pace = paced()
+    pace.hold(7)
+    pace.wait()
+    assert clock.slept == []
+
+
+def test_threads_share_the_rate():
+    pace = Pace(200)
+    stamps = []
+
+    def work():
+        for _ in range(10):
+            pace.wait()
+            stamps.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert len(stamps) == 40
+
+
+def test_what_was_too_much_is_halved_and_grows_back_slowly():
+    bundle = Bundle(10)
+    bundle.was_too_much(10)
+    assert bundle.size == 5
+    for _ in range(7):
+        bundle.went_well(5)
+    assert bundle.size == 5
+    bundle.went_well(5)
+    assert bundle.size == 6
+    for _ in range(100):
+        bundle.went_well(bundle.size)
+    assert bundle.size == 10
+
+
+def test_small_requests_that_go_well_prove_nothing():
+    bundle = Bundle(10)
+    bundle.was_too_much(10)
+    for _ in range(50):
+        bundle.went_well(2)
+    assert bundle.size == 5
+
+
+def test_it_never_goes_below_one():
+    bundle = Bundle(1)
+    bundle.was_too_much(1)
+    assert bundle.size == 1
