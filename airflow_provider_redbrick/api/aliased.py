@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     Parse = Callable[[Mapping[str, Any]], Any]
 
 TASKS_PER_READ = 25
+"""Tasks a request, when each brings much: labels, items, events."""
 
 
-def read_aliased(scope: Scope, document: Callable[[int], str], task_ids: Sequence[str], parse: Parse) -> dict[str, Any]:
+def read_aliased(
+    scope: Scope,
+    document: Callable[[int], str],
+    task_ids: Sequence[str],
+    parse: Parse,
+    *,
+    per_request: int = TASKS_PER_READ,
+) -> dict[str, Any]:
     """Return for each id what ``parse`` makes of its task, or the error that says why there is nothing.
 
     What fails for one task is that task's answer, after a second look.
@@ -27,7 +35,7 @@ def read_aliased(scope: Scope, document: Callable[[int], str], task_ids: Sequenc
     """
     answers: dict[str, Any] = {}
     ids = iter(dict.fromkeys(task_ids))
-    while chunk := list(islice(ids, TASKS_PER_READ)):
+    while chunk := list(islice(ids, per_request)):
         found = _read_chunk(scope, document, chunk, parse)
         unread = [i for i, answer in found.items() if isinstance(answer, RedBrickRefusedError)]
         if unread and len(unread) < len(chunk):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MAX_IDS = 50
-"""Ids per assigning request, as RedBrick's own clients keep to."""
+"""Ids per request that only assigns tasks, or asks where they are; RedBrick's own clients keep to it."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,12 @@ class RedBrickProject(Scope):
 
         :return: for each id its task, or why it could not be read (``RedBrickNotFoundError``: there is none).
         """
-        document = documents.tasks_in_full if full else documents.task_states
-        answers = read_aliased(self, document, task_ids, Task.from_wire)
-        if full:
-            for task_id, task in answers.items():
-                if isinstance(task, Task) and task.labels_url:
-                    answers[task_id] = self._with_stored_labels(task, task.labels_url)
+        if not full:
+            return read_aliased(self, documents.task_states, task_ids, Task.from_wire, per_request=MAX_IDS)
+        answers = read_aliased(self, documents.tasks_in_full, task_ids, Task.from_wire)
+        for task_id, task in answers.items():
+            if isinstance(task, Task) and task.labels_url:
+                answers[task_id] = self._with_stored_labels(task, task.labels_url)
         return answers
 
     def are_labelled(self, task_ids: Sequence[str]) -> dict[str, bool | RedBrickAPIError]:

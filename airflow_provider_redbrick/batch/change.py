@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, done, failed, skipped
+from airflow_provider_redbrick.batch.parallel import cut_short
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickAPIError,
@@ -18,10 +19,12 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickPayloadTooLargeError,
     RedBrickRefusedError,
     RedBrickServerError,
+    RedBrickStoppedError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from threading import Event
 
     from airflow_provider_redbrick.api.calls import Call
     from airflow_provider_redbrick.api.models import OutputEvent, Task
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 # Seconds before each look at a task whose answer was lost: the server may still be busy with the request.
 SETTLE = (0.0, 0.5, 1.5)
-# Seconds that requests under way get when the work is stopped.
-LAST_MOMENT = 2.0
 
 
 class Mutation(ABC):
@@ -176,14 +177,24 @@ class Change(Mutation):
         return left[-1].by == me() and decided
 
 
-def apply_all(project: RedBrickProject, mutations: Sequence[Mutation]) -> list[Outcome]:
-    """Apply mutations of different tasks, several at a time; outcomes come in the order of the mutations."""
+def apply_all(project: RedBrickProject, mutations: Sequence[Mutation], *, stop: Event | None = None) -> list[Outcome]:
+    """Apply mutations of different tasks, several at a time; outcomes come in the order of the mutations.
+
+    :param stop: when it is set, nothing more is sent.
+    :raises RedBrickStoppedError: when it was set before all was sent.
+    """
     bundles = list(_bundles(mutations, project.client.bundle.size))
     workers = min(project.client.max_concurrency, len(bundles))
+
+    def apply(bundle: Sequence[Mutation]) -> list[Outcome]:
+        if stop is not None and stop.is_set():
+            raise RedBrickStoppedError("Not sent: the work was stopped.")
+        return apply_together(project, bundle)
+
     if workers <= 1:
-        return [outcome for bundle in bundles for outcome in apply_together(project, bundle)]
+        return [outcome for bundle in bundles for outcome in apply(bundle)]
     pool = ThreadPoolExecutor(workers, thread_name_prefix="redbrick")
-    futures = [pool.submit(apply_together, project, bundle) for bundle in bundles]
+    futures = [pool.submit(apply, bundle) for bundle in bundles]
     try:
         return [outcome for future in futures for outcome in future.result()]
     except BaseException:
@@ -191,16 +202,6 @@ def apply_all(project: RedBrickProject, mutations: Sequence[Mutation]) -> list[O
         raise
     finally:
         pool.shutdown(wait=False)
-
-
-def cut_short(pool: ThreadPoolExecutor, futures: Iterable[Future[Any]]) -> None:
-    """Stop what a pool works on, when Airflow has killed or timed out the task.
-
-    What has not begun never will. What is under way gets a moment, no more: Airflow kills for good a few seconds
-    later, and there is still to be cleaned up.
-    """
-    pool.shutdown(wait=False, cancel_futures=True)
-    wait([future for future in futures if not future.cancelled()], timeout=LAST_MOMENT)
 
 
 def apply_together(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _ITEM = "https://test"
 _NOT_LABELS = frozenset({"name", "items", "imageHeaders", "metaData"})
 _MOST_ITEMS = 100_000
-CONVERSIONS_A_REQUEST = 25
+CONVERSIONS_A_REQUEST = 50
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,6 +15,8 @@ from airflow_provider_redbrick.batch.outcome import Outcome, failed
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.converting import Converter
 
@@ -81,8 +83,11 @@ class Decisions:
                 yield self.put(task, ready, given.elapsed_ms)
 
 
-def act(project: RedBrickProject, batches: Iterable[Sequence[Step]]) -> Iterator[Outcome]:
-    """Apply the changes of each batch as it comes, and yield the outcome of every task."""
+def act(project: RedBrickProject, batches: Iterable[Sequence[Step]], *, stop: Event | None = None) -> Iterator[Outcome]:
+    """Apply the changes of each batch as it comes, and yield the outcome of every task.
+
+    :param stop: when it is set, nothing more is sent.
+    """
     for steps in batches:
         yield from (step for step in steps if isinstance(step, Outcome))
-        yield from apply_all(project, [step for step in steps if isinstance(step, Change)])
+        yield from apply_all(project, [step for step in steps if isinstance(step, Change)], stop=stop)

@@ -14,7 +14,7 @@ from airflow_provider_redbrick.api.answers import reading
 from airflow_provider_redbrick.api.exports import StoredTask, read_again
 from airflow_provider_redbrick.api.files import mask_name
 from airflow_provider_redbrick.batch.calling import handed
-from airflow_provider_redbrick.batch.change import cut_short
+from airflow_provider_redbrick.batch.parallel import cut_short
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickAPIError,

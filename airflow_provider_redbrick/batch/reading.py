@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
 
-# Tasks worked on at a time: the fewest that keep requests full, so that a crash leaves few of them claimed.
+# Tasks worked on at a time where somebody's code is asked about each: a crash leaves no more of them claimed.
 CHUNK = 25
+# Tasks worked on at a time where all is known beforehand: the fewest that keep requests full.
+KNOWN_CHUNK = 50
 GIVEN_UP_AFTER = 2
 NOT_TRIED = "Not tried: RedBrick did not answer several times in a row."
 
@@ -39,7 +41,12 @@ class Breaker:
 
 
 def read_in_chunks(
-    project: RedBrickProject, task_ids: Iterable[str], *, full: bool = False, breaker: Breaker | None = None
+    project: RedBrickProject,
+    task_ids: Iterable[str],
+    *,
+    full: bool = False,
+    size: int = CHUNK,
+    breaker: Breaker | None = None,
 ) -> Iterator[dict[str, Task | RedBrickAPIError]]:
     """Yield tasks in chunks: for each id its task, or why it could not be read.
 
@@ -47,7 +54,7 @@ def read_in_chunks(
     """
     breaker = breaker or Breaker()
     ids = iter(task_ids)
-    while chunk := list(islice(ids, CHUNK)):
+    while chunk := list(islice(ids, size)):
         if breaker.is_open:
             yield dict.fromkeys(chunk, RedBrickConnectionError(NOT_TRIED))
             continue

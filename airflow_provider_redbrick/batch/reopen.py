@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from threading import Event
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
@@ -11,7 +15,8 @@ from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, Stage
 from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
 from airflow_provider_redbrick.batch.change import Change, apply_all
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
-from airflow_provider_redbrick.batch.reading import read_in_chunks
+from airflow_provider_redbrick.batch.parallel import in_parallel
+from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, Breaker, read_in_chunks
 from airflow_provider_redbrick.batch.stage_work import moved_since
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
@@ -73,28 +78,46 @@ def reopen(
     :param once_since: when the interval begins: what this key reopened because of an update in it, and people have put
         back since, is left alone.
     """
-    for found in read_in_chunks(project, task_ids):
-        yield from (
-            failed(i, f"It could not be read, and nothing was sent: {task}")
-            for i, task in found.items()
-            if isinstance(task, RedBrickAPIError)
-        )
+    remaining = iter(task_ids)
+    chunks = iter(lambda: list(islice(remaining, KNOWN_CHUNK)), [])
+    work = _Reopening(project, me, since, once_since)
+    workers = project.client.max_concurrency
+    with closing(in_parallel(chunks, work.on, workers=workers, stop=work.stop)) as done:
+        for outcomes in done:
+            yield from outcomes
+
+
+@dataclass(frozen=True)
+class _Reopening:
+    project: RedBrickProject
+    me: str
+    since: pendulum.DateTime | None
+    once_since: pendulum.DateTime | None
+    breaker: Breaker = field(default_factory=Breaker)
+    stop: Event = field(default_factory=Event)
+
+    def on(self, task_ids: Sequence[str]) -> list[Outcome]:
+        """Reopen some tasks."""
+        (found,) = read_in_chunks(self.project, task_ids, size=KNOWN_CHUNK, breaker=self.breaker)
         tasks = [task for task in found.values() if isinstance(task, Task)]
-        ids = [task.task_id for task in tasks]
-        moved = moved_since(project, ids, GROUND_TRUTH, me=me, since=since)
-        before = _reopened_for_interval(project, tasks, me=me, since=once_since)
-        here = []
-        for task in tasks:
-            if task.task_id in moved:
-                yield already_done(task.task_id, f"an earlier try reopened it; it is {task.where}", name=task.name)
+        moved = moved_since(self.project, [task.task_id for task in tasks], GROUND_TRUTH, me=self.me, since=self.since)
+        before = _reopened_for_interval(self.project, tasks, me=self.me, since=self.once_since)
+        outcomes: list[Outcome] = []
+        here: list[Task] = []
+        for task_id, task in found.items():
+            if isinstance(task, RedBrickAPIError):
+                outcomes.append(failed(task_id, f"It could not be read, and nothing was sent: {task}"))
+            elif task_id in moved:
+                reason = f"an earlier try reopened it; it is {task.where}"
+                outcomes.append(already_done(task_id, reason, name=task.name))
             elif task.stage_name != GROUND_TRUTH:
-                yield skipped(task.task_id, f"it is {task.where}, not in {GROUND_TRUTH}", name=task.name)
-            elif task.task_id in before:
+                outcomes.append(skipped(task_id, f"it is {task.where}, not in {GROUND_TRUTH}", name=task.name))
+            elif task_id in before:
                 reason = "it was reopened for this interval already, and people have put it back since"
-                yield skipped(task.task_id, reason, name=task.name)
+                outcomes.append(skipped(task_id, reason, name=task.name))
             else:
                 here.append(task)
-        yield from apply_all(project, [_move(project, task) for task in here])
+        return outcomes + apply_all(self.project, [_move(self.project, task) for task in here], stop=self.stop)
 
 
 def _move(project: RedBrickProject, task: Task) -> Change:

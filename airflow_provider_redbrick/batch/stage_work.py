@@ -6,14 +6,15 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Event
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.assigning import claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
-from airflow_provider_redbrick.batch.reading import Breaker, read_in_chunks
-from airflow_provider_redbrick.exceptions import RedBrickAPIError
+from airflow_provider_redbrick.batch.reading import CHUNK, Breaker, read_in_chunks
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickStoppedError
 
 if TYPE_CHECKING:
     import pendulum
@@ -43,7 +44,9 @@ class StageWork:
     :param only_unlabelled: leave tasks alone that have labels; goes with ``full``.
     :param may_hold: the tasks that may be worked on when this key holds them already; None for all. Any other one is
         in the hands of another run with the same key.
+    :param chunk: how many tasks are looked at, and claimed, at a time.
     :param breaker: says when to stop asking a server that is down.
+    :param stop: when it is set, nothing more is claimed or sent, and what was claimed is given back.
     """
 
     project: RedBrickProject
@@ -56,7 +59,9 @@ class StageWork:
     saved_counts: bool = False
     only_unlabelled: bool = False
     may_hold: Collection[str] | None = None
+    chunk: int = CHUNK
     breaker: Breaker = field(default_factory=Breaker)
+    stop: Event = field(default_factory=Event)
     me: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +72,7 @@ class StageWork:
 
         :param objection: says why a task cannot be worked on, before it is claimed.
         """
-        for found in read_in_chunks(self.project, task_ids, full=self.full, breaker=self.breaker):
+        for found in read_in_chunks(self.project, task_ids, full=self.full, size=self.chunk, breaker=self.breaker):
             yield from self._work_on(found, plan, objection or (lambda _task: None))
 
     def came_back(self, task: Task) -> bool:
@@ -87,6 +92,8 @@ class StageWork:
     ) -> Iterator[Outcome]:
         ours, to_claim, outcomes = self._sort(found, objection)
         yield from outcomes
+        if self.stop.is_set():
+            raise RedBrickStoppedError("Not claimed: the work was stopped.")
         claimed = [task for task in ours if task.task_id in self._left_behind and not self.came_back(task)] + to_claim
         finished: set[str] = set()
         try:
@@ -98,7 +105,7 @@ class StageWork:
                     continue
                 ending = skipped if problem.taken else failed
                 yield ending(task.task_id, f"It could not be claimed: {problem}", name=task.name)
-            for outcome in act(self.project, plan(ours) if ours else ()):
+            for outcome in act(self.project, plan(ours) if ours else (), stop=self.stop):
                 if outcome.status.is_done:
                     finished.add(outcome.task_id)
                 yield outcome

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.batch.converting import CONVERSIONS_A_REQUEST, Labels, read_body
+from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.labelling import put_labels
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
+from airflow_provider_redbrick.batch.parallel import in_parallel
+from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.stage import working_stage
@@ -18,7 +21,7 @@ from airflow_provider_redbrick.operators.given import Given, in_file, in_list, o
 from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -96,7 +99,7 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
             raise RedBrickInputError(
                 f"{stage.name} is a review stage: to accept tasks as they are, use RedBrickAutoReviewOperator."
             )
-        work = self.work_on(context, project, stage, saved_counts=not self.finalize)
+        work = self.work_on(context, project, stage, saved_counts=not self.finalize, chunk=KNOWN_CHUNK)
         found = with_ids(work, entries)
         if self.labels_path is None:
             listed = list(found)
@@ -107,20 +110,26 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
         return self.settle(context, project, stage, self._outcomes(work, found))
 
     def _outcomes(self, work: StageWork, found: Iterator[Given]) -> Iterator[Outcome]:
-        """Put labels on the tasks found, a few at a time: no more of them are read than are worked on."""
-        while batch := list(islice(found, CONVERSIONS_A_REQUEST)):
-            by_id: dict[str, Given] = {}
-            labels: list[Labels] = []
-            for given in batch:
-                try:
-                    labels.append(Labels(given.sound_id(), None if self.existing_labels else read_body(given.entry)))
-                except RedBrickInputError as error:
-                    yield failed(given.task_id, given.told(error), name=given.name)
-                else:
-                    by_id[given.task_id] = given
-            outcomes = cast("Generator[Outcome, None, None]", put_labels(work, labels, finished=self.finalize))
-            # Stopped in between, it gives back what was claimed.
-            with closing(outcomes):
-                for outcome in outcomes:
-                    bad = outcome.status.is_bad
-                    yield replace(outcome, reason=by_id[outcome.task_id].told(outcome.reason)) if bad else outcome
+        """Put labels on the tasks found, some at a time: no more of them are read than are worked on."""
+        batches = iter(lambda: list(islice(found, KNOWN_CHUNK)), [])
+        workers = work.project.client.max_concurrency
+        # Stopped in between, all of them give back what they have claimed.
+        with closing(in_parallel(batches, partial(self._put_batch, work), workers=workers, stop=work.stop)) as done:
+            for outcomes in done:
+                yield from outcomes
+
+    def _put_batch(self, work: StageWork, batch: Sequence[Given]) -> list[Outcome]:
+        by_id: dict[str, Given] = {}
+        labels: list[Labels] = []
+        outcomes: list[Outcome] = []
+        for given in batch:
+            try:
+                labels.append(Labels(given.sound_id(), None if self.existing_labels else read_body(given.entry)))
+            except RedBrickInputError as error:
+                outcomes.append(failed(given.task_id, given.told(error), name=given.name))
+            else:
+                by_id[given.task_id] = given
+        for outcome in put_labels(work, labels, finished=self.finalize):
+            bad = outcome.status.is_bad
+            outcomes.append(replace(outcome, reason=by_id[outcome.task_id].told(outcome.reason)) if bad else outcome)
+        return outcomes

@@ -169,7 +169,7 @@ def batch(n):
 def test_valid_labels_take_few_requests():
     client = Client()
     assert convert(client, batch(60)) == {str(i): [{"of": str(i)}] for i in range(60)}
-    assert [len(ids) for ids in client.requests] == [25, 25, 10]
+    assert [len(ids) for ids in client.requests] == [50, 10]
 
 
 @given(st.integers(1, 40), st.sets(st.integers(0, 39)))

@@ -149,9 +149,9 @@ class TestAServerThatIsDown:
             run.try_once(put([{"taskId": i, "series": [{"boundingBoxes": [BOX]}]} for i in ids]))
         manifest = run.xcoms["manifest"]
         assert sum(manifest["counts"].values()) == 300
-        assert manifest["counts"]["done"] == 25
+        assert manifest["counts"]["done"] == 50
         assert "next try" in str(failed.value)
-        assert sandbox.stats()["root_fields"]["task"] < 25 * 60
+        assert sandbox.stats()["root_fields"]["task"] < 50 * 60
 
 
 class TestOddInput:
