@@ -129,10 +129,6 @@ PROJECT_MEMBERS = f"""query projectMembers($orgId: UUID!, $projectId: UUID!) {{
   }}
 }}"""
 
-TASKS_PAGED = """query tasksPaged($orgId: UUID!, $projectId: UUID!, $stageName: String, $first: Int) {
-  tasksPaged(orgId: $orgId, projectId: $projectId, stageName: $stageName, first: $first) { count }
-}"""
-
 # The same root field, for what is in the stage.
 TASKS_TO_EXPORT = f"""query tasksPaged(
   $orgId: UUID!, $projectId: UUID!, $stageName: String, $cacheTime: DateTime, $first: Int, $after: String
@@ -309,6 +305,16 @@ tasks_to_export = _aliased_tasks(_TASK_TO_EXPORT)
 
 task_events = _aliased_tasks(_TASK_EVENTS)
 """What left which stage, when and by whom."""
+
+
+def task_counts(n: int) -> str:
+    """Write one document counting the tasks of ``n`` stages: variables ``stage0`` .., aliases ``c0`` ..."""
+    stages = ", ".join(f"$stage{i}: String!" for i in range(n))
+    fields = "\n".join(
+        f"c{i}: tasksPaged(orgId: $orgId, projectId: $projectId, stageName: $stage{i}, first: 0) {{ count }}"
+        for i in range(n)
+    )
+    return f"query tasksPaged($orgId: UUID!, $projectId: UUID!, {stages}) {{\n{fields}\n}}"
 
 
 def tasks_by_name(n: int) -> str:

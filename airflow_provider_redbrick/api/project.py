@@ -102,11 +102,21 @@ class RedBrickProject(Scope):
 
     def count(self, stage: Stage) -> int:
         """Return how many tasks are in a stage, by the server's own count."""
-        if stage.is_remote:
-            return self.remote(stage).count()
-        data = self.execute(documents.TASKS_PAGED, {"stageName": stage.counting_name, "first": 0})
-        with reading("tasksPaged"):
-            return int(data["tasksPaged"]["count"])
+        return self.counts([stage])[stage.name]
+
+    def counts(self, stages: Sequence[Stage]) -> dict[str, int]:
+        """Return for the name of each stage how many tasks are in it, by the server's own count, in one request.
+
+        A ``remote-labeling`` stage takes one of its own.
+        """
+        counts = {stage.name: self.remote(stage).count() for stage in stages if stage.is_remote}
+        others = [stage for stage in stages if not stage.is_remote]
+        if others:
+            variables = {f"stage{i}": stage.counting_name for i, stage in enumerate(others)}
+            data = self.execute(documents.task_counts(len(others)), variables)
+            with reading("tasksPaged"):
+                counts |= {stage.name: int(data[f"c{i}"]["count"]) for i, stage in enumerate(others)}
+        return counts
 
     def count_by_listing(self, stage: Stage, *, unassigned: bool, stop_at: int) -> int:
         """Count the tasks queued in a stage by listing them, no further than ``stop_at``."""

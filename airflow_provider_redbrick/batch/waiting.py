@@ -48,14 +48,21 @@ class QueueCondition:
     unassigned: bool = False
     by_listing: bool = False
 
+    @property
+    def lists(self) -> bool:
+        """Whether the queue has to be listed; otherwise the server's own count will do."""
+        return self.unassigned or self.by_listing
+
     def look(self, project: RedBrickProject) -> Poll:
         """Count and compare. A listing stops as soon as the answer is certain."""
         stage = project.stage(self.stage_name)
-        if self.unassigned or self.by_listing:
-            enough = max(self.at_least or 0, self.at_most + 1 if self.at_most is not None else 0)
-            count = project.count_by_listing(stage, unassigned=self.unassigned, stop_at=enough)
-        else:
-            count = project.count(stage)
+        if not self.lists:
+            return self.judge(project.count(stage))
+        enough = max(self.at_least or 0, self.at_most + 1 if self.at_most is not None else 0)
+        return self.judge(project.count_by_listing(stage, unassigned=self.unassigned, stop_at=enough))
+
+    def judge(self, count: int) -> Poll:
+        """Compare a count with the threshold."""
         low = self.at_least is None or count >= self.at_least
         high = self.at_most is None or count <= self.at_most
         return Poll(low and high, count)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_redbrick.batch.waiting import Condition, Patience, Poll
+from airflow_provider_redbrick.batch.waiting import Condition, Patience
 from airflow_provider_redbrick.exceptions import RedBrickError
-from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+from airflow_provider_redbrick.triggers.shared import shared_project
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from airflow_provider_redbrick.api.project import RedBrickProject
 
 
 class RedBrickPollTrigger(BaseTrigger):
@@ -70,19 +69,12 @@ class RedBrickPollTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll, and yield exactly one event."""
-        hook = RedBrickHook(self.redbrick_conn_id)
         patience = Patience(deadline=self.deadline, deadline_name=self.deadline_name)
-        project: RedBrickProject | None = None
-
-        def look() -> tuple[RedBrickProject, Poll]:
-            # Reading the connection and asking the server both block, and the loop has other triggers to serve.
-            at = project or hook.project(self.project_id, org_id=self.org_id)
-            return at, self.condition().look(at)
-
-        try:
+        condition = self.condition()
+        async with shared_project(self.redbrick_conn_id, self.org_id, self.project_id) as project:
             while True:
                 try:
-                    project, poll = await asyncio.to_thread(look)
+                    poll = await project.look(condition)
                 except RedBrickError as error:
                     self.log.warning("A poll failed: %s", error)
                     event = patience.after_error(error, now=time.time())
@@ -92,7 +84,15 @@ class RedBrickPollTrigger(BaseTrigger):
                 if event is not None:
                     yield TriggerEvent(event)  # type: ignore[no-untyped-call]
                     return
+                now = time.time()
                 # Never past the deadline: a long interval must not stretch a short timeout.
-                await asyncio.sleep(max(0.0, min(self.poke_interval, self.deadline - time.time())))
-        finally:
-            hook.close()
+                await asyncio.sleep(max(0.0, min(self._until_next(now), self.deadline - now)))
+
+    def _until_next(self, now: float) -> float:
+        """Return how many seconds there are to the next poll.
+
+        Those who wait for the same project poll at the same moments, so that one request will do for all; other
+        projects have other moments.
+        """
+        own = zlib.crc32(f"{self.redbrick_conn_id} {self.org_id} {self.project_id}".encode())
+        return self.poke_interval - (now - own) % self.poke_interval

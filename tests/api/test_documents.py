@@ -29,7 +29,7 @@ ALL = {**CONSTANTS, **WRITTEN}
 
 def test_the_documents_are_found():
     assert {"ME", "PROJECT", "GENERIC_TASKS", "PUT_EXPERT_REVIEW_TASK"} <= set(CONSTANTS)
-    assert {"task_states", "tasks_in_full", "task_events", "tasks_by_name"} <= set(WRITERS)
+    assert {"task_states", "tasks_in_full", "task_events", "task_counts", "tasks_by_name"} <= set(WRITERS)
 
 
 NO_VARIABLES = {documents.ME}
@@ -71,15 +71,15 @@ def test_it_is_named_as_the_api_names_it(text):
 def test_aliases_and_variables_are_numbered_alike(text):
     operation = operation_of(text)
     aliases = [field.alias.value for field in operation.selection_set.selections]
-    letter = "n" if aliases[0].startswith("n") else "t"
-    variable = {"n": "name", "t": "id"}[letter]
+    letter = aliases[0][0]
+    variable = {"n": "name", "t": "id", "c": "stage"}[letter]
     assert aliases == [f"{letter}{i}" for i in range(len(aliases))]
     given = [variable_of(field) for field in operation.selection_set.selections]
     assert given == [f"{variable}{i}" for i in range(len(aliases))]
 
 
 def variable_of(field) -> str:
-    ours = [a.value.name.value for a in field.arguments if a.name.value in {"taskId", "taskSearch"}]
+    ours = [a.value.name.value for a in field.arguments if a.name.value in {"taskId", "taskSearch", "stageName"}]
     assert len(ours) == 1
     return ours[0]
 

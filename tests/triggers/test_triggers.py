@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_redbrick.api.client import RedBrickClient
+from airflow_provider_redbrick.api.project import RedBrickProject
+from airflow_provider_redbrick.exceptions import RedBrickNotFoundError
+from airflow_provider_redbrick.triggers.shared import shared_project
 from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
 from airflow_provider_redbrick.triggers.tasks import RedBrickTasksTrigger
 
@@ -229,6 +232,88 @@ class TestTrouble:
 
         asyncio.run(scene())
         assert len(closed) == 1
+
+
+class TestTogether:
+    """Those who wait for the same project ask together, and do not get into each other's way."""
+
+    def test_one_request_a_poll_will_do_for_all_stages(self, sandbox):
+        stages = ("Label", "Review_1", "Ground Truth")
+        deadline = time.time() + 2.2
+
+        async def scene() -> list[list[dict[str, Any]]]:
+            waiting = [
+                queue(stage_name=stages[i % 3], at_least=9, poke_interval=1.0, deadline=deadline) for i in range(60)
+            ]
+            return await asyncio.gather(*(events(trigger) for trigger in waiting))
+
+        ended = asyncio.run(scene())
+        assert [event["status"] for (event,) in ended] == ["timeout"] * 60
+        # The workflow, the first poll, one a second, and the last at the deadline.
+        assert sandbox.stats()["requests"] <= 1 + 1 + 3 + 1
+        assert sandbox.stats()["root_fields"]["tasksPaged"] <= 5 * 3
+
+    def test_each_gets_the_count_of_its_own_stage(self, sandbox):
+        sandbox.seed_tasks(2)
+        sandbox.seed_tasks(3, stage="Review_1")
+        sandbox.seed_tasks(4, ground_truth=True)
+
+        async def scene() -> list[list[dict[str, Any]]]:
+            names = ("Label", "Review_1", "Ground Truth")
+            return await asyncio.gather(*(events(queue(stage_name=name, at_least=0)) for name in names))
+
+        assert [event["seen"] for (event,) in asyncio.run(scene())] == [2, 3, 4]
+
+    def test_a_stage_that_is_gone_is_the_end_for_its_own_sensor_alone(self, sandbox):
+        async def scene() -> list[list[dict[str, Any]]]:
+            return await asyncio.gather(*(events(queue(stage_name=name, at_least=0)) for name in ("Gone", "Label")))
+
+        (gone,), (label,) = asyncio.run(scene())
+        assert (gone["status"], label["status"]) == ("error", "success")
+        assert "no stage 'Gone'" in gone["message"]
+
+    def test_a_count_that_is_refused_is_the_failure_of_its_own_stage_alone(self, sandbox, monkeypatch):
+        counts = RedBrickProject.counts
+
+        def refuses(self, stages):
+            if "Review_1" in {stage.name for stage in stages}:
+                raise RedBrickNotFoundError("There is no such stage any more.")
+            return counts(self, stages)
+
+        monkeypatch.setattr(RedBrickProject, "counts", refuses)
+
+        async def scene() -> list[list[dict[str, Any]]]:
+            return await asyncio.gather(*(events(queue(stage_name=name, at_least=0)) for name in ("Label", "Review_1")))
+
+        (label,), (review,) = asyncio.run(scene())
+        assert (label["status"], review["status"]) == ("success", "error")
+
+    def test_one_that_is_cancelled_leaves_the_others_waiting(self, sandbox):
+        sandbox.settings(latency_ms=300)
+
+        async def scene() -> list[dict[str, Any]]:
+            first = asyncio.create_task(events(queue(at_least=0)))
+            second = asyncio.create_task(events(queue(at_least=0)))
+            await asyncio.sleep(0.2)
+            first.cancel()
+            return await second
+
+        (event,) = asyncio.run(scene())
+        assert event["status"] == "success"
+
+    def test_who_comes_after_a_key_was_refused_finds_the_new_one(self, sandbox, monkeypatch):
+        good, bad = sandbox.airflow_conn_uri, sandbox.airflow_conn_uri.replace(sandbox.api_key, "y" * 43)
+
+        async def scene() -> list[str]:
+            # Somebody waits all the time, so that what is shared is never given up.
+            async with shared_project("redbrick_default", None, None):
+                monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", bad)
+                (refused,) = await events(queue(at_least=0))
+                monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", good)
+                (accepted,) = await events(queue(at_least=0))
+            return [refused["status"], accepted["status"]]
+
+        assert asyncio.run(scene()) == ["error", "success"]
 
 
 class TestLoop:

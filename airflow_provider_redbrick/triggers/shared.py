@@ -1,0 +1,145 @@
+"""What the triggers of one event loop that wait for the same project share: a connection, and their counts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from airflow_provider_redbrick.batch.waiting import QueueCondition
+from airflow_provider_redbrick.exceptions import (
+    RedBrickAuthError,
+    RedBrickError,
+    RedBrickNotFoundError,
+    RedBrickRefusedError,
+)
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.workflow import Stage
+    from airflow_provider_redbrick.batch.waiting import Condition, Poll
+
+    Key = tuple[str, str | None, str | None]
+    Counts = dict[str, int | RedBrickError]
+
+# Seconds that a request for counts is held back, so that all whose turn it is can join.
+GATHER = 0.05
+
+_waiting_in: WeakKeyDictionary[AbstractEventLoop, dict[Key, SharedProject]] = WeakKeyDictionary()
+
+
+class SharedProject:
+    """One project, looked at by several triggers.
+
+    Whatever blocks is done in threads: the event loop has other triggers to serve.
+    """
+
+    def __init__(self, redbrick_conn_id: str, org_id: str | None, project_id: str | None) -> None:
+        self.users = 0
+        self.key_refused = False
+        self._hook = RedBrickHook(redbrick_conn_id)
+        self._ids = (org_id, project_id)
+        self._first_use = threading.Lock()
+        self._project: RedBrickProject | None = None
+        self._names: set[str] = set()
+        self._counting: Task[Counts] | None = None
+
+    async def look(self, condition: Condition) -> Poll:
+        """Look whether a condition is met.
+
+        :raises RedBrickError: when it could not be seen.
+        """
+        try:
+            if isinstance(condition, QueueCondition) and not condition.lists:
+                return condition.judge(await self._count(condition.stage_name))
+            return await asyncio.to_thread(lambda: condition.look(self._at()))
+        except RedBrickAuthError:
+            # Whoever comes later may find another key in the connection.
+            self.key_refused = True
+            raise
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._hook.close()
+
+    async def _count(self, stage_name: str) -> int:
+        """Return a stage's count, asked for together with those that others want at this moment."""
+        if self._counting is None:
+            self._counting = asyncio.create_task(self._counts())
+        self._names.add(stage_name)
+        # One of them may be cancelled; the others wait on.
+        found = (await asyncio.shield(self._counting))[stage_name]
+        if isinstance(found, RedBrickError):
+            raise found.with_traceback(None)
+        return found
+
+    async def _counts(self) -> Counts:
+        await asyncio.sleep(GATHER)
+        names, self._names, self._counting = self._names, set(), None
+        return await asyncio.to_thread(self._ask, names)
+
+    def _ask(self, names: Iterable[str]) -> Counts:
+        """Return for each name the stage's count, or why there is none."""
+        answers: Counts = {}
+        stages: dict[str, Stage] = {}
+        try:
+            project = self._at()
+            for name in names:
+                try:
+                    stages[name] = project.stage(name)
+                except RedBrickError as error:
+                    answers[name] = error
+            counts = _counted(project, list({stage.name: stage for stage in stages.values()}.values()))
+        except RedBrickError as error:
+            return dict.fromkeys(names, error)
+        return answers | {name: counts[stage.name] for name, stage in stages.items()}
+
+    def _at(self) -> RedBrickProject:
+        # Threads that come together would each read the connection, and ask for the workflow.
+        with self._first_use:
+            if self._project is None:
+                org_id, project_id = self._ids
+                project = self._hook.project(project_id, org_id=org_id)
+                _ = project.info
+                self._project = project
+            return self._project
+
+
+def _counted(project: RedBrickProject, stages: Sequence[Stage]) -> Counts:
+    """Count the tasks of stages, together if that is possible: what is wrong with one must not hurt the others."""
+    try:
+        return dict(project.counts(stages))
+    except (RedBrickRefusedError, RedBrickNotFoundError) as error:
+        if len(stages) == 1:
+            return {stages[0].name: error}
+    counts: Counts = {}
+    for stage in stages:
+        counts |= _counted(project, [stage])
+    return counts
+
+
+@asynccontextmanager
+async def shared_project(
+    redbrick_conn_id: str, org_id: str | None, project_id: str | None
+) -> AsyncIterator[SharedProject]:
+    """Give the project to one more trigger; the last to leave closes its connections."""
+    here = _waiting_in.setdefault(asyncio.get_running_loop(), {})
+    key = (redbrick_conn_id, org_id, project_id)
+    project = here.get(key)
+    if project is None or project.key_refused:
+        project = here[key] = SharedProject(*key)
+    project.users += 1
+    try:
+        yield project
+    finally:
+        project.users -= 1
+        if not project.users:
+            if here.get(key) is project:
+                del here[key]
+            project.close()
