@@ -10,6 +10,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LONGEST_MESSAGE = 4_000
+_LONGEST_VALUE = 200
+
+
+def storable(text: str) -> str:
+    """Return a text without what UTF-8, and so logs and XComs, or databases refuse."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def readable(text: str) -> str:
+    """Return a storable text that is no longer than anybody reads."""
+    return storable(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}...")
+
+
+def told(value: object) -> str:
+    """Return a value for a message, as Python writes it; its kind alone where that cannot be written."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a number of thousands of digits, a tower of lists, somebody's own class
+        return type(value).__name__
+    return storable(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...")
+
 
 class RedBrickError(Exception):
     """The root of every error this provider raises on purpose."""
@@ -62,8 +84,8 @@ class RedBrickAPIError(RedBrickError):
         retry_after: str | None = None,
         maybe_applied: bool = False,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = readable(message)
+        super().__init__(self.message)
         self.operation = operation
         self.task_ids = tuple(task_ids)
         self.status = status

@@ -14,6 +14,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import LocationValueError
 
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 
@@ -81,39 +82,56 @@ class BoundedAdapter(HTTPAdapter):
     """Sends requests whose answers have an end: none takes longer than twice the time-out, and than its size allows.
 
     Without it a server, or what stands in front of it, could hold a worker for days with a byte now and then.
+
+    :param most: bytes of an answer as it comes over the wire.
     """
+
+    def __init__(self, most: int, **options: Any) -> None:
+        self._pools = _pools(most)
+        super().__init__(**options)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools of direct connections."""
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         """Return the pools of connections by a proxy; those by SOCKS have classes of their own."""
         manager = super().proxy_manager_for(*args, **kwargs)
         if isinstance(manager, ProxyManager):
-            manager.pool_classes_by_scheme = _POOLS
+            manager.pool_classes_by_scheme = self._pools
         return manager
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request; a host's name that cannot be one is an error of ``requests`` like any other."""
+        try:
+            return super().send(*args, **kwargs)
+        except LocationValueError as error:
+            raise requests.exceptions.InvalidURL(*error.args) from None
 
 
 class _Timed(io.RawIOBase):
-    """What a socket receives, until the time for it is over."""
+    """What a socket receives, until it takes too long or is too much."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, most: int) -> None:
         self._raw = raw
         self._sock = sock
+        self._most = most
         self._timeout = sock.gettimeout()
         self._began = time.monotonic()
         self._received = 0
+        self.in_body = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Buffer) -> int | None:
         if self._timeout is not None:
-            left = self._began + 2 * self._timeout + self._received / SLOWEST - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("the answer takes too long")
+            left = self._began + 2 * self._timeout - time.monotonic()
+            # Before the body nothing is so large that it needs more time.
+            left += self._received / SLOWEST if self.in_body else 0
+            if left <= 0 or self._received > self._most:
+                raise TimeoutError("the answer does not come to an end")
             self._sock.settimeout(min(self._timeout, left))
         count: int | None = self._raw.readinto(buffer)
         self._received += count or 0
@@ -127,27 +145,45 @@ class _Timed(io.RawIOBase):
         super().close()
 
 
+class _Reader(io.BufferedReader):
+    """Lines of an answer have an end too, also where the HTTP library does not say so."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        return super().readline(_PIECE if size is None or not 0 <= size <= _PIECE else size)
+
+
 class _Response(http.client.HTTPResponse):
+    most = 0
+
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         # By now the socket's time-out is the one for answers, and nothing was read of this one.
-        self.fp = io.BufferedReader(_Timed(self.fp.detach(), sock), _PIECE)
+        self._timed = _Timed(self.fp.detach(), sock, self.most)
+        self.fp = _Reader(self._timed, _PIECE)
+
+    def begin(self) -> None:
+        super().begin()
+        self._timed.in_body = True
 
 
-class _Connection(HTTPConnection):
-    response_class = _Response
+def _pools(most: int) -> dict[str, type[HTTPConnectionPool]]:
+    """Return kinds of connections by which answers of so many bytes at most come in time."""
 
+    class Response(_Response):
+        pass
 
-class _SecureConnection(HTTPSConnection):
-    response_class = _Response
+    Response.most = most
 
+    class Plain(HTTPConnection):
+        response_class = Response
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+    class Secure(HTTPSConnection):
+        response_class = Response
 
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Plain
 
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
 
-
-_POOLS = {"http": _Pool, "https": _SecurePool}
+    return {"http": Pool, "https": SecurePool}

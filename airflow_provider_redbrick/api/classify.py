@@ -6,7 +6,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 import requests
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from airflow_provider_redbrick import exceptions as err
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_SERVER_WORDS = 500
+
+NOWHERE = (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema)
+"""What a URL that cannot be one makes of a request, before it is sent."""
 
 
 def classify_status(status: int, headers: Mapping[str, str], content: bytes) -> err.RedBrickAPIError:
@@ -53,15 +56,16 @@ def classify_exception(
     error: Exception, *, url: str, operation: str, task_ids: Sequence[str], mutation: bool
 ) -> err.RedBrickConnectionError:
     """Return the error that a failed exchange means, and whether the request can have reached the server."""
-    reason = getattr(error.args[0], "reason", None) if error.args else None
+    inner = error.args[0] if error.args else None
+    reason = getattr(inner, "reason", None)
     host = url.split("/")[2]
     if isinstance(error, requests.exceptions.SSLError):
         # Only a certificate that was not accepted is known to come before the request; other faults may come after.
         unsent = isinstance(_innermost(reason), (ssl.CertificateError, CertificateError))
         what = f"{host} did not prove who it is." if unsent else f"the TLS connection to {host} failed."
-    elif isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError):
+    elif isinstance(error, (requests.ConnectTimeout, *NOWHERE)) or isinstance(reason, NewConnectionError):
         unsent, what = True, f"{host} cannot be reached; check the connection's host and the network."
-    elif isinstance(error, requests.Timeout):
+    elif isinstance(error, requests.Timeout) or isinstance(inner, ReadTimeoutError):
         unsent, what = False, f"{host} did not answer in time."
     else:
         unsent, what = False, f"{host} dropped the connection ({type(error).__name__})."

@@ -8,9 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api import documents
-from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.answers import elements, index, reading, text
 from airflow_provider_redbrick.api.pace import Bundle
-from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickInputError, RedBrickNotFoundError
+from airflow_provider_redbrick.exceptions import (
+    RedBrickAnswerError,
+    RedBrickInputError,
+    RedBrickNotFoundError,
+    readable,
+    told,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +63,7 @@ class RedBrickClient:
         if not found:
             raise RedBrickNotFoundError(f"There is no organisation {org_id}, or this API key cannot see it.")
         with reading("organization"):
-            return str(found["name"])
+            return text(found["name"])
 
     def convert_labels(self, tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Have the server turn labelled tasks into the form it stores; the result is in the same order.
@@ -72,21 +78,32 @@ class RedBrickClient:
         name = "validateAndConvertToImportFormat"
         with reading(name):
             answer = dict(data[name])
+            words = text(answer.get("error")) or "no reason given"
         if not answer.get("isValid"):
-            raise RedBrickInputError(f"RedBrick finds the labels invalid: {answer.get('error') or 'no reason given'}")
+            raise RedBrickInputError(readable(f"RedBrick finds the labels invalid: {words}"))
         with reading(name):
-            converted = json.loads(answer["converted"])
-        fits = isinstance(converted, list) and len(converted) == len(tasks)
-        if not fits or not all(isinstance(task, dict) for task in converted):
+            converted = [_stored(task) for task in elements(json.loads(answer["converted"]), dict, nulls=False)]
+        if len(converted) != len(tasks):
             # Submitting all the same would put these tasks through without their labels.
             raise RedBrickAnswerError(
                 f"RedBrick converted {len(tasks)} labelled tasks into something else.", operation=name
             )
-        return list(converted)
+        return converted
 
     def close(self) -> None:
         """Close the connections."""
         self.transport.close()
+
+
+def _stored(task: dict[str, Any]) -> dict[str, Any]:
+    """Check that a task is what the conversion makes of one."""
+    elements(task.get("items"), str, nulls=False)
+    for key in ("seriesInfo", "heatMaps", "transforms", "centerline"):
+        elements(task.get(key), dict, nulls=False)
+    for label in elements(task.get("labels"), dict, nulls=False):
+        index(label.get("volumeindex"))
+        index(label.get("globalitemsindex"))
+    return task
 
 
 def check_uuid(what: str, value: object) -> str:
@@ -95,6 +112,6 @@ def check_uuid(what: str, value: object) -> str:
     :raises RedBrickInputError: for a blank (an unrendered template) or malformed one.
     """
     try:
-        return str(uuid.UUID(str(value)))
+        return str(uuid.UUID(str(value) if isinstance(value, (str, uuid.UUID)) else ""))
     except ValueError:
-        raise RedBrickInputError(f"{what} must be a UUID, not {value!r}.") from None
+        raise RedBrickInputError(f"{what} must be a UUID, not {told(value)}.") from None

@@ -10,7 +10,7 @@ import pendulum
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.aliased import read_aliased
-from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.answers import reading, text_as_it_is
 from airflow_provider_redbrick.api.models import Task, moment
 from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError
@@ -47,8 +47,8 @@ class StoredTask:
         named = [(path, url or {}) for path, url in zip(paths, urls, strict=True) if path and path.get("labelName")]
         return cls(
             Task.from_wire(data),
-            ((data.get("datapoint") or {}).get("storageMethod") or {}).get("storageId"),
-            {path["labelName"]: url.get("labelName") for path, url in named},
+            text_as_it_is(((data.get("datapoint") or {}).get("storageMethod") or {}).get("storageId")),
+            {path["labelName"]: text_as_it_is(url.get("labelName")) for path, url in named},
         )
 
 

@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.api import documents
-from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.answers import reading, text_as_it_is
 from airflow_provider_redbrick.api.models import flat_labels
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class ProjectFiles:
         data = self._scope.execute(documents.PRESIGN_UPLOADS, asked, task_ids=[task_id])
         with reading("presignUploads"):
             signed = data["presignUploads"][0]
-            url, path = signed["presignedUrl"], str(signed["filePath"] or "")
+            url, path = text_as_it_is(signed["presignedUrl"]), text_as_it_is(signed["filePath"])
             if not url or not path:
                 raise KeyError("presignedUrl")
         self._scope.client.transport.storage.put(url, content, kind=kind, encoding=encoding)

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.api import documents
-from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.answers import elements, identifier, reading, text, text_as_it_is
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class ProjectImports:
         asked = {"files": [name for name, _ in files], "fileType": [kind for _, kind in files]}
         data = self._scope.execute(documents.ITEMS_UPLOAD_PRESIGN, asked, task_ids=[task_name])
         with reading("itemsUploadPresign"):
-            signed = [(item["filePath"], item["presignedUrl"]) for item in data["itemsUploadPresign"]["items"]]
+            items = elements(data["itemsUploadPresign"]["items"], dict, nulls=False)
+            signed = [(text_as_it_is(item["filePath"]), text_as_it_is(item["presignedUrl"])) for item in items]
         paths = {path for path, url in signed if path and url}
         if len(signed) != len(files) or len(paths) != len(files):
             # Something would be put over something else, or nowhere.
@@ -147,7 +148,7 @@ def _created(answer: Mapping[str, Any]) -> Created:
     ids = [task_id for task_id in answer.get("taskIds") or [answer["taskId"]] if task_id]
     if not ids:
         raise KeyError("taskId")
-    return Created(tuple(str(task_id).lower() for task_id in ids), answer.get("dpId"))
+    return Created(tuple(map(identifier, ids)), text(answer.get("dpId")) or None)
 
 
 def _series_info(series: Iterable[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pendulum
 
+from airflow_provider_redbrick.api.answers import elements, identifier, index, number, text, text_as_it_is
 from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, public_stage_name
 
 STAYED = "stayed"
@@ -42,7 +43,7 @@ class User:
         """Read a user; None for nobody."""
         if not isinstance(data, Mapping) or not data.get("userId"):
             return None
-        return cls(str(data["userId"]), data.get("email") or None)
+        return cls(text(data["userId"]), text(data.get("email")) or None)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Member:
         user = User.from_wire(member.get("user"))
         if user is None:
             return None
-        access = {str(a["stageName"]): bool(a.get("access")) for a in data.get("stageAccess") or ()}
-        return cls(user, str(data.get("role") or ""), member.get("active") is not False, access)
+        access = {text(a["stageName"]): bool(a.get("access")) for a in data.get("stageAccess") or ()}
+        return cls(user, text(data.get("role")), member.get("active") is not False, access)
 
 
 @dataclass(frozen=True)
@@ -183,30 +184,27 @@ class Task:
         datapoint = data.get("datapoint") or {}
         sub_task = data.get("currentStageSubTask") or {}
         saved = data.get("latestTaskData") or {}
-        if not data.get("taskId"):
-            raise KeyError("taskId")
         return cls(
-            # Ids are compared as text, and users write them in lower case or had them made so.
-            task_id=str(data["taskId"]).lower(),
-            name=str(datapoint.get("name") or ""),
-            dp_id=str(datapoint.get("dpId") or ""),
-            stage_name=public_stage_name(str(data.get("currentStageName") or "")),
-            state=sub_task.get("state"),
+            task_id=identifier(data["taskId"]),
+            name=text(datapoint.get("name")),
+            dp_id=text(datapoint.get("dpId")),
+            stage_name=public_stage_name(text(data.get("currentStageName"))),
+            state=text(sub_task.get("state")) or None,
             assignee=User.from_wire(sub_task.get("assignedTo")),
             assigned_at=moment(sub_task.get("assignedAt")),
-            priority=data.get("priority"),
+            priority=number(data.get("priority")),
             created_at=moment(data.get("createdAt")),
             updated_at=moment(data.get("updatedAt")),
             saved_at=moment(sub_task.get("progressSavedAt")),
             completed_at=moment(sub_task.get("completedAt")),
             metadata=_json_object(datapoint.get("metaData")),
-            items=tuple(datapoint.get("items") or ()),
-            item_urls=tuple(datapoint.get("itemsPresigned") or ()),
-            series_info=tuple(datapoint.get("seriesInfo") or ()),
+            items=elements(datapoint.get("items"), str),
+            item_urls=elements(datapoint.get("itemsPresigned"), str),
+            series_info=tuple(map(_series, elements(datapoint.get("seriesInfo"), dict))),
             labels=_labels(saved) if "labelsData" in saved or not saved else None,
-            labels_map=tuple(saved.get("labelsMap") or ()),
-            labels_url=saved.get("labelsDataPath") or None,
-            labels_id=saved.get("tdId"),
+            labels_map=tuple(map(_mask, elements(saved.get("labelsMap"), dict))),
+            labels_url=text_as_it_is(saved.get("labelsDataPath")),
+            labels_id=text_as_it_is(saved.get("tdId")),
             labels_by=User.from_wire(saved.get("createdByEntity")),
             labels_at=moment(saved.get("createdAt")),
         )
@@ -218,39 +216,59 @@ def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
     for entry in data.get("genericEvents") or ():
         output = (entry or {}).get("outputEvent")
         if output:
-            stage = public_stage_name(str(output.get("currentStageName") or ""))
-            by, at = entry.get("updatedBy"), moment(entry.get("createdAt"))
-            extra = _json_object(output.get("extraData"))
-            events.append(OutputEvent(stage, by, at, output.get("nextStageName"), output.get("outputBool"), extra))
+            stage = public_stage_name(text(output.get("currentStageName")))
+            by, at = text(entry.get("updatedBy")) or None, moment(entry.get("createdAt"))
+            following, extra = text(output.get("nextStageName")) or None, _json_object(output.get("extraData"))
+            accepted = output["outputBool"] if isinstance(output.get("outputBool"), bool) else None
+            events.append(OutputEvent(stage, by, at, following, accepted, extra))
     return tuple(sorted(events, key=lambda event: event.at.timestamp() if event.at else 0.0))
 
 
-def moment(text: object) -> pendulum.DateTime | None:
+def _series(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Check what is told of a series."""
+    known = info or {}
+    for item in elements(known.get("itemsIndices"), int, nulls=False):
+        index(item)
+    return known
+
+
+def _mask(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Check what is told of a mask."""
+    if entry is not None:
+        text_as_it_is(entry.get("labelName"))
+        index(entry.get("seriesIndex"))
+    return entry
+
+
+def moment(value: object) -> pendulum.DateTime | None:
     """Read one of the API's timestamps; None when there is none, or none that can be read."""
-    if not isinstance(text, str) or not text:
+    if not isinstance(value, str) or not value:
         return None
     try:
-        parsed = pendulum.parse(text)
-    except (ValueError, OverflowError):
-        return None
-    return parsed if isinstance(parsed, pendulum.DateTime) else None
+        parsed = pendulum.parse(value)
+        if isinstance(parsed, pendulum.DateTime):
+            parsed.in_timezone("UTC")  # one that is out of all calendars there is none to calculate with
+            return parsed
+    except (ValueError, TypeError, OverflowError):
+        pass
+    return None
 
 
-def _json_object(text: object) -> Mapping[str, Any]:
+def _json_object(written: object) -> Mapping[str, Any]:
     """Read JSON text holding an object; anything else is no metadata."""
     try:
-        value = json.loads(text) if isinstance(text, str) else None
+        value = json.loads(written) if isinstance(written, str) else None
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def flat_labels(text: str | bytes) -> tuple[Mapping[str, Any], ...]:
+def flat_labels(written: str | bytes) -> tuple[Mapping[str, Any], ...]:
     """Read stored labels from JSON text.
 
     :raises ValueError: when it is not a list: no labels would be the wrong conclusion.
     """
-    value = json.loads(text)
+    value = json.loads(written)
     if value is not None and not isinstance(value, list):
         raise ValueError(f"the stored labels are not a list but {type(value).__name__}")
     return tuple(label for label in value or () if isinstance(label, dict))
@@ -258,7 +276,5 @@ def flat_labels(text: str | bytes) -> tuple[Mapping[str, Any], ...]:
 
 def _labels(saved: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """Read the flat labels that came inline."""
-    text = saved.get("labelsData")
-    if text is not None and not isinstance(text, str):
-        raise ValueError(f"labelsData is not text but {type(text).__name__}")
-    return flat_labels(text) if text else ()
+    written = text_as_it_is(saved.get("labelsData"))
+    return flat_labels(written) if written else ()

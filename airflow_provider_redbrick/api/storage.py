@@ -5,20 +5,28 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from contextlib import closing
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
 import requests
 
-from airflow_provider_redbrick.api.classify import classify_storage_status
+from airflow_provider_redbrick.api.bounds import LARGEST, no_more_than
+from airflow_provider_redbrick.api.classify import NOWHERE, classify_storage_status
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickConnectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
     from airflow_provider_redbrick.api.retry import Retries
 
+LARGEST_FILE = 8 << 30
+"""Bytes of a file that is put on the disk as it is stored: masks of twice as many voxels as are read."""
+
 _WHAT = "of a stored file"
 _PIECE = 1 << 16
+_FEW = 16
 
 
 class StorageSession(requests.Session):
@@ -33,6 +41,13 @@ class StorageSession(requests.Session):
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Add nothing after a redirect either."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Say where a redirect leads, and read nothing else of it: it would be held in memory, whatever its size."""
+        target = super().get_redirect_target(resp)
+        if target is not None:
+            resp.close()
+        return target
 
 
 class Storage:
@@ -56,8 +71,10 @@ class Storage:
         def send() -> None:
             if not isinstance(content, bytes):
                 content.seek(0)
-            for _ in self._exchange("PUT", url, content, headers):
-                pass
+            with closing(self._exchange("PUT", url, content, headers)) as said:
+                # Read to its end it leaves a connection that can be used again; there is no need to hear all of it.
+                for _ in islice(said, _FEW):
+                    pass
 
         self._retries.run(send, mutation=False)
 
@@ -66,27 +83,33 @@ class Storage:
 
         Each attempt begins at the beginning; what the file holds after an error is of no use.
         """
-
-        def receive() -> None:
-            file.seek(0)
-            file.truncate()
-            file.writelines(self._exchange("GET", url, None, {}))
-
-        self._retries.run(receive, mutation=False)
+        self._receive(url, file, LARGEST_FILE)
 
     def get(self, url: str) -> bytes:
         """GET bytes, decompressed when they are gzip, with or without a header saying so."""
         received = io.BytesIO()
-        self.fetch(url, received)
+        self._receive(url, received, LARGEST)
         content = received.getvalue()
+        if content[:2] != b"\x1f\x8b":
+            return content
+        received.seek(0)
         try:
-            return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+            with gzip.GzipFile(fileobj=received) as unpacked:
+                return b"".join(no_more_than(LARGEST, iter(partial(unpacked.read1, _PIECE), b"")))
         except (OSError, EOFError, zlib.error):
             raise RedBrickAnswerError("A stored file is cut short or damaged.", operation=_WHAT) from None
 
+    def _receive(self, url: str, file: BinaryIO, most: int) -> None:
+        def receive() -> None:
+            file.seek(0)
+            file.truncate()
+            file.writelines(no_more_than(most, self._exchange("GET", url, None, {})))
+
+        self._retries.run(receive, mutation=False)
+
     def _exchange(
         self, method: str, url: str, content: bytes | BinaryIO | None, headers: Mapping[str, str]
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """Send, and yield the answer's body; what whoever asks for it raises meanwhile is not taken for storage's."""
         error: RedBrickAPIError
         try:
@@ -98,7 +121,11 @@ class Storage:
                     return
                 error = classify_storage_status(response)
         except (requests.RequestException, OSError) as failure:
-            error = RedBrickConnectionError(f"Storage did not answer ({type(failure).__name__}).")
+            kind = type(failure).__name__
+            if isinstance(failure, NOWHERE):
+                error = RedBrickAnswerError(f"RedBrick gives a URL that leads nowhere ({kind}).")
+            else:
+                error = RedBrickConnectionError(f"Storage did not answer ({kind}).")
         error.operation = f"{method} {_WHAT}"
         # Its context would name the signed URL, which is a secret while the signature lives.
         raise error from None

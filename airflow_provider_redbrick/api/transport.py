@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from dataclasses import replace
 from http.cookiejar import DefaultCookiePolicy
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from airflow_provider_redbrick.api.bounds import BoundedAdapter, body_of
+from airflow_provider_redbrick.api.bounds import LARGEST, BoundedAdapter, body_of
 from airflow_provider_redbrick.api.classify import classify_exception
 from airflow_provider_redbrick.api.pace import Pace
 from airflow_provider_redbrick.api.retry import Retries, RetryPolicy
-from airflow_provider_redbrick.api.storage import Storage, StorageSession
+from airflow_provider_redbrick.api.storage import LARGEST_FILE, Storage, StorageSession
 from airflow_provider_redbrick.api.wire import Answer, decode, describe, encode, masked
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickRefusedError
 
@@ -54,12 +55,15 @@ class Transport:
         self.plain_json = plain_json
         self._credential = credential
         self._pace = pace or Pace()
+        # More threads than connections may work at a time; the others wait for their turn here.
+        self._connections = threading.BoundedSemaphore(max_connections)
         self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._pace)
         self._session = requests.Session()
         self._session.auth = credential
         self._storage_session = StorageSession()
-        for session in (self._session, self._storage_session):
-            _set_up(session, user_agent, max_connections)
+        for session, most in ((self._session, LARGEST), (self._storage_session, LARGEST_FILE)):
+            adapter = BoundedAdapter(most, pool_connections=2, pool_maxsize=max_connections, max_retries=0)
+            _set_up(session, user_agent, adapter)
         self.storage = Storage(self._storage_session, replace(self._retries, pace=None), timeout=timeout)
 
     def __repr__(self) -> str:
@@ -114,9 +118,12 @@ class Transport:
         self._pace.wait()
         error: RedBrickAPIError
         try:
-            with self._session.post(
-                self.url, data=body, headers=headers, timeout=self.timeout, allow_redirects=False, stream=True
-            ) as response:
+            with (
+                self._connections,
+                self._session.post(
+                    self.url, data=body, headers=headers, timeout=self.timeout, allow_redirects=False, stream=True
+                ) as response,
+            ):
                 content = masked(body_of(response), self._credential.secret)
             return decode(response.status_code, response.headers, content)
         except (requests.RequestException, OSError) as failure:
@@ -129,8 +136,7 @@ class Transport:
         raise error
 
 
-def _set_up(session: requests.Session, user_agent: str, max_connections: int) -> None:
-    adapter = BoundedAdapter(pool_connections=2, pool_maxsize=max_connections, max_retries=0)
+def _set_up(session: requests.Session, user_agent: str, adapter: BoundedAdapter) -> None:
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     # A key is all the permission needed, and a server's cookies would be kept, and sent back, in any number.

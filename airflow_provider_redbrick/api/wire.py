@@ -100,12 +100,14 @@ def masked(content: bytes, secret: str) -> bytes:
 @lru_cache(maxsize=8)
 def _spellings(secret: str) -> tuple[tuple[bytes, ...], re.Pattern[bytes]]:
     """Return the ways in which a secret is usually written, and a pattern for what JSON may make of it besides."""
-    quoted = json.dumps(secret)[1:-1]
+    quoted = [json.dumps(secret)[1:-1]]
+    quoted.append(quoted[0].replace("/", "\\/"))
+    quoted += [json.dumps(text)[1:-1] for text in quoted]  # in JSON within JSON
     in_url = quote(secret, safe=""), quote(secret), quote_plus(secret)
     lower = [re.sub("%..", lambda found: found[0].lower(), text) for text in in_url]
-    usual = (secret, quoted, quoted.replace("/", "\\/"), *in_url, *lower, html.escape(secret))
+    usual = (secret, *quoted, *in_url, *lower, html.escape(secret))
     # JSON may escape any character, and JSON in JSON escapes the escapes.
-    any_way = (rf"(?:\\{{0,7}}{re.escape(each)}|\\{{1,7}}u00(?i:{ord(each):02x}))" for each in secret)
+    any_way = (rf"(?:\\{{1,7}}u00(?i:{ord(each):02x})|\\{{0,7}}{re.escape(each)})" for each in secret)
     return tuple(text.encode() for text in dict.fromkeys(usual)), re.compile("".join(any_way).encode())
 
 

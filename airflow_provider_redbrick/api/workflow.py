@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickInputError, storable
 
 GROUND_TRUTH = "Ground Truth"
 ARCHIVED = "ARCHIVED"
@@ -74,7 +74,7 @@ class Stage:
         """Read a stage of any name, brick and routing."""
         routing = data.get("routing")
         return cls(
-            name=str(data.get("stageName") or ""),
+            name=storable(str(data.get("stageName") or "")),
             kind=str(data.get("brickName") or ""),
             next_names=_routes(routing) if isinstance(routing, Mapping) else (),
             config=_config(data.get("stageConfig")),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
+# Seconds after which what could not be given back is not tried again.
+_AGAIN_WITHIN = 2.0
 # Seconds for which what was read of a task is good enough to assign it. A look costs a request for 25 tasks.
 FRESH = 5.0
 
@@ -102,20 +104,36 @@ def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> No
     It is the last thing done for a task that has its outcome already, so what cannot be given back is named in the
     log, and is not an error.
     """
-    unowned: list[Task] = []
-    owned: list[Task] = []
-    for task in tasks:
-        (owned if task.assignee is not None and task.assignee.email else unowned).append(task)
+    left = {task.task_id: task for task in tasks}
+    problems: dict[str, object] = {}
+    began = time.monotonic()
+    for _ in range(ATTEMPTS):
+        problems = _given_back(project, list(left.values()), me=me) if left else {}
+        left = {task_id: left[task_id] for task_id in problems}
+        # A server that is down has been asked long enough, and Airflow may be about to kill the process.
+        if not left or time.monotonic() - began > _AGAIN_WITHIN:
+            break
+    for task_id, problem in problems.items():
+        log.warning("Task %s stays assigned to the API key: it could not be given back: %s", task_id, problem)
+
+
+def _given_back(project: RedBrickProject, tasks: Sequence[Task], *, me: str) -> dict[str, object]:
+    """Return what is wrong with those that could not be given back."""
+    owned = [task for task in tasks if task.assignee is not None and task.assignee.email]
+    unowned = [task for task in tasks if task not in owned]
     problems: Given = {}
     try:
         problems.update(release(project, [task.task_id for task in unowned], me=me) if unowned else {})
         for task in owned:
             problems.update(_return_to_owner(project, task, me=me))
     except RedBrickAPIError as error:
-        log.warning("Some tasks stay assigned to the API key: they could not be given back: %s", error)
-    for task_id, problem in problems.items():
-        if problem is not None:
-            log.warning("Task %s stays assigned to the API key: it could not be given back: %s", task_id, problem)
+        unknown = dict.fromkeys((task.task_id for task in tasks if task.task_id not in problems), error)
+        return {**unknown, **_only(problems)}
+    return _only(problems)
+
+
+def _only(problems: Given) -> dict[str, object]:
+    return {task_id: problem for task_id, problem in problems.items() if problem is not None}
 
 
 def _return_to_owner(project: RedBrickProject, task: Task, *, me: str) -> Given:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.exceptions import readable
 from airflow_provider_redbrick.labels.names import with_names
 from airflow_provider_redbrick.labels.series import to_series
 
@@ -31,17 +34,44 @@ def call(function: Callable[[Task], Any], task: Task, *, what: str) -> tuple[Any
     started = time.monotonic()
     try:
         answer = function(task)
-    except Exception as error:
-        log.exception("The %s raised for task %s (%s)", what, task.task_id, task.name)
-        raise CallableFailedError(f"The {what} raised {type(error).__name__}: {error}") from error
+    except Exception as error:  # noqa: BLE001 - it is the user's own, and may raise anything
+        raise _told(error, task, what) from None
     return answer, int((time.monotonic() - started) * 1000)
+
+
+def _told(error: Exception, task: Task, what: str) -> CallableFailedError:
+    """Log what a callable raised, and return it in a few words."""
+    shown = "".join(traceback.format_exception(error))
+    unsigned = _without_signatures(shown, task)
+    if unsigned == shown:
+        log.error("The %s raised for task %s (%s)", what, task.task_id, task.name, exc_info=error)
+    else:
+        log.error("The %s raised for task %s (%s)\n%s", what, task.task_id, task.name, unsigned)
+    words = f"The {what} raised {type(error).__name__}: {_words(error)}"
+    return CallableFailedError(readable(_without_signatures(words, task)))
+
+
+def _words(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - it is the user's, and may do anything
+        return "it does not say why"
+
+
+def _without_signatures(text: str, task: Task) -> str:
+    """Return a text without what makes its item's URLs secrets: HTTP libraries name the URL that failed."""
+    for url in filter(None, (*task.item_urls, task.labels_url)):
+        _, _, signature = url.partition("?")
+        text = text.replace(signature, "***") if signature else text
+    return text
 
 
 def handed(project: RedBrickProject, task: Task) -> Task:
     """Return a task read in full as callables see it: with its labels in the ``series`` format."""
-    stored: Sequence[Mapping[str, Any]] = task.labels or ()
-    if task.labels_url is not None:
-        # Labels that come in a file, unlike those that come inline, were not given their names by the server.
-        stored = with_names(stored, project.taxonomy)
-    labels = to_series(stored, series_info=task.series_info, labels_map=task.labels_map, items=task.items)
+    with reading("labels"):
+        stored: Sequence[Mapping[str, Any]] = task.labels or ()
+        if task.labels_url is not None:
+            # Labels that come in a file, unlike those that come inline, were not given their names by the server.
+            stored = with_names(stored, project.taxonomy)
+        labels = to_series(stored, series_info=task.series_info, labels_map=task.labels_map, items=task.items)
     return replace(task, series=tuple(labels.series), classification=labels.classification)

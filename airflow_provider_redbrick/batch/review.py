@@ -12,7 +12,7 @@ from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.deciding import Decisions, Labelled
 from airflow_provider_redbrick.batch.labelling import leaving, putting
 from airflow_provider_redbrick.batch.outcome import Outcome, skipped
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.calls import Call
@@ -40,8 +40,10 @@ class Review:
 
     def __post_init__(self) -> None:
         has_labels = self.series is not None or self.classification is not None
-        if self.decision not in DECISIONS:
-            raise RedBrickInputError(f"a review must be one of {', '.join(DECISIONS)}, not {self.decision!r}")
+        if not isinstance(self.decision, str) or self.decision not in DECISIONS:
+            raise RedBrickInputError(f"a review must be one of {', '.join(DECISIONS)}, not {told(self.decision)}")
+        if self.comment is not None and not isinstance(self.comment, str):
+            raise RedBrickInputError(f"the comment of a review must be text, not {told(self.comment)}")
         if self.decision == "correct" and not has_labels:
             raise RedBrickInputError("a correction needs the corrected series or classification")
         if self.decision == "correct" and self.comment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import pendulum
 
 from airflow_provider_redbrick.api.client import check_uuid
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
+
+LARGEST_NUMBER = 2**31 - 1
+"""The largest that the API has a place for."""
 
 TASK_STATES = ("UNASSIGNED", "ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PROBLEM")
 
@@ -17,7 +21,9 @@ TASK_STATES = ("UNASSIGNED", "ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PR
 def text(name: str, value: object) -> str:
     """Return a non-blank string."""
     if not isinstance(value, str) or not value.strip():
-        raise RedBrickInputError(f"{name} must not be empty (an unrendered template?), got {value!r}.")
+        raise RedBrickInputError(f"{name} must not be empty (an unrendered template?), got {told(value)}.")
+    if value != storable(value):
+        raise RedBrickInputError(f"{name} has characters that cannot be sent or stored: {value[:60]!a}.")
     return value
 
 
@@ -47,42 +53,49 @@ def whole_number(name: str, value: object, *, low: int = 0) -> int | None:
     """Return a whole number of at least ``low``, or None; text is read, since templates render to text."""
     if value is None:
         return None
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = low - 1
-    if isinstance(value, bool) or number < low:
-        raise RedBrickInputError(f"{name} must be a whole number of at least {low}, not {value!r}.")
+    number = _whole(value)
+    if number is None or not low <= number <= LARGEST_NUMBER:
+        bounds = f"of at least {low}" if number is None or number < low else f"of at most {LARGEST_NUMBER}"
+        raise RedBrickInputError(f"{name} must be a whole number {bounds}, not {told(value)}.")
     return number
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return None if isinstance(value, bool) else int(value) if isinstance(value, str) else operator.index(value)
+    except (ValueError, TypeError):
+        return None
 
 
 def time(name: str, value: object) -> pendulum.DateTime | None:
     """Return a moment, or None; ISO-8601 text is read, in UTC when it names no zone."""
     if value is None:
         return None
-    if isinstance(value, datetime):
-        return pendulum.instance(value, tz="UTC")
     try:
-        parsed = pendulum.parse(text(name, value), tz="UTC")
-    except ValueError:
-        parsed = None
-    if not isinstance(parsed, pendulum.DateTime):
-        raise RedBrickInputError(f"{name} must be a date and time, not {value!r}.")
-    return parsed
+        if isinstance(value, datetime):
+            found: object = pendulum.instance(value, tz="UTC")
+        else:
+            found = pendulum.parse(text(name, value), tz="UTC")
+        if isinstance(found, pendulum.DateTime):
+            found.in_timezone("UTC")  # what is out of the calendar there cannot be sent, nor compared
+            return found
+    except (ValueError, TypeError, OverflowError):
+        pass
+    raise RedBrickInputError(f"{name} must be a date and time, not {told(value)}.")
 
 
 def flag(name: str, value: object) -> bool:
     """Return a truth value; text such as ``"False"`` (a Variable's, say) is truthy and must not pass for one."""
     if not isinstance(value, bool):
-        raise RedBrickInputError(f"{name} must be True or False, not {value!r}.")
+        raise RedBrickInputError(f"{name} must be True or False, not {told(value)}.")
     return value
 
 
 def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
     """Return one of a few words."""
-    if value not in allowed:
-        raise RedBrickInputError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
-    return str(value)
+    if not isinstance(value, str) or value not in allowed:
+        raise RedBrickInputError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {told(value)}.")
+    return value
 
 
 def task_state(name: str, value: object) -> str | None:

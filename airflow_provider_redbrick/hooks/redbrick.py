@@ -53,7 +53,7 @@ class RedBrickHook(BaseHook):
 
         :raises RedBrickInputError: when a field is missing or makes no sense.
         """
-        return read_settings(self.get_connection(self.redbrick_conn_id))
+        return read_settings(self.get_connection(check.text("redbrick_conn_id", self.redbrick_conn_id)))
 
     @cached_property
     def client(self) -> RedBrickClient:

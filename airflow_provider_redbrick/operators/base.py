@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
-from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError
+from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError, readable, storable
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.report import report_at
 from airflow_provider_redbrick.operators.stopping import StoppableOperator
@@ -62,7 +63,7 @@ class RedBrickTasksOperator(StoppableOperator):
                 stack.enter_context(closing(outcomes))
             report = stack.enter_context(report_at(self.report_path, context))
             stack.enter_context(self.at_work())
-            for outcome in outcomes:
+            for outcome in map(_storable, outcomes):
                 tally.add(outcome)
                 self._log(outcome, tally)
                 report.add(outcome)
@@ -94,6 +95,11 @@ class RedBrickTasksOperator(StoppableOperator):
             self.log.warning("Task %s (%s) %s: %s", outcome.task_id, outcome.name, outcome.status.value, outcome.reason)
         elif outcome.status is Status.SKIPPED and tally.counts[outcome.status.value] <= _LOGGED:
             self.log.info("Task %s (%s) was skipped: %s", outcome.task_id, outcome.name, outcome.reason)
+
+
+def _storable(outcome: Outcome) -> Outcome:
+    """Return an outcome that can be kept: what a callable raised, say, may have words that no XCom can hold."""
+    return replace(outcome, name=storable(outcome.name), reason=readable(outcome.reason))
 
 
 def _undecided(tally: Tally) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickInputError, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,8 @@ class Publication:
     Files may be added in several threads at a time.
 
     :param path: a local folder or any URI that Airflow's object storage knows; it is made when there is none.
-    :raises RedBrickInputError: when Airflow's object storage does not know it.
+    :raises RedBrickInputError: when Airflow's object storage does not know it; :meth:`open` raises it when the first
+        file cannot be written there.
     """
 
     def __init__(self, path: str) -> None:
@@ -42,8 +43,9 @@ class Publication:
             place = ObjectStoragePath(path)
             # Operations of the path itself know nothing of the URI's connection in some releases of Airflow 3.
             self._fs: Any = place.fs
-        except ValueError as error:
-            raise RedBrickInputError(f"Nothing can be written to {path!r}: {error}.") from None
+        except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
+            raise _unwritable(path, error) from None
+        self._path = path
         self._folder = str(place.path).rstrip("/")
         self._hidden = f"{self._folder}/.unfinished-{uuid.uuid4().hex}"
         self._added: dict[str, None] = {}
@@ -67,7 +69,12 @@ class Publication:
     def open(self, name: str) -> BinaryIO:
         """Open a new file for writing bytes."""
         path = f"{self._hidden}/{name}"
-        file = _in_folder(self._fs, path, lambda: self._fs.open(path, "wb", block_size=_BLOCK))
+        try:
+            file = _in_folder(self._fs, path, lambda: self._fs.open(path, "wb", block_size=_BLOCK))
+        except Exception as error:
+            if self._added:
+                raise
+            raise _unwritable(self._path, error) from None
         self._added[name] = None
         return cast("BinaryIO", file)
 
@@ -101,6 +108,11 @@ class Publication:
     def _remove(self, name: str) -> None:
         with suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._folder}/{name}")
+
+
+def _unwritable(path: str, error: Exception) -> RedBrickInputError:
+    words = readable(str(error) or type(error).__name__)
+    return RedBrickInputError(f"Nothing can be written to {path!r}: {words.rstrip('.')}.")
 
 
 def _in_folder(fs: Any, path: str, act: Callable[[], T]) -> T:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_redbrick.exceptions import RedBrickInputError, readable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,16 +36,28 @@ class Report:
 
 @contextmanager
 def report_at(path: str | None, context: Context) -> Iterator[Report]:
-    """Open the report before the first change: one that cannot be written is known before it matters."""
+    """Open the report before the first change: one that cannot be written is known before it matters.
+
+    :raises RedBrickInputError: then.
+    """
     if path is None:
         yield Report(None, None)
         return
+    try:
+        uri, file = _opened(path, getattr(context.get("ti"), "map_index", -1))
+    except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
+        words = readable(str(error) or type(error).__name__)
+        raise RedBrickInputError(f"report_path {path!r} cannot be written: {words}") from None
+    with file:
+        yield Report(uri, file)
+
+
+def _opened(path: str, map_index: object) -> tuple[str, Any]:
+    """Return the report's URI and its open file."""
     place = ObjectStoragePath(path)
-    index = getattr(context.get("ti"), "map_index", -1)
-    if isinstance(index, int) and index >= 0:
+    if isinstance(map_index, int) and map_index >= 0:
         # Mapped tasks are given one path: each has a report of its own beside it.
-        place = place.parent / f"{place.stem}.{index}{place.suffix}"
+        place = place.parent / f"{place.stem}.{map_index}{place.suffix}"
         path = str(place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("w") as file:  # type: ignore[no-untyped-call]
-        yield Report(path, file)
+    return path, place.open("w")  # type: ignore[no-untyped-call]

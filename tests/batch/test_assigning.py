@@ -229,7 +229,7 @@ def test_what_has_moved_on_or_changed_hands_is_not_touched():
 
 def test_what_cannot_be_given_back_is_logged_and_not_raised(caplog):
     before = held(None, ADA)
-    server = Server([replace(task, assignee=ME) for task in before], *[(False, DENIED, None)] * 2)
+    server = Server([replace(task, assignee=ME) for task in before], *[(False, DENIED, None)] * 6)
     with caplog.at_level(logging.WARNING):
         give_back(server, before, me=ME.user_id)
     assert "Task t0 stays assigned to the API key" in caplog.text

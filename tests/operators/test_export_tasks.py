@@ -385,7 +385,7 @@ class TestWhole:
 
     def test_a_folder_that_cannot_be_written_is_known_before_the_first_task(self, sandbox, run, tmp_path):
         (tmp_path / "file").write_text("not a folder")
-        with pytest.raises(OSError, match="file"):
+        with pytest.raises(RedBrickInputError, match=r"Nothing can be written to .*file"):
             run.try_once(operator(tmp_path / "file"))
         assert "tasksPaged" not in sandbox.stats()["root_fields"]
 

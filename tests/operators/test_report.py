@@ -202,7 +202,7 @@ class TestReport:
         ids = sandbox.seed_tasks(2)
         blocked = tmp_path / "file"
         blocked.write_text("")
-        with pytest.raises(OSError, match="file"):
+        with pytest.raises(RedBrickInputError, match=r"report_path '.*' cannot be written: .*file"):
             run.try_once(make(ids, report_path=str(blocked / "report.jsonl")))
         assert sandbox.stats()["applied"] == {}
 

@@ -1,0 +1,32 @@
+"""A sandbox behind a server that meddles, and a client with no patience."""
+
+from __future__ import annotations
+
+import pytest
+from fixtures import running_sandbox
+from fuzz.meddler import Meddler
+
+from airflow_provider_redbrick.api.retry import RetryPolicy
+
+__all__ = ["running_sandbox"]
+
+
+@pytest.fixture(scope="session")
+def running_meddler(running_sandbox):
+    with Meddler(running_sandbox) as meddler:
+        yield meddler
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Try twice, at once."""
+    policy = RetryPolicy(max_attempts=2, base=0.0, cap=0.0, retry_after_cap=0.01)
+    monkeypatch.setattr("airflow_provider_redbrick.hooks.redbrick.RetryPolicy", lambda: policy)
+    monkeypatch.setattr("airflow_provider_redbrick.batch.change.SETTLE", (0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def meddler(running_meddler, monkeypatch, hasty):
+    """The server that meddles, known to Airflow as the default connection."""
+    monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", running_meddler.connection)
+    return running_meddler

@@ -1,0 +1,120 @@
+"""What must hold whatever comes: which errors come out, how long it takes, and what nobody is told."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import logging
+import re
+import signal
+import traceback
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from airflow_provider_redbrick.exceptions import RedBrickError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
+
+
+class HangError(BaseException):
+    """Something took too long; nothing that catches exceptions catches this."""
+
+
+class Watch:
+    """Sees what is told to anybody: logs, errors, and whatever a test hands to :meth:`tell`."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.words: list[str] = []
+
+    def tell(self, *values: Any) -> None:
+        """Note what somebody gets to see."""
+        self.words += [value if isinstance(value, str) else repr(value) for value in values]
+
+    def check(self) -> None:
+        """Fail when a secret is told."""
+        for words in self.words:
+            refuse_secrets(words)
+
+
+@contextmanager
+def promises(*allowed: type[BaseException], seconds: float = 20) -> Iterator[Watch]:
+    """Let only errors of this provider out of a block, in time, and see that neither key nor signature is told.
+
+    :param allowed: what else may come out.
+    """
+    watch, printed = Watch(), io.StringIO()
+    with _alarm(seconds), redirect_stdout(printed), _logged(printed):
+        try:
+            yield watch
+        except (RedBrickError, *allowed) as error:
+            watch.error = error
+    if watch.error is not None:
+        watch.tell(everything_about(watch.error))
+    watch.tell(printed.getvalue())
+    watch.check()
+
+
+def everything_about(error: BaseException) -> str:
+    """All that an error says, and all that those say which came before it, told or not."""
+    parts = traceback.format_exception(error)
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        each = left.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            parts += [str(each), repr(each), repr(each.args), repr(each.__dict__)]
+            left += [other for other in (each.__cause__, each.__context__) if other is not None]
+    return " ".join(parts)
+
+
+def refuse_secrets(words: str) -> None:
+    """Fail when words have the beginning or the end of the key or of a signature, however they are written."""
+    plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), words)
+    for spelled in {words, plain, unquote(plain), html.unescape(plain)}:
+        for part in ("canary", "yranac"):
+            at = spelled.lower().find(part)
+            assert at < 0, f"a secret is told: ...{spelled[max(0, at - 200) : at + 60]!r}..."
+
+
+def refuse_unsendable(value: Any) -> None:
+    """Fail when a value cannot be an XCom: JSON, in UTF-8, without what databases refuse."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text.encode()
+    assert "\\u0000" not in text
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    def over(*_: Any) -> None:
+        raise HangError(f"not done after {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _logged(stream: io.StringIO) -> Iterator[None]:
+    """Write down what is logged, at any level; what libraries log of connections at DEBUG is not ours."""
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(lambda record: not record.name.startswith("urllib3"))
+    root, ours = logging.getLogger(), logging.getLogger("airflow_provider_redbrick")
+    before = ours.level
+    root.addHandler(handler)
+    ours.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        ours.setLevel(before)
