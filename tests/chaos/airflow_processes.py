@@ -1,0 +1,219 @@
+"""Airflow itself, each of its components a process of its own, which can be killed and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from sandbox_process import SandboxProcess
+    from typing_extensions import Self
+
+TESTS = Path(__file__).resolve().parents[1]
+COMPONENTS = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+# Each waits until there is a database, and then becomes the component: its process id stays the same.
+WHEN_MIGRATED = 'while [ ! -e "$AIRFLOW_HOME/migrated" ]; do sleep 0.1; done; exec "$@"'
+MIGRATE = '"$@" && touch "$AIRFLOW_HOME/migrated"'
+START_SECONDS = 120.0
+STOP_SECONDS = 2.0
+
+
+class AirflowProcesses:
+    """A running Airflow with a home, a database (SQLite) and ports of its own; use it as a context manager.
+
+    It starts in the background: ``wait_until_ready`` before anything is asked of it.
+
+    :param home: a directory that may be filled.
+    :param sandbox: the server that its default connection leads to.
+    """
+
+    def __init__(self, home: Path, sandbox: SandboxProcess) -> None:
+        self.home = home
+        self.sandbox = sandbox
+        self.url = f"http://localhost:{_free_port()}"
+        self.environment = self._environment(sandbox.airflow_conn_uri)
+        self.processes: dict[str, psutil.Popen] = {}
+        self.http = requests.Session()
+        self.http.trust_env = False  # a proxy of the environment must not stand between us and loopback
+
+    def _environment(self, connection: str) -> dict[str, str]:
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            # Without compiled modules every process takes twice as long to start.
+            if not name.startswith("AIRFLOW") and name != "PYTHONDONTWRITEBYTECODE"
+        }
+        path = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {
+            **kept,
+            "PYTHONPATH": os.pathsep.join(path),
+            "NO_PROXY": "*",
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW_CONN_REDBRICK_DEFAULT": connection,
+            "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": self.url.rpartition(":")[2],
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__SECRET_KEY": "of no value",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "of no value, but long enough to be taken for a secret by everybody",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            # Workers that linger after deferring make the scheduler believe a task was lost.
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            # A triggerer that is gone is noticed after seconds.
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
+        }
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        try:
+            self._run("migrate", MIGRATE, ["db", "migrate"])
+            for component in COMPONENTS:
+                self.start(component)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, component: str) -> None:
+        """Start a component."""
+        self._run(component, WHEN_MIGRATED, COMPONENTS[component])
+
+    def _run(self, name: str, script: str, words: list[str]) -> None:
+        """Run an Airflow command; what it says goes into a log of its own."""
+        with self._log(name).open("ab") as log:
+            self.processes[name] = psutil.Popen(
+                ["/bin/sh", "-c", script, name, sys.executable, "-m", "airflow", *words],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self) -> None:
+        """Wait until all components are at work."""
+        self.wait("ready", self._is_ready, seconds=START_SECONDS)
+
+    def _is_ready(self) -> bool:
+        for name, process in self.processes.items():
+            ended = process.poll()
+            assert ended is None or (name, ended) == ("migrate", 0), f"{name} ended with {ended}\n{self.words()}"
+        health = self.ask("monitor/health") or {}
+        parts = ("scheduler", "triggerer", "dag_processor")
+        return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
+
+    def kill(self, component: str) -> None:
+        """Let a component die with all its processes, as when its machine goes down."""
+        process = self.processes.pop(component)
+        _send(_family(process.pid), signal.SIGKILL)
+        process.wait(timeout=STOP_SECONDS)
+
+    def stop(self) -> None:
+        """Stop everything, once or again."""
+        self.http.close()
+        everything = [one for process in self.processes.values() for one in _family(process.pid)]
+        _send(everything, signal.SIGTERM)
+        _, alive = psutil.wait_procs(everything, timeout=STOP_SECONDS)
+        late = [one for process in self.processes.values() for one in _family(process.pid)]
+        _send([*alive, *late], signal.SIGKILL)
+        psutil.wait_procs([*self.processes.values(), *alive, *late], timeout=STOP_SECONDS)
+        self.processes.clear()
+
+    def _log(self, component: str) -> Path:
+        return self.home / f"{component}.log"
+
+    def words(self) -> str:
+        """Return the end of what each component said."""
+        said = {name: self._log(name).read_text(errors="replace")[-1500:] for name in self.processes}
+        logs = "\n".join(f"-- {name}:\n{words}" for name, words in said.items())
+        return f"{logs}\n-- DAG files: {self.ask('importErrors')}"
+
+    def wait(self, what: str, ready: Callable[[], bool], *, seconds: float = 60.0) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            assert time.monotonic() < deadline, f"not {what} after {seconds:.0f} s\n{self.words()}"
+            time.sleep(0.1)
+
+    # -- what one asks it ----------------------------------------------------------------------
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Call the REST API: GET without a body, else POST; None when there is no answer yet."""
+        try:
+            response = self.http.request(
+                "GET" if body is None else "POST", f"{self.url}/api/v2/{path}", json=body, timeout=20
+            )
+        except requests.ConnectionError:
+            return None
+        return response.json() if response.ok else None
+
+    def trigger(self, dag_id: str, **conf: Any) -> str:
+        """Start a run of a DAG, once the DAG is known; answers the run's id."""
+        runs: list[str] = []
+
+        def started() -> bool:
+            answer = self.ask(f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
+            runs.extend([answer["dag_run_id"]] if answer else [])
+            return bool(runs)
+
+        self.wait(f"started: {dag_id}", started)
+        return runs[0]
+
+    def instance(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        """Return what Airflow says of a task: ``state``, ``try_number``, ``pid``, ..."""
+        return dict(self.ask(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}") or {})
+
+    def is_mine(self, pid: int) -> bool:
+        """Whether a process is one that the scheduler has started."""
+        return pid in {process.pid for process in _family(self.processes["scheduler"].pid)}
+
+
+def _family(session: int) -> list[psutil.Process]:
+    """Return a process that was started in a session of its own, and whatever it has started."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            found += [process] if os.getsid(process.pid) == session else []
+    return found
+
+
+def _send(processes: list[psutil.Process], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,52 @@
+"""What goes over the wire between an operator and the server, to be watched, or used as a moment to do something."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from typing import TYPE_CHECKING, Any
+
+from requests.adapters import HTTPAdapter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+
+class Tap:
+    """Sees each GraphQL request of an operator, before it is sent and after it was answered.
+
+    ``before`` is called with the request as text, document and variables, and ``after`` with its answer, None for one
+    that is no JSON. Several threads may call them at once.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.before: Callable[[str], None] = lambda _text: None
+        self.after: Callable[[Any], None] = lambda _answer: None
+        send = HTTPAdapter.send
+
+        def tapped(adapter: HTTPAdapter, request: Any, *args: Any, **kwargs: Any) -> Any:
+            ours = str(request.headers.get("User-Agent")).startswith("airflow-provider-redbrick")
+            if not ours or request.method != "POST":
+                return send(adapter, request, *args, **kwargs)
+            self.before(_text(request))
+            response = send(adapter, request, *args, **kwargs)
+            self.after(_answer(response))
+            return response
+
+        patch.setattr(HTTPAdapter, "send", tapped)
+
+
+def _text(request: Any) -> str:
+    body = request.body or b""
+    if request.headers.get("Content-Encoding-RB") == "gzip":
+        body = gzip.decompress(base64.b64decode(body))
+    return str(body, "utf-8")
+
+
+def _answer(response: Any) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
