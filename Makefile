@@ -7,7 +7,7 @@ export UV_COMPILE_BYTECODE := 1
 # Airflow starts several processes; without compiled modules each takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo ui test lint format pins clean
+.PHONY: demo ui test bench lint format pins clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
@@ -17,6 +17,10 @@ ui: $(VENV)/.ready
 
 test: $(VENV)/.ready $(SDK_VENV)/.ready
 	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Ours and the public SDK's, in one run: about an hour. `python -m benchmarks --help` names shorter ones.
+bench: $(VENV)/.ready $(SDK_VENV)/.ready
+	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m benchmarks
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -82,9 +82,7 @@ class Engine:
 
     def run(self, document: Document, variables: dict[str, Any] | None, request: Request) -> dict[str, Any]:
         """Execute a document; InvalidDocumentError when the variables do not fit it."""
-        result = execute_sync(
-            self.schema, document.ast, variable_values=variables, context_value=request, field_resolver=_plain_field
-        )
+        result = execute_sync(self.schema, document.ast, variable_values=variables, context_value=request)
         errors = result.errors or []
         if result.data is None and errors and all(error.path is None for error in errors):
             raise InvalidDocumentError(errors)
@@ -100,12 +98,6 @@ def _reads_page(node: FieldNode) -> bool:
     return node.name.value in _PAGES and any(
         not isinstance(each, FieldNode) or each.name.value == "entries" for each in chosen
     )
-
-
-def _plain_field(source: dict[str, Any], info: Any, **arguments: Any) -> Any:
-    """Look a field up in a shape; the library's own way asks first what kind of thing the source is."""
-    value = source.get(info.field_name)
-    return value(info, **arguments) if callable(value) else value
 
 
 def _shown(error: GraphQLError) -> dict[str, Any]:

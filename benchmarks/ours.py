@@ -1,0 +1,65 @@
+"""The works as operators do them; run by Airflow's Python."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+
+# Operators load it when they first talk to RedBrick; here it must be there before.
+import airflow_provider_redbrick.api.transport  # noqa: F401
+from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator
+from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
+from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasksOperator
+from airflow_provider_redbrick.operators.list_tasks import RedBrickListTasksOperator
+from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
+from airflow_provider_redbrick.operators.reopen_ground_truth import RedBrickReopenGroundTruthOperator
+from benchmarks.labels import labelled
+from benchmarks.measuring import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.measuring import Job
+
+_OPERATORS: dict[str, Callable[[Job], Any]] = {
+    "put_labels": lambda job: RedBrickPutLabelsOperator(
+        task_id="put", stage_name="Label", tasks=[labelled(task_id) for task_id in job["task_ids"]]
+    ),
+    "review": lambda job: RedBrickAutoReviewOperator(
+        task_id="review", stage_name="Review_1", task_ids=job["task_ids"], review_result=True
+    ),
+    "reopen": lambda job: RedBrickReopenGroundTruthOperator(task_id="reopen", task_ids=job["task_ids"]),
+    "assign": lambda job: RedBrickBalanceAssignmentsOperator(
+        task_id="share", stage_name="Label", emails=job["members"]
+    ),
+    "list": lambda _job: RedBrickListTasksOperator(task_id="list", stage_name="Label", limit=None),
+    "export": lambda job: RedBrickExportTasksOperator(task_id="export", export_path=f"{job['folder']}/ours"),
+}
+
+
+def prepare(job: Job) -> Callable[[], int]:
+    """Return a function that executes the work's operator."""
+    operator = _OPERATORS[job["work"]](job)
+    context = {
+        "ti": SimpleNamespace(try_number=1, xcom_push=lambda **_: None),
+        "dag_run": SimpleNamespace(start_date=pendulum.now("UTC")),
+    }
+
+    def work() -> int:
+        made = operator.execute(context)
+        if isinstance(made, list):
+            return len(made)
+        return int(made["counts"]["tasks"] if job["work"] == "export" else made["counts"]["done"])
+
+    return work
+
+
+def warm_up(_job: Job) -> None:
+    """Use everything once: the connection, the transport, the threads."""
+    RedBrickListTasksOperator(task_id="warm_up", stage_name="Label", limit=1).execute({})
+
+
+if __name__ == "__main__":
+    serve(prepare, warm_up)
