@@ -18,7 +18,7 @@ ui: $(VENV)/.ready
 test: $(VENV)/.ready $(SDK_VENV)/.ready
 	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# Ours and the public SDK's, in one run: about an hour. `python -m benchmarks --help` names shorter ones.
+# Ours and the public SDK's, in one run. `python -m benchmarks --help` names shorter ones.
 bench: $(VENV)/.ready $(SDK_VENV)/.ready
 	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m benchmarks
 

@@ -1,6 +1,6 @@
 """Every task exactly once, whatever goes wrong: counted on the server, under every fault that it can be told to have.
 
-The promise at its full size, which takes hours:
+The promise at its full size:
 
     REDBRICK_CHAOS_TASKS=1000 REDBRICK_CHAOS_SEEDS=1,2,3,4,5,6,7,8,9,10 python -m pytest tests/chaos
 
