@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.wire import describe
+from airflow_provider_redbrick.api.operation import describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

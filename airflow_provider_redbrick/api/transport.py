@@ -13,10 +13,11 @@ import requests
 
 from airflow_provider_redbrick.api.bounds import LARGEST, BoundedAdapter, body_of
 from airflow_provider_redbrick.api.classify import classify_exception
+from airflow_provider_redbrick.api.operation import describe
 from airflow_provider_redbrick.api.pace import Pace
 from airflow_provider_redbrick.api.retry import Retries, RetryPolicy
 from airflow_provider_redbrick.api.storage import LARGEST_FILE, Storage, StorageSession
-from airflow_provider_redbrick.api.wire import Answer, decode, describe, encode, masked
+from airflow_provider_redbrick.api.wire import Answer, decode, encode, masked
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:

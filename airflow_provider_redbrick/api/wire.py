@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _MOST_ISSUES = 1000
 _NO_JSON = object()
 _ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
-_OPERATION = re.compile(r"\s*(query|mutation)\s+(\w+)")
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,6 @@ class Answer:
 
     data: dict[str, Any] | None
     issues: tuple[GraphQLIssue, ...]
-
-
-def describe(document: str) -> tuple[str, bool]:
-    """Return a document's operation name and whether it is a mutation."""
-    match = _OPERATION.match(document)
-    if match is None:
-        raise ValueError("A document starts with 'query name' or 'mutation name'.")
-    return match.group(2), match.group(1) == "mutation"
 
 
 def encode(document: str, variables: Mapping[str, Any], *, plain_json: bool) -> tuple[bytes, dict[str, str]]:

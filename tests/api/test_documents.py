@@ -9,7 +9,7 @@ from graphql import OperationDefinitionNode, OperationType, VariableNode, build_
 
 import airflow_provider_redbrick
 from airflow_provider_redbrick.api import documents
-from airflow_provider_redbrick.api.wire import describe
+from airflow_provider_redbrick.api.operation import describe
 
 SCHEMA = build_schema((Path(airflow_provider_redbrick.__file__).parent / "sandbox" / "schema.graphql").read_text())
 

@@ -22,8 +22,8 @@ from tiny_server import Reply, TinyServer, Unread, dead_port, drop, hang, json_r
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api import wire
 from airflow_provider_redbrick.api.credential import Credential
+from airflow_provider_redbrick.api.operation import describe
 from airflow_provider_redbrick.api.transport import Transport
-from airflow_provider_redbrick.api.wire import describe
 
 KEY = "canary-KEY/0123456789+abcdefghijklmnopqrstuvw"
 QUERY = "query me { me { userId } }"

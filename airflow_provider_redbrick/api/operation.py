@@ -1,0 +1,15 @@
+"""What a document is, told from its text; needs no HTTP library, which takes long to import."""
+
+from __future__ import annotations
+
+import re
+
+_OPERATION = re.compile(r"\s*(query|mutation)\s+(\w+)")
+
+
+def describe(document: str) -> tuple[str, bool]:
+    """Return a document's operation name and whether it is a mutation."""
+    match = _OPERATION.match(document)
+    if match is None:
+        raise ValueError("A document starts with 'query name' or 'mutation name'.")
+    return match.group(2), match.group(1) == "mutation"
