@@ -31,10 +31,6 @@ WEATHER = {
 }
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "airflow: starts a whole Airflow, each component a process of its own")
-
-
 def pytest_generate_tests(metafunc):
     """Let a test that asks for a ``seed`` have each of them."""
     if "seed" in metafunc.fixturenames:

@@ -162,14 +162,10 @@ class Work:
             self.taken.add(task_id)
 
     def excuse(self, said: str) -> None:
-        """Let tasks stay claimed that nothing was done to, if the last try ``said`` that they could not be given back.
-
-        Where it could not even read whether it holds them, it names the first of them and says how many there are.
-        """
+        """Let those tasks stay claimed that nothing was done to and that, as was ``said``, could not be given back."""
         named = set(re.findall(r"Task (\S+) stays assigned to the API key", said))
         applied = self.sandbox.stats()["applied"]
-        several = "Some tasks stay assigned to the API key" in said
-        self.excused = {i for i in self.ids if (i in named or several) and applied.get(i, {}).keys() == {ASSIGN}}
+        self.excused = {i for i in named if i in self.before and applied[i].keys() == {ASSIGN}}
 
     # -- counting ------------------------------------------------------------------------------
 
