@@ -101,7 +101,7 @@ class Task:
     :param stage_name: where it is; ``"Ground Truth"`` when it is finished.
     :param state: ``UNASSIGNED``, ``ASSIGNED``, ``IN_PROGRESS``, ``STAGED`` (a draft), ``SKIPPED``, ``PROBLEM`` or
         ``COMPLETED`` (on its way to the next stage); None in ground truth.
-    :param item_urls: presigned URLs of the images, in the order of ``items``; short-lived.
+    :param item_urls: presigned URLs of the images, in the order of ``items``; short-lived, and secrets until then.
     :param labels: the stored ("flat") labels, None when they were not read.
     :param series: the same labels in the ``series`` format, one element a series, as handed to callables.
     :param labels_id: the version of the labels; changes with every save.
@@ -122,7 +122,7 @@ class Task:
     completed_at: pendulum.DateTime | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     items: tuple[str, ...] = ()
-    item_urls: tuple[str, ...] = ()
+    item_urls: tuple[str, ...] = field(default=(), repr=False)
     series_info: tuple[Mapping[str, Any], ...] = ()
     labels: tuple[Mapping[str, Any], ...] | None = field(default=None, repr=False)
     labels_map: tuple[Mapping[str, Any] | None, ...] = field(default=(), repr=False)

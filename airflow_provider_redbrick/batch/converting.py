@@ -15,6 +15,7 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickPayloadTooLargeError,
     RedBrickRefusedError,
 )
+from airflow_provider_redbrick.labels.depth import BeyondError, check_depth
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.client import RedBrickClient
@@ -43,8 +44,10 @@ class Labels:
         :raises RedBrickInputError: when there is something that JSON has no word for.
         """
         try:
-            return Labels(self.task_id, json.loads(json.dumps(self.body, default=_plain_value)))
-        except (TypeError, ValueError, RecursionError) as error:
+            text = json.dumps(self.body, default=_plain_value)
+            check_depth(text.encode())
+            return Labels(self.task_id, json.loads(text))
+        except (TypeError, ValueError, RecursionError, BeyondError) as error:
             raise RedBrickInputError(f"its labels cannot be written as JSON: {error}") from None
 
     def to_import(self) -> dict[str, Any]:

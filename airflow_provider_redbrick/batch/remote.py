@@ -40,9 +40,10 @@ def queue(remote: RemoteStage, *, limit: int | None, page_size: int) -> Iterator
                 raise
             log.warning("RedBrick does not list more than %d tasks of %s: %s", len(seen), remote.name, error)
             return
-        fresh = [task_id for task_id in dict.fromkeys(found) if task_id not in seen]
+        told = dict.fromkeys(found)
+        fresh = [task_id for task_id in told if task_id not in seen]
         fresh = fresh if limit is None else fresh[: limit - len(seen)]
-        if not fresh and len(found) < asked:
+        if not fresh and len(told) < asked:
             return
         asked += 0 if fresh else page_size
         seen.update(fresh)

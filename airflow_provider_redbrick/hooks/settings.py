@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.credential import Credential
 from airflow_provider_redbrick.api.endpoint import graphql_url
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,7 @@ _KNOWN = frozenset(
     }
 )
 _HEADERS = {"api_key": "ApiKey", "access_token": "Authorization"}
+_LONGEST_SHOWN = 24
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
@@ -65,14 +66,19 @@ def read_settings(connection: Connection) -> Settings:
     key = (connection.password or "").strip()
     if not key:
         raise RedBrickInputError(f"The {where} has no API key: put it into the password field.")
-    auth = str(extras.get("auth") or "api_key")
-    if auth not in _HEADERS:
-        raise RedBrickInputError(f"'auth' of {where} must be one of {', '.join(_HEADERS)}, not {auth!r}.")
+    twins = [name for name, value in extras.items() if isinstance(value, str) and value.strip() == key]
+    if twins:
+        raise RedBrickInputError(
+            f"The extra of {where} has the API key as {twins[0]!r}: it goes into the password alone."
+        )
+    auth = extras.get("auth") or "api_key"
+    if not isinstance(auth, str) or auth not in _HEADERS:
+        raise RedBrickInputError(f"'auth' of {where} must be one of {', '.join(_HEADERS)}, not {_shown(auth)}.")
     return Settings(
         url=graphql_url(connection.host, port=connection.port),
         credential=Credential(key, _HEADERS[auth]),
-        org_id=_text(extras.get("org_id")),
-        project_id=_text(extras.get("project_id")),
+        org_id=_text(extras, "org_id", where),
+        project_id=_text(extras, "project_id", where),
         timeout=_number(extras, "timeout", where, default=30.0, low=1, high=600),
         max_concurrency=_whole(extras, "max_concurrency", where, default=10, low=1, high=30),
         mutations_per_request=_whole(extras, "mutations_per_request", where, default=10, low=1, high=50),
@@ -87,15 +93,24 @@ def _extras(connection: Connection, where: str) -> Mapping[str, Any]:
         return {}
     try:
         extras = json.loads(connection.extra)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RedBrickInputError(f"The extra of {where} is not JSON.") from None
     if not isinstance(extras, dict):
         raise RedBrickInputError(f"The extra of {where} must be a JSON object.")
     return extras
 
 
-def _text(value: Any) -> str | None:
-    return str(value).strip() or None if value is not None else None
+def _text(extras: Mapping[str, Any], name: str, where: str) -> str | None:
+    value = extras.get(name)
+    if value is not None and not isinstance(value, str):
+        raise RedBrickInputError(f"{name!r} of {where} must be text, not {_shown(value)}.")
+    return (value or "").strip() or None
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message; what is long may be a key in the wrong field."""
+    text = told(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{type(value).__name__} of {len(text)} characters"
 
 
 def _number(extras: Mapping[str, Any], name: str, where: str, *, default: float, low: float, high: float) -> float:
@@ -107,22 +122,22 @@ def _number(extras: Mapping[str, Any], name: str, where: str, *, default: float,
     except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not low <= number <= high:
-        raise RedBrickInputError(f"{name!r} of {where} must be a number from {low:g} to {high:g}, not {value!r}.")
+        raise RedBrickInputError(f"{name!r} of {where} must be a number from {low:g} to {high:g}, not {_shown(value)}.")
     return number
 
 
 def _whole(extras: Mapping[str, Any], name: str, where: str, *, default: int, low: int, high: int) -> int:
     number = _number(extras, name, where, default=default, low=low, high=high)
     if number != int(number):
-        raise RedBrickInputError(f"{name!r} of {where} must be a whole number, not {extras.get(name)!r}.")
+        raise RedBrickInputError(f"{name!r} of {where} must be a whole number, not {_shown(extras.get(name))}.")
     return int(number)
 
 
 def _flag(extras: Mapping[str, Any], name: str, where: str) -> bool:
     value = extras.get(name)
-    text = str(value).strip().lower()
+    text = str(value).strip().lower() if isinstance(value, (str, int)) else "no flag"
     if value is None or text == "" or text in _FALSE:
         return False
     if text in _TRUE:
         return True
-    raise RedBrickInputError(f"{name!r} of {where} must be true or false, not {value!r}.")
+    raise RedBrickInputError(f"{name!r} of {where} must be true or false, not {_shown(value)}.")

@@ -72,6 +72,7 @@ class RedBrickStageQueue:
         if assignee is not None:
             check.text("assignee", assignee)
         state = check.task_state("state", state)
+        check.flag("unassigned", unassigned)
         if unassigned and (assignee is not None or state not in {None, "UNASSIGNED"}):
             raise RedBrickInputError("What is unassigned has no assignee and no other state: ask for one or the other.")
         return self._project.list_tasks(self._stage, assignee=assignee, state=state, unassigned=unassigned)
@@ -83,6 +84,7 @@ class RedBrickStageQueue:
     def find(self, name: str, *, prefix: bool = False) -> list[Task]:
         """Return the tasks of the stage with a name, or with names that begin like it, without their labels."""
         check.text("name", name)
+        check.flag("prefix", prefix)
         found = self._project.list_tasks(self._stage, search=name if prefix else f'"{name}"')
         return [task for task in found if prefix or task.name == name]
 
@@ -265,7 +267,7 @@ def settled(operation: str, outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
 
 
 def _ids(task_ids: object) -> list[str]:
-    return [] if task_ids in ([], ()) else check.task_ids(task_ids)
+    return [] if isinstance(task_ids, (list, tuple)) and not task_ids else check.task_ids(task_ids)
 
 
 def _labels(labels: object) -> list[Labels]:

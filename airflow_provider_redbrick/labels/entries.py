@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.depth import ArrayReader, BeyondError, check_depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -96,9 +97,10 @@ def _first_character(reader: io.BufferedReader) -> tuple[bytes, int]:
     if reader.peek(3)[:3] == _BOM:
         reader.read(3)
     lines = 0
-    while (first := reader.peek(1)[:1]) and first in _SPACE:
-        lines += reader.read(1) == b"\n"
-    return first, lines
+    while (ahead := reader.peek(1)) and ahead[:1] in _SPACE:
+        space = reader.read(len(ahead) - len(ahead.lstrip(_SPACE)))
+        lines += space.count(b"\n")
+    return ahead[:1], lines
 
 
 def _array(reader: io.BufferedReader) -> Iterator[Entry]:
@@ -106,8 +108,12 @@ def _array(reader: io.BufferedReader) -> Iterator[Entry]:
 
     number = 0
     try:
-        for number, value in enumerate(ijson.items(reader, "item", use_float=True), start=1):
+        shallow = ArrayReader(reader, LONGEST_LINE)
+        for number, value in enumerate(ijson.items(shallow, "item", use_float=True), start=1):
             yield _entry(f"entry {number}", value)
+    except BeyondError as error:
+        # The parser gets nothing of the piece that this is in, and so cannot say which entry it is.
+        yield Entry(f"entry {number + 1}", problem=f"this one or one of the next cannot be read: {error}; {_UNREAD}")
     except _UnreadError as error:
         yield Entry(f"entry {number + 1}", problem=f"the file cannot be read from here on ({error}); {_UNREAD}")
     except (ijson.JSONError, ValueError) as error:
@@ -145,13 +151,18 @@ def _line(place: str, line: bytes, reader: io.BufferedReader) -> Entry | None:
     if not line:
         return None
     try:
+        check_depth(line)
         return _entry(place, json.loads(line.decode("utf-8"), parse_constant=_refuse_constant))
-    except UnicodeDecodeError as error:
-        return Entry(place, problem=f"it is not UTF-8 from byte {error.start + 1} on")
-    except json.JSONDecodeError as error:
-        return Entry(place, problem=f"it is not JSON: {error.msg} (column {error.colno})")
-    except (ValueError, RecursionError) as error:
-        return Entry(place, problem=f"it is not JSON: {error}")
+    except (BeyondError, ValueError) as error:
+        return Entry(place, problem=_unread_line(error))
+
+
+def _unread_line(error: BeyondError | ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 from byte {error.start + 1} on"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON: {error.msg} (column {error.colno})"
+    return str(error) if isinstance(error, BeyondError) else f"it is not JSON: {error}"
 
 
 def _goes_on(line: bytes, reader: io.BufferedReader) -> bool:

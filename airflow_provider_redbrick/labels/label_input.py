@@ -25,7 +25,14 @@ def label_inputs(stored: Sequence[Mapping[str, Any]], output: RemoteOutput) -> l
     :param output: what the stage makes.
     :raises RedBrickInputError: naming the label that has no place there.
     """
-    return [_label_input(label, f"labels[{index}]", output) for index, label in enumerate(stored)]
+    return [_read(label, f"labels[{index}]", output) for index, label in enumerate(stored)]
+
+
+def _read(label: Mapping[str, Any], where: str, output: RemoteOutput) -> dict[str, Any]:
+    try:
+        return _label_input(label, where, output)
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise RedBrickInputError(f"{where} is not what the server makes of a label") from None
 
 
 def _label_input(label: Mapping[str, Any], where: str, output: RemoteOutput) -> dict[str, Any]:

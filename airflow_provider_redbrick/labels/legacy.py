@@ -11,6 +11,7 @@ list of its names.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ from airflow_provider_redbrick.labels.rules import (
 from airflow_provider_redbrick.labels.series import without_root
 
 Labels = Sequence[Mapping[str, Any]]
+
+MOST_FRAMES = 1_000_000
+"""Frames of one video that get a class each: nine hours of it."""
 
 
 def image_bounding_boxes(labels: Labels) -> dict[str, Any]:
@@ -80,6 +84,8 @@ def video_classification(labels: Labels, *, attribute: str) -> dict[str, Any]:
     checked = _checked(labels, _FRAME, {**_TRACK, **_CLASSIFIED})
     frames: dict[int, dict[str, Any]] = {}
     for index, first, after in _spans(checked):
+        if len(frames) + after - first > MOST_FRAMES:
+            raise RedBrickInputError(f"labels[{index}] holds for more frames than {MOST_FRAMES}, which are the most")
         values = _values(checked, index, attribute)
         for frame in range(first, after):
             if frame in frames:
@@ -117,8 +123,8 @@ _PAIRS = each(record({"name": text, "value": _attribute_value}))
 def _attribute_list(value: Any) -> Found:
     wrong = list(_PAIRS(value))
     yield from wrong
-    names = [] if wrong else [pair["name"] for pair in value]
-    yield from (("", f"has {name!r} twice") for name in dict.fromkeys(names) if names.count(name) > 1)
+    times = Counter(() if wrong else (pair["name"] for pair in value))
+    yield from (("", f"has {name!r} twice") for name, number in times.items() if number > 1)
 
 
 _BOX: dict[str, Rule] = {"bbox2d": record({"xnorm": number, "ynorm": number, "wnorm": number, "hnorm": number})}
@@ -138,7 +144,10 @@ def _checked(
     rule = record({**_EVERY, **required}, {**_ANY, **(optional or {})})
     checked = []
     for index, label in enumerate(labels):
-        plain = _plain(label)
+        try:
+            plain = _plain(label)
+        except RecursionError:
+            raise RedBrickInputError(f"labels[{index}] is nested deeper than any label") from None
         if isinstance(plain, dict):
             # What the older API's own answers lack is null in them.
             plain = {key: value for key, value in plain.items() if value is not None}

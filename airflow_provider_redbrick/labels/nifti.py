@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import tempfile
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickInputError, readable
 from airflow_provider_redbrick.labels.kinds import LARGEST_INSTANCE
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ MISSING = "masks need nibabel and numpy, which are not installed: pip install 'a
 _STRIDE = 1 << 22
 # A header is read before its voxels: what it claims must not cost the memory of the machine.
 _LARGEST = 1 << 31
+# Nothing gets smaller than this by gzip.
+_MOST_PACKED = 1032
 _FAST = 3  # masks are mostly zeros: a higher level takes longer and gains little
 
 
@@ -77,6 +79,7 @@ def read_volume(file: BinaryIO, name: str) -> Volume:
     with _readable(name):
         import numpy as np
 
+        _check_claim(file, image)
         stored = np.asanyarray(image.dataobj)
     voxels, values = _whole_numbers(stored, name)
     return Volume(name, voxels, values, stored.dtype.kind == "u" and stored.dtype.itemsize <= 2, image)
@@ -90,10 +93,11 @@ def write_volume(voxels: Voxels, like: Volume) -> BinaryIO:
     import numpy as np
 
     small = int(voxels.max(initial=0)) < 256
-    header = like.image.header.copy()
-    header.set_data_dtype(np.uint8 if small else np.uint16)
-    header.set_slope_inter(1, 0)
-    image = type(like.image)(voxels.astype(np.uint8) if small else voxels, like.image.affine, header)
+    with _readable(like.name):
+        header = like.image.header.copy()
+        header.set_data_dtype(np.uint8 if small else np.uint16)
+        header.set_slope_inter(1, 0)
+        image = type(like.image)(voxels.astype(np.uint8) if small else voxels, like.image.affine, header)
     file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - whoever sends it closes it
     # No time in it: the same mask is the same file.
     with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_FAST, mtime=0) as packed:
@@ -107,8 +111,9 @@ def _readable(name: str) -> Iterator[None]:
         yield
     except ImportError:
         raise RedBrickInputError(MISSING) from None
-    except (OSError, EOFError, ValueError, zlib.error, OverflowError) as error:
-        raise RedBrickInputError(f"mask {name!r} is no NIfTI file that can be read ({error})") from None
+    except Exception as error:  # noqa: BLE001 - nibabel raises what it likes about headers that make no sense
+        words = readable(str(error) or type(error).__name__)
+        raise RedBrickInputError(f"mask {name!r} is no NIfTI file that can be read ({words})") from None
 
 
 def _open(file: BinaryIO) -> Any:
@@ -126,6 +131,18 @@ def _open(file: BinaryIO) -> Any:
         if header.may_contain_header(beginning):  # type: ignore[no-untyped-call]
             return image.from_stream(stream)
     raise ValueError("it does not begin like one")
+
+
+def _check_claim(file: BinaryIO, image: Any) -> None:
+    """Check that a file can hold the voxels that its header claims: room is made for them before they are read."""
+    claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
+    at = file.tell()
+    file.seek(0)
+    packed = file.read(2) == b"\x1f\x8b"
+    there = file.seek(0, io.SEEK_END) * (_MOST_PACKED if packed else 1)
+    file.seek(at)
+    if claimed > there:
+        raise ValueError(f"its header claims {claimed} bytes of voxels, which it does not have")
 
 
 def _whole_numbers(stored: np.ndarray, name: str) -> tuple[Voxels, frozenset[int]]:

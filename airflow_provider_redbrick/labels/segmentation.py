@@ -46,6 +46,8 @@ def segmentation_of(series: Mapping[str, Any]) -> Segmentation | None:
     """
     given = _paths(series.get("segmentations"))
     segment_map = series.get("segmentMap") or {}
+    if not isinstance(segment_map, Mapping):
+        raise RedBrickInputError("its segmentMap must be an object")
     if series.get("pngMask"):
         raise RedBrickInputError("PNG masks cannot be sent: make NIfTI masks of them")
     segments = {_instance(key): _groups(segment) for key, segment in segment_map.items()}
@@ -80,13 +82,15 @@ def _binary(given: Sequence[str], segment_map: Mapping[Any, Any]) -> tuple[tuple
 
 def _paths(value: Any) -> tuple[str, ...]:
     values = [value] if isinstance(value, str) else value or ()
-    return tuple(dict.fromkeys(str(path) for path in values))
+    if not isinstance(values, (list, tuple)) or not all(isinstance(path, str) for path in values):
+        raise RedBrickInputError("its masks must be a path or a list of paths")
+    return tuple(dict.fromkeys(values))
 
 
 def _instance(key: Any) -> int:
     try:
         instance = int(key)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         instance = 0
     if not 1 <= instance <= LARGEST_INSTANCE:
         raise RedBrickInputError(f"segmentMap[{key}]: a value in a mask is a whole number from 1 to {LARGEST_INSTANCE}")
@@ -95,7 +99,10 @@ def _instance(key: Any) -> int:
 
 def _groups(segment: Any) -> frozenset[int]:
     groups = segment.get("overlappingGroups") if isinstance(segment, Mapping) else None
-    return frozenset(int(group) for group in groups or ())
+    try:
+        return frozenset(int(group) for group in groups or ())
+    except (TypeError, ValueError, OverflowError):
+        raise RedBrickInputError("its overlappingGroups must be a list of whole numbers") from None
 
 
 def without_entry(values: Iterable[int], segments: Mapping[int, frozenset[int]]) -> list[int]:

@@ -94,5 +94,7 @@ class RedBrickPollTrigger(BaseTrigger):
         Those who wait for the same project poll at the same moments, so that one request will do for all; other
         projects have other moments.
         """
+        if not self.poke_interval:
+            return 0.0
         own = zlib.crc32(f"{self.redbrick_conn_id} {self.org_id} {self.project_id}".encode())
         return self.poke_interval - (now - own) % self.poke_interval
