@@ -110,7 +110,7 @@ def _text(extras: Mapping[str, Any], name: str, where: str) -> str | None:
 def _shown(value: object) -> str:
     """Return a value for a message; what is long may be a key in the wrong field."""
     text = told(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{type(value).__name__} of {len(text)} characters"
+    return text if len(text) <= _LONGEST_SHOWN else f"a long {type(value).__name__}"
 
 
 def _number(extras: Mapping[str, Any], name: str, where: str, *, default: float, low: float, high: float) -> float:

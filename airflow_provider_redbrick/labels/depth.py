@@ -68,13 +68,15 @@ class Depth:
         self._in_string ^= len(parts) % 2 == 0
         if not steps:
             return None
-        # Half of all are innermost ones, which add one level; leaving them out halves the work.
-        steps = steps.replace(_THERE_AND_BACK, b"")
-        depths = list(accumulate(memoryview(steps).cast("b"), initial=self.depth))
-        self.depth = depths[-1]
-        if max(depths) >= DEEPEST:
+        # Half of all are innermost ones, which add one level: leaving them out halves the work.
+        depths = self._along(steps.replace(_THERE_AND_BACK, b""))
+        if max(depths) >= DEEPEST and max(self._along(steps)) > DEEPEST:
             raise BeyondError(f"it is nested deeper than {DEEPEST} levels")
+        self.depth = depths[-1]
         return min(depths)
+
+    def _along(self, steps: bytes) -> list[int]:
+        return list(accumulate(memoryview(steps).cast("b"), initial=self.depth))
 
 
 class ArrayReader:

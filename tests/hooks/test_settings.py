@@ -114,7 +114,23 @@ def test_an_unknown_kind_of_credential(auth):
     assert "must be one of api_key, access_token" in refusal({"auth": auth})
 
 
-@pytest.mark.parametrize("extra", ["{", "[1]", '"text"', "5", "null"])
+@pytest.mark.parametrize("name", ["auth", "org_id", "api_key", "timeout", "anything"])
+def test_a_key_in_the_extra_is_refused_and_not_told(name):
+    assert f"has the API key as {name!r}" in refusal({name: f" {KEY}"})
+
+
+@pytest.mark.parametrize("name", ["auth", "timeout", "page_size", "plain_json"])
+def test_what_may_be_another_key_is_not_told(name):
+    assert "not a long str" in refusal({name: KEY[:-1]})
+
+
+@pytest.mark.parametrize("name", ["org_id", "project_id"])
+@pytest.mark.parametrize("value", [5, [], {"a": 1}, True])
+def test_an_id_is_text(name, value):
+    assert f"{name!r} of connection 'rb' must be text" in refusal({name: value})
+
+
+@pytest.mark.parametrize("extra", ["{", "[1]", '"text"', "5", "null", "[" * 100_000], ids=lambda text: text[:9])
 def test_an_extra_that_is_no_object(extra):
     # Built by hand: Airflow's own class refuses some of these itself.
     connection = type("Made", (), {"conn_id": "rb", "password": KEY, "host": None, "port": None, "extra": extra})

@@ -78,7 +78,8 @@ class TestLines:
             (b'"a"', "it must be an object, not str"),
             (b"[{}]", "it must be an object, not list"),
             (b"null", "it must be an object, not NoneType"),
-            (b'{"a": ' + b"[" * 100_000, None),
+            (b'{"a": ' + b"[" * 100_000, "it is nested deeper than 100 levels"),
+            (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "it is nested deeper than 100 levels"),
             (b'{"a": ' + b"9" * 5_000 + b"}", None),
         ],
         ids=lambda value: repr(value)[:30],
@@ -151,6 +152,20 @@ class TestArray:
         # The slower parser takes the whole piece of the file for broken.
         assert found[:-1] in ([], [("entry 1", A)])
         assert found[-1][1].startswith("the array is broken here (")
+
+    # The slower parser complains about its own end to nobody.
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_what_is_nested_too_deep_ends_it_before_the_parser_sees_it(self):
+        found = told(b'[{}, {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]")
+        assert found[-1][1] == (
+            "this one or one of the next cannot be read: it is nested deeper than 100 levels; "
+            "the rest of the file was not read"
+        )
+
+    def test_brackets_in_strings_are_no_levels(self):
+        value = {"a": "[{" * 200 + '\\"[', "b": [{"c": "]}" * 200}]}
+        assert told(json.dumps([value, A]).encode()) == [("entry 1", value), ("entry 2", A)]
+        assert told(lines(value, A)) == [("line 1", value), ("line 2", A)]
 
     def test_the_message_shows_nothing_of_the_file(self):
         assert "Jane" not in told(b'[{"name": "Jane Doe" oops}]')[-1][1]

@@ -340,6 +340,11 @@ WRONG_CLASSES = {
         [{**CLASS, "frameindex": 1}, {**CLASS, "frameindex": 3, "end": False}],
         "labels[1].end is false, but no later label of its track ends it",
     ),
+    "a class of all frames there could be": (
+        video_classification,
+        [{**CLASS, "frameindex": 0, "end": False}, {**CLASS, "frameindex": 10**12}],
+        "labels[0] holds for more frames than 1000000",
+    ),
     "two on a frame, the first to hold on": (
         video_classification,
         [{**CLASS, "frameindex": 3, "end": False}, {**CLASS, "frameindex": 3}],

@@ -111,6 +111,16 @@ def test_a_header_that_claims_too_much_costs_nothing():
         read_volume(io.BytesIO(content), "m")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_header_that_claims_more_than_its_file_can_hold_costs_nothing(packed):
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float64)
+    header.set_data_shape((1000, 1000, 1000))
+    content = header.binaryblock + b"\0" * 200
+    with pytest.raises(RedBrickInputError, match="claims 8000000000 bytes of voxels, which it does not have"):
+        read_volume(io.BytesIO(gzip.compress(content) if packed else content), "m")
+
+
 @pytest.mark.parametrize(("largest", "dtype"), [(0, np.uint8), (255, np.uint8), (256, np.uint16), (65535, np.uint16)])
 def test_a_mask_is_written_small_and_in_its_place(largest, dtype):
     like = read_volume(file_of(voxels(np.float32)), "a")

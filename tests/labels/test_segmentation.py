@@ -72,6 +72,14 @@ def test_what_a_series_says(series, expected):
             {"segmentations": "a", "segmentMap": {"1": {"overlappingGroups": [2]}, "2": "organ"}},
             "2 is a segment, and stands for an overlap as well",
         ),
+        ({"segmentMap": ["lesion"], "segmentations": "a"}, "its segmentMap must be an object"),
+        ({"segmentMap": {float("inf"): "lesion"}, "segmentations": "a"}, r"segmentMap\[inf\]"),
+        ({"segmentations": 5}, "its masks must be a path or a list of paths"),
+        ({"segmentations": [["a"]]}, "its masks must be a path or a list of paths"),
+        (
+            {"segmentations": "a", "segmentMap": {"1": {"overlappingGroups": "x"}}},
+            "its overlappingGroups must be a list of whole numbers",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(series, words):
