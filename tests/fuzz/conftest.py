@@ -1,14 +1,30 @@
-"""A sandbox behind a server that meddles, and a client with no patience."""
+"""A sandbox behind a server that meddles, and a client with no patience.
+
+``REDBRICK_FUZZ_EXAMPLES=5000 pytest tests/fuzz`` looks for long: fifty times as many examples as otherwise, and other
+ones every time; without it they are the same ones every time.
+"""
 
 from __future__ import annotations
 
 import pytest
 from fixtures import running_sandbox
+from fuzz.asking import GOOD
 from fuzz.meddler import Meddler
+from fuzz.values import EXAMPLES
+from tiny_server import TinyServer
 
 from airflow_provider_redbrick.api.retry import RetryPolicy
 
 __all__ = ["running_sandbox"]
+
+
+def pytest_collection_modifyitems(items):
+    """Pass over what hypothesis thinks of long values, which are meant to be; whoever looks for long may take long."""
+    for item in items:
+        if item.path.parent.name == "fuzz":
+            item.add_marker(pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"))
+            if EXAMPLES is not None:
+                item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +33,18 @@ def running_meddler(running_sandbox):
         yield meddler
 
 
+@pytest.fixture(scope="session")
+def server():
+    """A server that answers with what is put into its ``replies``."""
+    with TinyServer(GOOD) as server:
+        yield server
+
+
 @pytest.fixture
 def hasty(monkeypatch):
     """Try twice, at once."""
     policy = RetryPolicy(max_attempts=2, base=0.0, cap=0.0, retry_after_cap=0.01)
-    monkeypatch.setattr("airflow_provider_redbrick.hooks.redbrick.RetryPolicy", lambda: policy)
+    monkeypatch.setattr("airflow_provider_redbrick.hooks.redbrick.RetryPolicy", lambda **_: policy)
     monkeypatch.setattr("airflow_provider_redbrick.batch.change.SETTLE", (0.0, 0.0, 0.0))
 
 

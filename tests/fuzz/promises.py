@@ -13,6 +13,8 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from fuzz.values import of_a_secret
+
 from airflow_provider_redbrick.exceptions import RedBrickError
 
 if TYPE_CHECKING:
@@ -78,9 +80,12 @@ def refuse_secrets(words: str) -> None:
     """Fail when words have the beginning or the end of the key or of a signature, however they are written."""
     plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), words)
     for spelled in {words, plain, unquote(plain), html.unescape(plain)}:
-        for part in ("canary", "yranac"):
-            at = spelled.lower().find(part)
-            assert at < 0, f"a secret is told: ...{spelled[max(0, at - 200) : at + 60]!r}..."
+        assert not of_a_secret(spelled), f"a secret is told: {_about(spelled)!r}"
+
+
+def _about(words: str) -> str:
+    at = max(words.lower().find(part) for part in ("canary", "yranac"))
+    return words[max(0, at - 200) : at + 60]
 
 
 def refuse_unsendable(value: Any) -> None:
@@ -96,12 +101,14 @@ def _alarm(seconds: float) -> Iterator[None]:
         raise HangError(f"not done after {seconds} seconds")
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # The whole test has a limit by the same clock.
+    limit = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *limit)
 
 
 @contextmanager

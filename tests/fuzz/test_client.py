@@ -172,7 +172,7 @@ def conversation(running_sandbox):
 
 
 @pytest.mark.parametrize("name", list(ACTS))
-@examples(150)
+@examples(25)
 @given(changes=st.dictionaries(st.integers(0, 6), CHANGES, min_size=1, max_size=3))
 def test_answers_that_have_changed(conversation, running_sandbox, name, changes):
     world, answers, ids = conversation(name)

@@ -11,7 +11,7 @@ from fuzz.promises import promises
 from fuzz.values import JSON, KEY, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_server import TinyServer, json_reply
+from tiny_server import json_reply
 
 from airflow_provider_redbrick.api import pages as module
 from airflow_provider_redbrick.api.client import RedBrickClient
@@ -19,8 +19,10 @@ from airflow_provider_redbrick.api.credential import Credential
 from airflow_provider_redbrick.api.exports import BulkRead
 from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.api.project import RedBrickProject
+from airflow_provider_redbrick.api.remote import RemoteStage
 from airflow_provider_redbrick.api.retry import RetryPolicy
 from airflow_provider_redbrick.api.transport import Transport
+from airflow_provider_redbrick.batch.remote import queue
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 
 ID = "0a9c6e10-5b1d-4c8e-9f00-000000000001"
@@ -74,7 +76,7 @@ def test_long_listings_of_honest_servers_are_walked():
     assert walk(iter(shown)) == 6
 
 
-@examples(100)
+@examples(30)
 @given(JSON.filter(bool))
 def test_a_cursor_is_text(cursor):
     listing = iter([(tasks(1), cursor), (tasks(2), None)])
@@ -85,12 +87,6 @@ def test_a_cursor_is_text(cursor):
 
 
 # ------------------------------------------------------------------ over the wire
-
-
-@pytest.fixture(scope="module")
-def server():
-    with TinyServer(json_reply({})) as server:
-        yield server
 
 
 @pytest.fixture
@@ -131,7 +127,7 @@ def test_no_read_goes_on_for_ever(server, project, read, monkeypatch):
     assert "does not come to an end" in str(watch.error)
 
 
-@examples(100)
+@examples(30)
 @given(st.lists(st.tuples(JSON, JSON), min_size=1, max_size=4))
 def test_pages_of_anything(server, project, shown):
     server.replies = [
@@ -143,3 +139,20 @@ def test_pages_of_anything(server, project, shown):
     for read in READS.values():
         with promises() as watch:
             watch.tell(*islice(read(project), 1000))
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_queue_that_tells_the_same_task_for_ever(server, project, limit):
+    """However many are asked for."""
+
+    def same(handler):
+        asked = server.got[-1].graphql["variables"]["numTasks"]
+        body = json.dumps({"data": {"tasksToLabelRemote": [{"taskId": "1"}] * asked}}).encode()
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    server.replies = [same]
+    with promises():
+        assert list(queue(RemoteStage(project, "Model"), limit=limit, page_size=2)) == ["1"]

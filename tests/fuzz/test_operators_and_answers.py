@@ -41,7 +41,7 @@ MEDDLINGS = st.lists(st.builds(Meddling, st.integers(0, 14), CHANGES | CHANGES |
 
 
 @pytest.mark.parametrize("kind", list(WORKS))
-@examples(20)
+@examples(8)
 @given(meddlings=MEDDLINGS)
 def test_whatever_the_server_answers(meddler, tmp_path, kind, meddlings):
     shutil.rmtree(tmp_path)
