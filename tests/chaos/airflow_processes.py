@@ -135,16 +135,16 @@ class AirflowProcesses:
     def kill(self, component: str) -> None:
         """Let a component die with all its processes, as when its machine goes down."""
         process = self.processes.pop(component)
-        _send(_family(process.pid), signal.SIGKILL)
+        _send(_family(process), signal.SIGKILL)
         process.wait(timeout=STOP_SECONDS)
 
     def stop(self) -> None:
         """Stop everything, once or again."""
         self.http.close()
-        everything = [one for process in self.processes.values() for one in _family(process.pid)]
+        everything = [one for process in self.processes.values() for one in _family(process)]
         _send(everything, signal.SIGTERM)
         _, alive = psutil.wait_procs(everything, timeout=STOP_SECONDS)
-        late = [one for process in self.processes.values() for one in _family(process.pid)]
+        late = [one for process in self.processes.values() for one in _family(process)]
         _send([*alive, *late], signal.SIGKILL)
         psutil.wait_procs([*self.processes.values(), *alive, *late], timeout=STOP_SECONDS)
         self.processes.clear()
@@ -195,15 +195,17 @@ class AirflowProcesses:
 
     def is_mine(self, pid: int) -> bool:
         """Whether a process is one that the scheduler has started."""
-        return pid in {process.pid for process in _family(self.processes["scheduler"].pid)}
+        return pid in {process.pid for process in _family(self.processes["scheduler"])}
 
 
-def _family(session: int) -> list[psutil.Process]:
+def _family(leader: psutil.Process) -> list[psutil.Process]:
     """Return a process that was started in a session of its own, and whatever it has started."""
+    if psutil.pid_exists(leader.pid) and not leader.is_running():
+        return []  # the number is another's by now
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(OSError):
-            found += [process] if os.getsid(process.pid) == session else []
+            found += [process] if os.getsid(process.pid) == leader.pid else []
     return found
 
 
