@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,14 @@ def sandbox(running_sandbox, monkeypatch):
     running_sandbox.reset()
     monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", running_sandbox.airflow_conn_uri)
     return running_sandbox
+
+
+def eventually(is_so):
+    """Wait until something is so."""
+    until = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def counts(**given: int) -> dict[str, int]:

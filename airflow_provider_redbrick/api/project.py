@@ -18,6 +18,7 @@ from airflow_provider_redbrick.api.models import STAYED, Member, OutputEvent, Ta
 from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.api.remote import RemoteStage
 from airflow_provider_redbrick.api.scope import Scope
+from airflow_provider_redbrick.api.threads import at_once, read_once
 from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
@@ -56,7 +57,11 @@ class RedBrickProject(Scope):
 
     # ------------------------------------------------------------------ reads
 
-    @cached_property
+    def open(self) -> None:
+        """Read at once what is kept and always needed: the project itself, and whose credential this is."""
+        at_once(lambda: self.info, self.client.me)
+
+    @read_once
     def info(self) -> ProjectInfo:
         """The project's name, link, stages, and whether several people label each task.
 
@@ -72,7 +77,7 @@ class RedBrickProject(Scope):
                 Workflow.from_wire(found["stages"]),
             )
 
-    @cached_property
+    @read_once
     def taxonomy(self) -> Mapping[str, Any]:
         """What labels may be, as the API tells it; empty when the project has no taxonomy.
 

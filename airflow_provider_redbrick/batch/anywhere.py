@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.workflow import ARCHIVED
@@ -10,12 +12,13 @@ from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.deciding import Decisions, act
 from airflow_provider_redbrick.batch.labelling import carrier, has_new_labels, misfit
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
+from airflow_provider_redbrick.batch.parallel import Desk, in_chunks, in_parallel
 from airflow_provider_redbrick.batch.prelabel import WHAT, predict
-from airflow_provider_redbrick.batch.reading import Breaker, read_in_chunks
+from airflow_provider_redbrick.batch.reading import CHUNK, Breaker, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pendulum
 
@@ -44,6 +47,7 @@ class Overwriting:
     only_unlabelled: bool = False
     take_from_people: bool = False
     breaker: Breaker = field(default_factory=Breaker)
+    stop: Event = field(default_factory=Event)
     me: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +55,14 @@ class Overwriting:
 
     def run(self, task_ids: Iterable[str], labeler: Labeler) -> Iterator[Outcome]:
         """Label tasks with a model and yield the outcome of each, exactly one a task."""
-        decisions = Decisions(lambda task: predict(self.project, task, labeler), self.converter, self._put, what=WHAT)
+        desk = Desk()
+        decisions = Decisions(
+            lambda task: predict(self.project, task, labeler), self.converter, self._put, what=WHAT, desk=desk
+        )
+        chunks, workers = in_chunks(task_ids, CHUNK), self.project.client.max_concurrency
+        return in_parallel(chunks, partial(self._on, decisions), workers=workers, stop=self.stop, desk=desk)
+
+    def _on(self, decisions: Decisions, task_ids: Sequence[str]) -> Iterator[Outcome]:
         for found in read_in_chunks(self.project, task_ids, full=True, breaker=self.breaker):
             tasks: list[Task] = []
             for task_id, task in found.items():
@@ -61,7 +72,7 @@ class Overwriting:
                     yield ending
                 else:
                     tasks.append(task)
-            yield from act(self.project, decisions.on(tasks))
+            yield from act(self.project, decisions.on(tasks), stop=self.stop)
 
     def _ending(self, task: Task) -> Outcome | None:
         """Return the outcome of a task that is not to be labelled, None for one that is."""

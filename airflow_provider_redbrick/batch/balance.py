@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING
 
+from airflow_provider_redbrick.api.project import MAX_IDS
 from airflow_provider_redbrick.batch.assigning import Assignment, assign, is_as_before
 from airflow_provider_redbrick.batch.assignment import AssignmentPlan, Holder, Move, plan_assignments
 from airflow_provider_redbrick.batch.outcome import Outcome, done, failed, skipped
+from airflow_provider_redbrick.batch.parallel import in_chunks, in_parallel
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 if TYPE_CHECKING:
@@ -96,14 +99,19 @@ def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
     by_person: dict[str, list[Move]] = {}
     for move in shared.plan.moves:
         by_person.setdefault(move.to, []).append(move)
-    for email, moves in by_person.items():
-        result = assign(project, [move.task_id for move in moves], _assignment(project, email, shared))
+    assignments = {email: _assignment(project, email, shared) for email in by_person}
+
+    def give(moves: Sequence[Move]) -> Iterator[Outcome]:
+        result = assign(project, [move.task_id for move in moves], assignments[moves[0].to])
         for move in moves:
             problem, name = result[move.task_id], queue[move.task_id].name
             if problem is None:
-                yield done(move.task_id, name=name, assigned_to=email, taken_from=move.source)
+                yield done(move.task_id, name=name, assigned_to=move.to, taken_from=move.source)
             else:
                 yield (skipped if problem.taken else failed)(move.task_id, str(problem), name=name)
+
+    requests = (moves for of_one in by_person.values() for moves in in_chunks(of_one, MAX_IDS))
+    yield from in_parallel(requests, give, workers=project.client.max_concurrency, stop=Event())
     for task_id in shared.plan.left_over:
         yield skipped(task_id, "nobody has room for it", name=queue[task_id].name)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.checks import check_labels, check_stored
 from airflow_provider_redbrick.labels.taxonomy import Taxonomy
@@ -57,7 +57,7 @@ class LabelCheck:
             raise RedBrickInputError(words)
         log.warning("The labels for task %s are sent although something is wrong with them: %s", task_id, words)
 
-    @cached_property
+    @read_once
     def _taxonomy(self) -> Taxonomy:
         taxonomy = Taxonomy.from_wire(self.project.taxonomy)
         if not taxonomy.checkable:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.converting import Converter
+    from airflow_provider_redbrick.batch.parallel import Desk
 
 # Seconds of a callable's work that a crash may cost: older answers are acted on before the next task is asked about.
 HELD_BACK = 5.0
@@ -47,31 +50,34 @@ class Decisions:
 
     :param put: what is done with labels it gives.
     :param what: what those labels are, for messages.
+    :param desk: where ``decide`` is called, when it is code of somebody else; here by default.
     """
 
     decide: Decide
     converter: Converter
     put: Put
     what: str
+    desk: Desk | None = None
 
     def on(self, tasks: Sequence[Task]) -> Iterator[Sequence[Step]]:
         """Yield what is to happen to the tasks, in batches: labels of many tasks are converted in one request."""
-        steps: list[Step] = []
-        labelled: list[tuple[Task, Labelled]] = []
+        waiting = deque(tasks)
+        while waiting:
+            answers = self.desk.ask(partial(self._answers, waiting)) if self.desk else self._answers(waiting)
+            steps = [step for _, step in answers if not isinstance(step, Labelled)]
+            yield [*steps, *self._put_all([(task, step) for task, step in answers if isinstance(step, Labelled)])]
+
+    def _answers(self, waiting: deque[Task]) -> list[tuple[Task, Step | Labelled]]:
+        """Ask about one task after another, until none is left or it is time to act."""
+        answers: list[tuple[Task, Step | Labelled]] = []
         since = time.monotonic()
-        for task in tasks:
+        while waiting and (not answers or time.monotonic() - since < HELD_BACK):
+            task = waiting.popleft()
             try:
-                step = self.decide(task)
+                answers.append((task, self.decide(task)))
             except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
-                step = failed(task.task_id, error, name=task.name)
-            if isinstance(step, Labelled):
-                labelled.append((task, step))
-            else:
-                steps.append(step)
-            if time.monotonic() - since >= HELD_BACK:
-                yield [*steps, *self._put_all(labelled)]
-                steps, labelled, since = [], [], time.monotonic()
-        yield [*steps, *self._put_all(labelled)]
+                answers.append((task, failed(task.task_id, error, name=task.name)))
+        return answers
 
     def _put_all(self, labelled: Sequence[tuple[Task, Labelled]]) -> Iterator[Step]:
         converted = self.converter.convert(given.labels for _, given in labelled)

@@ -12,7 +12,7 @@ from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.deciding import Decisions, Labelled
 from airflow_provider_redbrick.batch.labelling import putting
 from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
-from airflow_provider_redbrick.batch.reading import CHUNK
+from airflow_provider_redbrick.batch.parallel import Desk
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
@@ -35,14 +35,20 @@ def prelabel(
     :param write: ``submit``, ``draft`` or ``draft_and_release``.
     :param put: how labels get onto a task, where the stage has a way of its own.
     """
+    desk = Desk()
     decisions = Decisions(
         lambda task: _predict_unless_back(work, task, labeler),
         work.converter,
         put or putting(work, finished=write == "submit"),
         what=WHAT,
+        desk=desk,
     )
-    outcomes = work.run(task_ids, decisions.on)
-    return _handed_over(work, outcomes) if write == "draft_and_release" else outcomes
+
+    def on(ids: Sequence[str]) -> Iterator[Outcome]:
+        outcomes = work.run(ids, decisions.on)
+        return _handed_over(work, outcomes) if write == "draft_and_release" else outcomes
+
+    return work.in_parallel(task_ids, on, desk=desk)
 
 
 def predict(project: RedBrickProject, task: Task, labeler: Labeler) -> Outcome | Labelled:
@@ -71,9 +77,6 @@ def _handed_over(work: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outco
                 yield outcome
                 continue
             saved.append(outcome)
-            if len(saved) >= CHUNK:
-                yield from _hand_over(work, saved)
-                saved = []
         yield from _hand_over(work, saved)
         saved = []
     finally:

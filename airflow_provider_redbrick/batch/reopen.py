@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,8 @@ from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, Stage
 from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
 from airflow_provider_redbrick.batch.change import Change, apply_all
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
-from airflow_provider_redbrick.batch.parallel import in_parallel
-from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, Breaker, read_in_chunks
+from airflow_provider_redbrick.batch.parallel import Desk, in_chunks, in_parallel
+from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, Breaker, read_in_chunks
 from airflow_provider_redbrick.batch.stage_work import moved_since
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
@@ -52,16 +51,18 @@ def updated_between(
 
 def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector) -> Iterator[Task | Outcome]:
     """Yield the tasks that a selector wants reopened, and the outcome of each that it could not judge."""
-    for found in read_in_chunks(project, task_ids, full=True):
-        for task_id, task in found.items():
-            if isinstance(task, RedBrickAPIError):
-                yield failed(task_id, task)
-                continue
-            try:
-                if _wanted(project, selector, task):
-                    yield task
-            except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
-                yield failed(task_id, error, name=task.name)
+    desk, breaker = Desk(), Breaker()
+
+    def judge(found: Mapping[str, Task | RedBrickAPIError]) -> list[Task | Outcome]:
+        judged = (_judged(project, selector, task_id, task) for task_id, task in found.items())
+        return [each for each in judged if each is not None]
+
+    def on(chunk: Sequence[str]) -> Sequence[Task | Outcome]:
+        (found,) = read_in_chunks(project, chunk, full=True, breaker=breaker)
+        return desk.ask(partial(judge, found))
+
+    workers = project.client.max_concurrency
+    return in_parallel(in_chunks(task_ids, CHUNK), on, workers=workers, stop=Event(), desk=desk)
 
 
 def reopen(
@@ -78,13 +79,9 @@ def reopen(
     :param once_since: when the interval begins: what this key reopened because of an update in it, and people have put
         back since, is left alone.
     """
-    remaining = iter(task_ids)
-    chunks = iter(lambda: list(islice(remaining, KNOWN_CHUNK)), [])
     work = _Reopening(project, me, since, once_since)
     workers = project.client.max_concurrency
-    with closing(in_parallel(chunks, work.on, workers=workers, stop=work.stop)) as done:
-        for outcomes in done:
-            yield from outcomes
+    return in_parallel(in_chunks(task_ids, KNOWN_CHUNK), work.on, workers=workers, stop=work.stop)
 
 
 @dataclass(frozen=True)
@@ -152,6 +149,18 @@ def _reopened_for_interval(
                 reopened.add(task.task_id)
             updated = event.at or updated
     return reopened
+
+
+def _judged(
+    project: RedBrickProject, selector: Selector, task_id: str, task: Task | RedBrickAPIError
+) -> Task | Outcome | None:
+    """Return a task that the selector wants, None for one that it does not, or why that is not known."""
+    if isinstance(task, RedBrickAPIError):
+        return failed(task_id, task)
+    try:
+        return task if _wanted(project, selector, task) else None
+    except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
+        return failed(task_id, error, name=task.name)
 
 
 def _wanted(project: RedBrickProject, selector: Selector, task: Task) -> bool:

@@ -12,6 +12,7 @@ from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.deciding import Decisions, Labelled
 from airflow_provider_redbrick.batch.labelling import leaving, putting
 from airflow_provider_redbrick.batch.outcome import Outcome, skipped
+from airflow_provider_redbrick.batch.parallel import Desk
 from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.change import Change
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
+WHAT = "The correction"
 DECISIONS = ("accept", "reject", "correct", "leave")
 
 
@@ -94,18 +96,28 @@ Reviewer = Callable[[Task], Any]
 
 def review(work: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> Iterator[Outcome]:
     """Review tasks as ``reviewer`` decides; yields one outcome a task."""
-    decisions = Decisions(
-        lambda task: _decide(work, task, reviewer),
+    desk = Desk()
+
+    def decide(task: Task) -> Change | Outcome | Labelled:
+        answer, elapsed_ms = call(reviewer, handed(work.project, task), what="reviewer")
+        return _acted_on(work, task, Review.read(answer), elapsed_ms)
+
+    decisions = Decisions(decide, work.converter, putting(work, finished=True), what=WHAT, desk=desk)
+    return work.in_parallel(task_ids, lambda ids: work.run(ids, decisions.on), desk=desk)
+
+
+def review_as_told(work: StageWork, decisions: Mapping[str, Review]) -> Iterator[Outcome]:
+    """Review tasks as decided beforehand, by their ids; yields one outcome a task."""
+    told = Decisions(
+        lambda task: _acted_on(work, task, decisions[task.task_id], 0),
         work.converter,
         putting(work, finished=True),
-        what="The correction",
+        what=WHAT,
     )
-    return work.run(task_ids, decisions.on)
+    return work.in_parallel(decisions, lambda ids: work.run(ids, told.on))
 
 
-def _decide(work: StageWork, task: Task, reviewer: Reviewer) -> Change | Outcome | Labelled:
-    answer, elapsed_ms = call(reviewer, handed(work.project, task), what="reviewer")
-    decision = Review.read(answer)
+def _acted_on(work: StageWork, task: Task, decision: Review, elapsed_ms: int) -> Change | Outcome | Labelled:
     if decision.decision == "leave":
         return skipped(task.task_id, "the reviewer left it to people", name=task.name)
     if decision.decision == "correct":

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.batch.assigning import claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
+from airflow_provider_redbrick.batch.parallel import Desk, in_chunks, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, Breaker, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickStoppedError
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.converting import Converter
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Plan = Callable[[Sequence[Task]], Iterable[Sequence[Step]]]
 """Decides, batch by batch, what to do with tasks that are ours to work on: a change to apply, or an outcome."""
@@ -67,6 +70,18 @@ class StageWork:
     def __post_init__(self) -> None:
         object.__setattr__(self, "me", self.project.client.me())
 
+    def in_parallel(
+        self, entries: Iterable[T], on: Callable[[Sequence[T]], Iterable[Outcome]], *, desk: Desk | None = None
+    ) -> Generator[Outcome, None, None]:
+        """Yield the outcomes of tasks that are worked on in chunks, several of these at a time.
+
+        Stopped in between, those at work give back what they have claimed.
+
+        :param desk: where ``on`` has somebody's code called.
+        """
+        workers = self.project.client.max_concurrency
+        return in_parallel(in_chunks(entries, self.chunk), on, workers=workers, stop=self.stop, desk=desk)
+
     def run(self, task_ids: Iterable[str], plan: Plan, *, objection: Objection | None = None) -> Iterator[Outcome]:
         """Work on tasks and yield the outcome of each, exactly one a task.
 
@@ -79,7 +94,7 @@ class StageWork:
         """Whether a reviewer sent this key's own labels back to it."""
         return self.stage.is_label and task.held_by(self.me) and task.saved_by(self.me)
 
-    @cached_property
+    @read_once
     def _left_behind(self) -> Collection[str]:
         """The tasks that a try which is gone claimed: they are given back like those claimed now."""
         if self.since is None or not self.claim or not self.me.startswith("API:"):

@@ -14,7 +14,7 @@ from airflow_provider_redbrick.batch.handing import give, held, let_go, take
 from airflow_provider_redbrick.batch.labelling import put_labels
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
 from airflow_provider_redbrick.batch.reopen import reopen as batch_reopen
-from airflow_provider_redbrick.batch.review import Review, review
+from airflow_provider_redbrick.batch.review import Review, review_as_told
 from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.hooks import check
@@ -213,7 +213,7 @@ class RedBrickStageQueue:
             check.text("comment", decision.comment)
         ids = _ids(task_ids)
         self._reviewable()
-        return settled(decision.decision, review(self._work(), ids, lambda _task: decision))
+        return settled(decision.decision, review_as_told(self._work(), dict.fromkeys(ids, decision)))
 
 
 def working_stage(project: RedBrickProject, name: object) -> Stage:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_redbrick.api.client import check_uuid
 from airflow_provider_redbrick.batch.converting import list_of_objects
-from airflow_provider_redbrick.batch.review import Review, review
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
+from airflow_provider_redbrick.batch.review import Review, review, review_as_told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.stage import working_stage
 from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.batch.review import Reviewer
+
+    Which = tuple[list[str] | None, int | None]
 
 __all__ = ["RedBrickAutoReviewOperator", "Review"]
 
@@ -61,39 +64,46 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Review and return the manifest."""
-        which, reviewer = self._reviewer()
+        which, decided = self._decided()
         project = self.get_project()
-        stage = working_stage(project, self.stage_name)
+        stage = self.get_stage(project)
         if stage.is_label:
             reviews = [known.name for known in project.info.workflow.stages if known.is_review]
             raise RedBrickInputError(
                 f"{stage.name} is a label stage; review stages are: {', '.join(reviews) or 'none'}."
             )
+        if decided is not None:
+            work = self.work_on(context, project, stage, chunk=KNOWN_CHUNK)
+            return self.settle(context, project, stage, review_as_told(work, decided))
         work, ids = self.take_up(context, project, stage, which)
-        return self.settle(context, project, stage, review(work, ids, reviewer))
+        return self.settle(context, project, stage, review(work, ids, cast("Reviewer", self.reviewer)))
 
-    def _reviewer(self) -> tuple[tuple[list[str] | None, int | None], Callable[[Task], Any]]:
-        """Return which tasks to take and who decides; exactly one of the three ways to say so must be used."""
+    def _decided(self) -> tuple[Which, Mapping[str, Review] | None]:
+        """Return which tasks to take, and what is decided on each unless a reviewer does that.
+
+        Exactly one of the three ways to say so must be used.
+        """
         if self.reviews is not None:
-            return self._listed(self.reviews)
+            return (None, None), self._listed(self.reviews)
         if self.reviewer is not None:
             if self.review_result is not None or self.comment is not None:
                 raise RedBrickInputError("Give a reviewer, or review_result with its comment, not both.")
             if not callable(self.reviewer):
                 raise RedBrickInputError(f"reviewer must be callable, not {type(self.reviewer).__name__}.")
-            return self.which_tasks(), self.reviewer
+            return self.which_tasks(), None
         if not isinstance(self.review_result, bool):
             raise RedBrickInputError(
-                f"Give a reviewer, or reviews, or review_result as True or False, not {self.review_result!r}: "
+                f"Give a reviewer, or reviews, or review_result as True or False, not {told(self.review_result)}: "
                 f"nothing is accepted or rejected by default."
             )
         if self.task_ids is None:
             raise RedBrickInputError("review_result needs task_ids: a whole queue is not accepted or rejected blindly.")
         decision = Review("accept" if self.review_result else "reject", self.comment)
-        return self.which_tasks(), lambda _task: decision
+        which = self.which_tasks()
+        return which, dict.fromkeys(which[0] or (), decision)
 
-    def _listed(self, reviews: object) -> tuple[tuple[list[str], None], Callable[[Task], Any]]:
-        """Return the tasks that are reviewed, and the decisions on them."""
+    def _listed(self, reviews: object) -> Mapping[str, Review]:
+        """Return the decisions on the tasks that are reviewed."""
         others = ("reviewer", "review_result", "comment", "task_ids", "limit")
         given = [name for name in others if getattr(self, name) is not None]
         if given:
@@ -104,7 +114,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
             if task_id in decisions:
                 raise RedBrickInputError(f"reviews[{i}].taskId is reviewed twice: {task_id}. Nothing was sent.")
             decisions[task_id] = decision
-        return (list(decisions), None), lambda task: decisions[task.task_id]
+        return decisions
 
 
 def _read(entry: object, place: str) -> tuple[str, Review]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.threads import at_once
 from airflow_provider_redbrick.batch.balance import Share, Wish, carry_out, check_people, share
 from airflow_provider_redbrick.batch.outcome import Outcome, Status
 from airflow_provider_redbrick.exceptions import RedBrickInputError
@@ -64,13 +65,15 @@ class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
         weights = _weights(self.weights, emails)
         ceiling = check.whole_number("ceiling", self.ceiling)
         check.flag("rebalance", self.rebalance)
+        check.text("stage_name", self.stage_name)
         project = self.get_project()
+        _, members = at_once(lambda: project.info, project.members)
         stage = working_stage(project, self.stage_name)
         if project.info.consensus:
             raise RedBrickInputError(
                 "In a consensus project several people label each task: balancing would overwrite who they are."
             )
-        people = check_people(project.members(), stage, emails)
+        people = check_people(members, stage, emails)
         wish = Wish(people, weights, ceiling, rebalance=self.rebalance)
         shared = share(project, stage, wish)
         self.log.info("Plan for %s:\n%s", stage.name, shared.plan.table())

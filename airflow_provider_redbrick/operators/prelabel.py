@@ -14,7 +14,6 @@ from airflow_provider_redbrick.batch.queue import candidates
 from airflow_provider_redbrick.batch.remote import putting_remotely, queue
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.stage import working_stage
 from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
 from airflow_provider_redbrick.operators.tries import retry_since
 
@@ -107,7 +106,7 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         return self.settle(context, project, stage, prelabel(work, ids, self.labeler, write=write))
 
     def _stage(self, project: RedBrickProject) -> Stage:
-        stage = working_stage(project, self.stage_name)
+        stage = self.get_stage(project)
         if stage.is_review and self.write != "anywhere":
             raise RedBrickInputError(
                 f"{stage.name} is a review stage, where labels would be taken for a correction and accepted: "

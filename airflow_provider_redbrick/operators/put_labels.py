@@ -5,23 +5,20 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.labelling import put_labels
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
-from airflow_provider_redbrick.batch.parallel import in_parallel
 from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.stage import working_stage
 from airflow_provider_redbrick.hooks.storage import files_beside, open_input
 from airflow_provider_redbrick.operators.given import Given, in_file, in_list, once_each, refuse_twins, with_ids
 from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -94,7 +91,7 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
 
     def _put(self, context: Context, entries: Iterable[Given]) -> dict[str, Any]:
         project = self.get_project()
-        stage = working_stage(project, self.stage_name)
+        stage = self.get_stage(project)
         if self.existing_labels and stage.is_review:
             raise RedBrickInputError(
                 f"{stage.name} is a review stage: to accept tasks as they are, use RedBrickAutoReviewOperator."
@@ -107,16 +104,7 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
             found = iter(listed)
         else:
             found = once_each(found)
-        return self.settle(context, project, stage, self._outcomes(work, found))
-
-    def _outcomes(self, work: StageWork, found: Iterator[Given]) -> Iterator[Outcome]:
-        """Put labels on the tasks found, some at a time: no more of them are read than are worked on."""
-        batches = iter(lambda: list(islice(found, KNOWN_CHUNK)), [])
-        workers = work.project.client.max_concurrency
-        # Stopped in between, all of them give back what they have claimed.
-        with closing(in_parallel(batches, partial(self._put_batch, work), workers=workers, stop=work.stop)) as done:
-            for outcomes in done:
-                yield from outcomes
+        return self.settle(context, project, stage, work.in_parallel(found, partial(self._put_batch, work)))
 
     def _put_batch(self, work: StageWork, batch: Sequence[Given]) -> list[Outcome]:
         by_id: dict[str, Given] = {}

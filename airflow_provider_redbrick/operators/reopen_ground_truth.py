@@ -73,12 +73,14 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
                 raise RedBrickInputError("updated_after and updated_before go with a selector, not with task_ids.")
             ids = check.task_ids(self.task_ids)
             project = self.get_project()
+            project.open()
             outcomes = reopen(project, ids, me=project.client.me(), since=retry_since(context))
         else:
             if not callable(self.selector):
                 raise RedBrickInputError(f"selector must be callable, not {type(self.selector).__name__}.")
             after, before = self._window(context)
             project = self.get_project()
+            project.open()
             outcomes = self._select_and_reopen(context, project, self.selector, after, before)
         return self.settle(context, project, project.stage(GROUND_TRUTH), outcomes)
 

@@ -13,7 +13,7 @@ from airflow_provider_redbrick.batch.queue import candidates
 from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.stage import label_converter
+from airflow_provider_redbrick.hooks.stage import label_converter, working_stage
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
 from airflow_provider_redbrick.operators.tries import retry_since
 
@@ -74,6 +74,15 @@ class RedBrickStageOperator(RedBrickTasksOperator):
         check.flag("claim", self.claim)
         check.flag("take_from_people", self.take_from_people)
         return super().get_project()
+
+    def get_stage(self, project: RedBrickProject) -> Stage:
+        """Return the stage to work in; whose credential this is, which the work needs to know, is read with it.
+
+        :raises RedBrickInputError: when there is none in which tasks can be worked on.
+        """
+        check.text("stage_name", self.stage_name)
+        project.open()
+        return working_stage(project, self.stage_name)
 
     def converter(self, project: RedBrickProject) -> Converter:
         """Return what makes labels ready to be sent."""

@@ -79,7 +79,7 @@ def test_a_step_of_its_own_passes_through():
 def test_a_slow_callable_does_not_hold_its_answers_back(monkeypatch):
     monkeypatch.setattr(deciding, "HELD_BACK", 0)
     batches = decided(labelled)
-    assert [[step.task_id for step in steps] for steps in batches] == [["0"], ["1"], ["2"], ["3"], []]
+    assert [[step.task_id for step in steps] for steps in batches] == [["0"], ["1"], ["2"], ["3"]]
 
 
 def test_what_is_no_error_of_a_task_stops_everything():

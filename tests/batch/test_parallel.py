@@ -1,13 +1,15 @@
-"""Chunks of tasks are worked on several at a time, and end together."""
+"""Chunks of tasks are worked on several at a time, and end together; somebody's code is called in one thread."""
 
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
 
 import pytest
 
-from airflow_provider_redbrick.batch.parallel import in_parallel
+from airflow_provider_redbrick.batch.parallel import Desk, in_chunks, in_parallel
+from airflow_provider_redbrick.exceptions import RedBrickStoppedError
 
 
 def test_results_come_in_the_order_of_the_chunks_even_when_later_ones_are_quicker():
@@ -18,30 +20,26 @@ def test_results_come_in_the_order_of_the_chunks_even_when_later_ones_are_quicke
             assert later.wait(5)
         if n == 2:
             later.set()
-        return n
+        return [n, -n]
 
-    assert list(in_parallel(range(6), work, workers=3, stop=threading.Event())) == list(range(6))
-
-
-def test_the_first_chunk_is_worked_on_alone():
-    begun = []
-
-    def work(n):
-        begun.append(n)
-        if n == 0:
-            raise ConnectionError
-
-    with pytest.raises(ConnectionError):
-        list(in_parallel(range(6), work, workers=3, stop=threading.Event()))
-    assert begun == [0]
+    found = list(in_parallel(range(1, 7), work, workers=3, stop=threading.Event()))
+    assert found == [1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6]
 
 
 def test_no_more_is_read_than_is_worked_on():
     read, ahead = [], []
-    chunks = (read.append(n) or n for n in range(20))
-    for done, _ in enumerate(in_parallel(chunks, str, workers=3, stop=threading.Event()), 1):
+    chunks = (read.append(n) or [n] for n in range(20))
+    for done, _ in enumerate(in_parallel(chunks, lambda chunk: chunk, workers=3, stop=threading.Event()), 1):
         ahead.append(len(read) - done)
     assert max(ahead) <= 3
+
+
+def test_chunks_are_read_as_they_are_asked_for():
+    entries = iter(range(7))
+    chunks = in_chunks(entries, 3)
+    assert next(chunks) == [0, 1, 2]
+    assert next(entries) == 3
+    assert list(chunks) == [[4, 5, 6]]
 
 
 @pytest.mark.parametrize("how", ["closed", "failed"])
@@ -50,16 +48,16 @@ def test_when_it_ends_early_those_at_work_are_told_and_waited_for(how):
 
     def work(n):
         if n == 0:
-            return n
+            return [n]
         if n == 1:
             assert at_work.wait(5)
             if how == "failed":
                 raise ConnectionError
-            return n
+            return [n]
         at_work.set()
         assert stop.wait(5)
         cleaned_up.append(n)
-        return n
+        return [n]
 
     results = in_parallel(range(50), work, workers=3, stop=stop, seconds=5)
     assert next(results) == 0
@@ -72,3 +70,100 @@ def test_when_it_ends_early_those_at_work_are_told_and_waited_for(how):
     assert sorted(cleaned_up) == [2, 3][: len(cleaned_up)]
     assert cleaned_up
     assert stop.is_set()
+
+
+class TestDesk:
+    def test_what_workers_ask_for_is_done_in_the_thread_that_drives_them(self):
+        desk, threads = Desk(), set()
+
+        def called():
+            threads.add(threading.get_ident())
+            return "answer"
+
+        def work(n):
+            threads_of_work.add(threading.get_ident())
+            return [(n, desk.ask(called))]
+
+        threads_of_work = set()
+        found = list(in_parallel(range(9), work, workers=3, stop=threading.Event(), desk=desk))
+        assert found == [(n, "answer") for n in range(9)]
+        assert threads == {threading.get_ident()}
+        assert not threads & threads_of_work
+
+    def test_whoever_asks_gets_what_is_raised(self):
+        desk = Desk()
+
+        def work(n):
+            with pytest.raises(ZeroDivisionError):
+                desk.ask(lambda: n / 0)
+            return [n]
+
+        assert list(in_parallel(range(4), work, workers=2, stop=threading.Event(), desk=desk)) == [0, 1, 2, 3]
+
+    def test_as_long_as_the_code_is_slow_two_chunks_are_at_work(self):
+        desk, begun, ahead = Desk(), [], []
+
+        def work(n):
+            begun.append(n)
+            desk.ask(lambda: time.sleep(0.02))
+            return [n]
+
+        for done, _ in enumerate(in_parallel(range(12), work, workers=8, stop=threading.Event(), desk=desk), 1):
+            ahead.append(len(begun) - done)
+        assert max(ahead) <= 1
+
+    def test_when_the_code_is_quick_all_workers_are_at_work(self):
+        desk, at_work, most = Desk(), set(), []
+
+        def work(n):
+            at_work.add(n)
+            most.append(len(at_work))
+            time.sleep(0.02)
+            desk.ask(lambda: None)
+            at_work.discard(n)
+            return [n]
+
+        list(in_parallel(range(60), work, workers=8, stop=threading.Event(), desk=desk))
+        assert max(most) == 8
+
+    def test_when_the_thread_is_stopped_those_who_wait_are_turned_away(self):
+        desk, stop, turned_away = Desk(), threading.Event(), []
+
+        class StoppedByAirflowError(BaseException):
+            pass
+
+        def killed():
+            # The other one has to be in line by then.
+            time.sleep(0.1)
+            raise StoppedByAirflowError
+
+        def work(n):
+            try:
+                desk.ask(killed)
+            except RedBrickStoppedError:
+                turned_away.append(n)
+                raise
+            return [n]
+
+        with pytest.raises(StoppedByAirflowError):
+            list(in_parallel(range(9), work, workers=3, stop=stop, desk=desk, seconds=5))
+        assert sorted(turned_away) == [0, 1]
+        assert stop.is_set()
+        with pytest.raises(RedBrickStoppedError):
+            _in_another_thread(lambda: desk.ask(lambda: None))
+
+
+def _in_another_thread(function):
+    raised = []
+
+    def run():
+        try:
+            function()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(5)
+    for error in raised:
+        raise error

@@ -90,6 +90,12 @@ def alone(sandbox, monkeypatch):
 
 
 @pytest.fixture
+def one_by_one(sandbox, monkeypatch):
+    """One request follows another, so that it is known which of them a fault hits."""
+    monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&max_concurrency=1")
+
+
+@pytest.fixture
 def pairs(sandbox, monkeypatch):
     """Two changes go in a request, so that few tasks make many requests."""
     monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&mutations_per_request=2")

@@ -65,7 +65,8 @@ class TestStoppedByAirflow:
         found = whereabouts()
         assert {task.owner for task in found.values()} == {None}
         submitted = [task_id for task_id in ids if found[task_id].stage == "Review_1"]
-        assert 3 <= len(submitted) <= 5
+        # The third answer may have come too late to be sent.
+        assert 2 <= len(submitted) <= 5
 
     def test_it_is_nothing_to_a_task_that_does_not_work(self):
         assert prelabel().on_kill() is None

@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from fixtures import counts
+from fixtures import counts, eventually
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
@@ -316,6 +316,7 @@ class TestBadReviewers:
         assert (sandbox.stage_of(ids[1]), sandbox.task(ids[1])["owner"]) == ("Review_1", None)
 
     @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+    @pytest.mark.usefixtures("one_by_one")
     def test_a_stop_releases_what_was_claimed(self, sandbox, run, to_review, holders, stop):
         ids = to_review(30)
         calls = []
@@ -323,6 +324,7 @@ class TestBadReviewers:
         def reviewer(task):
             calls.append(task)
             if len(calls) == 28:
+                eventually(lambda: len(sandbox.applied(REVIEW)) == 25)
                 raise stop
             return True
 

@@ -283,7 +283,7 @@ class TestFaults:
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
     @pytest.mark.parametrize("fault", ["drop_before", "http_503", "gql_error", "gql_partial"])
-    def test_a_retry_shares_what_a_failing_try_left(self, sandbox, run, holders, fault):
+    def test_a_retry_shares_what_a_failing_try_left(self, sandbox, run, holders, one_by_one, fault):
         ids = sandbox.seed_tasks(160)
         # The first person's tasks go through; the second's never do in this try.
         sandbox.fault_once(fault, ASSIGN, skip=2, times=3 if fault in ("drop_before", "http_503") else 1)
@@ -319,7 +319,7 @@ class TestFaults:
         assert sorted(queues(holders).values()) == [56, 57, 57]
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
-    def test_a_killed_try(self, sandbox, run, holders, monkeypatch):
+    def test_a_killed_try(self, sandbox, run, holders, one_by_one, monkeypatch):
         ids = sandbox.seed_tasks(100)
         assign = RedBrickProject.assign
         calls = []

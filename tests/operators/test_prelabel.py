@@ -12,7 +12,7 @@ import pendulum
 import pytest
 import requests
 from airflow.sdk.exceptions import AirflowTaskTimeout
-from fixtures import counts
+from fixtures import counts, eventually
 
 from airflow_provider_redbrick.batch import queue
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
@@ -229,6 +229,7 @@ class TestNotEveryTask:
         assert {owner(sandbox, task_id) for task_id in answers if task_id != ids[-1]} == {None}
 
     @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+    @pytest.mark.usefixtures("one_by_one")
     def test_a_stop_releases_what_was_claimed(self, sandbox, run, holders, write, stop):
         ids = sandbox.seed_tasks(60)
         calls = []
@@ -236,6 +237,7 @@ class TestNotEveryTask:
         def labeler(task):
             calls.append(task.task_id)
             if len(calls) == 40:
+                eventually(lambda: len(sandbox.applied(PUT)) == 24)
                 raise stop
             # The third is left alone, so that the first 25 do not fill a whole request of releases.
             return None if len(calls) == 3 else model(task)
@@ -322,30 +324,30 @@ class TestLabelledTasks:
 
 class TestOthersAtTheSameQueue:
     def test_a_person_who_is_faster_keeps_the_task(self, sandbox, run, give):
-        ids = sandbox.seed_tasks(30)
+        ids = sandbox.seed_tasks(60)
 
         def labeler(task):
             if task.task_id == ids[0]:
-                give(ids[28], BOB)
+                give(ids[58], BOB)
             return model(task)
 
-        assert run.try_once(operator(labeler))["counts"] == counts(done=29, skipped=1)
-        assert owner(sandbox, ids[28]) == BOB
-        assert ids[28] not in sandbox.applied(PUT)
+        assert run.try_once(operator(labeler))["counts"] == counts(done=59, skipped=1)
+        assert owner(sandbox, ids[58]) == BOB
+        assert ids[58] not in sandbox.applied(PUT)
 
     def test_another_run_with_the_same_key_that_is_faster_keeps_the_task(self, sandbox, run):
-        ids = sandbox.seed_tasks(30)
+        ids = sandbox.seed_tasks(60)
         claim = """mutation ($o: UUID!, $p: UUID!, $t: [UUID!]!) { assignTasksMultipleUsers(
             orgId: $o, projectId: $p, taskIds: $t, currentUser: true, refresh: true) { taskId } }"""
 
         def labeler(task):
             if task.task_id == ids[0]:
-                sandbox.graphql(claim, {"o": sandbox.org_id, "p": sandbox.project_id, "t": [ids[28]]})
+                sandbox.graphql(claim, {"o": sandbox.org_id, "p": sandbox.project_id, "t": [ids[58]]})
             return model(task)
 
-        assert run.try_once(operator(labeler))["counts"] == counts(done=29, skipped=1)
-        assert owner(sandbox, ids[28]) == "key"
-        assert ids[28] not in sandbox.applied(PUT)
+        assert run.try_once(operator(labeler))["counts"] == counts(done=59, skipped=1)
+        assert owner(sandbox, ids[58]) == "key"
+        assert ids[58] not in sandbox.applied(PUT)
 
     @pytest.mark.parametrize("write", MODES)
     def test_a_person_who_is_given_a_claimed_task_keeps_it(self, sandbox, run, give, write):

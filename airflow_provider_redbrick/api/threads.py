@@ -1,0 +1,47 @@
+"""Reading in several threads: different things at the same time, and one thing once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+def at_once(*reads: Callable[[], Any]) -> list[Any]:
+    """Return what each read returns; they are done at the same time.
+
+    :raises RedBrickAPIError: what the first of them raises that does not succeed.
+    """
+    pool = ThreadPoolExecutor(len(reads), thread_name_prefix="redbrick-read")
+    try:
+        return [future.result() for future in [pool.submit(read) for read in reads]]
+    finally:
+        # Whoever is stopped meanwhile waits for no answer.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class read_once(cached_property[T]):  # noqa: N801 - used like the one it is made of
+    """A cached property that is read by the first thread that asks, while the others wait for it."""
+
+    def __init__(self, read: Callable[[Any], T]) -> None:
+        super().__init__(read)
+        self._being_read = RLock()
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
+        """Return the value, which nobody will ask for here again."""
+        with self._being_read:
+            return super().__get__(instance, owner)
