@@ -38,28 +38,40 @@ class Call:
 
 
 def together(calls: Sequence[Call]) -> tuple[str, dict[str, Any]]:
-    """Return one document for several calls, with aliases ``m0`` .., and its variables."""
-    document = _together(tuple(call.document for call in calls))
-    variables = {f"m{i}_{name}": value for i, call in enumerate(calls) for name, value in call.variables.items()}
+    """Return one document for several calls, with aliases ``m0`` .., and its variables: what all have alike, once."""
+    first = calls[0].variables
+    alike = frozenset(name for name in first if all(_same(call.variables, first, name) for call in calls))
+    document = _together(tuple(call.document for call in calls), alike)
+    variables = {name: first[name] for name in alike}
+    for i, call in enumerate(calls):
+        variables.update((f"m{i}_{name}", value) for name, value in call.variables.items() if name not in alike)
     return document, variables
 
 
+def _same(variables: Mapping[str, Any], first: Mapping[str, Any], name: str) -> bool:
+    value = first[name]
+    # True is equal to 1, and labels take long to compare.
+    simple = value is None or isinstance(value, (bool, int, str))
+    return simple and name in variables and type(variables[name]) is type(value) and variables[name] == value
+
+
 @lru_cache(maxsize=256)
-def _together(documents: tuple[str, ...]) -> str:
+def _together(documents: tuple[str, ...], alike: frozenset[str]) -> str:
     """Write the document: the same mutations always make the same, so that servers can keep it."""
+    once = _SHARED | alike
     declared: dict[str, str] = {}
     fields = []
     for i, document in enumerate(documents):
         parts = _PARTS.fullmatch(document)
         if parts is None:
             raise ValueError("Only mutations with variables can go together.")
-        declared |= {_numbered(name, i): kind for name, kind in _DECLARATION.findall(parts["declared"])}
+        declared |= {_numbered(name, i, once): kind for name, kind in _DECLARATION.findall(parts["declared"])}
         fields.append(
-            f"m{i}: " + _VARIABLE.sub(lambda found, i=i: f"${_numbered(found[1], i)}", parts["field"].strip())
+            f"m{i}: " + _VARIABLE.sub(lambda found, i=i: f"${_numbered(found[1], i, once)}", parts["field"].strip())
         )
     variables = ", ".join(f"${name}: {kind}" for name, kind in declared.items())
     return f"mutation {describe(documents[0])[0]}({variables}) {{\n" + "\n".join(fields) + "\n}"
 
 
-def _numbered(name: str, i: int) -> str:
-    return name if name in _SHARED else f"m{i}_{name}"
+def _numbered(name: str, i: int, once: frozenset[str]) -> str:
+    return name if name in once else f"m{i}_{name}"

@@ -32,9 +32,15 @@ currentStageSubTask {{
 }}
 """
 
+_TASK_PLACE = f"""
+taskId currentStageName
+datapoint {{ name }}
+currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
+"""
+
 _TASK_STATE = f"""
-taskId currentStageName priority
-datapoint {{ dpId name metaData seriesInfo {{ name itemsIndices }} }}
+taskId currentStageName
+datapoint {{ dpId name seriesInfo {{ itemsIndices }} }}
 currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
 latestTaskData {{
   tdId createdAt createdByEntity {{ {_USER} }}
@@ -102,26 +108,33 @@ ME = "query me { me { userId } }"
 
 ORGANIZATION = "query organization($orgId: UUID!) { organization(orgId: $orgId) { orgId name } }"
 
-PROJECT = f"""query project($orgId: UUID!, $projectId: UUID!) {{
-  project(orgId: $orgId, projectId: $projectId) {{
-    orgId projectId name status projectUrl consensusSettings {{ enabled }} stages {{ {_STAGE} }}
-  }}
-}}"""
-
 _ATTRIBUTE = "name attrType attrId archived options { name optionId archived } minValue maxValue"
 
-# Part of what the root field `project` tells: big, and rarely needed.
-TAXONOMY = f"""query project($orgId: UUID!, $projectId: UUID!) {{
-  project(orgId: $orgId, projectId: $projectId) {{
-    taxonomy {{
-      name isNew
-      studyClassify {{ {_ATTRIBUTE} }}
-      seriesClassify {{ {_ATTRIBUTE} }}
-      instanceClassify {{ {_ATTRIBUTE} }}
-      objectTypes {{ category classId labelType archived parents attributes {{ {_ATTRIBUTE} }} }}
-    }}
-  }}
+_TAXONOMY = f"""
+taxonomy {{
+  name isNew
+  studyClassify {{ {_ATTRIBUTE} }}
+  seriesClassify {{ {_ATTRIBUTE} }}
+  instanceClassify {{ {_ATTRIBUTE} }}
+  objectTypes {{ category classId labelType archived parents attributes {{ {_ATTRIBUTE} }} }}
+}}
+"""
+
+_PROJECT = f"orgId projectId name status projectUrl consensusSettings {{ enabled }} stages {{ {_STAGE} }}"
+
+
+def _project(selection: str) -> str:
+    return f"""query project($orgId: UUID!, $projectId: UUID!) {{
+  project(orgId: $orgId, projectId: $projectId) {{ {selection} }}
 }}"""
+
+
+PROJECT = _project(_PROJECT)
+
+# Big, and rarely needed.
+TAXONOMY = _project(_TAXONOMY)
+
+PROJECT_WITH_TAXONOMY = _project(_PROJECT + _TAXONOMY)
 
 PROJECT_MEMBERS = f"""query projectMembers($orgId: UUID!, $projectId: UUID!) {{
   projectMembers(orgId: $orgId, projectId: $projectId) {{
@@ -291,8 +304,11 @@ def _aliased_tasks(selection: str) -> Callable[[int], str]:
     return document
 
 
+task_places = _aliased_tasks(_TASK_PLACE)
+"""Where tasks are, and who holds them."""
+
 task_states = _aliased_tasks(_TASK_STATE)
-"""Where tasks are, who holds them, who labelled them last."""
+"""The same, and who labelled them last."""
 
 tasks_with_labels = _aliased_tasks(_TASK_LABELS)
 """The same with current labels, or the path of their file."""

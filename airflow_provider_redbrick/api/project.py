@@ -14,7 +14,7 @@ from airflow_provider_redbrick.api.answers import reading
 from airflow_provider_redbrick.api.calls import Call
 from airflow_provider_redbrick.api.files import ProjectFiles
 from airflow_provider_redbrick.api.imports import ProjectImports
-from airflow_provider_redbrick.api.models import STAYED, Member, OutputEvent, Task, output_events
+from airflow_provider_redbrick.api.models import STAYED, Detail, Member, OutputEvent, Task, output_events
 from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.api.remote import RemoteStage
 from airflow_provider_redbrick.api.scope import Scope
@@ -57,9 +57,12 @@ class RedBrickProject(Scope):
 
     # ------------------------------------------------------------------ reads
 
-    def open(self) -> None:
-        """Read at once what is kept and always needed: the project itself, and whose credential this is."""
-        at_once(lambda: self.info, self.client.me)
+    def open(self, *, taxonomy: bool = False) -> None:
+        """Read at once what is kept and will be needed: the project itself, and whose credential this is.
+
+        :param taxonomy: what labels may be, too; in the same request as the project.
+        """
+        at_once(self._read_with_taxonomy if taxonomy else lambda: self.info, self.client.me)
 
     @read_once
     def info(self) -> ProjectInfo:
@@ -67,15 +70,7 @@ class RedBrickProject(Scope):
 
         :raises RedBrickNotFoundError: when the project does not exist or this key cannot see it.
         """
-        found = self._found(documents.PROJECT)
-        with reading("project"):
-            consensus = (found.get("consensusSettings") or {}).get("enabled") is True
-            return ProjectInfo(
-                str(found.get("name") or ""),
-                found.get("projectUrl"),
-                consensus,
-                Workflow.from_wire(found["stages"]),
-            )
+        return _info(self._found(documents.PROJECT))
 
     @read_once
     def taxonomy(self) -> Mapping[str, Any]:
@@ -83,9 +78,7 @@ class RedBrickProject(Scope):
 
         :raises RedBrickNotFoundError: when the project does not exist or this key cannot see it.
         """
-        found = self._found(documents.TAXONOMY)
-        with reading("project"):
-            return dict(found["taxonomy"] or {})
+        return _taxonomy(self._found(documents.TAXONOMY))
 
     def stage(self, name: str) -> Stage:
         """Return a stage by any of its names.
@@ -166,13 +159,16 @@ class RedBrickProject(Scope):
             if is_free if unassigned else not task.is_leaving:
                 yield task
 
-    def read_tasks(self, task_ids: Sequence[str], *, full: bool = False) -> dict[str, Task | RedBrickAPIError]:
-        """Read tasks by id: where they are, who holds them, and when ``full`` their items and labels.
+    def read_tasks(
+        self, task_ids: Sequence[str], *, detail: Detail = Detail.STATE
+    ) -> dict[str, Task | RedBrickAPIError]:
+        """Read tasks by id.
 
         :return: for each id its task, or why it could not be read (``RedBrickNotFoundError``: there is none).
         """
-        if not full:
-            return read_aliased(self, documents.task_states, task_ids, Task.from_wire, per_request=MAX_IDS)
+        if detail is not Detail.FULL:
+            document = documents.task_states if detail is Detail.STATE else documents.task_places
+            return read_aliased(self, document, task_ids, Task.from_wire, per_request=MAX_IDS)
         answers = read_aliased(self, documents.tasks_in_full, task_ids, Task.from_wire)
         for task_id, task in answers.items():
             if isinstance(task, Task) and task.labels_url:
@@ -281,6 +277,11 @@ class RedBrickProject(Scope):
 
     # ---------------------------------------------------------------- private
 
+    def _read_with_taxonomy(self) -> None:
+        found = self._found(documents.PROJECT_WITH_TAXONOMY)
+        # Where the properties keep them.
+        vars(self).update(info=_info(found), taxonomy=_taxonomy(found))
+
     def _found(self, document: str) -> Mapping[str, Any]:
         """Read something of the project itself."""
         found = self.execute(document, {}).get("project")
@@ -327,3 +328,16 @@ class RedBrickProject(Scope):
         except RedBrickAPIError as error:
             error.task_ids = (task.task_id,)
             return error
+
+
+def _info(found: Mapping[str, Any]) -> ProjectInfo:
+    with reading("project"):
+        consensus = (found.get("consensusSettings") or {}).get("enabled") is True
+        return ProjectInfo(
+            str(found.get("name") or ""), found.get("projectUrl"), consensus, Workflow.from_wire(found["stages"])
+        )
+
+
+def _taxonomy(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    with reading("project"):
+        return dict(found["taxonomy"] or {})

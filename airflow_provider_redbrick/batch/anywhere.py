@@ -7,6 +7,7 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.models import Detail
 from airflow_provider_redbrick.api.workflow import ARCHIVED
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.deciding import Decisions, act
@@ -63,7 +64,7 @@ class Overwriting:
         return in_parallel(chunks, partial(self._on, decisions), workers=workers, stop=self.stop, desk=desk)
 
     def _on(self, decisions: Decisions, task_ids: Sequence[str]) -> Iterator[Outcome]:
-        for found in read_in_chunks(self.project, task_ids, full=True, breaker=self.breaker):
+        for found in read_in_chunks(self.project, task_ids, detail=Detail.FULL, breaker=self.breaker):
             tasks: list[Task] = []
             for task_id, task in found.items():
                 if isinstance(task, RedBrickAPIError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from airflow_provider_redbrick.api.models import Detail
 from airflow_provider_redbrick.batch.assigning import Assignment, Given, assign, claim, give_back, is_as_before, release
 from airflow_provider_redbrick.batch.calling import handed
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done, failed, skipped
@@ -30,7 +31,9 @@ def take(project: RedBrickProject, stage: Stage, count: int, *, me: str) -> Iter
     try:
         given = claim(project, waiting, me=me)
         # The server's answer to a claim is its word; who has a task is what the task itself says.
-        found = project.read_tasks([task_id for task_id, problem in given.items() if problem is None], full=True)
+        found = project.read_tasks(
+            [task_id for task_id, problem in given.items() if problem is None], detail=Detail.FULL
+        )
         for task in waiting:
             taken[task.task_id] = _taken(project, task, given, found, me=me)
     except BaseException:
@@ -61,7 +64,7 @@ def held(project: RedBrickProject, stage: Stage, *, me: str) -> Iterator[Task]:
     :raises RedBrickAPIError: when one of them cannot be read.
     """
     ids = [task.task_id for task in project.list_tasks(stage, assignee=me)]
-    for found in read_in_chunks(project, ids, full=True):
+    for found in read_in_chunks(project, ids, detail=Detail.FULL):
         for task in found.values():
             if isinstance(task, RedBrickAPIError):
                 raise task

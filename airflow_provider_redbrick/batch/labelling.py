@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.threads import at_once
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.converting import CONVERSIONS_A_REQUEST, Converted, Labels
 from airflow_provider_redbrick.batch.masks import labels_map
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
+from airflow_provider_redbrick.batch.parallel import in_chunks
 from airflow_provider_redbrick.batch.reading import NOT_TRIED
 
 if TYPE_CHECKING:
@@ -29,36 +30,36 @@ def put_labels(
 
     Labels are converted before their tasks are touched, so that an invalid one claims nothing.
     """
-    entries = iter(batch)
-    while chunk := list(islice(entries, CONVERSIONS_A_REQUEST)):
+    for chunk in in_chunks(batch, CONVERSIONS_A_REQUEST):
         if work.breaker.is_open:
             yield from (failed(labels.task_id, NOT_TRIED) for labels in chunk)
-            continue
-        converted = work.converter.convert(labels for labels in chunk if labels.body is not None)
-        for task_id, stored in converted.items():
-            if isinstance(stored, str):
-                yield failed(task_id, f"Its labels {stored.rstrip('.')}. Nothing was sent.")
-        valid = {task_id: stored for task_id, stored in converted.items() if not isinstance(stored, str)}
-        bodiless = {labels.task_id for labels in chunk if labels.body is None}
+        else:
+            yield from _put_chunk(work, chunk, finished=finished, elapsed_ms=elapsed_ms)
 
-        def plan(
-            tasks: Sequence[Task], valid: Mapping[str, Any] = valid, bodiless: set[str] = bodiless
-        ) -> list[list[Change | Outcome]]:
-            return [
-                [
-                    submit_existing(work, task)
-                    if task.task_id in bodiless
-                    else put(work, task, valid[task.task_id], finished=finished, elapsed_ms=elapsed_ms)
-                    for task in tasks
-                ]
-            ]
 
-        wanted = [labels.task_id for labels in chunk if labels.task_id in bodiless or labels.task_id in valid]
+def _put_chunk(work: StageWork, chunk: Sequence[Labels], *, finished: bool, elapsed_ms: int) -> Iterator[Outcome]:
+    # Neither needs the other's answer, and looking at labels takes about as long as being answered.
+    found, converted = at_once(
+        lambda: work.read([labels.task_id for labels in chunk]),
+        lambda: work.converter.convert(labels for labels in chunk if labels.body is not None),
+    )
+    valid: dict[str, Converted] = {}
+    for task_id, stored in converted.items():
+        if isinstance(stored, str):
+            yield failed(task_id, f"Its labels {stored.rstrip('.')}. Nothing was sent.")
+        else:
+            valid[task_id] = stored
 
-        def objection(task: Task, valid: Mapping[str, Converted] = valid) -> str | None:
-            return misfit(valid[task.task_id], task) if task.task_id in valid else None
+    def change(task: Task) -> Change | Outcome:
+        if task.task_id not in valid:
+            return submit_existing(work, task)
+        return put(work, task, valid[task.task_id], finished=finished, elapsed_ms=elapsed_ms)
 
-        yield from work.run(wanted, plan, objection=objection)
+    def objection(task: Task) -> str | None:
+        return misfit(valid[task.task_id], task) if task.task_id in valid else None
+
+    wanted = {task_id: task for task_id, task in found.items() if task_id in valid or task_id not in converted}
+    yield from work.work_on(wanted, lambda tasks: [[change(task) for task in tasks]], objection=objection)
 
 
 def putting(work: StageWork, *, finished: bool) -> Put:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from airflow_provider_redbrick.api.models import Detail
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickConnectionError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def read_in_chunks(
     project: RedBrickProject,
     task_ids: Iterable[str],
     *,
-    full: bool = False,
+    detail: Detail = Detail.STATE,
     size: int = CHUNK,
     breaker: Breaker | None = None,
 ) -> Iterator[dict[str, Task | RedBrickAPIError]]:
@@ -59,7 +60,7 @@ def read_in_chunks(
             yield dict.fromkeys(chunk, RedBrickConnectionError(NOT_TRIED))
             continue
         try:
-            found = project.read_tasks(chunk, full=full)
+            found = project.read_tasks(chunk, detail=detail)
         except RedBrickAPIError as error:
             breaker.saw(error)
             found = dict.fromkeys(chunk, error)

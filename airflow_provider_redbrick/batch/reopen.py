@@ -9,7 +9,7 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.api.models import Detail, Task
 from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, Stage
 from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
 from airflow_provider_redbrick.batch.change import Change, apply_all
@@ -58,7 +58,7 @@ def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector
         return [each for each in judged if each is not None]
 
     def on(chunk: Sequence[str]) -> Sequence[Task | Outcome]:
-        (found,) = read_in_chunks(project, chunk, full=True, breaker=breaker)
+        (found,) = read_in_chunks(project, chunk, detail=Detail.FULL, breaker=breaker)
         return desk.ask(partial(judge, found))
 
     workers = project.client.max_concurrency
@@ -95,7 +95,7 @@ class _Reopening:
 
     def on(self, task_ids: Sequence[str]) -> list[Outcome]:
         """Reopen some tasks."""
-        (found,) = read_in_chunks(self.project, task_ids, size=KNOWN_CHUNK, breaker=self.breaker)
+        (found,) = read_in_chunks(self.project, task_ids, detail=Detail.PLACE, size=KNOWN_CHUNK, breaker=self.breaker)
         tasks = [task for task in found.values() if isinstance(task, Task)]
         moved = moved_since(self.project, [task.task_id for task in tasks], GROUND_TRUTH, me=self.me, since=self.since)
         before = _reopened_for_interval(self.project, tasks, me=self.me, since=self.once_since)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.api.models import Detail, Task
 from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.batch.assigning import claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
@@ -32,6 +32,7 @@ Plan = Callable[[Sequence[Task]], Iterable[Sequence[Step]]]
 """Decides, batch by batch, what to do with tasks that are ours to work on: a change to apply, or an outcome."""
 
 Objection = Callable[[Task], "str | None"]
+Found = Mapping[str, "Task | RedBrickAPIError"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class StageWork:
     :param claim: assign unowned tasks to the API key first.
     :param take_from_people: also take tasks that a person holds.
     :param since: on a retry, when the run began: what this key did to a task since then, an earlier try did.
-    :param full: read items and labels too, for a callable that wants to see them.
+    :param detail: how much of a task is read; all of it for a callable that wants to see it.
     :param saved_counts: a task this key has saved labels on since then counts as done, though it is still here.
-    :param only_unlabelled: leave tasks alone that have labels; goes with ``full``.
+    :param only_unlabelled: leave tasks alone that have labels; goes with all details.
     :param may_hold: the tasks that may be worked on when this key holds them already; None for all. Any other one is
         in the hands of another run with the same key.
     :param chunk: how many tasks are looked at, and claimed, at a time.
@@ -58,7 +59,7 @@ class StageWork:
     claim: bool = True
     take_from_people: bool = False
     since: pendulum.DateTime | None = None
-    full: bool = False
+    detail: Detail = Detail.STATE
     saved_counts: bool = False
     only_unlabelled: bool = False
     may_hold: Collection[str] | None = None
@@ -82,13 +83,16 @@ class StageWork:
         workers = self.project.client.max_concurrency
         return in_parallel(in_chunks(entries, self.chunk), on, workers=workers, stop=self.stop, desk=desk)
 
-    def run(self, task_ids: Iterable[str], plan: Plan, *, objection: Objection | None = None) -> Iterator[Outcome]:
-        """Work on tasks and yield the outcome of each, exactly one a task.
+    def run(self, task_ids: Sequence[str], plan: Plan) -> Iterator[Outcome]:
+        """Read tasks, work on them, and yield the outcome of each, exactly one a task."""
+        return self.work_on(self.read(task_ids), plan)
 
-        :param objection: says why a task cannot be worked on, before it is claimed.
-        """
-        for found in read_in_chunks(self.project, task_ids, full=self.full, size=self.chunk, breaker=self.breaker):
-            yield from self._work_on(found, plan, objection or (lambda _task: None))
+    def read(self, task_ids: Sequence[str]) -> Found:
+        """Return for each id its task, or why it could not be read."""
+        found: dict[str, Task | RedBrickAPIError] = {}
+        for some in read_in_chunks(self.project, task_ids, detail=self.detail, size=self.chunk, breaker=self.breaker):
+            found.update(some)
+        return found
 
     def came_back(self, task: Task) -> bool:
         """Whether a reviewer sent this key's own labels back to it."""
@@ -102,10 +106,13 @@ class StageWork:
         mine = self.project.list_tasks(self.stage, assignee=self.me, state="ASSIGNED")
         return {task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.since}
 
-    def _work_on(
-        self, found: Mapping[str, Task | RedBrickAPIError], plan: Plan, objection: Objection
-    ) -> Iterator[Outcome]:
-        ours, to_claim, outcomes = self._sort(found, objection)
+    def work_on(self, found: Found, plan: Plan, *, objection: Objection | None = None) -> Iterator[Outcome]:
+        """Work on tasks and yield the outcome of each, exactly one a task.
+
+        :param found: the tasks, as they were read just now.
+        :param objection: says why a task cannot be worked on, before it is claimed.
+        """
+        ours, to_claim, outcomes = self._sort(found, objection or (lambda _task: None))
         yield from outcomes
         if self.stop.is_set():
             raise RedBrickStoppedError("Not claimed: the work was stopped.")
@@ -128,9 +135,7 @@ class StageWork:
             # Also those whose claim was refused or never answered: giving back looks before it acts.
             give_back(self.project, [task for task in claimed if task.task_id not in finished], me=self.me)
 
-    def _sort(
-        self, found: Mapping[str, Task | RedBrickAPIError], objection: Objection
-    ) -> tuple[list[Task], list[Task], list[Outcome]]:
+    def _sort(self, found: Found, objection: Objection) -> tuple[list[Task], list[Task], list[Outcome]]:
         """Split tasks into ours already, to be claimed, and those that end here."""
         ours: list[Task] = []
         to_claim: list[Task] = []

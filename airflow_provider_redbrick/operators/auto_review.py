@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_redbrick.api.client import check_uuid
+from airflow_provider_redbrick.api.models import Detail
 from airflow_provider_redbrick.batch.converting import list_of_objects
 from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
 from airflow_provider_redbrick.batch.review import Review, review, review_as_told
@@ -73,7 +74,9 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
                 f"{stage.name} is a label stage; review stages are: {', '.join(reviews) or 'none'}."
             )
         if decided is not None:
-            work = self.work_on(context, project, stage, chunk=KNOWN_CHUNK)
+            corrects = any(review.decision == "correct" for review in decided.values())
+            detail = Detail.STATE if corrects else Detail.PLACE
+            work = self.work_on(context, project, stage, detail=detail, chunk=KNOWN_CHUNK)
             return self.settle(context, project, stage, review_as_told(work, decided))
         work, ids = self.take_up(context, project, stage, which)
         return self.settle(context, project, stage, review(work, ids, cast("Reviewer", self.reviewer)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 
 from airflow_provider_redbrick import __version__
+from airflow_provider_redbrick.api.models import Detail
 from airflow_provider_redbrick.batch.anywhere import Overwriting
 from airflow_provider_redbrick.batch.prelabel import WRITES, prelabel
 from airflow_provider_redbrick.batch.queue import candidates
@@ -135,7 +136,7 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         ids, limit = which
         # Whatever waits there waits for a model; what has labels may be what an earlier try did not hand on any more.
         only_unlabelled = self.overwrite is False
-        work = self.work_on(context, project, stage, claim=False, full=True, only_unlabelled=only_unlabelled)
+        work = self.work_on(context, project, stage, claim=False, detail=Detail.FULL, only_unlabelled=only_unlabelled)
         # Its labels are held against the stage's own taxonomy instead of the project's.
         work = replace(work, converter=replace(work.converter, check=None))
         wanted = ids if ids is not None else queue(remote, limit=limit, page_size=project.client.page_size)

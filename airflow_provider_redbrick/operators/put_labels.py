@@ -91,7 +91,7 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
 
     def _put(self, context: Context, entries: Iterable[Given]) -> dict[str, Any]:
         project = self.get_project()
-        stage = self.get_stage(project)
+        stage = self.get_stage(project, labels=not self.existing_labels)
         if self.existing_labels and stage.is_review:
             raise RedBrickInputError(
                 f"{stage.name} is a review stage: to accept tasks as they are, use RedBrickAutoReviewOperator."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
+from airflow_provider_redbrick.api.models import Detail
 from airflow_provider_redbrick.batch.checking import MODES
 from airflow_provider_redbrick.batch.queue import candidates
 from airflow_provider_redbrick.batch.stage_work import StageWork
@@ -75,13 +76,14 @@ class RedBrickStageOperator(RedBrickTasksOperator):
         check.flag("take_from_people", self.take_from_people)
         return super().get_project()
 
-    def get_stage(self, project: RedBrickProject) -> Stage:
-        """Return the stage to work in; whose credential this is, which the work needs to know, is read with it.
+    def get_stage(self, project: RedBrickProject, *, labels: bool = False) -> Stage:
+        """Return the stage to work in; what else the work needs to know beforehand is read with it.
 
+        :param labels: whether there are labels to check.
         :raises RedBrickInputError: when there is none in which tasks can be worked on.
         """
         check.text("stage_name", self.stage_name)
-        project.open()
+        project.open(taxonomy=labels and self.validate != "off")
         return working_stage(project, self.stage_name)
 
     def converter(self, project: RedBrickProject) -> Converter:
@@ -143,7 +145,7 @@ class RedBrickQueueOperator(RedBrickStageOperator):
         **how: Any,
     ) -> tuple[StageWork, Sequence[str]]:
         """Return how to work on the stage, and the given tasks or some chosen from its queue."""
-        work = self.work_on(context, project, stage, full=True, **how)
+        work = self.work_on(context, project, stage, detail=Detail.FULL, **how)
         ids, limit = which
         if ids is not None:
             return work, ids

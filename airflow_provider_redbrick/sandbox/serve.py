@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import signal
 import socket
@@ -116,6 +117,9 @@ def run(sandbox: Sandbox, sockets: list[socket.socket]) -> int:
         timeout_keep_alive=60,
         timeout_graceful_shutdown=2,
     )
+    # A request makes thousands of objects and no circles of them: looking for circles took a sixth of the time.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     # The server ends on the first signal and then raises it again for whoever had it before: nobody, here.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)

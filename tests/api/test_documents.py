@@ -36,6 +36,7 @@ NO_VARIABLES = {documents.ME}
 # Documents that ask an operation for something of its own, or in its older form, by that operation.
 PART_OF = {
     "TAXONOMY": "project",
+    "PROJECT_WITH_TAXONOMY": "project",
     "TASKS_TO_EXPORT": "tasksPaged",
     "STAGE_TAXONOMY": "taxonomy",
     "PUT_STAGE_LABELS": "putLabels",

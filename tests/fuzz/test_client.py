@@ -19,7 +19,7 @@ from sandbox_calls import BOX
 
 from airflow_provider_redbrick.api.exports import BulkRead, read_again
 from airflow_provider_redbrick.api.imports import Datapoint
-from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.api.models import Detail, Task
 from airflow_provider_redbrick.batch.balance import Wish, check_people, share
 from airflow_provider_redbrick.batch.calling import handed
 from airflow_provider_redbrick.batch.converting import Converter, Labels
@@ -59,7 +59,7 @@ def used(found: Any) -> Any:
 
 
 def read_in_full(project: Any, world: World) -> list[Any]:
-    found = project.read_tasks([*world.ids, *world.reviewed], full=True)
+    found = project.read_tasks([*world.ids, *world.reviewed], detail=Detail.FULL)
     tasks = [task for task in found.values() if isinstance(task, Task)]
     return [used(handed(project, task)) for task in tasks] + list(found.values())
 

@@ -419,7 +419,7 @@ class TestPeopleAtTheSameTime:
         run.try_once(operator(emails=[ALICE, BOB]))
         assert holders("Label")[taken[0]] == CAROL
 
-    def test_a_task_submitted_in_between_is_left_alone(self, sandbox, run, monkeypatch):
+    def test_a_task_submitted_in_between_is_left_alone(self, sandbox, run, one_by_one, monkeypatch):
         sandbox.seed_tasks(4)
         assign = RedBrickProject.assign
         gone = []

@@ -26,7 +26,7 @@ from sdk import label_corpus
 from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.credential import Credential
 from airflow_provider_redbrick.api.endpoint import graphql_url
-from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.api.models import Detail, Task
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.transport import Transport
 from airflow_provider_redbrick.batch.calling import handed
@@ -202,7 +202,7 @@ def _export(sandbox: SandboxProcess, files: Path, task_ids: list[str]) -> dict[s
 
 
 def _read_ours(project: RedBrickProject, task_ids: list[str]) -> dict[str, Task]:
-    read = project.read_tasks(task_ids, full=True)
+    read = project.read_tasks(task_ids, detail=Detail.FULL)
     assert [answer for answer in read.values() if not isinstance(answer, Task)] == []
     return {task_id: handed(project, task) for task_id, task in read.items() if isinstance(task, Task)}
 
