@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.aliased import TASKS_PER_READ, read_aliased
-from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.answers import reading, text
 from airflow_provider_redbrick.api.calls import Call
 from airflow_provider_redbrick.api.files import ProjectFiles
 from airflow_provider_redbrick.api.imports import ProjectImports
@@ -19,7 +19,7 @@ from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.api.remote import RemoteStage
 from airflow_provider_redbrick.api.scope import Scope
 from airflow_provider_redbrick.api.threads import at_once, read_once
-from airflow_provider_redbrick.api.workflow import Stage, Workflow
+from airflow_provider_redbrick.api.workflow import Stage, Workflow, public_stage_name
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
     RedBrickNotFoundError,
@@ -207,15 +207,15 @@ class RedBrickProject(Scope):
         if not email.strip():
             # Without an e-mail the same mutation unassigns everybody.
             raise ValueError("assign() needs an e-mail; use release() to unassign.")
-        return self._assign(task_ids, emails=[email], current_user=False)
+        return set(self._assign(task_ids, emails=[email], current_user=False))
 
-    def claim(self, task_ids: Sequence[str]) -> set[str]:
-        """Give up to 50 tasks to the API key; return the ids that were really given."""
+    def claim(self, task_ids: Sequence[str]) -> dict[str, str]:
+        """Give up to 50 tasks to the API key; return the stage of each that was really given, empty if not told."""
         return self._assign(task_ids, emails=None, current_user=True)
 
     def release(self, task_ids: Sequence[str]) -> set[str]:
         """Unassign up to 50 tasks; return the ids that were really released."""
-        return self._assign(task_ids, emails=None, current_user=False)
+        return set(self._assign(task_ids, emails=None, current_user=False))
 
     # Mutations of single tasks are handed out to be sent, for several may go in one request: see :meth:`Scope.send`.
 
@@ -292,7 +292,7 @@ class RedBrickProject(Scope):
         with reading("project"):
             return dict(found)
 
-    def _assign(self, task_ids: Sequence[str], *, emails: list[str] | None, current_user: bool) -> set[str]:
+    def _assign(self, task_ids: Sequence[str], *, emails: list[str] | None, current_user: bool) -> dict[str, str]:
         if not 0 < len(task_ids) <= MAX_IDS:
             raise ValueError(f"One request assigns 1 to {MAX_IDS} tasks, not {len(task_ids)}.")
         variables = {
@@ -304,7 +304,8 @@ class RedBrickProject(Scope):
         data = self.execute(documents.ASSIGN_TASKS_MULTIPLE_USERS, variables, task_ids=task_ids)
         operation = "assignTasksMultipleUsers"
         with reading(operation):
-            return {str(entry["taskId"]).lower() for entry in data[operation] or ()}
+            given = data[operation] or ()
+            return {str(entry["taskId"]).lower(): public_stage_name(text(entry.get("stageName"))) for entry in given}
 
     def _listed(self, variables: Mapping[str, Any], page_size: int) -> Iterator[Task]:
         for entry in pages(

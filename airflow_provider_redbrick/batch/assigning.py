@@ -62,9 +62,15 @@ class Assignment:
 def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> Given:
     """Give tasks to the API key."""
     before = {task.task_id: task for task in tasks}
+
+    def send(task_ids: Sequence[str]) -> set[str]:
+        # A task that has moved on is given all the same: it is then somebody else's work, and goes back to them.
+        stages = project.claim(task_ids).items()
+        return {task_id for task_id, stage in stages if task_id in before and stage in {"", before[task_id].stage_name}}
+
     assignment = Assignment(
-        send=project.claim,
-        holds=lambda task: task.held_by(me),
+        send=send,
+        holds=lambda task: task.held_by(me) and task.is_queued_in(before[task.task_id].stage_name),
         free=lambda task: is_as_before(task, before[task.task_id]),
     )
     return assign(project, list(before), assignment)
@@ -90,12 +96,7 @@ def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Gi
             mine.append(task_id)
         else:
             result[task_id] = None
-    free = Assignment(
-        send=project.release,
-        holds=lambda task: not task.held_by(me),
-        free=lambda task: task.held_by(me),
-    )
-    return {**result, **assign(project, mine, free)}
+    return {**result, **assign(project, mine, _from_key(project, None, me=me))}
 
 
 def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> None:
@@ -119,36 +120,40 @@ def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> No
 
 def _given_back(project: RedBrickProject, tasks: Sequence[Task], *, me: str) -> dict[str, object]:
     """Return what is wrong with those that could not be given back."""
-    owned = [task for task in tasks if task.assignee is not None and task.assignee.email]
-    unowned = [task for task in tasks if task not in owned]
-    problems: Given = {}
+    problems: dict[str, object] = {}
+    to: dict[str | None, list[str]] = {}
     try:
-        problems.update(release(project, [task.task_id for task in unowned], me=me) if unowned else {})
-        for task in owned:
-            problems.update(_return_to_owner(project, task, me=me))
+        found = project.read_tasks([task.task_id for task in tasks])
+        for task in tasks:
+            now = found[task.task_id]
+            if isinstance(now, RedBrickAPIError):
+                problems[task.task_id] = now
+            elif now.held_by(me) and not now.is_leaving:
+                to.setdefault(_owner(project, task, now), []).append(task.task_id)
+        for email, task_ids in to.items():
+            given = assign(project, task_ids, _from_key(project, email, me=me))
+            problems.update((task_id, problem) for task_id, problem in given.items() if problem is not None)
     except RedBrickAPIError as error:
-        unknown = dict.fromkeys((task.task_id for task in tasks if task.task_id not in problems), error)
-        return {**unknown, **_only(problems)}
-    return _only(problems)
+        return {**{task.task_id: error for task in tasks}, **problems}
+    return problems
 
 
-def _only(problems: Given) -> dict[str, object]:
-    return {task_id: problem for task_id, problem in problems.items() if problem is not None}
+def _owner(project: RedBrickProject, before: Task, now: Task) -> str | None:
+    """Return the e-mail of the person whom a task was taken from; None when it was nobody's."""
+    owner = before.assignee
+    if owner is None and now.stage_name != before.stage_name and project.stage(now.stage_name).is_label:
+        # Before it was claimed a reviewer had sent it back, to whoever labelled it.
+        owner = now.labels_by
+    return (owner and owner.email) or None
 
 
-def _return_to_owner(project: RedBrickProject, task: Task, *, me: str) -> Given:
-    found = project.read_tasks([task.task_id])[task.task_id]
-    if isinstance(found, RedBrickAPIError):
-        return {task.task_id: NotGiven(str(found))}
-    if found.is_leaving or not found.held_by(me):
-        return {}
-    email = str(task.assignee.email) if task.assignee else ""
-    back = Assignment(
-        send=lambda ids: project.assign(ids, email),
-        holds=lambda now: now.assignee == task.assignee,
-        free=lambda now: now.held_by(me),
+def _from_key(project: RedBrickProject, email: str | None, *, me: str) -> Assignment:
+    """Return how to give what the key holds to a person, or to nobody."""
+    return Assignment(
+        send=project.release if email is None else lambda ids: project.assign(ids, email),
+        holds=lambda task: not task.held_by(me),
+        free=lambda task: task.held_by(me),
     )
-    return assign(project, [task.task_id], back)
 
 
 def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment) -> Given:

@@ -16,6 +16,7 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickAPIError,
     RedBrickConnectionError,
+    RedBrickNotFoundError,
     RedBrickPayloadTooLargeError,
     RedBrickRefusedError,
     RedBrickServerError,
@@ -157,6 +158,8 @@ class Change(Mutation):
         me: Callable[[], str],
     ) -> Outcome | RedBrickAPIError | None:
         """Return what a task, read again, says of the change; None when it is unchanged."""
+        if isinstance(found, RedBrickNotFoundError):
+            return self.failure(f"It is gone: {found}")
         if isinstance(found, RedBrickAPIError):
             return found
         if not self.applied(found):

@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.models import Task, User
+from airflow_provider_redbrick.api.workflow import Stage
 from airflow_provider_redbrick.batch.assigning import ATTEMPTS, claim, give_back, release
 
 ME, ADA, BOB = User("API:me"), User("ada", "ada@example.com"), User("bob", "bob@example.com")
@@ -49,7 +50,7 @@ class Server:
         self.tasks[task_id] = replace(self.tasks[task_id], **facts)
 
     def claim(self, task_ids):
-        return self.give(task_ids, ME)
+        return {i: self.tasks[i].stage_name if i in self.tasks else "" for i in self.give(task_ids, ME)}
 
     def release(self, task_ids):
         return self.give(task_ids, None)
@@ -245,3 +246,24 @@ def test_a_server_that_is_gone_is_logged_and_not_raised(caplog):
     with caplog.at_level(logging.WARNING):
         give_back(server, held(None), me=ME.user_id)
     assert "the answer was lost." in caplog.text
+
+
+class TestMovedOnBeforeTheClaim:
+    """Somebody was quicker: a claim is given wherever a task is by then, and does not belong to us there."""
+
+    def moved(self, to, **facts):
+        server = Server(made(2))
+        server.stage = lambda name: Stage(name, "manual-labeling" if name == "Label" else "expert-review")
+        before = [replace(task, stage_name="Review_1" if to == "Label" else "Label") for task in server.tasks.values()]
+        server.set("t0", stage_name=to, **facts)
+        server.set("t1", stage_name=before[1].stage_name)
+        result = claim(server, before, me=ME.user_id)
+        assert (result["t0"].taken, result["t1"]) == (True, None)
+        give_back(server, before[:1], me=ME.user_id)
+        return server
+
+    def test_it_is_released_where_it_waits_for_anybody(self):
+        assert self.moved("Review_1", labels_by=ADA).holders() == {"t0": None, "t1": ME}
+
+    def test_it_goes_back_to_the_labeler_whom_a_reviewer_had_sent_it_to(self):
+        assert self.moved("Label", labels_by=ADA).holders() == {"t0": ADA, "t1": ME}
