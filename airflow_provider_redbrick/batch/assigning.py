@@ -9,7 +9,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_redbrick.api.project import MAX_IDS, RedBrickProject
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
@@ -17,7 +17,7 @@ from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefus
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.api.models import Task, User
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,19 @@ def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> Given:
     return assign(project, list(before), assignment)
 
 
-def is_as_before(task: Task, before: Task) -> bool:
+class Before(Protocol):
+    """Where a task was, and who had it."""
+
+    @property
+    def stage_name(self) -> str:
+        """The stage."""
+
+    @property
+    def assignee(self) -> User | None:
+        """Who had it, if anybody."""
+
+
+def is_as_before(task: Task, before: Before) -> bool:
     """Whether a task, read again, still waits where it was, in the same hands."""
     return task.is_queued_in(before.stage_name) and task.assignee == before.assignee
 

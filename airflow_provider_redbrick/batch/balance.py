@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from dataclasses import dataclass, field
 from threading import Event
@@ -41,6 +42,35 @@ class Wish:
     rebalance: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a plan has to know of a task in the queue, and no more: there may be a hundred thousand.
+
+    :param urgency: what it is sorted by: the most urgent first, then the oldest.
+    """
+
+    task_id: str
+    name: str
+    stage_name: str
+    state: str | None
+    assignee: User | None
+    is_saved: bool
+    urgency: tuple[float, float]
+
+    @classmethod
+    def of(cls, task: Task, people: dict[str, User]) -> Waiting:
+        """Return the same task.
+
+        :param people: those who hold tasks, each kept once.
+        """
+        user = task.assignee and people.setdefault(task.assignee.user_id, task.assignee)
+        created = task.created_at.timestamp() if task.created_at else 0.0
+        # There are few stages and states.
+        where, state = sys.intern(task.stage_name), task.state and sys.intern(task.state)
+        urgency = (-(task.priority or 0.0), created)
+        return cls(task.task_id, task.name, where, state, user, task.saved_at is not None, urgency)
+
+
 @dataclass(frozen=True)
 class Share:
     """A plan, and the queue it was made from.
@@ -49,7 +79,7 @@ class Share:
     """
 
     plan: AssignmentPlan
-    queue: Mapping[str, Task]
+    queue: Mapping[str, Waiting]
     people: Mapping[str, User]
     read_at: float
 
@@ -78,11 +108,10 @@ def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str])
 def share(project: RedBrickProject, stage: Stage, wish: Wish) -> Share:
     """Read the queue and plan who gets what."""
     read_at = time.monotonic()
-    queue = {task.task_id: task for task in project.list_tasks(stage)}
-    # The most urgent first, then the oldest: the listing's own order is not documented.
-    ordered = sorted(
-        queue.values(), key=lambda t: (-(t.priority or 0), t.created_at.timestamp() if t.created_at else 0, t.task_id)
-    )
+    holders: dict[str, User] = {}
+    queue = {task.task_id: Waiting.of(task, holders) for task in project.list_tasks(stage)}
+    # The listing's own order is not documented.
+    ordered = sorted(queue.values(), key=lambda task: (task.urgency, task.task_id))
     weights = {email.lower(): weight for email, weight in wish.weights.items()}
     people = [_holder(email, user, ordered, weights, wish) for email, user in wish.people.items()]
     unassigned = [task.task_id for task in ordered if task.assignee is None and task.state != "PROBLEM"]
@@ -116,9 +145,9 @@ def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
         yield skipped(task_id, "nobody has room for it", name=queue[task_id].name)
 
 
-def _holder(email: str, user: User, queue: Sequence[Task], weights: Mapping[str, float], wish: Wish) -> Holder:
+def _holder(email: str, user: User, queue: Sequence[Waiting], weights: Mapping[str, float], wish: Wish) -> Holder:
     held = [task for task in queue if user.is_same(task.assignee)]
-    movable = tuple(task.task_id for task in held if task.state == "ASSIGNED" and task.saved_at is None)
+    movable = tuple(task.task_id for task in held if task.state == "ASSIGNED" and not task.is_saved)
     return Holder(
         email=email,
         weight=weights.get(email.lower(), 1.0),

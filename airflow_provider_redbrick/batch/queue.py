@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from math import ceil
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pendulum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.batch.stage_work import StageWork
+from airflow_provider_redbrick.batch.parallel import in_chunks, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK
 
 ABANDONED_AFTER = pendulum.duration(hours=1)
@@ -43,27 +47,34 @@ def candidates(work: StageWork, *, limit: int | None, now: pendulum.DateTime) ->
     :param limit: how many to take in all.
     """
     mine = work.project.list_tasks(work.stage, assignee=work.me) if work.me.startswith("API:") else iter(())
-    held = list(islice(_wanted(work, (task for task in mine if _abandoned(work, task, now))), limit))
+    held = list(islice(_wanted(work, (task for task in mine if _abandoned(work, task, now)), limit), limit))
     room = None if limit is None else limit - len(held)
     page_size = None if work.only_unlabelled else room or None
     unassigned = work.project.list_tasks(work.stage, unassigned=True, page_size=page_size)
-    waiting = list(islice(_wanted(work, unassigned), room))
+    waiting = list(islice(_wanted(work, unassigned, room), room))
     return Candidates(tuple(dict.fromkeys([*held, *waiting])), frozenset(held))
 
 
-def _wanted(work: StageWork, tasks: Iterator[Task]) -> Iterator[str]:
+def _wanted(work: StageWork, tasks: Iterator[Task], limit: int | None) -> Iterator[str]:
     """Yield the tasks' ids, without those that have labels when these are not wanted.
 
     A draft that an earlier try saved stays among them: it may have to be handed to people.
+
+    :param limit: how many are wanted, to look at not many more.
     """
     if not work.only_unlabelled:
-        yield from (task.task_id for task in tasks)
-        return
-    while chunk := list(islice(tasks, CHUNK)):
-        asked = [task.task_id for task in chunk if task.state not in _SAVED]
-        labelled = work.project.are_labelled(asked)
-        # One that could not be read is taken along: its failure to be read again will be its outcome.
-        yield from (task.task_id for task in chunk if labelled.get(task.task_id) is not True)
+        return (task.task_id for task in tasks)
+    workers = work.project.client.max_concurrency
+    if limit is not None:
+        workers = max(1, min(workers, ceil(limit / CHUNK)))
+    return in_parallel(in_chunks(tasks, CHUNK), partial(_unlabelled, work), workers=workers, stop=Event())
+
+
+def _unlabelled(work: StageWork, tasks: Sequence[Task]) -> list[str]:
+    asked = [task.task_id for task in tasks if task.state not in _SAVED]
+    labelled = work.project.are_labelled(asked)
+    # One that could not be read is taken along: its failure to be read again will be its outcome.
+    return [task.task_id for task in tasks if labelled.get(task.task_id) is not True]
 
 
 def _abandoned(work: StageWork, task: Task, now: pendulum.DateTime) -> bool:

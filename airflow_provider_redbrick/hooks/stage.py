@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.client import check_uuid
 from airflow_provider_redbrick.batch.balance import check_people
-from airflow_provider_redbrick.batch.checking import MODES, LabelCheck
-from airflow_provider_redbrick.batch.converting import Converter, Labels, read_body
+from airflow_provider_redbrick.batch.checking import MODES
+from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.handing import give, held, let_go, take
 from airflow_provider_redbrick.batch.labelling import put_labels
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
@@ -18,7 +18,7 @@ from airflow_provider_redbrick.batch.review import Review, review_as_told
 from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.storage import open_file
+from airflow_provider_redbrick.hooks.working import label_converter, working_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
 _NAMED = 5
 
 
@@ -216,35 +215,9 @@ class RedBrickStageQueue:
         return settled(decision.decision, review_as_told(self._work(), dict.fromkeys(ids, decision)))
 
 
-def working_stage(project: RedBrickProject, name: object) -> Stage:
-    """Return a stage in which tasks can be worked on.
-
-    :raises RedBrickInputError: for ground truth, a stage that tasks only pass through, or one that is not there.
-    """
-    stage = project.stage(check.text("stage_name", name))
-    if stage.is_ground_truth:
-        raise RedBrickInputError(
-            "Tasks in Ground Truth are finished. To change their labels, reopen them and work on them in their stage."
-        )
-    if stage.kind in _PASSED_THROUGH:
-        # Its queue is always empty: waiting for ever would look like success.
-        known = ", ".join(known.name for known in project.info.workflow.stages if known.is_label or known.is_review)
-        raise RedBrickInputError(f"Tasks only pass through {stage.name}; they wait in: {known or 'no stage'}.")
-    return stage
-
-
 def reopen(project: RedBrickProject, task_ids: Sequence[str]) -> dict[str, Outcome]:
     """Send ground-truth tasks back to the first stage, with their labels."""
     return settled("reopen", batch_reopen(project, _ids(task_ids), me=project.client.me(), since=None))
-
-
-def label_converter(project: RedBrickProject, *, validate: str) -> Converter:
-    """Return what makes labels ready to be sent.
-
-    :param validate: ``strict``, ``warn`` or ``off``.
-    """
-    look = None if validate == "off" else LabelCheck(project, strict=validate == "strict")
-    return Converter(project.client, open_file, look)
 
 
 def settled(operation: str, outcomes: Iterable[Outcome]) -> dict[str, Outcome]:

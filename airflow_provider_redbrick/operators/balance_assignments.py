@@ -11,7 +11,7 @@ from airflow_provider_redbrick.batch.balance import Share, Wish, carry_out, chec
 from airflow_provider_redbrick.batch.outcome import Outcome, Status
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.stage import working_stage
+from airflow_provider_redbrick.hooks.working import working_stage
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
 
 if TYPE_CHECKING:

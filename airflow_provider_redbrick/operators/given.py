@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from functools import partial
+from itertools import chain
+from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.api.client import check_uuid
+from airflow_provider_redbrick.batch.parallel import in_chunks, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, NOT_TRIED
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 from airflow_provider_redbrick.hooks import check
@@ -111,10 +114,13 @@ def _read(entry: object) -> Given:
 
 def with_ids(work: StageWork, entries: Iterable[Given]) -> Iterator[Given]:
     """Yield tasks with the ids that belong to their names, looked up a few at a time."""
-    remaining = iter(entries)
-    while batch := list(islice(remaining, CHUNK)):
-        ids = _look_up(work, [given.name for given in batch if given.name])
-        yield from (_found(given, ids[given.name]) if given.name else given for given in batch)
+    workers = work.project.client.max_concurrency
+    return in_parallel(in_chunks(entries, CHUNK), partial(_with_ids, work), workers=workers, stop=Event())
+
+
+def _with_ids(work: StageWork, batch: Sequence[Given]) -> list[Given]:
+    ids = _look_up(work, [given.name for given in batch if given.name])
+    return [_found(given, ids[given.name]) if given.name else given for given in batch]
 
 
 def _look_up(work: StageWork, names: Sequence[str]) -> Mapping[str, list[str] | str]:

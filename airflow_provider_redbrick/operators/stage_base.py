@@ -14,7 +14,7 @@ from airflow_provider_redbrick.batch.queue import candidates
 from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.stage import label_converter, working_stage
+from airflow_provider_redbrick.hooks.working import label_converter, working_stage
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
 from airflow_provider_redbrick.operators.tries import retry_since
 

@@ -14,8 +14,8 @@ from airflow_provider_redbrick.batch.new_tasks import NewTask, read_new_task, re
 from airflow_provider_redbrick.batch.uploading import Uploading
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.stage import label_converter
 from airflow_provider_redbrick.hooks.storage import files_beside, open_input
+from airflow_provider_redbrick.hooks.working import label_converter
 from airflow_provider_redbrick.labels.kinds import LISTED
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
 from airflow_provider_redbrick.operators.given import entries_of, refuse_twins

@@ -448,7 +448,7 @@ class TestTries:
         assert second["counts"] == counts(done=25, already_done=50)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    @pytest.mark.usefixtures("quick")
+    @pytest.mark.usefixtures("quick", "one_by_one")
     def test_a_server_that_is_down_is_left_alone_and_every_line_counts(self, sandbox, report, run, written):
         ids = sandbox.seed_tasks(200)
         path = written(labelled([_tasks(sandbox)[task_id]["name"] for task_id in ids], "name"))
