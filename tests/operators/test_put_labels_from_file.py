@@ -436,6 +436,7 @@ class TestTries:
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
         assert manifest["counts"]["already_done"] >= 30
 
+    @pytest.mark.usefixtures("one_by_one")
     def test_names_that_cannot_be_looked_up_fail_alone(self, sandbox, finish, quick, written):
         ids = sandbox.seed_tasks(75)
         names = [_tasks(sandbox)[task_id]["name"] for task_id in ids]
