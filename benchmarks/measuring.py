@@ -7,6 +7,7 @@ and what the work is given.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -34,6 +35,9 @@ def serve(prepare: Prepare, warm_up: Callable[[Job], None]) -> None:
     """Answer each job, a line of standard input, with one of standard output; what else is printed is for the log."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    # As Airflow's executor does before it forks: what is imported stays, and need not be looked through.
+    gc.collect()
+    gc.freeze()
     answers.write("ready\n")
     for line in sys.stdin:
         if os.fork() == 0:

@@ -61,6 +61,7 @@ class Transport:
         self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._pace)
         self._session = requests.Session()
         self._session.auth = credential
+        _take_environment(self._session, url)
         self._storage_session = StorageSession()
         for session, most in ((self._session, LARGEST), (self._storage_session, LARGEST_FILE)):
             adapter = BoundedAdapter(most, pool_connections=2, pool_maxsize=max_connections, max_retries=0)
@@ -135,6 +136,12 @@ class Transport:
             error.maybe_applied = error.maybe_applied and mutation
         # Not while the failure is handled, which would be its context: that holds on to the request, and the key in it.
         raise error
+
+
+def _take_environment(session: requests.Session, url: str) -> None:
+    """Look once which proxy and certificates the environment names for a URL, instead of with each request."""
+    given = session.merge_environment_settings(url, {}, None, None, None)
+    session.proxies, session.verify, session.trust_env = given["proxies"], given["verify"], False
 
 
 def _set_up(session: requests.Session, user_agent: str, adapter: BoundedAdapter) -> None:

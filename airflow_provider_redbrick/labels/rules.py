@@ -49,12 +49,14 @@ def name_of(key: object) -> str:
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value is a number that JSON can hold; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and not _is_infinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and not _is_infinite(value)
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether a value is a list in JSON."""
-    return isinstance(value, list | tuple)
+    return isinstance(value, (list, tuple))
 
 
 def join(place: str, inner: str) -> str:
@@ -85,15 +87,17 @@ def number(value: Any) -> Found:
 
 def share(value: Any) -> Found:
     """Check a coordinate, which is a share of the image's width or height."""
-    yield from number(value)
-    if is_number(value) and not -TOLERANCE <= value <= 1 + TOLERANCE:
+    if not is_number(value):
+        yield from number(value)
+    elif not -TOLERANCE <= value <= 1 + TOLERANCE:
         yield "", f"must be from 0 to 1, a share of the image, not {shown(value)}"
 
 
 def size(value: Any) -> Found:
     """Check a width, a height or a radius."""
-    yield from number(value)
-    if is_number(value) and value < 0:
+    if not is_number(value):
+        yield from number(value)
+    elif value < 0:
         yield "", f"must not be negative, but is {shown(value)}"
 
 
