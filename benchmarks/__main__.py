@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks`, and `python -m benchmarks growth`."""
+"""The command line: `python -m benchmarks`, `python -m benchmarks growth` and `python -m benchmarks soak`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from benchmarks.growth import growth
 from benchmarks.limits import CONNECTIONS, MUTATIONS_A_REQUEST
 from benchmarks.plot import draw
 from benchmarks.sandbox import ROOT
+from benchmarks.soak import soak
 from benchmarks.works import NOTES
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 GROWTH = ROOT / "benchmarks" / "growth.json"
+SOAK = ROOT / "benchmarks" / "soak.json"
 PLOT = ROOT / "docs" / "images" / "benchmark.png"
 SIZES = (50, 500, 5000)
 RUNS = 3
@@ -32,6 +34,8 @@ def main() -> None:
     started = time.monotonic()
     if options.what == "growth":
         say(growth(GROWTH))
+    elif options.what == "soak":
+        say(soak(SOAK, tasks=options.tasks, seeds=range(1, options.seeds + 1), at_a_time=options.at_a_time))
     else:
         _compare(options)
     say(f"\nTook {time.monotonic() - started:,.0f} s.")
@@ -78,12 +82,15 @@ def _sdk_python() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
-    add("what", nargs="?", choices=("compare", "growth"), default="compare", help="(default: compare)")
+    add("what", nargs="?", choices=("compare", "growth", "soak"), default="compare", help="(default: compare)")
     add("--quick", action="store_true", help=f"{SIZES[0]} and {SIZES[1]} tasks only")
     add("--sizes", type=int, nargs="+", metavar="N", help="numbers of tasks instead")
     add("--runs", type=int, default=RUNS, metavar="N", help="how often each is measured (default: %(default)s)")
     add("--without-sdk", action="store_true", help="ours alone")
     add("--results", type=Path, default=RESULTS, metavar="PATH", help="where to save; elsewhere, nothing is drawn")
+    add("--tasks", type=int, default=1000, metavar="N", help="soak: tasks of each work (default: %(default)s)")
+    add("--seeds", type=int, default=10, metavar="N", help="soak: how many seeds (default: %(default)s)")
+    add("--at-a-time", type=int, default=2, metavar="N", help="soak: seeds beside each other (default: %(default)s)")
     return parser
 
 

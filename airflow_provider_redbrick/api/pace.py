@@ -1,13 +1,14 @@
-"""How fast, and how much at a time: what one client's requests tell each other."""
+"""How fast, and how much at a time: what requests tell each other."""
 
 from __future__ import annotations
 
 import threading
 import time
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
 # Requests that must go well before a size that was too much is tried again.
 _GROWS_AFTER = 8
@@ -49,6 +50,22 @@ class Pace:
         with self._lock:
             self._held_until = max(self._held_until, self._clock() + seconds)
             self._holder = threading.get_ident()
+
+
+_paces: WeakValueDictionary[Hashable, Pace] = WeakValueDictionary()
+_looking = threading.Lock()
+
+
+def shared_pace(account: Hashable, per_second: float | None) -> Pace:
+    """Return the one pace of all in this process who talk to an account at the same time.
+
+    :param account: the server and the credential, which its limits are about.
+    """
+    with _looking:
+        pace = _paces.get((account, per_second))
+        if pace is None:
+            pace = _paces[account, per_second] = Pace(per_second)
+        return pace
 
 
 class Bundle:

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick.api.client import RedBrickClient
-from airflow_provider_redbrick.api.pace import Bundle, Pace
+from airflow_provider_redbrick.api.pace import Bundle, shared_pace
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.retry import RetryPolicy
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickError, RedBrickInputError
@@ -73,7 +73,7 @@ class RedBrickHook(BaseHook):
             user_agent=USER_AGENT,
             max_connections=settings.max_concurrency,
             policy=policy,
-            pace=Pace(settings.requests_per_second or None),
+            pace=shared_pace((settings.url, settings.credential), settings.requests_per_second or None),
         )
         return RedBrickClient(
             transport,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
-from airflow_provider_redbrick.api.pace import Bundle, Pace
+from airflow_provider_redbrick.api.pace import Bundle, Pace, shared_pace
 
 
 class Clock:
@@ -117,3 +119,16 @@ def test_it_never_goes_below_one():
     bundle = Bundle(1)
     bundle.was_too_much(1)
     assert bundle.size == 1
+
+
+def test_all_of_a_process_who_talk_to_an_account_share_its_pace():
+    one = shared_pace(("https://a", "key"), 5)
+    assert shared_pace(("https://a", "key"), 5) is one
+    assert shared_pace(("https://a", "another key"), 5) is not one
+    assert shared_pace(("https://a", "key"), None) is not one
+
+
+def test_nobody_s_pace_is_kept():
+    forgotten = weakref.ref(shared_pace("an account", None))
+    gc.collect()
+    assert forgotten() is None
