@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import elements, index, reading, text
+from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.api.pace import Bundle
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickInputError,
     RedBrickNotFoundError,
     readable,
-    told,
 )
 
 if TYPE_CHECKING:
@@ -104,14 +103,3 @@ def _stored(task: dict[str, Any]) -> dict[str, Any]:
         index(label.get("volumeindex"))
         index(label.get("globalitemsindex"))
     return task
-
-
-def check_uuid(what: str, value: object) -> str:
-    """Return an id, checked before it is sent.
-
-    :raises RedBrickInputError: for a blank (an unrendered template) or malformed one.
-    """
-    try:
-        return str(uuid.UUID(str(value) if isinstance(value, (str, uuid.UUID)) else ""))
-    except ValueError:
-        raise RedBrickInputError(f"{what} must be a UUID, not {told(value)}.") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.calls import Call, together
-from airflow_provider_redbrick.api.client import check_uuid
+from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pendulum
 
-from airflow_provider_redbrick.api.client import check_uuid
+from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
 
 LARGEST_NUMBER = 2**31 - 1

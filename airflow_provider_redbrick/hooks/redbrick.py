@@ -1,4 +1,7 @@
-"""Airflow's connection -> a RedBrick client."""
+"""Airflow's connection -> a RedBrick client.
+
+Operators import this when a DAG is parsed: what only talking to RedBrick needs is imported where that begins.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,17 @@ from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_redbrick import __version__
-from airflow_provider_redbrick.api.client import RedBrickClient
-from airflow_provider_redbrick.api.pace import Bundle, shared_pace
-from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.retry import RetryPolicy
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_redbrick.api.client import RedBrickClient
+    from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.outcome import Outcome
+    from airflow_provider_redbrick.hooks.settings import Settings
     from airflow_provider_redbrick.hooks.stage import RedBrickStageQueue
 
 USER_AGENT = f"airflow-provider-redbrick/{__version__} airflow/{airflow_version} python/{platform.python_version()}"
@@ -53,6 +55,8 @@ class RedBrickHook(BaseHook):
 
         :raises RedBrickInputError: when a field is missing or makes no sense.
         """
+        from airflow_provider_redbrick.hooks.settings import read_settings
+
         return read_settings(self.get_connection(check.text("redbrick_conn_id", self.redbrick_conn_id)))
 
     @cached_property
@@ -61,8 +65,9 @@ class RedBrickHook(BaseHook):
         return self._new_client(RetryPolicy())
 
     def _new_client(self, policy: RetryPolicy) -> RedBrickClient:
-        # Parsing a DAG imports this module and needs no HTTP library, which takes longer than all the rest.
-        from airflow_provider_redbrick.api.transport import Transport  # noqa: PLC0415
+        from airflow_provider_redbrick.api.client import RedBrickClient
+        from airflow_provider_redbrick.api.pace import Bundle, shared_pace
+        from airflow_provider_redbrick.api.transport import Transport
 
         settings = self.settings
         transport = Transport(
@@ -104,6 +109,8 @@ class RedBrickHook(BaseHook):
                     f"No {name}: give it to the operator or put it into the extra of connection "
                     f"{self.redbrick_conn_id!r}."
                 )
+        from airflow_provider_redbrick.api.project import RedBrickProject
+
         return RedBrickProject(self.client, str(org_id), str(project_id))
 
     def stage(
@@ -118,8 +125,7 @@ class RedBrickHook(BaseHook):
 
         :param validate: see :class:`~airflow_provider_redbrick.hooks.stage.RedBrickStageQueue`.
         """
-        # Most DAGs do without, and are parsed faster so.
-        from airflow_provider_redbrick.hooks.stage import RedBrickStageQueue  # noqa: PLC0415
+        from airflow_provider_redbrick.hooks.stage import RedBrickStageQueue
 
         return RedBrickStageQueue(self.project(project_id, org_id=org_id), stage_name, validate=validate)
 
@@ -130,7 +136,7 @@ class RedBrickHook(BaseHook):
 
         :raises RedBrickTasksFailedError: when a task failed, after all were tried.
         """
-        from airflow_provider_redbrick.hooks.stage import reopen  # noqa: PLC0415
+        from airflow_provider_redbrick.hooks.stage import reopen
 
         return reopen(self.project(project_id, org_id=org_id), task_ids)
 

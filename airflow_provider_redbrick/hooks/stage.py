@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.client import check_uuid
+from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.batch.balance import check_people
 from airflow_provider_redbrick.batch.checking import MODES
 from airflow_provider_redbrick.batch.converting import Labels, read_body
@@ -14,8 +14,9 @@ from airflow_provider_redbrick.batch.handing import give, held, let_go, take
 from airflow_provider_redbrick.batch.labelling import put_labels
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
 from airflow_provider_redbrick.batch.reopen import reopen as batch_reopen
-from airflow_provider_redbrick.batch.review import Review, review_as_told
+from airflow_provider_redbrick.batch.review import review_as_told
 from airflow_provider_redbrick.batch.stage_work import StageWork
+from airflow_provider_redbrick.batch.verdict import Review
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.working import label_converter, working_stage

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_redbrick.api.client import check_uuid
-from airflow_provider_redbrick.api.models import Detail
-from airflow_provider_redbrick.batch.converting import list_of_objects
-from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
-from airflow_provider_redbrick.batch.review import Review, review, review_as_told
+from airflow_provider_redbrick.api.ids import check_uuid
+from airflow_provider_redbrick.batch.verdict import Review
 from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
@@ -65,6 +62,10 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Review and return the manifest."""
+        from airflow_provider_redbrick.api.models import Detail
+        from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
+        from airflow_provider_redbrick.batch.review import review, review_as_told
+
         which, decided = self._decided()
         project = self.get_project()
         stage = self.get_stage(project)
@@ -125,6 +126,8 @@ def _read(entry: object, place: str) -> tuple[str, Review]:
 
     :raises RedBrickInputError: when that is not clear.
     """
+    from airflow_provider_redbrick.batch.converting import list_of_objects
+
     if not isinstance(entry, Mapping):
         raise RedBrickInputError(f"{place} must be an object, not {type(entry).__name__}.")
     unknown = [str(key) for key in entry if key not in _KEYS]

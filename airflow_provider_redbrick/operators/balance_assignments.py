@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.threads import at_once
-from airflow_provider_redbrick.batch.balance import Share, Wish, carry_out, check_people, share
-from airflow_provider_redbrick.batch.outcome import Outcome, Status
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.working import working_stage
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.batch.balance import Share
+    from airflow_provider_redbrick.batch.outcome import Outcome
 
 
 class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
@@ -61,6 +59,10 @@ class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Share the queue and return the manifest."""
+        from airflow_provider_redbrick.api.threads import at_once
+        from airflow_provider_redbrick.batch.balance import Wish, check_people, share
+        from airflow_provider_redbrick.hooks.working import working_stage
+
         emails = [check.text(f"emails[{i}]", entry) for i, entry in enumerate(check.sequence("emails", self.emails))]
         weights = _weights(self.weights, emails)
         ceiling = check.whole_number("ceiling", self.ceiling)
@@ -81,6 +83,9 @@ class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
 
     def _carry_out(self, project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
         """Pass the outcomes on, and log at the end what became of the plan."""
+        from airflow_provider_redbrick.batch.balance import carry_out
+        from airflow_provider_redbrick.batch.outcome import Status
+
         planned = shared.plan
         given = set()
         for outcome in carry_out(project, shared):

@@ -6,12 +6,8 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.exports import BulkRead
 from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
-from airflow_provider_redbrick.batch.exporting import MASKS, export
-from airflow_provider_redbrick.batch.outcome import SCHEMA_VERSION
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.operators.publishing import Publication
 from airflow_provider_redbrick.operators.stopping import StoppableOperator
 
 if TYPE_CHECKING:
@@ -19,7 +15,9 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_redbrick.api.exports import BulkRead
     from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.operators.publishing import Publication
 
 TASKS = "tasks.jsonl"
 # Seconds between two lines about how far it is.
@@ -68,6 +66,11 @@ class RedBrickExportTasksOperator(StoppableOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Export and return the manifest."""
+        from airflow_provider_redbrick.api.exports import BulkRead
+        from airflow_provider_redbrick.batch.exporting import MASKS
+        from airflow_provider_redbrick.batch.outcome import SCHEMA_VERSION
+        from airflow_provider_redbrick.operators.publishing import Publication
+
         path = check.text("export_path", self.export_path)
         name = None if self.stage_name is None else check.text("stage_name", self.stage_name)
         after = check.time("updated_after", self.updated_after)
@@ -95,6 +98,8 @@ class RedBrickExportTasksOperator(StoppableOperator):
         }
 
     def _export(self, project: RedBrickProject, tasks: BulkRead, publication: Publication) -> dict[str, int]:
+        from airflow_provider_redbrick.batch.exporting import export
+
         counts = {"tasks": 0, "labels": 0, "masks": 0}
         reported = time.monotonic()
         exported = export(project, tasks, publication.add if self.masks else None)

@@ -10,7 +10,7 @@ from itertools import chain
 from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_provider_redbrick.api.client import check_uuid
+from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.batch.parallel import in_chunks, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, NOT_TRIED
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError

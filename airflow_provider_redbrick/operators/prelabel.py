@@ -8,11 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 
 from airflow_provider_redbrick import __version__
-from airflow_provider_redbrick.api.models import Detail
-from airflow_provider_redbrick.batch.anywhere import Overwriting
-from airflow_provider_redbrick.batch.prelabel import WRITES, prelabel
-from airflow_provider_redbrick.batch.queue import candidates
-from airflow_provider_redbrick.batch.remote import putting_remotely, queue
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
@@ -78,6 +73,8 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Prelabel and return the manifest."""
+        from airflow_provider_redbrick.batch.prelabel import WRITES, prelabel
+
         write = check.one_of("write", self.write, WRITES)
         if not callable(self.labeler):
             raise RedBrickInputError(f"labeler must be callable, not {type(self.labeler).__name__}.")
@@ -132,6 +129,10 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
 
     def _remotely(self, context: Context, project: RedBrickProject, stage: Stage, which: Which) -> Iterator[Outcome]:
         """Prelabel in a remote-labeling stage."""
+        from airflow_provider_redbrick.api.models import Detail
+        from airflow_provider_redbrick.batch.prelabel import prelabel
+        from airflow_provider_redbrick.batch.remote import putting_remotely, queue
+
         remote = project.remote(stage)
         ids, limit = which
         # Whatever waits there waits for a model; what has labels may be what an earlier try did not hand on any more.
@@ -146,6 +147,9 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         self, context: Context, project: RedBrickProject, stage: Stage | None, which: Which, model: Mapping[str, str]
     ) -> Iterator[Outcome]:
         """Prelabel tasks where they are."""
+        from airflow_provider_redbrick.batch.anywhere import Overwriting
+        from airflow_provider_redbrick.batch.queue import candidates
+
         only_unlabelled = not self._overwrites(which)
         ids: Iterable[str] | None = which[0]
         if ids is None and stage is not None:

@@ -7,14 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.batch.converting import Labels, read_body
-from airflow_provider_redbrick.batch.labelling import put_labels
-from airflow_provider_redbrick.batch.outcome import Outcome, failed
-from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.storage import files_beside, open_input
-from airflow_provider_redbrick.operators.given import Given, in_file, in_list, once_each, refuse_twins, with_ids
 from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageOperator
 
 if TYPE_CHECKING:
@@ -23,8 +17,10 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.batch.converting import Converter
+    from airflow_provider_redbrick.batch.converting import Converter, Labels
+    from airflow_provider_redbrick.batch.outcome import Outcome
     from airflow_provider_redbrick.batch.stage_work import StageWork
+    from airflow_provider_redbrick.operators.given import Given
 
 
 class RedBrickPutLabelsOperator(RedBrickStageOperator):
@@ -64,6 +60,9 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Put the labels and return the manifest."""
+        from airflow_provider_redbrick.hooks.storage import open_input
+        from airflow_provider_redbrick.operators.given import in_file
+
         check.flag("finalize", self.finalize)
         check.flag("existing_labels", self.existing_labels)
         if self.existing_labels and not self.finalize:
@@ -80,16 +79,23 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
 
     def converter(self, project: RedBrickProject) -> Converter:
         """Return what makes labels ready to be sent, with the masks that a file of labels names."""
+        from airflow_provider_redbrick.hooks.storage import files_beside
+
         made = super().converter(project)
         return made if self.labels_path is None else replace(made, open_file=files_beside(self.labels_path))
 
     def _listed(self) -> list[Given]:
+        from airflow_provider_redbrick.operators.given import in_list
+
         listed = in_list(check.sequence("tasks", self.tasks))
         if self.existing_labels and any(given.entry.keys() & LABEL_KEYS for given in listed):
             raise RedBrickInputError("existing_labels submits what is there, but some of the tasks bring labels.")
         return listed
 
     def _put(self, context: Context, entries: Iterable[Given]) -> dict[str, Any]:
+        from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
+        from airflow_provider_redbrick.operators.given import once_each, refuse_twins, with_ids
+
         project = self.get_project()
         stage = self.get_stage(project, labels=not self.existing_labels)
         if self.existing_labels and stage.is_review:
@@ -107,6 +113,10 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
         return self.settle(context, project, stage, work.in_parallel(found, partial(self._put_batch, work)))
 
     def _put_batch(self, work: StageWork, batch: Sequence[Given]) -> list[Outcome]:
+        from airflow_provider_redbrick.batch.converting import Labels, read_body
+        from airflow_provider_redbrick.batch.labelling import put_labels
+        from airflow_provider_redbrick.batch.outcome import failed
+
         by_id: dict[str, Given] = {}
         labels: list[Labels] = []
         outcomes: list[Outcome] = []

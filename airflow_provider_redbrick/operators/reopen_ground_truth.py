@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
-from airflow_provider_redbrick.batch.outcome import Outcome
-from airflow_provider_redbrick.batch.reopen import reopen, select, updated_between
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.batch.outcome import Outcome
 
 
 class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
@@ -66,6 +64,9 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Reopen and return the manifest."""
+        from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
+        from airflow_provider_redbrick.batch.reopen import reopen
+
         if (self.task_ids is None) == (self.selector is None):
             raise RedBrickInputError("Give task_ids or a selector, and not both.")
         if self.task_ids is not None:
@@ -92,14 +93,18 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
         after: pendulum.DateTime,
         before: pendulum.DateTime,
     ) -> Iterator[Outcome]:
+        from airflow_provider_redbrick.api.models import Task
+        from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
+        from airflow_provider_redbrick.batch.reopen import reopen, select, updated_between
+
         due = updated_between(project, project.stage(GROUND_TRUTH), after=after, before=before)
         self.log.info("%d ground-truth tasks were updated from %s to %s", len(due), after, before)
         wrong = []
         for found in select(project, due, selector):
-            if isinstance(found, Outcome):
-                yield found
-            else:
+            if isinstance(found, Task):
                 wrong.append(found.task_id)
+            else:
+                yield found
         since = retry_since(context)
         yield from reopen(project, wrong, me=project.client.me(), since=since, once_since=after)
 

@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
-from airflow_provider_redbrick.api.models import Detail
-from airflow_provider_redbrick.batch.checking import MODES
-from airflow_provider_redbrick.batch.queue import candidates
-from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.working import label_converter, working_stage
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
 from airflow_provider_redbrick.operators.tries import retry_since
 
@@ -26,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.batch.converting import Converter
+    from airflow_provider_redbrick.batch.stage_work import StageWork
 
 LABEL_KEYS = frozenset({"series", "classification", "labels"})
 
@@ -71,6 +67,8 @@ class RedBrickStageOperator(RedBrickTasksOperator):
 
     def get_project(self) -> RedBrickProject:
         """Return the project to work in, once what is to become of bad labels is clear."""
+        from airflow_provider_redbrick.batch.checking import MODES
+
         check.one_of("validate", self.validate, MODES)
         check.flag("claim", self.claim)
         check.flag("take_from_people", self.take_from_people)
@@ -82,12 +80,16 @@ class RedBrickStageOperator(RedBrickTasksOperator):
         :param labels: whether there are labels to check.
         :raises RedBrickInputError: when there is none in which tasks can be worked on.
         """
+        from airflow_provider_redbrick.hooks.working import working_stage
+
         check.text("stage_name", self.stage_name)
         project.open(taxonomy=labels and self.validate != "off")
         return working_stage(project, self.stage_name)
 
     def converter(self, project: RedBrickProject) -> Converter:
         """Return what makes labels ready to be sent."""
+        from airflow_provider_redbrick.hooks.working import label_converter
+
         return label_converter(project, validate=self.validate)
 
     def work_on(
@@ -98,6 +100,8 @@ class RedBrickStageOperator(RedBrickTasksOperator):
         :param claim: whether to claim them, where that is not for the user to say.
         :param how: further fields of :class:`StageWork`.
         """
+        from airflow_provider_redbrick.batch.stage_work import StageWork
+
         claim = self.claim if claim is None else claim
         if claim and project.info.consensus:
             raise RedBrickInputError(
@@ -145,6 +149,9 @@ class RedBrickQueueOperator(RedBrickStageOperator):
         **how: Any,
     ) -> tuple[StageWork, Sequence[str]]:
         """Return how to work on the stage, and the given tasks or some chosen from its queue."""
+        from airflow_provider_redbrick.api.models import Detail
+        from airflow_provider_redbrick.batch.queue import candidates
+
         work = self.work_on(context, project, stage, detail=Detail.FULL, **how)
         ids, limit = which
         if ids is not None:

@@ -7,26 +7,20 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.client import check_uuid
-from airflow_provider_redbrick.batch.checking import MODES
-from airflow_provider_redbrick.batch.converting import Labels
-from airflow_provider_redbrick.batch.new_tasks import NewTask, read_new_task, read_new_tasks
-from airflow_provider_redbrick.batch.uploading import Uploading
+from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.storage import files_beside, open_input
-from airflow_provider_redbrick.hooks.working import label_converter
-from airflow_provider_redbrick.labels.kinds import LISTED
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
-from airflow_provider_redbrick.operators.given import entries_of, refuse_twins
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.converting import Converter
+    from airflow_provider_redbrick.batch.new_tasks import NewTask
+    from airflow_provider_redbrick.batch.uploading import Uploading
 
-_LABELS = frozenset({*LISTED, "classification", "segmentMap", "heatMaps", "transforms", "centerline"})
+_MORE_LABELS = frozenset({"classification", "segmentMap", "heatMaps", "transforms", "centerline"})
 
 
 class RedBrickUploadTasksOperator(RedBrickTasksOperator):
@@ -82,13 +76,21 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
         """Render templates everywhere but in labels: a per cent sign in somebody's comment is no template."""
         if not isinstance(content, Mapping):
             return super().render_template(content, *args, **kwargs)
-        plain = (Mapping, list, tuple)
-        labels = {key: value for key, value in content.items() if key in _LABELS and isinstance(value, plain)}
+        from airflow_provider_redbrick.labels.kinds import LISTED
+
+        names, plain = _MORE_LABELS | LISTED.keys(), (Mapping, list, tuple)
+        labels = {key: value for key, value in content.items() if key in names and isinstance(value, plain)}
         rest = {key: value for key, value in content.items() if key not in labels}
         return {**super().render_template(rest, *args, **kwargs), **labels}
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the tasks and return the manifest."""
+        from airflow_provider_redbrick.batch.checking import MODES
+        from airflow_provider_redbrick.batch.new_tasks import read_new_tasks
+        from airflow_provider_redbrick.hooks.storage import files_beside, open_input
+        from airflow_provider_redbrick.hooks.working import label_converter
+        from airflow_provider_redbrick.operators.given import entries_of
+
         check.flag("is_ground_truth", self.is_ground_truth)
         check.one_of("validate", self.validate, MODES)
         storage_id = None if self.storage_id is None else check_uuid("storage_id", self.storage_id)
@@ -112,6 +114,10 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
 
     def _listed(self) -> list[NewTask]:
         """Read ``tasks``; anything wrong with the list is refused as a whole."""
+        from airflow_provider_redbrick.batch.converting import Labels
+        from airflow_provider_redbrick.batch.new_tasks import read_new_task
+        from airflow_provider_redbrick.operators.given import refuse_twins
+
         listed = []
         for i, description in enumerate(check.sequence("tasks", self.tasks)):
             with _about(i):
@@ -121,6 +127,8 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
 
     def _uploading(self, project: RedBrickProject, converter: Converter, storage_id: str | None) -> Uploading:
         """Return how to create tasks in a project."""
+        from airflow_provider_redbrick.batch.uploading import Uploading
+
         return Uploading(project, converter, storage_id, is_ground_truth=self.is_ground_truth)
 
 

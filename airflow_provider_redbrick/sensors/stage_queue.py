@@ -8,12 +8,12 @@ from airflow_provider_redbrick.batch.waiting import QueueCondition
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.sensors.base import RedBrickWaitSensor
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
 
 COUNT_BY = ("count", "listing")
 
@@ -64,6 +64,8 @@ class RedBrickStageQueueSensor(RedBrickWaitSensor):
 
     def trigger(self, condition: Any, **common: Any) -> RedBrickStageQueueTrigger:
         """Return the trigger that waits for it."""
+        from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
+
         return RedBrickStageQueueTrigger(
             stage_name=condition.stage_name,
             at_least=condition.at_least,

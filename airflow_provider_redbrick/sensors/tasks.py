@@ -8,12 +8,12 @@ from airflow_provider_redbrick.batch.waiting import TasksCondition
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.sensors.base import RedBrickWaitSensor
-from airflow_provider_redbrick.triggers.tasks import RedBrickTasksTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.triggers.tasks import RedBrickTasksTrigger
 
 
 class RedBrickTasksSensor(RedBrickWaitSensor):
@@ -51,6 +51,8 @@ class RedBrickTasksSensor(RedBrickWaitSensor):
 
     def trigger(self, condition: Any, **common: Any) -> RedBrickTasksTrigger:
         """Return the trigger that waits for it."""
+        from airflow_provider_redbrick.triggers.tasks import RedBrickTasksTrigger
+
         return RedBrickTasksTrigger(
             task_ids=condition.task_ids,
             left_stage=condition.left_stage,

@@ -14,7 +14,7 @@ from airflow_provider_redbrick.api.workflow import Stage
 from airflow_provider_redbrick.batch import review as module
 from airflow_provider_redbrick.batch.converting import Converter
 from airflow_provider_redbrick.batch.outcome import Outcome, Status
-from airflow_provider_redbrick.batch.review import DECISIONS, Review
+from airflow_provider_redbrick.batch.verdict import DECISIONS, Review
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 SERIES = [{"landmarks": []}]

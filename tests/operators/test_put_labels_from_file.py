@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickStoppedError, RedBrickTasksFailedError
-from airflow_provider_redbrick.operators import put_labels as module
+from airflow_provider_redbrick.hooks import storage as module
 from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
 
 PUT = "putManualLabelingTaskAndLabels"
