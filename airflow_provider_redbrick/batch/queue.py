@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING
 import pendulum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.batch.parallel import in_chunks, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK
+from airflow_provider_redbrick.exceptions import RedBrickAPIError
+
+log = logging.getLogger(__name__)
 
 ABANDONED_AFTER = pendulum.duration(hours=1)
 _SAVED = frozenset({"STAGED", "IN_PROGRESS"})
@@ -72,8 +76,15 @@ def _wanted(work: StageWork, tasks: Iterator[Task], limit: int | None) -> Iterat
 
 def _unlabelled(work: StageWork, tasks: Sequence[Task]) -> list[str]:
     asked = [task.task_id for task in tasks if task.state not in _SAVED]
-    labelled = work.project.are_labelled(asked)
-    # One that could not be read is taken along: its failure to be read again will be its outcome.
+    labelled: Mapping[str, bool | RedBrickAPIError] = {}
+    if asked and not work.breaker.is_open:
+        try:
+            labelled = work.project.are_labelled(asked)
+            work.breaker.saw(None)
+        except RedBrickAPIError as error:
+            log.warning("Whether tasks have labels could not be seen, and is looked at again: %s", error)
+            work.breaker.saw(error)
+    # One that could not be read is taken along: it is read again, and what comes of that will be its outcome.
     return [task.task_id for task in tasks if labelled.get(task.task_id) is not True]
 
 

@@ -279,6 +279,12 @@ class TestLabelledTasks:
         run.try_once(operator(limit=1))
         assert sandbox.applied(PUT) == {mixed[1][0]: 1}
 
+    @pytest.mark.parametrize("fault", ["http_500", "gql_error", "html"])
+    def test_a_look_that_fails_is_taken_again_and_fails_no_try(self, sandbox, run, mixed, fault):
+        sandbox.fault_once(fault, "task")
+        assert run.try_once(operator())["counts"] == counts(done=2, skipped=2)
+        assert sandbox.applied(PUT) == dict.fromkeys(mixed[1], 1)
+
     def test_are_labelled_again_when_told(self, sandbox, run, mixed):
         assert run.try_once(operator(overwrite=True))["counts"] == counts(done=4)
         assert set(sandbox.applied(PUT)) == {*mixed[0], *mixed[1]}
