@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 
+import ijson
+import pytest
 from hypothesis import settings
 
 _HOME = tempfile.mkdtemp(prefix="airflow-home-")
@@ -21,3 +23,12 @@ os.environ["NO_PROXY"] = "*"
 # A busy machine is no defect.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(params=["yajl2_c", "python"])
+def backend(request, monkeypatch):
+    """Either of the parsers that there are for arrays in files: the quick one has no wheel for every machine."""
+    try:
+        monkeypatch.setattr(ijson, "items", ijson.get_backend(request.param).items)
+    except ImportError:
+        pytest.skip(f"{request.param} is not there")

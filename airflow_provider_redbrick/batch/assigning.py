@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_redbrick.api.project import MAX_IDS, RedBrickProject
+from airflow_provider_redbrick.batch.parallel import in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:
@@ -171,8 +171,7 @@ def _from_key(project: RedBrickProject, email: str | None, *, me: str) -> Assign
 def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment) -> Given:
     """Give tasks to somebody, 50 a request."""
     result: Given = {}
-    ids = iter(task_ids)
-    while chunk := list(islice(ids, MAX_IDS)):
+    for chunk in in_chunks(task_ids, MAX_IDS):
         result.update(_assign_chunk(project, chunk, assignment))
     return result
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.batch.masks import Mask, Masked, OpenFile, take_masks
+from airflow_provider_redbrick.batch.parallel import in_chunks
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
     RedBrickInputError,
@@ -162,8 +163,7 @@ def convert_all(
 ) -> dict[str, Mapping[str, Any] | str]:
     """Have tasks in the import format converted, some a request; for each key the result, or why there is none."""
     result: dict[str, Mapping[str, Any] | str] = {}
-    entries = iter(tasks)
-    while chunk := list(islice(entries, CONVERSIONS_A_REQUEST)):
+    for chunk in in_chunks(tasks, CONVERSIONS_A_REQUEST):
         result.update(_convert_chunk(client, chunk))
     return result
 

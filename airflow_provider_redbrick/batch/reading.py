@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Detail
+from airflow_provider_redbrick.batch.parallel import in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickConnectionError
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def read_in_chunks(
     A request that fails is the failure of its chunk's tasks, not of those that follow, unless the server is down.
     """
     breaker = breaker or Breaker()
-    ids = iter(task_ids)
-    while chunk := list(islice(ids, size)):
+    for chunk in in_chunks(task_ids, size):
         if breaker.is_open:
             yield dict.fromkeys(chunk, RedBrickConnectionError(NOT_TRIED))
             continue

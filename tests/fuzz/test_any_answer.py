@@ -71,22 +71,27 @@ def packed(body, how):
     return whole[: len(whole) // 2] if how == "cut gzip" else whole, {"Content-Encoding": "gzip"}
 
 
-@pytest.mark.parametrize("document", [QUERY, MUTATION], ids=["read", "mutation"])
-@examples(50)
-@given(status=STATUSES, body=BODIES, headers=HEADERS, packing=PACKINGS)
-def test_any_answer(server, document, status, body, headers, packing):  # noqa: PLR0917
-    content, said = packed(body, packing)
+def answering(status, headers, content):
+    """Give one answer, whatever its length is said to be."""
 
     def answer(handler):
         # A length that is not so must not keep anybody waiting.
         handler.close_connection = True
         handler.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **said, **headers}.items():
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(content)
 
-    watch = ask(server, answer, document=document)
+    return answer
+
+
+@pytest.mark.parametrize("document", [QUERY, MUTATION], ids=["read", "mutation"])
+@examples(50)
+@given(status=STATUSES, body=BODIES, headers=HEADERS, packing=PACKINGS)
+def test_any_answer(server, document, status, body, headers, packing):  # noqa: PLR0917
+    content, said = packed(body, packing)
+    watch = ask(server, answering(status, {**said, **headers}, content), document=document)
     if isinstance(watch.error, (err.RedBrickConnectionError, err.RedBrickAnswerError, err.RedBrickServerError)):
         assert watch.error.maybe_applied is (document == MUTATION)
 
@@ -175,16 +180,7 @@ def test_whatever_json_makes_of_a_key_is_masked(secret, random):
 @given(status=STATUSES, body=BYTES, headers=HEADERS, packing=PACKINGS)
 def test_any_answer_of_storage(server, status, body, headers, packing):
     content, said = packed(body, packing)
-
-    def answer(handler):
-        handler.close_connection = True
-        handler.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **said, **headers}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(content)
-
-    fetch(server, answer)
+    fetch(server, answering(status, {**said, **headers}, content))
 
 
 NOWHERE = ("", "x", "file:///etc/hostname", "http://[::1", "http://\ud800/", "http://a..b/", "http://*/", "http://\0/")

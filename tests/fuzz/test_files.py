@@ -9,7 +9,6 @@ import json
 import struct
 import tracemalloc
 
-import ijson
 import pytest
 from fuzz.promises import promises
 from fuzz.values import JSON, RAW, examples, spoiled, tower
@@ -30,15 +29,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 # ------------------------------------------------------------------ files of labels
-
-
-@pytest.fixture(params=["yajl2_c", "python"])
-def backend(request, monkeypatch):
-    """Either of the parsers that there are."""
-    try:
-        monkeypatch.setattr(ijson, "items", ijson.get_backend(request.param).items)
-    except ImportError:
-        pytest.skip(f"{request.param} is not there")
 
 
 def read(content):

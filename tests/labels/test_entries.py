@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ijson
 import pytest
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
@@ -39,15 +38,6 @@ def refused(content: bytes) -> str:
 
 def lines(*values: object, end: bytes = b"\n") -> bytes:
     return b"".join(json.dumps(value, ensure_ascii=False).encode() + end for value in values)
-
-
-@pytest.fixture(params=["yajl2_c", "python"])
-def backend(request, monkeypatch):
-    """Either of the parsers that there are: the quick one has no wheel for every machine."""
-    try:
-        monkeypatch.setattr(ijson, "items", ijson.get_backend(request.param).items)
-    except ImportError:
-        pytest.skip(f"{request.param} is not there")
 
 
 class TestLines:
