@@ -202,20 +202,22 @@ class RedBrickProject(Scope):
 
     # -------------------------------------------------------------- mutations
 
-    def assign(self, task_ids: Sequence[str], email: str) -> set[str]:
-        """Give up to 50 tasks to one person; return the ids that were really given."""
+    # The three that assign return the stage of each task that really changed hands, empty if not told.
+
+    def assign(self, task_ids: Sequence[str], email: str) -> dict[str, str]:
+        """Give up to 50 tasks to one person."""
         if not email.strip():
             # Without an e-mail the same mutation unassigns everybody.
             raise ValueError("assign() needs an e-mail; use release() to unassign.")
-        return set(self._assign(task_ids, emails=[email], current_user=False))
+        return self._assign(task_ids, emails=[email], current_user=False)
 
     def claim(self, task_ids: Sequence[str]) -> dict[str, str]:
-        """Give up to 50 tasks to the API key; return the stage of each that was really given, empty if not told."""
+        """Give up to 50 tasks to the API key."""
         return self._assign(task_ids, emails=None, current_user=True)
 
-    def release(self, task_ids: Sequence[str]) -> set[str]:
-        """Unassign up to 50 tasks; return the ids that were really released."""
-        return set(self._assign(task_ids, emails=None, current_user=False))
+    def release(self, task_ids: Sequence[str]) -> dict[str, str]:
+        """Unassign up to 50 tasks."""
+        return self._assign(task_ids, emails=None, current_user=False)
 
     # Mutations of single tasks are handed out to be sent, for several may go in one request: see :meth:`Scope.send`.
 

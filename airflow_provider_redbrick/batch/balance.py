@@ -159,7 +159,7 @@ def _holder(email: str, user: User, queue: Sequence[Waiting], weights: Mapping[s
 
 def _assignment(project: RedBrickProject, email: str, shared: Share) -> Assignment:
     return Assignment(
-        send=lambda ids: project.assign(ids, email),
+        send=lambda ids: set(project.assign(ids, email)),
         holds=lambda task: shared.people[email].is_same(task.assignee),
         free=lambda task: is_as_before(task, shared.queue[task.task_id]),
         read_at=shared.read_at,

@@ -6,8 +6,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Detail
-from airflow_provider_redbrick.batch.assigning import Assignment, Given, assign, claim, give_back, is_as_before, release
+from airflow_provider_redbrick.batch.assigning import Assignment, Given, assign, is_as_before
 from airflow_provider_redbrick.batch.calling import handed
+from airflow_provider_redbrick.batch.claiming import claim, give_back, release
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done, failed, skipped
 from airflow_provider_redbrick.batch.reading import read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
@@ -83,7 +84,7 @@ def give(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], user: 
 
     def hand(tasks: Mapping[str, Task]) -> Given:
         to_user = Assignment(
-            send=lambda ids: project.assign(ids, str(user.email)),
+            send=lambda ids: set(project.assign(ids, str(user.email))),
             holds=lambda task: user.is_same(task.assignee),
             free=lambda task: is_as_before(task, tasks[task.task_id]),
         )

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.assigning import NotGiven, release
+from airflow_provider_redbrick.batch.assigning import NotGiven
 from airflow_provider_redbrick.batch.calling import call, handed
+from airflow_provider_redbrick.batch.claiming import release
 from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.deciding import Decisions, Labelled
 from airflow_provider_redbrick.batch.labelling import putting

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_redbrick.api.models import Detail, Task
 from airflow_provider_redbrick.api.threads import read_once
-from airflow_provider_redbrick.batch.assigning import claim, give_back
+from airflow_provider_redbrick.batch.claiming import claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
 from airflow_provider_redbrick.batch.parallel import Desk, in_chunks, in_parallel

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.models import Task, User
-from airflow_provider_redbrick.api.workflow import Stage
-from airflow_provider_redbrick.batch.assigning import ATTEMPTS, claim, give_back, release
+from airflow_provider_redbrick.api.workflow import Stage, Workflow
+from airflow_provider_redbrick.batch.assigning import ATTEMPTS
+from airflow_provider_redbrick.batch.claiming import claim, give_back, release
 
 ME, ADA, BOB = User("API:me"), User("ada", "ada@example.com"), User("bob", "bob@example.com")
 LOST = err.RedBrickConnectionError("the answer was lost.", maybe_applied=True)
@@ -24,6 +26,8 @@ def made(n, **facts):
 
 class Server:
     """Tasks and who holds them. A request uses up one of ``faults``: (applied?, error or None, named ids or None)."""
+
+    info = SimpleNamespace(workflow=Workflow((Stage("Label", "manual-labeling"), Stage("Review_1", "expert-review"))))
 
     def __init__(self, tasks, *faults):
         self.tasks = {task.task_id: task for task in tasks}
@@ -44,13 +48,14 @@ class Server:
                 self.set(i, assignee=user, state="ASSIGNED" if user else "UNASSIGNED")
         if error is not None:
             raise error
-        return set(task_ids if named is None else named)
+        stages = {i: task.stage_name for i, task in self.tasks.items()}
+        return {i: stages.get(i, "") for i in (task_ids if named is None else named)}
 
     def set(self, task_id, **facts):
         self.tasks[task_id] = replace(self.tasks[task_id], **facts)
 
     def claim(self, task_ids):
-        return {i: self.tasks[i].stage_name if i in self.tasks else "" for i in self.give(task_ids, ME)}
+        return self.give(task_ids, ME)
 
     def release(self, task_ids):
         return self.give(task_ids, None)
@@ -253,7 +258,6 @@ class TestMovedOnBeforeTheClaim:
 
     def moved(self, to, **facts):
         server = Server(made(2))
-        server.stage = lambda name: Stage(name, "manual-labeling" if name == "Label" else "expert-review")
         before = [replace(task, stage_name="Review_1" if to == "Label" else "Label") for task in server.tasks.values()]
         server.set("t0", stage_name=to, **facts)
         server.set("t1", stage_name=before[1].stage_name)
@@ -267,3 +271,23 @@ class TestMovedOnBeforeTheClaim:
 
     def test_it_goes_back_to_the_labeler_whom_a_reviewer_had_sent_it_to(self):
         assert self.moved("Label", labels_by=ADA).holders() == {"t0": ADA, "t1": ME}
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [[(True, None, None)], [(True, LOST, None)], [(True, None, None), (False, LOST, None)]],
+    ids=["answered", "answer lost", "next request lost"],
+)
+def test_what_was_sent_back_in_the_moment_of_a_release_goes_to_its_labeler(faults):
+    server = Server([replace(task, stage_name="Review_1", labels_by=ADA) for task in made(2)])
+    before = list(server.tasks.values())
+    claim(server, before, me=ME.user_id)
+    server.faults = list(faults)
+
+    def once() -> None:
+        server.set("t0", stage_name="Label", assignee=ADA)
+        server.before_request = lambda: None
+
+    server.before_request = once
+    give_back(server, before, me=ME.user_id)
+    assert server.holders() == {"t0": ADA, "t1": None}

@@ -13,6 +13,7 @@ from sandbox_calls import REVIEW as REJECT
 from sandbox_calls import claim, data, submit
 
 from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError
+from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 
 pytestmark = pytest.mark.timeout(PATIENCE)
@@ -116,6 +117,26 @@ def test_a_claim_that_comes_too_late_takes_nobody_s_task(work, just_before, run,
     run.try_once(given.operator())
     assert sandbox.applied(REVIEW)[late] == 1
     assert [sandbox.task(late)["owner"]] == labeler
+
+
+def test_a_task_that_is_given_back_too_late_stays_its_labeler_s(sandbox, just_before, run):
+    """Another run has rejected a task between the look and the giving back."""
+    ids = sandbox.seed_tasks(3, stage="Review_1", labels=[])
+    late = ids[1]
+    labeler = []
+
+    def other_run() -> None:
+        data(sandbox, REJECT, t=late, s="Review_1", v=False)
+        labeler.append(sandbox.task(late)["owner"])
+
+    def reviewer(task) -> Review:
+        if task.task_id == late:
+            just_before((ASSIGN,), late, other_run)
+        return Review.leave()
+
+    operator = RedBrickAutoReviewOperator(task_id="work", stage_name="Review_1", reviewer=reviewer)
+    assert counts(run.try_once(operator)) == {"skipped": 3}
+    assert [sandbox.task(late)["owner"]] == labeler != [None]
 
 
 @pytest.mark.parametrize("kind", CLAIMING)

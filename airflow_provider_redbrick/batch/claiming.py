@@ -1,0 +1,140 @@
+"""Taking tasks for the API key, and letting go of them again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from airflow_provider_redbrick.batch.assigning import ATTEMPTS, Assignment, Given, NotGiven, assign, is_as_before
+from airflow_provider_redbrick.exceptions import RedBrickAPIError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from airflow_provider_redbrick.api.models import Task, User
+    from airflow_provider_redbrick.api.project import RedBrickProject
+
+log = logging.getLogger(__name__)
+
+# Seconds after which what could not be given back is not tried again.
+_AGAIN_WITHIN = 2.0
+
+
+def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> Given:
+    """Give tasks to the API key."""
+    before = {task.task_id: task for task in tasks}
+
+    def send(task_ids: Sequence[str]) -> set[str]:
+        # A task that has moved on is given all the same: it is then somebody else's work, and goes back to them.
+        stages = project.claim(task_ids).items()
+        return {task_id for task_id, stage in stages if task_id in before and stage in {"", before[task_id].stage_name}}
+
+    assignment = Assignment(
+        send=send,
+        holds=lambda task: task.held_by(me) and task.is_queued_in(before[task.task_id].stage_name),
+        free=lambda task: is_as_before(task, before[task.task_id]),
+    )
+    return assign(project, list(before), assignment)
+
+
+def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Given:
+    """Unassign those tasks that the API key still holds.
+
+    Each is read first: what an admin has given to a person in the meantime must stay with that person.
+    """
+    found = project.read_tasks(task_ids)
+    result: Given = {}
+    mine: dict[str, Task] = {}
+    for task_id, task in found.items():
+        if isinstance(task, RedBrickAPIError):
+            result[task_id] = NotGiven(str(task))
+        elif task.held_by(me) and not task.is_leaving:
+            mine[task_id] = task
+        else:
+            result[task_id] = None
+    return {**result, **assign(project, list(mine), _from_key(project, None, mine, me=me))}
+
+
+def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> None:
+    """Undo claims on tasks that were not finished: to whom they were taken from, or to nobody.
+
+    It is the last thing done for a task that has its outcome already, so what cannot be given back is named in the
+    log, and is not an error.
+    """
+    left = {task.task_id: task for task in tasks}
+    problems: dict[str, object] = {}
+    began = time.monotonic()
+    for attempt in range(ATTEMPTS):
+        problems = _given_back(project, list(left.values()), me=me, again=attempt > 0) if left else {}
+        left = {task_id: left[task_id] for task_id in problems}
+        # A server that is down has been asked long enough, and Airflow may be about to kill the process.
+        if not left or time.monotonic() - began > _AGAIN_WITHIN:
+            break
+    for task_id, problem in problems.items():
+        log.warning("Task %s stays assigned to the API key: it could not be given back: %s", task_id, problem)
+
+
+def _given_back(project: RedBrickProject, tasks: Sequence[Task], *, me: str, again: bool) -> dict[str, object]:
+    """Return what is wrong with those that could not be given back.
+
+    :param again: they have been given back before, and whether that went well is not known.
+    """
+    problems: dict[str, object] = {}
+    to: dict[str | None, dict[str, Task]] = {}
+    try:
+        found = project.read_tasks([task.task_id for task in tasks])
+        for task in tasks:
+            now = found[task.task_id]
+            if isinstance(now, RedBrickAPIError):
+                problems[task.task_id] = now
+                continue
+            owner = _owner(project, task, now)
+            # Sent back by a reviewer in that moment, it was taken from its labeler.
+            lost = again and now.stage_name != task.stage_name and _email(now.assignee) == _email(task.assignee)
+            if not now.is_leaving and (now.held_by(me) or (lost and owner)):
+                to.setdefault(_email(owner), {})[task.task_id] = now
+        for email, held in to.items():
+            given = assign(project, list(held), _from_key(project, email, held, me=me))
+            problems.update((task_id, problem) for task_id, problem in given.items() if problem is not None)
+    except RedBrickAPIError as error:
+        return {**{task.task_id: error for task in tasks}, **problems}
+    return problems
+
+
+def _owner(project: RedBrickProject, before: Task, now: Task) -> User | None:
+    """Return whose a task is that was claimed: the person it was taken from; None when it was nobody's."""
+    if now.stage_name == before.stage_name:
+        return before.assignee
+    # In the moment of the claim a reviewer sent it back, to whoever labelled it.
+    return now.labels_by if _is_label(project, now) else None
+
+
+def _email(user: User | None) -> str | None:
+    return (user and user.email) or None
+
+
+def _is_label(project: RedBrickProject, task: Task) -> bool:
+    return any(stage.is_label and stage.public_name == task.stage_name for stage in project.info.workflow.stages)
+
+
+def _from_key(project: RedBrickProject, email: str | None, held: Mapping[str, Task], *, me: str) -> Assignment:
+    """Return how to give what the key holds to a person, or to nobody.
+
+    :param held: the tasks, as they were read just now.
+    """
+
+    def send(task_ids: Sequence[str]) -> set[str]:
+        stages = project.release(task_ids) if email is None else project.assign(task_ids, email)
+        return {task_id for task_id, stage in stages.items() if stage in {"", held[task_id].stage_name}}
+
+    def is_right(task: Task) -> bool:
+        if task.held_by(me):
+            return False
+        if task.assignee is None:
+            # One that a reviewer sent back after that look has been taken from its labeler.
+            came_back = task.stage_name != held[task.task_id].stage_name and _is_label(project, task)
+            return email is None and not came_back
+        return True
+
+    return Assignment(send=send, holds=is_right, free=lambda task: not is_right(task))
