@@ -5,13 +5,11 @@ from __future__ import annotations
 from itertools import count
 
 import pytest
-from chaos.airflow_processes import AirflowProcesses
 from chaos.scale import SEEDS, TASKS
 from chaos.tap import Tap
 from chaos.tries import KeptState, Tries
 from chaos.works import WORKS, Work
 from fixtures import Run, quick, run, running_sandbox, sandbox
-from sandbox_process import SandboxProcess
 
 __all__ = ["quick", "run", "running_sandbox", "sandbox"]
 
@@ -35,17 +33,6 @@ def pytest_generate_tests(metafunc):
     """Let a test that asks for a ``seed`` have each of them."""
     if "seed" in metafunc.fixturenames:
         metafunc.parametrize("seed", SEEDS, ids=[f"seed{seed}" for seed in SEEDS])
-
-
-@pytest.fixture(scope="session", autouse=True)
-def starting_airflow(request, tmp_path_factory):
-    """A whole Airflow, when there are tests that want one. It takes its time to start, while other tests run."""
-    if not any(item.get_closest_marker("airflow") for item in request.session.items):
-        yield None
-        return
-    home = tmp_path_factory.mktemp("airflow")
-    with SandboxProcess() as sandbox, AirflowProcesses(home, sandbox) as processes:
-        yield processes
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sandbox_process import SandboxProcess
     from typing_extensions import Self
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
 COMPONENTS = {
     "api-server": ["api-server"],
     "scheduler": ["scheduler", "--skip-serve-logs"],
@@ -43,11 +43,13 @@ class AirflowProcesses:
 
     :param home: a directory that may be filled.
     :param sandbox: the server that its default connection leads to.
+    :param dags: the folder of its DAGs.
     """
 
-    def __init__(self, home: Path, sandbox: SandboxProcess) -> None:
+    def __init__(self, home: Path, sandbox: SandboxProcess, dags: Path) -> None:
         self.home = home
         self.sandbox = sandbox
+        self.dags = dags
         self.url = f"http://localhost:{_free_port()}"
         self.environment = self._environment(sandbox.airflow_conn_uri)
         self.processes: dict[str, psutil.Popen] = {}
@@ -68,7 +70,7 @@ class AirflowProcesses:
             "NO_PROXY": "*",
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW_CONN_REDBRICK_DEFAULT": connection,
-            "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent / "dags"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",

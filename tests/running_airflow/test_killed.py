@@ -1,7 +1,4 @@
-"""Airflow's own scheduler, executor and triggerer, while parts of them are killed.
-
-These start a whole Airflow, each component a process of its own; `-m "not airflow"` leaves them out.
-"""
+"""Airflow's own scheduler, executor and triggerer, while parts of them are killed."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import random
 import signal
 
 import pytest
+from chaos.scale import SEEDS
 from chaos.works import PrelabelSubmit
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
@@ -18,14 +16,7 @@ TASKS = 300
 KILLS = 3
 
 
-@pytest.fixture(scope="module")
-def airflow(starting_airflow):
-    """An Airflow at work, until these tests are over."""
-    starting_airflow.wait_until_ready()
-    yield starting_airflow
-    starting_airflow.stop()
-
-
+@pytest.mark.parametrize("seed", SEEDS)
 def test_killed_tasks_are_retried_and_every_task_is_done_once(airflow, seed):
     airflow.sandbox.reset()
     given = PrelabelSubmit(airflow.sandbox, TASKS)
