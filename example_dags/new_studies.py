@@ -23,7 +23,7 @@ def new_studies() -> None:
     @task
     def find(folder: str) -> list[dict[str, str]]:
         from airflow.sdk import ObjectStoragePath
-        from airflow.sdk.exceptions import AirflowSkipException
+        from airflow.providers.common.compat.sdk import AirflowSkipException
 
         place = ObjectStoragePath(folder)
         files = sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else []

@@ -11,7 +11,7 @@ import time
 import pendulum
 import pytest
 import requests
-from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from fixtures import counts, eventually
 
 from airflow_provider_redbrick.batch import queue

@@ -10,7 +10,7 @@ import nibabel as nib
 import nibabel.testing
 import numpy as np
 import pytest
-from airflow.sdk import ObjectStoragePath, literal
+from airflow.providers.common.compat.sdk import ObjectStoragePath, literal
 from airflow.sdk.io import attach
 from fixtures import counts
 from fsspec.implementations.memory import MemoryFileSystem
