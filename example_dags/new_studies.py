@@ -22,8 +22,8 @@ def new_studies() -> None:
 
     @task
     def find(folder: str) -> list[dict[str, str]]:
-        from airflow.sdk import ObjectStoragePath
         from airflow.providers.common.compat.sdk import AirflowSkipException
+        from airflow.sdk import ObjectStoragePath
 
         place = ObjectStoragePath(folder)
         files = sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else []
