@@ -7,7 +7,7 @@ export UV_COMPILE_BYTECODE := 1
 # Airflow starts several processes; without compiled modules each takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo ui test bench lint format pins clean
+.PHONY: demo ui test bench docs lint format pins clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
@@ -21,6 +21,9 @@ test: $(VENV)/.ready $(SDK_VENV)/.ready
 # Ours and the public SDK's, in one run. `python -m benchmarks --help` names shorter ones.
 bench: $(VENV)/.ready $(SDK_VENV)/.ready
 	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m benchmarks
+
+docs: $(VENV)/.ready
+	AIRFLOW_HOME=$(CURDIR)/docs/_build/airflow $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -1,0 +1,23 @@
+"""How the documents are built: `make docs`, with warnings as errors and without a network."""
+
+from __future__ import annotations
+
+from airflow_provider_redbrick import __version__
+
+project = "airflow-provider-redbrick"
+copyright = "the airflow-provider-redbrick maintainers"  # noqa: A001 - Sphinx's name
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"{project} {release}"
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+# Links to files of the repository lead there; the documents are read in it too.
+suppress_warnings = ["myst.xref_missing"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_default_options = {"show-inheritance": True}
