@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 SDK_VENV := .venv-sdk
+SCALE_VENV := .venv-scale
 BIN := $(VENV)/bin
 export UV_COMPILE_BYTECODE := 1
 # Airflow starts several processes; without compiled modules each takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo ui test bench docs lint format pins clean
+.PHONY: demo ui test bench docs screenshots lint format pins clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
@@ -22,8 +23,18 @@ test: $(VENV)/.ready $(SDK_VENV)/.ready
 bench: $(VENV)/.ready $(SDK_VENV)/.ready
 	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m benchmarks
 
+# PostgreSQL, Redis, and Airflow with two Celery workers, one of which is killed.
+scale: $(SCALE_VENV)/.ready
+	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql redis-server; }
+	$(SCALE_VENV)/bin/python -m pytest -q -s tests/scale
+
 docs: $(VENV)/.ready
 	AIRFLOW_HOME=$(CURDIR)/docs/_build/airflow $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+# The pictures in docs/images of what people see in Airflow; needs Debian's packages chromium and chromium-driver.
+screenshots: $(VENV)/.ready
+	$(BIN)/python tests/screenshots.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -41,9 +52,11 @@ pins: $(VENV)/.ready
 		--extra segmentation --extra sandbox --extra demo --extra dev pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
 		requirements/sdk.in -o requirements/sdk.txt
+	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
+		requirements/scale.in -o requirements/scale.txt
 
 clean:
-	rm -rf $(VENV) $(SDK_VENV) .demo
+	rm -rf $(VENV) $(SDK_VENV) $(SCALE_VENV) .demo
 
 $(VENV)/bin/uv: requirements/uv.txt
 	@echo "Creating $(VENV) ..."
@@ -63,4 +76,11 @@ $(SDK_VENV)/.ready: $(VENV)/bin/uv requirements/sdk.txt
 	@echo "Installing the public redbrick-sdk into $(SDK_VENV) (about 800 MB) ..."
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(SDK_VENV)
 	@$(BIN)/uv pip install --quiet --python $(SDK_VENV)/bin/python -r requirements/sdk.txt
+	@touch $@
+
+$(SCALE_VENV)/.ready: $(VENV)/bin/uv requirements/dev.txt requirements/scale.txt
+	@echo "Installing Airflow with Celery into $(SCALE_VENV) ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(SCALE_VENV)
+	@$(BIN)/uv pip install --quiet --python $(SCALE_VENV)/bin/python -r requirements/dev.txt -r requirements/scale.txt
+	@$(BIN)/uv pip install --quiet --python $(SCALE_VENV)/bin/python --no-deps --editable .
 	@touch $@

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
 import requests
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 TESTS = Path(__file__).resolve().parent
-COMPONENTS = {
-    "api-server": ["api-server"],
-    "scheduler": ["scheduler", "--skip-serve-logs"],
-    "dag-processor": ["dag-processor"],
-    "triggerer": ["triggerer", "--skip-serve-logs"],
-}
 # Each waits until there is a database, and then becomes the component: its process id stays the same.
 WHEN_MIGRATED = 'while [ ! -e "$AIRFLOW_HOME/migrated" ]; do sleep 0.1; done; exec "$@"'
 MIGRATE = '"$@" && touch "$AIRFLOW_HOME/migrated"'
@@ -44,14 +38,22 @@ class AirflowProcesses:
     :param home: a directory that may be filled.
     :param sandbox: the server that its default connection leads to.
     :param dags: the folder of its DAGs.
+    :param settings: further environment variables.
     """
 
-    def __init__(self, home: Path, sandbox: SandboxProcess, dags: Path) -> None:
+    components: ClassVar[dict[str, list[str]]] = {
+        "api-server": ["api-server"],
+        "scheduler": ["scheduler", "--skip-serve-logs"],
+        "dag-processor": ["dag-processor"],
+        "triggerer": ["triggerer", "--skip-serve-logs"],
+    }
+
+    def __init__(self, home: Path, sandbox: SandboxProcess, dags: Path, **settings: str) -> None:
         self.home = home
         self.sandbox = sandbox
         self.dags = dags
-        self.url = f"http://localhost:{_free_port()}"
-        self.environment = self._environment(sandbox.airflow_conn_uri)
+        self.url = f"http://localhost:{free_port()}"
+        self.environment = self._environment(sandbox.airflow_conn_uri) | settings
         self.processes: dict[str, psutil.Popen] = {}
         self.http = requests.Session()
         self.http.trust_env = False  # a proxy of the environment must not stand between us and loopback
@@ -94,7 +96,7 @@ class AirflowProcesses:
     def __enter__(self) -> Self:
         try:
             self._run("migrate", MIGRATE, ["db", "migrate"])
-            for component in COMPONENTS:
+            for component in self.components:
                 self.start(component)
         except BaseException:
             self.stop()
@@ -108,7 +110,7 @@ class AirflowProcesses:
 
     def start(self, component: str) -> None:
         """Start a component."""
-        self._run(component, WHEN_MIGRATED, COMPONENTS[component])
+        self._run(component, WHEN_MIGRATED, self.components[component])
 
     def _run(self, name: str, script: str, words: list[str]) -> None:
         """Run an Airflow command; what it says goes into a log of its own."""
@@ -169,12 +171,11 @@ class AirflowProcesses:
 
     # -- what one asks it ----------------------------------------------------------------------
 
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Call the REST API: GET without a body, else POST; None when there is no answer yet."""
+    def ask(self, path: str, body: dict[str, Any] | None = None, *, method: str | None = None) -> Any:
+        """Call the REST API: GET without a body, else POST; None when there is no answer yet, or it says no."""
+        verb = method or ("GET" if body is None else "POST")
         try:
-            response = self.http.request(
-                "GET" if body is None else "POST", f"{self.url}/api/v2/{path}", json=body, timeout=20
-            )
+            response = self.http.request(verb, f"{self.url}/api/v2/{path}", json=body, timeout=20)
         except requests.ConnectionError:
             return None
         return response.json() if response.ok else None
@@ -217,7 +218,7 @@ def _send(processes: list[psutil.Process], number: int) -> None:
             process.send_signal(number)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
