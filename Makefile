@@ -19,6 +19,27 @@ ui: $(VENV)/.ready
 test: $(VENV)/.ready $(SDK_VENV)/.ready
 	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# What of the tests meets Airflow, with the lowest of everything that is supported and with the highest.
+LOWEST := $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python)),3.10)
+HIGHEST := $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python)),3.13)
+COMPAT_TESTS := $(addprefix tests/,hooks operators sensors triggers dags test_provider_info.py test_import_cost.py)
+
+compat: .venv-lowest/.ready .venv-highest/.ready
+	.venv-lowest/bin/python -m pytest -q $(COMPAT_TESTS)
+	.venv-highest/bin/python -m pytest -q $(COMPAT_TESTS)
+
+.venv-lowest/.ready: $(VENV)/bin/uv requirements/lowest.txt pyproject.toml
+	@$(BIN)/uv venv --quiet --clear --python $(LOWEST) .venv-lowest
+	@$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python -r requirements/lowest.txt
+	@$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --no-deps --editable .
+	@touch $@
+
+.venv-highest/.ready: $(VENV)/bin/uv requirements/dev.txt pyproject.toml
+	@$(BIN)/uv venv --quiet --clear --python $(HIGHEST) .venv-highest
+	@$(BIN)/uv pip install --quiet --python .venv-highest/bin/python -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python .venv-highest/bin/python --no-deps --editable .
+	@touch $@
+
 # Ours and the public SDK's, in one run. `python -m benchmarks --help` names shorter ones.
 bench: $(VENV)/.ready $(SDK_VENV)/.ready
 	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m benchmarks
@@ -49,14 +70,17 @@ format: $(VENV)/.ready
 # Versions only: no addresses of where they come from.
 pins: $(VENV)/.ready
 	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
-		--extra segmentation --extra sandbox --extra demo --extra dev pyproject.toml -o requirements/dev.txt
+		--extra segmentation --extra sandbox --extra openlineage --extra demo --extra dev pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
 		requirements/sdk.in -o requirements/sdk.txt
 	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
 		requirements/scale.in -o requirements/scale.txt
+	$(BIN)/uv pip compile --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
+		--resolution lowest-direct -c requirements/lowest.constraints \
+		--extra segmentation --extra sandbox --extra demo --extra dev pyproject.toml -o requirements/lowest.txt
 
 clean:
-	rm -rf $(VENV) $(SDK_VENV) $(SCALE_VENV) .demo
+	rm -rf .venv* .demo docs/_build
 
 $(VENV)/bin/uv: requirements/uv.txt
 	@echo "Creating $(VENV) ..."

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import airflow_versions
 import pendulum
 import pytest
 from fixtures import holders, running_sandbox, sandbox
@@ -32,9 +33,7 @@ def airflow():
 @pytest.fixture(scope="session")
 def bags(airflow):
     """The DAG files of each folder, parsed as Airflow parses them."""
-    from airflow.dag_processing.dagbag import BundleDagBag
-
-    return {name: BundleDagBag(str(path), bundle_path=path, bundle_name=name) for name, path in FOLDERS.items()}
+    return {name: airflow_versions.dag_bag(path, name) for name, path in FOLDERS.items()}
 
 
 class Ran:
@@ -66,6 +65,6 @@ def run_dag(bags, sandbox):
 
     def run(dag_id: str, *, at: pendulum.DateTime | None = None, conf: dict[str, Any] | None = None) -> Ran:
         (dag,) = (bag.dags[dag_id] for bag in bags.values() if dag_id in bag.dags)
-        return Ran(dag.test(logical_date=at or next(moments), run_conf=conf))
+        return Ran(airflow_versions.run(dag, logical_date=at or next(moments), run_conf=conf))
 
     return run

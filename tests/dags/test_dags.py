@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pendulum
 import pytest
+from airflow_versions import BEFORE_3_1, dag_bag, serialization
 from fixtures import counts
 
 from airflow_provider_redbrick import get_provider_info
@@ -208,6 +209,7 @@ class TestSensors:
         assert [ran.returned(name) for name in ("poke", "reschedule", "deferred")] == [1, 2, 3]
         assert ran.returned("reviewed") == {"Ground Truth": 3}
 
+    @pytest.mark.skipif(BEFORE_3_1, reason="a time-out ends the whole of this Airflow's DAG.test")
     def test_limits_end_the_same_whether_deferred_or_not(self, run_dag, sandbox):
         ran = run_dag("give_up")
         assert ran.states() == {
@@ -315,12 +317,10 @@ NAME_DATA = (
 
 class TestWrittenDown:
     def test_serialization_keeps_all_of_them(self, bags):
-        from airflow.serialization.serialized_objects import DagSerialization
-
         dag = bags["scenarios"].dags["everything_there_is"]
         assert {type(task).__name__ for task in dag.tasks if not task.is_mapped} == {kind.__name__ for kind in kinds()}
-        stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
-        back = DagSerialization.from_dict(stored)
+        stored = json.loads(json.dumps(serialization().to_dict(dag)))
+        back = serialization().from_dict(stored)
         assert set(back.task_dict) == set(dag.task_dict)
         for task_id, task in back.task_dict.items():
             assert set(task.template_fields) == set(dag.task_dict[task_id].template_fields)
@@ -328,17 +328,13 @@ class TestWrittenDown:
         assert all(back.task_dict[task_id].is_mapped == task.is_mapped for task_id, task in dag.task_dict.items())
 
     def test_reading_a_file_twice_makes_no_new_version_of_its_dag(self, bags):
-        from airflow.dag_processing.dagbag import BundleDagBag
-        from airflow.models.serialized_dag import SerializedDagModel
-        from airflow.serialization.serialized_objects import LazyDeserializedDAG
-
         for name, bag in bags.items():
             path = Path(bag.dag_folder)
-            first, second = (BundleDagBag(str(path), bundle_path=path, bundle_name=name) for _ in range(2))
+            first, second = (dag_bag(path, name) for _ in range(2))
             for dag_id in bag.dags:
-                stored = [LazyDeserializedDAG.from_dag(each.dags[dag_id]).data for each in (first, second)]
+                stored = [serialization().to_dict(each.dags[dag_id]) for each in (first, second)]
                 assert " at 0x" not in json.dumps(stored)
-                assert len({SerializedDagModel.hash(data) for data in stored}) == 1, dag_id
+                assert stored[0] == stored[1], dag_id
 
     @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
     def test_building_one_assigns_its_fields_unchanged_and_looks_nothing_up(self, kind, sandbox, monkeypatch):
