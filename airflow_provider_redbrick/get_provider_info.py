@@ -43,9 +43,38 @@ def get_provider_info() -> dict[str, object]:
         "triggers": [
             {
                 "integration-name": integration,
-                "python-modules": [f"{package}.triggers.stage_queue", f"{package}.triggers.tasks"],
+                "python-modules": [
+                    f"{package}.triggers.ground_truth_event",
+                    f"{package}.triggers.stage_queue",
+                    f"{package}.triggers.stage_queue_event",
+                    f"{package}.triggers.tasks",
+                ],
             }
         ],
+        "asset-uris": [
+            {
+                "schemes": ["redbrick"],
+                "handler": f"{package}.assets.uris.normalize_uri",
+                "factory": f"{package}.assets.stages.create_asset",
+            }
+        ],
+        "extra-links": [
+            f"{package}.links.redbrick.RedBrickProjectLink",
+            f"{package}.links.redbrick.RedBrickTaskLink",
+        ],
+        "config": {"redbrick": _CONFIGURATION},
+        # Airflow's schema has "path" here; what it reads is "class-name".
+        "task-decorators": [
+            {
+                "name": "redbrick_prelabel",
+                "class-name": f"{package}.decorators.prelabel.redbrick_prelabel_task",
+            },
+            {
+                "name": "redbrick_auto_review",
+                "class-name": f"{package}.decorators.auto_review.redbrick_auto_review_task",
+            },
+        ],
+        "notifications": [f"{package}.notifications.queue.RedBrickQueueNotifier"],
         "connection-types": [
             {
                 "connection-type": "redbrick",
@@ -107,5 +136,55 @@ _CONNECTION_FIELDS: dict[str, object] = {
         "label": "Plain JSON",
         "description": "Send requests uncompressed, for servers or proxies that do not know RedBrick's encoding.",
         "schema": {"type": ["boolean", "null"], "default": False},
+    },
+    "web_url": {
+        "label": "Web app URL",
+        "description": "Where links lead, for servers other than RedBrick's own; their host by default.",
+        "schema": {"type": ["string", "null"]},
+    },
+}
+
+
+_CONFIGURATION: dict[str, object] = {
+    "description": "What the RedBrick provider adds to Airflow's API server.",
+    "options": {
+        "boards": {
+            "description": (
+                "The projects that the page RedBrick offers first: connection ids, separated by commas, each with a "
+                "project's id behind a slash where it is not the connection's own."
+            ),
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": "redbrick_default, redbrick_trial/3fa85f64-5717-4562-b3fc-2c963f66afa6",
+            "default": "redbrick_default",
+        },
+        "queue_history_days": {
+            "description": (
+                "How many days the page RedBrick remembers how long queues were, in one Airflow Variable a project; "
+                "0 for not at all."
+            ),
+            "version_added": "0.1.0",
+            "type": "float",
+            "example": None,
+            "default": "7",
+        },
+        "webhook_secret": {
+            "description": (
+                "At least 20 letters and digits that nobody guesses. With it, RedBrick's webhook may be sent to "
+                "<Airflow's address>/redbrick-webhook/<secret>; without it, there is no such address."
+            ),
+            "version_added": "0.1.0",
+            "type": "string",
+            "sensitive": True,
+            "example": None,
+            "default": None,
+        },
+        "webhook_conn_id": {
+            "description": "The connection by which RedBrick is asked whether what its webhook says is so.",
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": None,
+            "default": "redbrick_default",
+        },
     },
 }

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import psutil
 import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from sandbox_process import SandboxProcess
@@ -27,6 +28,7 @@ TESTS = Path(__file__).resolve().parent
 WHEN_MIGRATED = 'while [ ! -e "$AIRFLOW_HOME/migrated" ]; do sleep 0.1; done; exec "$@"'
 MIGRATE = '"$@" && touch "$AIRFLOW_HOME/migrated"'
 START_SECONDS = 120.0
+WEBHOOK_SECRET = "of-no-value-but-longer-than-anybody-guesses"
 STOP_SECONDS = 2.0
 
 
@@ -86,6 +88,7 @@ class AirflowProcesses:
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             # Workers that linger after deferring make the scheduler believe a task was lost.
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            "AIRFLOW__REDBRICK__WEBHOOK_SECRET": WEBHOOK_SECRET,
             # A triggerer that is gone is noticed after seconds.
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
@@ -142,6 +145,36 @@ class AirflowProcesses:
         _send(_family(process), signal.SIGKILL)
         process.wait(timeout=STOP_SECONDS)
 
+    @contextlib.contextmanager
+    def alone(self, component: str) -> Iterator[None]:
+        """Let all other components stand still for a moment: SQLite takes one writer at a time.
+
+        A request that cannot wait for its turn, such as for a backfill, otherwise leaves the API server with a
+        transaction that never ends.
+        """
+        others = [one for name, process in self.processes.items() if name != component for one in _family(process)]
+        try:
+            _send(others, signal.SIGSTOP)
+            for _ in range(100):
+                if self._is_writable():
+                    break
+                _send(others, signal.SIGCONT)
+                time.sleep(0.05)
+                _send(others, signal.SIGSTOP)
+            yield
+        finally:
+            _send(others, signal.SIGCONT)
+
+    def _is_writable(self) -> bool:
+        """Whether none of those that stand still has the database in its hands."""
+        with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=0.1)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            database.rollback()
+            return True
+
     def stop(self) -> None:
         """Stop everything, once or again."""
         self.http.close()
@@ -176,9 +209,9 @@ class AirflowProcesses:
         verb = method or ("GET" if body is None else "POST")
         try:
             response = self.http.request(verb, f"{self.url}/api/v2/{path}", json=body, timeout=20)
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return None
-        return response.json() if response.ok else None
+        return (response.json() if response.content else {}) if response.ok else None
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
         """Start a run of a DAG, once the DAG is known; answers the run's id."""
@@ -195,6 +228,12 @@ class AirflowProcesses:
     def instance(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """Return what Airflow says of a task: ``state``, ``try_number``, ``pid``, ..."""
         return dict(self.ask(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}") or {})
+
+    def log(self, dag_id: str, run_id: str, task_id: str, number: int = 1) -> str:
+        """Return what a try of a task has logged."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{number}?full_content=true"
+        lines = (self.ask(path) or {}).get("content", [])
+        return "\n".join(f"{line['event']} {line.get('error_detail', '')}".strip() for line in lines)
 
     def is_mine(self, pid: int) -> bool:
         """Whether a process is one that the scheduler has started."""

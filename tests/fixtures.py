@@ -35,6 +35,13 @@ def eventually(is_so):
         time.sleep(0.01)
 
 
+def still(number, *, seconds):
+    """Whether a number stays what it is for a while."""
+    before = number()
+    time.sleep(seconds)
+    return number() == before
+
+
 def counts(**given: int) -> dict[str, int]:
     """What a manifest counts: all statuses there are, 0 where not given."""
     return {**dict.fromkeys(("done", "already_done", "skipped", "failed", "unknown"), 0), **given}

@@ -151,6 +151,15 @@ TASKS_TO_EXPORT = f"""query tasksPaged(
   ) {{ entries {{ {_TASK_TO_EXPORT} }} cursor cacheTime }}
 }}"""
 
+# The same, when nothing but the change itself matters.
+TASKS_CHANGED = """query tasksPaged(
+  $orgId: UUID!, $projectId: UUID!, $stageName: String, $cacheTime: DateTime, $first: Int, $after: String
+) {
+  tasksPaged(
+    orgId: $orgId, projectId: $projectId, stageName: $stageName, cacheTime: $cacheTime, first: $first, after: $after
+  ) { entries { taskId currentStageName createdAt updatedAt } cursor cacheTime }
+}"""
+
 GENERIC_TASKS = f"""query genericTasks(
   $orgId: UUID!, $projectId: UUID!, $stageName: String, $taskSearch: String,
   $manualLabelingFilters: TasksFilter, $first: Int, $after: String

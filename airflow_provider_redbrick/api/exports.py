@@ -60,12 +60,24 @@ class BulkRead:
 
     :param stage: None for all stages.
     :param updated_after: only tasks changed then or later.
+    :param document: what is read of each.
+    :param largest_page: tasks a page, if the client asks for more at a time.
     :ivar mark: what the next read may start from and miss nothing: a moment before the first page was read, by this
         clock or the server's, whichever is behind.
     """
 
-    def __init__(self, scope: Scope, stage: Stage | None, *, updated_after: pendulum.DateTime | None = None) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        stage: Stage | None,
+        *,
+        updated_after: pendulum.DateTime | None = None,
+        document: str = documents.TASKS_TO_EXPORT,
+        largest_page: int = LARGEST_PAGE,
+    ) -> None:
         self._scope = scope
+        self._document = document
+        self._page_size = min(scope.client.page_size, largest_page)
         self._variables = {
             "stageName": stage.counting_name if stage else None,
             "cacheTime": updated_after.in_timezone("UTC").isoformat() if updated_after else None,
@@ -74,14 +86,14 @@ class BulkRead:
 
     def __iter__(self) -> Iterator[StoredTask]:
         seen: set[str] = set()
-        for entry in pages(self._page, page_size=min(self._scope.client.page_size, LARGEST_PAGE)):
+        for entry in pages(self._page, page_size=self._page_size):
             stored = _read(entry)
             if stored.task.task_id not in seen:
                 seen.add(stored.task.task_id)
                 yield stored
 
     def _page(self, cursor: str | None, first: int) -> tuple[list[Any], str | None]:
-        data = self._scope.execute(documents.TASKS_TO_EXPORT, {**self._variables, "first": first, "after": cursor})
+        data = self._scope.execute(self._document, {**self._variables, "first": first, "after": cursor})
         with reading("tasksPaged"):
             page = data["tasksPaged"]
             if cursor is None:

@@ -35,8 +35,8 @@ class Pace:
         self._holder: int | None = None
         self._lock = threading.Lock()
 
-    def wait(self) -> None:
-        """Wait for one's turn."""
+    def wait(self) -> float:
+        """Wait for one's turn; return how many seconds that took."""
         with self._lock:
             now = self._clock()
             held = self._held_until if self._holder != threading.get_ident() else 0.0
@@ -44,6 +44,7 @@ class Pace:
             self._next = turn + self._interval if self._interval else 0.0
         if turn > now:
             self._sleep(turn - now)
+        return turn - now
 
     def hold(self, seconds: float) -> None:
         """Let no other thread's request begin before so many seconds are over; whoever calls this waits by himself."""

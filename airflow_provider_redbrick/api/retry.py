@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
+from airflow_provider_redbrick.api.observer import NoObserver
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_redbrick.api.observer import Observer
     from airflow_provider_redbrick.api.pace import Pace
 
 log = logging.getLogger(__name__)
@@ -80,6 +82,7 @@ class Retries:
     """Tries again as the decision says, by a clock, a sleep and a draw that tests can replace.
 
     :param pace: what lets all other threads wait too, when the server limits the rate.
+    :param observer: who is told.
     """
 
     policy: RetryPolicy
@@ -87,6 +90,7 @@ class Retries:
     sleep: Callable[[float], None]
     draw: Callable[[], float]
     pace: Pace | None = None
+    observer: Observer = field(default_factory=NoObserver)
 
     def run(self, attempt: Callable[[], T], *, mutation: bool) -> T:
         """Return what ``attempt`` returns, or raise its last error."""
@@ -105,8 +109,11 @@ class Retries:
                 )
                 if wait is None:
                     raise
-                if self.pace is not None and isinstance(error, RedBrickRateLimitError):
-                    self.pace.hold(wait)
+                self.observer.retrying(error.operation, error)
+                if isinstance(error, RedBrickRateLimitError):
+                    self.observer.waited(wait)
+                    if self.pace is not None:
+                        self.pace.hold(wait)
                 log.info("%s; trying again in %.1f s (attempt %d).", error, wait, number + 1)
             self.sleep(wait)
             number += 1

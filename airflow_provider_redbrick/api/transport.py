@@ -13,6 +13,7 @@ import requests
 
 from airflow_provider_redbrick.api.bounds import LARGEST, BoundedAdapter, body_of
 from airflow_provider_redbrick.api.classify import classify_exception
+from airflow_provider_redbrick.api.observer import NoObserver
 from airflow_provider_redbrick.api.operation import describe
 from airflow_provider_redbrick.api.pace import Pace
 from airflow_provider_redbrick.api.retry import Retries, RetryPolicy
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_redbrick.api.credential import Credential
+    from airflow_provider_redbrick.api.observer import Observer
 
 
 class Transport:
@@ -34,6 +36,7 @@ class Transport:
         :class:`~airflow_provider_redbrick.api.bounds.BoundedAdapter` for how long all of it may take.
     :param plain_json: send the body as plain JSON instead of base64-encoded gzip.
     :param pace: how fast requests may follow each other, those to storage apart.
+    :param observer: who is told what requests cost.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Transport:
         max_connections: int = 10,
         policy: RetryPolicy | None = None,
         pace: Pace | None = None,
+        observer: Observer | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         draw: Callable[[], float] = random.random,
@@ -58,7 +62,8 @@ class Transport:
         self._pace = pace or Pace()
         # More threads than connections may work at a time; the others wait for their turn here.
         self._connections = threading.BoundedSemaphore(max_connections)
-        self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._pace)
+        self._observer = observer or NoObserver()
+        self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._pace, self._observer)
         self._session = requests.Session()
         self._session.auth = credential
         _take_environment(self._session, url)
@@ -117,23 +122,28 @@ class Transport:
         task_ids: Sequence[str],
     ) -> Answer:
         body, headers = encode(document, variables, plain_json=self.plain_json)
-        self._pace.wait()
+        if waited := self._pace.wait():
+            self._observer.waited(waited)
         error: RedBrickAPIError
+        began = time.monotonic()
         try:
-            with (
-                self._connections,
-                self._session.post(
+            with self._connections:
+                began = time.monotonic()
+                with self._session.post(
                     self.url, data=body, headers=headers, timeout=self.timeout, allow_redirects=False, stream=True
-                ) as response,
-            ):
-                content = masked(body_of(response), self._credential.secret)
-            return decode(response.status_code, response.headers, content)
+                ) as response:
+                    content = masked(body_of(response), self._credential.secret)
+            answer = decode(response.status_code, response.headers, content)
         except (requests.RequestException, OSError) as failure:
             error = classify_exception(failure, url=self.url, operation=operation, task_ids=task_ids, mutation=mutation)
-        except RedBrickAPIError as answer:
-            error = answer
+        except RedBrickAPIError as problem:
+            error = problem
             error.operation, error.task_ids = operation, tuple(task_ids)
             error.maybe_applied = error.maybe_applied and mutation
+        else:
+            self._observer.answered(operation, time.monotonic() - began, None)
+            return answer
+        self._observer.answered(operation, time.monotonic() - began, error)
         # Not while the failure is handled, which would be its context: that holds on to the request, and the key in it.
         raise error
 

@@ -20,6 +20,11 @@ def public_stage_name(wire_name: str) -> str:
     return GROUND_TRUTH if wire_name == _END else wire_name
 
 
+def as_users_see_it(name: str) -> str:
+    """Return the one name for ground truth where users may give several, and any other name as it is."""
+    return GROUND_TRUTH if name.strip().lower() in _GROUND_TRUTH_NAMES else name
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of a project's workflow.

@@ -56,13 +56,16 @@ def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Gi
     return {**result, **assign(project, list(mine), _from_key(project, None, mine, me=me))}
 
 
-def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> None:
+def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str, stopped: bool = False) -> None:
     """Undo claims on tasks that were not finished: to whom they were taken from, or to nobody.
 
     It is the last thing done for a task that has its outcome already, so what cannot be given back is named in the
     log, and is not an error.
+
+    :param stopped: whether the work was stopped; then what became of its claims is worth more than a word in passing.
     """
     left = {task.task_id: task for task in tasks}
+    number = len(left)
     problems: dict[str, object] = {}
     began = time.monotonic()
     for attempt in range(ATTEMPTS):
@@ -71,6 +74,9 @@ def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> No
         # A server that is down has been asked long enough, and Airflow may be about to kill the process.
         if not left or time.monotonic() - began > _AGAIN_WITHIN:
             break
+    if number > len(problems):
+        level = logging.INFO if stopped else logging.DEBUG
+        log.log(level, "%d tasks that were not finished are no longer assigned to the API key.", number - len(problems))
     for task_id, problem in problems.items():
         log.warning("Task %s stays assigned to the API key: it could not be given back: %s", task_id, problem)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,7 @@ class Tally:
         self.failed: list[dict[str, str]] = []
         self.unknown: list[str] = []
         self.task_ids: list[str] = []
+        self.skipped: Counter[str] = Counter()
 
     @property
     def total(self) -> int:
@@ -97,6 +99,10 @@ class Tally:
             if len(self.failed) < MAX_FAILED_SHOWN:
                 shown = {"task_id": outcome.task_id, "name": outcome.name, "reason": outcome.reason[:500]}
                 self.failed.append(shown)
+        elif outcome.status is Status.SKIPPED:
+            # Nearly all reasons are alike; the few that name somebody must not become many.
+            if outcome.reason in self.skipped or len(self.skipped) < MAX_FAILED_SHOWN:
+                self.skipped[outcome.reason] += 1
         elif outcome.status.is_done and len(self.task_ids) < MAX_TASK_IDS:
             self.task_ids.append(outcome.task_id)
 

@@ -21,6 +21,8 @@ R = TypeVar("R")
 
 # Seconds that requests under way get when the work is stopped.
 LAST_MOMENT = 2.0
+# Seconds that all of it gets then, giving back included; five seconds after it has said so Airflow kills for good.
+ALL_OF_IT = 4.0
 # Chunks worked on at a time where somebody's code is slow: it is asked about one while another is read, or applied.
 _FEWEST = 2
 
@@ -106,14 +108,14 @@ def in_parallel(
     workers: int,
     stop: Event,
     desk: Desk | None = None,
-    seconds: float = LAST_MOMENT,
+    seconds: float = ALL_OF_IT,
 ) -> Generator[R, None, None]:
     """Yield what ``work`` makes of each chunk, in the chunks' order; no more of them are read than are worked on.
 
     :param stop: set when the work ends early, which those who are at it look for.
     :param desk: where ``work`` brings what is to be done in this thread. As long as that keeps it busy, two chunks are
         worked on at a time: more would be claimed for longer, and not be done any sooner.
-    :param seconds: how long they may then clean up.
+    :param seconds: how long they may then take to end, and to clean up.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="redbrick-chunk")
     under_way: deque[Future[list[R]]] = deque()

@@ -133,7 +133,8 @@ class StageWork:
                 yield outcome
         finally:
             # Also those whose claim was refused or never answered: giving back looks before it acts.
-            give_back(self.project, [task for task in claimed if task.task_id not in finished], me=self.me)
+            unfinished = [task for task in claimed if task.task_id not in finished]
+            give_back(self.project, unfinished, me=self.me, stopped=self.stop.is_set())
 
     def _sort(self, found: Found, objection: Objection) -> tuple[list[Task], list[Task], list[Outcome]]:
         """Split tasks into ours already, to be claimed, and those that end here."""

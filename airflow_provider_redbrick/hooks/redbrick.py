@@ -68,6 +68,7 @@ class RedBrickHook(BaseHook):
         from airflow_provider_redbrick.api.client import RedBrickClient
         from airflow_provider_redbrick.api.pace import Bundle, shared_pace
         from airflow_provider_redbrick.api.transport import Transport
+        from airflow_provider_redbrick.hooks.metrics import StatsObserver
 
         settings = self.settings
         transport = Transport(
@@ -79,6 +80,7 @@ class RedBrickHook(BaseHook):
             max_connections=settings.max_concurrency,
             policy=policy,
             pace=shared_pace((settings.url, settings.credential), settings.requests_per_second or None),
+            observer=StatsObserver(),
         )
         return RedBrickClient(
             transport,

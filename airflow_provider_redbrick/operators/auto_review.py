@@ -9,6 +9,7 @@ from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.batch.verdict import Review
 from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.lineage.flow import ON
 from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
 
     template_fields: Sequence[str] = (*RedBrickQueueOperator.template_fields, "comment", "reviews")
     operation = "auto_review"
+    moves = ON
 
     def __init__(
         self,
@@ -78,9 +80,10 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
             corrects = any(review.decision == "correct" for review in decided.values())
             detail = Detail.STATE if corrects else Detail.PLACE
             work = self.work_on(context, project, stage, detail=detail, chunk=KNOWN_CHUNK)
-            return self.settle(context, project, stage, review_as_told(work, decided))
+            return self.settle(context, project, stage, review_as_told(work, decided), total=len(decided))
         work, ids = self.take_up(context, project, stage, which)
-        return self.settle(context, project, stage, review(work, ids, cast("Reviewer", self.reviewer)))
+        outcomes = review(work, ids, cast("Reviewer", self.reviewer))
+        return self.settle(context, project, stage, outcomes, total=len(ids))
 
     def _decided(self) -> tuple[Which, Mapping[str, Review] | None]:
         """Return which tasks to take, and what is decided on each unless a reviewer does that.

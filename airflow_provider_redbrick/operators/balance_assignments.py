@@ -79,7 +79,8 @@ class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
         wish = Wish(people, weights, ceiling, rebalance=self.rebalance)
         shared = share(project, stage, wish)
         self.log.info("Plan for %s:\n%s", stage.name, shared.plan.table())
-        return self.settle(context, project, stage, self._carry_out(project, shared))
+        total = len(shared.plan.moves) + len(shared.plan.left_over)
+        return self.settle(context, project, stage, self._carry_out(project, shared), total=total)
 
     def _carry_out(self, project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
         """Pass the outcomes on, and log at the end what became of the plan."""

@@ -7,9 +7,11 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.assets.outlets import tell_outlets
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
 from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError, readable, storable
 from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.operators.progress import Progress
 from airflow_provider_redbrick.operators.report import report_at
 from airflow_provider_redbrick.operators.stopping import StoppableOperator
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 FAIL_ON = ("any", "all", "never")
 _LOGGED = 50
+_REASONS = 5
 
 
 class RedBrickTasksOperator(StoppableOperator):
@@ -49,24 +52,37 @@ class RedBrickTasksOperator(StoppableOperator):
         return super().get_project()
 
     def settle(
-        self, context: Context, project: RedBrickProject, stage: Stage | None, outcomes: Iterable[Outcome]
+        self,
+        context: Context,
+        project: RedBrickProject,
+        stage: Stage | None,
+        outcomes: Iterable[Outcome],
+        *,
+        total: int | None = None,
     ) -> dict[str, Any]:
         """Carry ``outcomes`` out to the end, write the report, and return the manifest.
 
+        :param total: how many outcomes there will be, where that is known beforehand.
         :raises RedBrickTasksFailedError: when ``fail_on`` says so, after all tasks were tried and the report is
             written; the manifest is then in the XCom ``manifest``.
         """
-        tally = Tally()
+        from airflow_provider_redbrick.hooks.metrics import measured
+
+        tally, progress = Tally(), Progress(total)
+        self.trace(project, stage, tally.counts)
         with ExitStack() as stack:
+            stack.enter_context(measured(self.operation, tally.counts))
             if isinstance(outcomes, Generator):
                 # When the report cannot be written any more, what was claimed is given back now.
                 stack.enter_context(closing(outcomes))
             report = stack.enter_context(report_at(self.report_path, context))
-            stack.enter_context(self.at_work())
+            stack.enter_context(self.at_work(lambda: f"{_counted(tally)}, and perhaps some on their way"))
             for outcome in map(_storable, outcomes):
                 tally.add(outcome)
                 self._log(outcome, tally)
                 report.add(outcome)
+                if line := progress.after():
+                    self.log.info("%s: %s", self.operation, line)
         manifest = tally.manifest(
             operation=self.operation,
             org_id=project.org_id,
@@ -74,8 +90,11 @@ class RedBrickTasksOperator(StoppableOperator):
             stage_name=stage.public_name if stage else None,
             report=report.uri,
         )
-        counts = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in tally.counts.items())
+        tell_outlets(context, self.outlets, manifest)
+        counts = _counted(tally)
         self.log.info("%s: %d tasks: %s", self.operation, tally.total, counts)
+        for reason, number in tally.skipped.most_common(_REASONS):
+            self.log.info("%s: %d skipped: %s", self.operation, number, reason)
         if tally.fails(self.fail_on):
             task_instance = context.get("ti")
             if task_instance is not None:
@@ -90,16 +109,21 @@ class RedBrickTasksOperator(StoppableOperator):
         return manifest
 
     def _log(self, outcome: Outcome, tally: Tally) -> None:
-        """Log what did not go through, as far as a person would read."""
+        """Log what did not go through, as far as a person would read; what was skipped is no news."""
+        about = (outcome.task_id, outcome.name, outcome.status.value, outcome.reason)
         if outcome.status.is_bad and tally.counts[outcome.status.value] <= _LOGGED:
-            self.log.warning("Task %s (%s) %s: %s", outcome.task_id, outcome.name, outcome.status.value, outcome.reason)
-        elif outcome.status is Status.SKIPPED and tally.counts[outcome.status.value] <= _LOGGED:
-            self.log.info("Task %s (%s) was skipped: %s", outcome.task_id, outcome.name, outcome.reason)
+            self.log.warning("Task %s (%s) %s: %s", *about)
+        elif outcome.status is Status.SKIPPED:
+            self.log.debug("Task %s (%s) %s: %s", *about)
 
 
 def _storable(outcome: Outcome) -> Outcome:
     """Return an outcome that can be kept: what a callable raised, say, may have words that no XCom can hold."""
     return replace(outcome, name=storable(outcome.name), reason=readable(outcome.reason))
+
+
+def _counted(tally: Tally) -> str:
+    return ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in tally.counts.items())
 
 
 def _undecided(tally: Tally) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
+from airflow_provider_redbrick.assets.outlets import tell_outlets
 from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.lineage.flow import NOWHERE
+from airflow_provider_redbrick.operators.progress import Progress
 from airflow_provider_redbrick.operators.stopping import StoppableOperator
 
 if TYPE_CHECKING:
@@ -17,11 +19,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.exports import BulkRead
     from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.operators.publishing import Publication
 
 TASKS = "tasks.jsonl"
-# Seconds between two lines about how far it is.
-_REPORTED = 5.0
 
 
 class RedBrickExportTasksOperator(StoppableOperator):
@@ -46,6 +47,8 @@ class RedBrickExportTasksOperator(StoppableOperator):
 
     template_fields: Sequence[str] = (*StoppableOperator.template_fields, "export_path", "stage_name", "updated_after")
     operation = "export_tasks"
+    moves = NOWHERE
+    writes_to = "export_path"
     stopping = "what was written of a half export is removed"
     next_try = "begins anew"
 
@@ -64,7 +67,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
         self.updated_after = updated_after
         self.masks = masks
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def execute(self, context: Context) -> dict[str, Any]:
         """Export and return the manifest."""
         from airflow_provider_redbrick.api.exports import BulkRead
         from airflow_provider_redbrick.batch.exporting import MASKS
@@ -79,12 +82,12 @@ class RedBrickExportTasksOperator(StoppableOperator):
             project = self.get_project()
             stage = None if name is None else project.stage(name)
             tasks = BulkRead(project, stage, updated_after=after)
-            counts = self._export(project, tasks, publication)
+            counts = self._export(project, stage, tasks, publication)
         place = path.rstrip("/")
         self.log.info(
             "%s: %d tasks with %d labels and %d masks are in %s", self.operation, *counts.values(), f"{place}/{TASKS}"
         )
-        return {
+        manifest = {
             "schema_version": SCHEMA_VERSION,
             "operation": self.operation,
             "org_id": project.org_id,
@@ -96,22 +99,26 @@ class RedBrickExportTasksOperator(StoppableOperator):
             "updated_after": after.isoformat() if after else None,
             "mark": tasks.mark.isoformat(),
         }
+        tell_outlets(context, self.outlets, manifest)
+        return manifest
 
-    def _export(self, project: RedBrickProject, tasks: BulkRead, publication: Publication) -> dict[str, int]:
+    def _export(
+        self, project: RedBrickProject, stage: Stage | None, tasks: BulkRead, publication: Publication
+    ) -> dict[str, int]:
         from airflow_provider_redbrick.batch.exporting import export
+        from airflow_provider_redbrick.hooks.metrics import measured
 
-        counts = {"tasks": 0, "labels": 0, "masks": 0}
-        reported = time.monotonic()
+        counts, progress = {"tasks": 0, "labels": 0, "masks": 0}, Progress()
+        self.trace(project, stage, counts)
         exported = export(project, tasks, publication.add if self.masks else None)
-        with self.at_work():
+        with measured(self.operation, {}), self.at_work(lambda: f"{counts['tasks']} tasks were read"):
             with publication.open(TASKS) as file, closing(exported):
                 for each in exported:
                     file.write(f"{each.line}\n".encode())
                     counts["tasks"] += 1
                     counts["labels"] += each.labels
                     counts["masks"] += each.masks
-                    if time.monotonic() - reported >= _REPORTED:
-                        reported = time.monotonic()
-                        self.log.info("%d tasks and %d masks so far", counts["tasks"], counts["masks"])
+                    if line := progress.after():
+                        self.log.info("%s: %s, %d masks", self.operation, line, counts["masks"])
             publication.publish(TASKS, workers=project.client.max_concurrency)
         return counts

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.in_project import InRedBrickProject
+from airflow_provider_redbrick.lineage.flow import NOWHERE
+from airflow_provider_redbrick.lineage.operator import TracedOperator
+from airflow_provider_redbrick.links.redbrick import InLinkedProject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task
 
 
-class RedBrickListTasksOperator(InRedBrickProject):
+class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
     """Return the ids of tasks, in chunks when ``chunk_size`` is given: what dynamic task mapping expands over.
 
     ``RedBrickPrelabelOperator.partial(...).expand(task_ids=list_tasks.output)`` works on the chunks in parallel; when
@@ -32,7 +34,7 @@ class RedBrickListTasksOperator(InRedBrickProject):
     """
 
     template_fields: Sequence[str] = (
-        *InRedBrickProject.template_fields,
+        *InLinkedProject.template_fields,
         "stage_name",
         "state",
         "assignee",
@@ -40,6 +42,8 @@ class RedBrickListTasksOperator(InRedBrickProject):
         "limit",
         "chunk_size",
     )
+    operation = "list_tasks"
+    moves = NOWHERE
 
     def __init__(
         self,
@@ -64,8 +68,10 @@ class RedBrickListTasksOperator(InRedBrickProject):
         """List and return the ids."""
         limit = check.whole_number("limit", self.limit, low=1)
         chunk_size = check.whole_number("chunk_size", self.chunk_size, low=1)
-        tasks = self._listing()
+        counts: dict[str, int] = {}
+        tasks = self._listing(counts)
         ids = list(dict.fromkeys(task.task_id for task in islice(tasks, limit)))
+        counts["tasks"] = len(ids)
         self.log.info("%d tasks", len(ids))
         if limit is not None and len(ids) == limit:
             self.log.warning("The list stops at limit=%d; there may be more.", limit)
@@ -73,8 +79,8 @@ class RedBrickListTasksOperator(InRedBrickProject):
             return ids
         return [ids[i : i + chunk_size] for i in range(0, len(ids), chunk_size)]
 
-    def _listing(self) -> Iterator[Task]:
-        """Return the tasks asked for."""
+    def _listing(self, counts: dict[str, int]) -> Iterator[Task]:
+        """Return the tasks asked for; ``counts`` is what lineage will say of them."""
         state = check.task_state("state", self.state)
         assignee = None if self.assignee is None else check.text("assignee", self.assignee)
         name = None if self.name is None else check.text("name", self.name)
@@ -83,6 +89,7 @@ class RedBrickListTasksOperator(InRedBrickProject):
             raise RedBrickInputError("A task that is UNASSIGNED has no assignee: give one or the other.")
         project = self.get_project()
         stage = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
+        self.trace(project, stage, counts)
         if assignee == "me":
             assignee = project.client.me()
         return project.list_tasks(

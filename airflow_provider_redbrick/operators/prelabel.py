@@ -10,6 +10,7 @@ import pendulum
 from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.lineage.flow import ON, STAY
 from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
 from airflow_provider_redbrick.operators.tries import retry_since
 
@@ -53,6 +54,11 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
     template_fields: Sequence[str] = (*RedBrickQueueOperator.template_fields, "model_name", "model_version")
     operation = "prelabel"
 
+    @property
+    def moves(self) -> str:
+        """Where tasks are when this is done."""
+        return ON if self.write == "submit" else STAY
+
     def __init__(
         self,
         *,
@@ -85,7 +91,9 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         project = self.get_project()
         if write == "anywhere":
             stage = None if self.stage_name is None and which[0] is not None else self._stage(project)
-            return self.settle(context, project, stage, self._anywhere(context, project, stage, which, model))
+            outcomes = self._anywhere(context, project, stage, which, model)
+            total = None if which[0] is None else len(which[0])
+            return self.settle(context, project, stage, outcomes, total=total)
         stage = self._stage(project)
         if stage.is_remote:
             return self.settle(context, project, stage, self._remotely(context, project, stage, which))
@@ -101,7 +109,7 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
             saved_counts=write != "submit",
             only_unlabelled=not self._overwrites(which),
         )
-        return self.settle(context, project, stage, prelabel(work, ids, self.labeler, write=write))
+        return self.settle(context, project, stage, prelabel(work, ids, self.labeler, write=write), total=len(ids))
 
     def _stage(self, project: RedBrickProject) -> Stage:
         stage = self.get_stage(project)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.lineage.flow import ON, STAY
 from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageOperator
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
 
     template_fields: Sequence[str] = (*RedBrickStageOperator.template_fields, "tasks", "labels_path")
     operation = "put_labels"
+    reads_from = "labels_path"
+
+    @property
+    def moves(self) -> str:
+        """Where tasks are when this is done."""
+        return ON if self.finalize else STAY
 
     def __init__(
         self,
@@ -103,14 +110,16 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
                 f"{stage.name} is a review stage: to accept tasks as they are, use RedBrickAutoReviewOperator."
             )
         work = self.work_on(context, project, stage, saved_counts=not self.finalize, chunk=KNOWN_CHUNK)
-        found = with_ids(work, entries)
+        found, total = with_ids(work, entries), None
         if self.labels_path is None:
             listed = list(found)
+            total = len(listed)
             refuse_twins("task", [given.task_id for given in listed])
             found = iter(listed)
         else:
             found = once_each(found)
-        return self.settle(context, project, stage, work.in_parallel(found, partial(self._put_batch, work)))
+        outcomes = work.in_parallel(found, partial(self._put_batch, work))
+        return self.settle(context, project, stage, outcomes, total=total)
 
     def _put_batch(self, work: StageWork, batch: Sequence[Given]) -> list[Outcome]:
         from airflow_provider_redbrick.batch.converting import Labels, read_body

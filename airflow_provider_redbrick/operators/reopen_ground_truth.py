@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.lineage.flow import BACK
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
 from airflow_provider_redbrick.operators.tries import retry_since
 
@@ -46,6 +48,8 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
         "updated_before",
     )
     operation = "reopen_ground_truth"
+    moves = BACK
+    stage_name = GROUND_TRUTH
 
     def __init__(
         self,
@@ -64,15 +68,16 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Reopen and return the manifest."""
-        from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
         from airflow_provider_redbrick.batch.reopen import reopen
 
+        total = None
         if (self.task_ids is None) == (self.selector is None):
             raise RedBrickInputError("Give task_ids or a selector, and not both.")
         if self.task_ids is not None:
             if self.updated_after is not None or self.updated_before is not None:
                 raise RedBrickInputError("updated_after and updated_before go with a selector, not with task_ids.")
             ids = check.task_ids(self.task_ids)
+            total = len(ids)
             project = self.get_project()
             project.open()
             outcomes = reopen(project, ids, me=project.client.me(), since=retry_since(context))
@@ -83,7 +88,7 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
             project = self.get_project()
             project.open()
             outcomes = self._select_and_reopen(context, project, self.selector, after, before)
-        return self.settle(context, project, project.stage(GROUND_TRUTH), outcomes)
+        return self.settle(context, project, project.stage(GROUND_TRUTH), outcomes, total=total)
 
     def _select_and_reopen(
         self,
@@ -94,7 +99,6 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
         before: pendulum.DateTime,
     ) -> Iterator[Outcome]:
         from airflow_provider_redbrick.api.models import Task
-        from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
         from airflow_provider_redbrick.batch.reopen import reopen, select, updated_between
 
         due = updated_between(project, project.stage(GROUND_TRUTH), after=after, before=before)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.lineage.flow import IN
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
 
     template_fields: Sequence[str] = (*RedBrickTasksOperator.template_fields, "tasks", "tasks_path", "storage_id")
     operation = "upload_tasks"
+    moves = IN
+    reads_from = "tasks_path"
 
     def __init__(
         self,
@@ -103,7 +106,7 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
             for i, new in enumerate(tasks):
                 with _about(i):
                     uploading.assignees.check(new.pre_assign)
-            return self.settle(context, project, None, uploading.run(tasks))
+            return self.settle(context, project, None, uploading.run(tasks), total=len(tasks))
         path = check.text("tasks_path", self.tasks_path)
         with closing(open_input("tasks_path", path)) as file:
             given = read_new_tasks(entries_of(file, name=f"tasks_path {path!r}"))

@@ -51,6 +51,11 @@ def test_requests_begin_no_faster_than_the_rate():
     assert clock.now == pytest.approx(100 + 8 / 4)
 
 
+def test_it_tells_how_long_one_waited():
+    _, pace = paced(4)
+    assert [pace.wait(), pace.wait()] == [0.0, pytest.approx(1 / 4)]
+
+
 def test_time_that_was_not_used_is_not_saved_up():
     clock, pace = paced(1)
     pace.wait()

@@ -59,6 +59,9 @@ RIGHT = [
     ("org_id", None, None),
     ("project_id", ORG, ORG),
     ("project_id", "  ", None),
+    ("web_url", "https://label.example.com:8443/app/", "https://label.example.com:8443/app"),
+    ("web_url", " http://localhost:3000 ", "http://localhost:3000"),
+    ("web_url", "", None),
     ("timeout", 5, 5.0),
     ("timeout", "2.5", 2.5),
     ("timeout", "", 30.0),
@@ -128,6 +131,21 @@ def test_what_may_be_another_key_is_not_told(name):
 @pytest.mark.parametrize("value", [5, [], {"a": 1}, True])
 def test_an_id_is_text(name, value):
     assert f"{name!r} of connection 'rb' must be text" in refusal({name: value})
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "javascript:alert(1)",
+        "label.example.com",
+        "https://me:secret@label.example.com",
+        "https://x/?a",
+        "https://",
+        "//x",
+    ],
+)
+def test_a_web_app_has_an_address_that_people_may_press(address):
+    assert "'web_url' of connection 'rb' must be an address" in refusal({"web_url": address})
 
 
 @pytest.mark.parametrize("extra", ["{", "[1]", '"text"', "5", "null", "[" * 100_000], ids=lambda text: text[:9])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -10,10 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from fixtures import counts
 
 from airflow_provider_redbrick.batch import assigning, deciding
-from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickStoppedError, RedBrickTasksFailedError
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator
 from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
@@ -36,9 +38,19 @@ def balance(**options):
     return RedBrickBalanceAssignmentsOperator(task_id="share", stage_name="Label", **options)
 
 
+@pytest.fixture
+def said(caplog, capsys):
+    """All that was logged and printed so far."""
+    caplog.set_level(logging.INFO)
+    return lambda: caplog.text + "".join(capsys.readouterr())
+
+
 class TestStoppedByAirflow:
-    def test_what_was_claimed_is_given_back_in_time(self, sandbox, run, whereabouts, monkeypatch):
+    # With 900 ms a request that is under way, a look and the giving back take most of the time there is.
+    @pytest.mark.parametrize("latency_ms", [0, 900])
+    def test_what_was_claimed_is_given_back_in_time(self, sandbox, run, whereabouts, monkeypatch, latency_ms):
         ids = sandbox.seed_tasks(30)
+        sandbox.settings(latency_ms=latency_ms)
         monkeypatch.setattr(deciding, "HELD_BACK", 0.0)
         reading, writing = os.pipe()
 
@@ -62,14 +74,43 @@ class TestStoppedByAirflow:
         stopped = time.monotonic()
         os.waitpid(pid, 0)
         assert time.monotonic() - stopped < 4.5, "Airflow kills for good after five seconds"
+        sandbox.settings(latency_ms=0)
         found = whereabouts()
         assert {task.owner for task in found.values()} == {None}
         submitted = [task_id for task_id in ids if found[task_id].stage == "Review_1"]
         # The third answer may have come too late to be sent.
         assert 2 <= len(submitted) <= 5
 
-    def test_it_is_nothing_to_a_task_that_does_not_work(self):
-        assert prelabel().on_kill() is None
+    def test_who_is_stopped_while_he_only_looks_does_not_begin(self, sandbox, run):
+        sandbox.seed_tasks(3)
+        operator = prelabel(lambda _task: pytest.fail("asked"))
+        assert operator.on_kill() is None
+        with pytest.raises(RedBrickStoppedError, match="the next try does the rest"):
+            run.try_once(operator)
+        assert sandbox.stats()["applied"] == {}
+
+    def test_a_task_that_has_timed_out_gives_back(self, sandbox, run, whereabouts, said, monkeypatch):
+        ids = sandbox.seed_tasks(30)
+        monkeypatch.setattr(deciding, "HELD_BACK", 0.0)
+        answers = iter([[{"boundingBoxes": [BOX]}]] * 26)
+
+        def labeler(_task):
+            labels = next(answers, None)
+            if labels is None:
+                raise AirflowTaskTimeout
+            return labels
+
+        operator = prelabel(labeler)
+        with pytest.raises(AirflowTaskTimeout):
+            run.try_once(operator)
+        # Airflow calls it then, and everything is over.
+        operator.on_kill()
+        found = whereabouts()
+        assert {task.owner for task in found.values()} == {None}
+        assert len([i for i in ids if found[i].stage == "Review_1"]) == 26
+        words = said()
+        assert "prelabel was stopped. Known until then: " in words
+        assert "4 tasks that were not finished are no longer assigned to the API key" in words
 
 
 class TestRunsThatOverlap:

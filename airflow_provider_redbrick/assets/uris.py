@@ -1,0 +1,60 @@
+"""The URI of a stage: ``redbrick://<org_id>/<project_id>/<stage>``. One stage has one URI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from airflow_provider_redbrick.api.ids import check_uuid
+from airflow_provider_redbrick.api.workflow import as_users_see_it
+from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+SCHEME = "redbrick"
+
+
+class StageKey(NamedTuple):
+    """Which stage a URI is about."""
+
+    org_id: str
+    project_id: str
+    stage_name: str
+
+
+def stage_uri(*, org_id: str, project_id: str, stage_name: str) -> str:
+    """Return a stage's URI; ``Output`` and ``END`` are ``Ground Truth``.
+
+    :raises RedBrickInputError: when an id is no UUID, or the name is blank.
+    """
+    if not isinstance(stage_name, str) or not stage_name.strip() or stage_name != storable(stage_name):
+        raise RedBrickInputError(f"stage_name must be a stage's name, not {told(stage_name)}.")
+    ids = f"{check_uuid('org_id', org_id)}/{check_uuid('project_id', project_id)}"
+    return f"{SCHEME}://{ids}/{quote(as_users_see_it(stage_name), safe='')}"
+
+
+def read_uri(uri: str) -> StageKey:
+    """Return which stage a URI is about.
+
+    :raises RedBrickInputError: when it is not of the form above.
+    """
+    return _key(urlsplit(uri))
+
+
+def normalize_uri(uri: SplitResult) -> SplitResult:
+    """Return the one form of a stage's URI; Airflow calls this for each asset of this scheme.
+
+    :raises ValueError: when it is not of the form above.
+    """
+    return urlsplit(stage_uri(**_key(uri)._asdict()))
+
+
+def _key(uri: SplitResult) -> StageKey:
+    path = uri.path.strip("/").split("/")
+    if uri.scheme.lower() != SCHEME or len(path) != 2 or uri.query or uri.fragment:
+        raise RedBrickInputError(
+            f"A RedBrick asset is {SCHEME}://<org_id>/<project_id>/<stage>, the stage percent-encoded "
+            f"(assets.stages.stage_asset writes it), not {told(uri.geturl())}."
+        )
+    return StageKey(check_uuid("org_id", uri.netloc), check_uuid("project_id", path[0]), unquote(path[1]))

@@ -1,0 +1,36 @@
+"""Waking a stage's assets from within Airflow's API server, as a trigger would from the triggerer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.assets.uris import stage_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import Session
+
+
+def wake(*, org_id: str, project_id: str, stage_name: str, extra: Mapping[str, Any], session: Session) -> int:
+    """Register an event for each active asset of a stage, so that DAGs scheduled on it run; return how many there are.
+
+    It talks to Airflow's database, so never call it on an event loop. It flushes and leaves the commit to the caller.
+
+    :param extra: what DAGs see as the event's ``extra["payload"]``; small, and JSON.
+    :param session: a session of Airflow's own database.
+    :raises RedBrickInputError: when an id is no UUID, or the stage's name is blank.
+    """
+    uri = stage_uri(org_id=org_id, project_id=project_id, stage_name=stage_name)
+    from airflow.assets.manager import asset_manager
+    from airflow.models.asset import AssetModel
+    from sqlalchemy import select
+
+    assets = session.scalars(select(AssetModel).where(AssetModel.uri == uri, AssetModel.active.has())).all()
+    events = [
+        asset_manager.register_asset_change(
+            asset=asset, extra={"from_webhook": True, "payload": dict(extra)}, session=session
+        )
+        for asset in assets
+    ]
+    return sum(event is not None for event in events)
