@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.workflow import Workflow
 
 EVENT_VERSION = 1
+"""Goes up when a field changes its meaning; fields that are only added are ignored by whoever does not know them."""
+
 MAX_FAILED_POLLS = 5
+
+START_BACKSTOP = 660.0
+"""Seconds that Airflow waits beyond a deadline for a trigger that it started itself: the longest request, and more."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,15 @@ class TasksCondition:
     def look(self, project: RedBrickProject) -> Poll:
         """Read the tasks and compare.
 
+        :raises RedBrickInputError: when the project has no such stage, or nothing ever stays there.
         :raises RedBrickNotFoundError: when a task does not exist any more, or is archived: it will never arrive.
         """
         workflow = project.info.workflow
+        stage = workflow.find(self.left_stage or self.reached_stage or "")
+        if self.reached_stage is not None and workflow.position(stage.public_name) < 0:
+            raise RedBrickInputError(
+                f"Tasks only pass through {stage.name} on their way back: wait for them to leave the stage before it."
+            )
         there: Counter[str] = Counter()
         waiting = 0
         for found in project.read_tasks(self.task_ids).values():
@@ -106,6 +117,39 @@ class TasksCondition:
 
 
 Condition = QueueCondition | TasksCondition
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a sensor waits, in seconds, by its ``timeout`` and its ``execution_timeout``."""
+
+    timeout: float
+    execution_timeout: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Which of the two ends the wait."""
+        shorter = self.execution_timeout is not None and self.execution_timeout < self.timeout
+        return "execution_timeout" if shorter else "timeout"
+
+    @property
+    def seconds(self) -> float:
+        """How long the wait may be."""
+        return self.timeout if self.execution_timeout is None else min(self.timeout, self.execution_timeout)
+
+    def deadline(self, *, given_up_at: float | None, now: float) -> float:
+        """Return when a wait that Airflow began in the triggerer is over, in epoch seconds.
+
+        A triggerer that takes it over later, from another, must not begin to count anew.
+
+        :param given_up_at: when Airflow gives the trigger up, None where it does not say: then the wait begins now.
+        """
+        beyond = self.seconds + START_BACKSTOP
+        # To Airflow an execution_timeout is a limit of such a wait too.
+        if self.execution_timeout is not None:
+            beyond = min(beyond, self.execution_timeout)
+        begun = now if given_up_at is None else given_up_at - beyond
+        return begun + self.seconds
 
 
 class Patience:
@@ -133,7 +177,7 @@ class Patience:
         self.failed_in_a_row += 1
         self.last_error = error
         if isinstance(error, (RedBrickAuthError, RedBrickNotFoundError, RedBrickInputError)):
-            return event("error", message=f"Waiting makes no sense: {error}")
+            return event("error", message=f"Waiting makes no sense: {error}", error=type(error).__name__)
         if self.failed_in_a_row >= MAX_FAILED_POLLS:
             message = f"Gave up after {self.failed_in_a_row} failed polls in a row; the last: {error} A retry waits on."
             return event("error", message=message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ _KNOWN = frozenset(
     {
         "org_id",
         "project_id",
+        "web_url",
         "auth",
         "timeout",
         "max_concurrency",
@@ -34,6 +36,8 @@ _KNOWN = frozenset(
 )
 _HEADERS = {"api_key": "ApiKey", "access_token": "Authorization"}
 _LONGEST_SHOWN = 24
+# Without credentials, query or fragment.
+_WEB_ADDRESS = re.compile(r"https?://[\w.-]+(:\d+)?(/[\w./~-]*)?", re.ASCII)
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
@@ -45,6 +49,7 @@ class Settings:
     credential: Credential
     org_id: str | None
     project_id: str | None
+    web_url: str | None
     timeout: float
     max_concurrency: int
     mutations_per_request: int
@@ -79,6 +84,7 @@ def read_settings(connection: Connection) -> Settings:
         credential=Credential(key, _HEADERS[auth]),
         org_id=_text(extras, "org_id", where),
         project_id=_text(extras, "project_id", where),
+        web_url=_address(extras, "web_url", where),
         timeout=_number(extras, "timeout", where, default=30.0, low=1, high=600),
         max_concurrency=_whole(extras, "max_concurrency", where, default=10, low=1, high=30),
         mutations_per_request=_whole(extras, "mutations_per_request", where, default=10, low=1, high=50),
@@ -105,6 +111,14 @@ def _text(extras: Mapping[str, Any], name: str, where: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise RedBrickInputError(f"{name!r} of {where} must be text, not {_shown(value)}.")
     return (value or "").strip() or None
+
+
+def _address(extras: Mapping[str, Any], name: str, where: str) -> str | None:
+    """Read the address of a web page: what it begins with, for it becomes a link that people press."""
+    value = _text(extras, name, where)
+    if value is not None and not _WEB_ADDRESS.fullmatch(value):
+        raise RedBrickInputError(f"{name!r} of {where} must be an address that begins with https:// or http://.")
+    return value and value.rstrip("/")
 
 
 def _shown(value: object) -> str:

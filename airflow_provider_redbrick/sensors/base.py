@@ -6,7 +6,8 @@ import math
 import time
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
@@ -17,46 +18,103 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_redbrick.batch.waiting import Condition, Patience, read_event
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickTriggerEventError
-from airflow_provider_redbrick.hooks.in_project import InRedBrickProject
+from airflow_provider_redbrick.batch.waiting import START_BACKSTOP, Condition, Limits, Patience, read_event
+from airflow_provider_redbrick.exceptions import (
+    RedBrickAPIError,
+    RedBrickAuthError,
+    RedBrickError,
+    RedBrickInputError,
+    RedBrickNotFoundError,
+    RedBrickTriggerEventError,
+)
+from airflow_provider_redbrick.links.redbrick import InLinkedProject
+from airflow_provider_redbrick.sensors.starting import why_not_from_trigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.triggers.base import RedBrickPollTrigger
 
 # How long Airflow waits beyond the trigger's own deadline before it gives the trigger up.
 _BACKSTOP = 60.0
 
+# What a trigger's event may say went wrong; whatever else it was is an error of the trigger.
+_KNOWN_ERRORS: dict[str, type[RedBrickError]] = {
+    kind.__name__: kind for kind in (RedBrickInputError, RedBrickAuthError, RedBrickNotFoundError)
+}
 
-class RedBrickWaitSensor(InRedBrickProject, BaseSensorOperator):
+
+class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
     """Base of the sensors.
 
     :param deferrable: wait in the triggerer instead of a worker slot; Airflow's ``default_deferrable`` by default.
+    :param start_from_trigger: begin the wait in the triggerer too, so that no worker is needed before it is over; only
+        for a deferrable sensor. A mistake then fails the sensor at the first poll. Needs Airflow 3.3; before that, in
+        a mapped sensor, and where only a worker can know what is waited for (an upstream task's output; templates
+        with more in them than the run's params, conf and dates, or that render to native objects), a worker takes the
+        first look as ever.
     """
+
+    trigger_path: ClassVar[str]
+    awaited: ClassVar[tuple[str, ...]]
+    """The parameters that say what is waited for; the trigger has the same."""
 
     def __init__(
         self,
         *,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.deferrable = deferrable
+        self._wants_start = start_from_trigger
+        self._why_on_worker = ""
+
+    def plan_start(self) -> None:
+        """Tell Airflow how to begin the wait in the triggerer, if that is wanted and can be; last in ``__init__``.
+
+        :raises RedBrickInputError: when it is wanted of a sensor that is not deferrable.
+        """
+        if not self._wants_start:
+            return
+        if not self.deferrable:
+            raise RedBrickInputError("start_from_trigger=True needs deferrable=True.")
+        from airflow.triggers.base import BaseTrigger, StartTriggerArgs
+
+        if not hasattr(BaseTrigger, "render_template_fields"):
+            self._why_on_worker = "this Airflow is older than 3.3"
+            return
+        values = {name: getattr(self, name) for name in (*InLinkedProject.template_fields, *self.awaited)}
+        self._why_on_worker = why_not_from_trigger(values, self._dag, native=self.render_template_as_native_obj)
+        if self._why_on_worker:
+            return
+        limits = self._limits()
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=self.trigger_path,
+            trigger_kwargs={
+                **values,
+                "poke_interval": self.poke_interval,
+                "timeout": limits.timeout,
+                "execution_timeout": limits.execution_timeout,
+            },
+            next_method="execute_complete",
+            timeout=timedelta(seconds=limits.seconds + START_BACKSTOP),
+        )
+        self.start_from_trigger = True
 
     def condition(self) -> Condition:
         """Return what is waited for, checked."""
         raise NotImplementedError
 
-    def trigger(self, condition: Condition, **common: Any) -> RedBrickPollTrigger:
-        """Return the trigger that waits for it."""
-        raise NotImplementedError
+    def waits_for(self) -> dict[str, Any]:
+        """Return the arguments that say what is waited for, as they are."""
+        return {name: getattr(self, name) for name in self.awaited}
 
-    def check_stages(self, project: RedBrickProject, condition: Condition) -> None:
-        """Refuse stage names that the project does not have: they would be waited for for ever."""
-        raise NotImplementedError
+    def _limits(self) -> Limits:
+        # Airflow leaves the time spent deferred out of execution_timeout; users do not.
+        limit = self.execution_timeout
+        return Limits(float(self.timeout), None if limit is None else limit.total_seconds())
 
     @cached_property
     def _project(self) -> RedBrickProject:
@@ -71,7 +129,6 @@ class RedBrickWaitSensor(InRedBrickProject, BaseSensorOperator):
         """Look once."""
         condition = self.condition()
         try:
-            self.check_stages(self._project, condition)
             poll = condition.look(self._project)
         except RedBrickAPIError as error:
             if self._patience.after_error(error, now=time.time()) is not None:
@@ -95,29 +152,37 @@ class RedBrickWaitSensor(InRedBrickProject, BaseSensorOperator):
                 raise AirflowSkipException("Skipping since never_fail is set.") from error
             raise
         if not first.is_done:
-            self.log.info("Not yet (%s); waiting in the triggerer", first.xcom_value)
+            why = self._why_on_worker and f" (not from the start: {self._why_on_worker})"
+            self.log.info("Not yet (%s); waiting in the triggerer%s", first.xcom_value, why)
             self._wait_in_triggerer(started)
         return first.xcom_value
 
     def _wait_in_triggerer(self, started: float) -> NoReturn:
-        limits = {"timeout": float(self.timeout)}
-        if self.execution_timeout is not None:
-            # Airflow leaves the time spent deferred out of it; users do not.
-            limits["execution_timeout"] = self.execution_timeout.total_seconds()
-        name = min(limits, key=lambda limit: limits[limit])
+        module, _, name = self.trigger_path.rpartition(".")
+        condition, limits = self.condition(), self._limits()
+        checked = {each: getattr(condition, each, getattr(self, each)) for each in self.awaited}
         self.defer(
-            trigger=self.trigger(
-                self.condition(),
+            trigger=getattr(import_module(module), name)(
                 redbrick_conn_id=self.redbrick_conn_id,
                 org_id=self.org_id,
                 project_id=self.project_id,
                 poke_interval=self.poke_interval,
-                deadline=started + limits[name],
-                deadline_name=name,
+                deadline=started + limits.seconds,
+                deadline_name=limits.name,
+                **checked,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=limits[name] + self.hook.settings.timeout + _BACKSTOP),
+            timeout=timedelta(seconds=limits.seconds + self.hook.settings.timeout + _BACKSTOP),
         )
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume, or fail by the limit that has ended the wait: Airflow itself takes either for the timeout."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSensorTimeout as error:
+            if next_method != "execute_complete" and self._limits().name == "execution_timeout":
+                raise AirflowTaskTimeout(str(error)) from error
+            raise
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002
         """Resume with what the trigger saw."""
@@ -131,7 +196,7 @@ class RedBrickWaitSensor(InRedBrickProject, BaseSensorOperator):
                 raise AirflowTaskTimeout(message)
             raise AirflowSensorTimeout(message)
         if seen["status"] == "error":
-            self._fail(RedBrickTriggerEventError(message))
+            self._fail(_KNOWN_ERRORS.get(str(seen.get("error")), RedBrickTriggerEventError)(message))
         self.log.info("It has happened: %s", seen.get("seen"))
         return seen.get("seen")
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_redbrick.batch.waiting import Condition, Patience
+from airflow_provider_redbrick.batch.waiting import Condition, Limits, Patience
 from airflow_provider_redbrick.exceptions import RedBrickError
-from airflow_provider_redbrick.triggers.shared import shared_project
+from airflow_provider_redbrick.triggers.shared import shared_project, until_next_poll
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
 
 class RedBrickPollTrigger(BaseTrigger):
     """Look again and again until a condition is met, a deadline has passed, or looking makes no sense any more.
+
+    A worker that defers says when the wait is over (``deadline``). Where Airflow begins the wait in the triggerer, by
+    ``start_from_trigger``, that is not known when the DAG is parsed: then ``timeout`` says how long it may be.
 
     :param redbrick_conn_id: the connection; the key itself never enters a trigger.
     :param org_id: the organisation; the connection's when None.
@@ -26,7 +29,12 @@ class RedBrickPollTrigger(BaseTrigger):
     :param poke_interval: seconds between polls.
     :param deadline: when to give up, in epoch seconds.
     :param deadline_name: which of the sensor's limits that is: ``timeout`` or ``execution_timeout``.
+    :param timeout: without a deadline: the sensor's timeout, in seconds.
+    :param execution_timeout: without a deadline: the sensor's execution_timeout, in seconds.
     """
+
+    timeout_after: datetime | None = None
+    """When Airflow gives the trigger up; the triggerer sets it."""
 
     def __init__(
         self,
@@ -35,8 +43,10 @@ class RedBrickPollTrigger(BaseTrigger):
         org_id: str | None,
         project_id: str | None,
         poke_interval: float,
-        deadline: float,
+        deadline: float | None = None,
         deadline_name: str = "timeout",
+        timeout: float = 0.0,
+        execution_timeout: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.redbrick_conn_id = redbrick_conn_id
@@ -45,22 +55,28 @@ class RedBrickPollTrigger(BaseTrigger):
         self.poke_interval = poke_interval
         self.deadline = deadline
         self.deadline_name = deadline_name
+        self.limits = Limits(timeout, execution_timeout)
 
     def condition(self) -> Condition:
-        """Return what is waited for."""
+        """Return what is waited for, checked.
+
+        :raises RedBrickInputError: when it makes no sense.
+        """
         raise NotImplementedError
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments to build this trigger again."""
         kind = type(self)
-        common = {
+        common: dict[str, Any] = {
             "redbrick_conn_id": self.redbrick_conn_id,
             "org_id": self.org_id,
             "project_id": self.project_id,
             "poke_interval": self.poke_interval,
-            "deadline": self.deadline,
-            "deadline_name": self.deadline_name,
         }
+        if self.deadline is None:
+            common |= {"timeout": self.limits.timeout, "execution_timeout": self.limits.execution_timeout}
+        else:
+            common |= {"deadline": self.deadline, "deadline_name": self.deadline_name}
         return f"{kind.__module__}.{kind.__qualname__}", {**common, **self.waits_for()}
 
     def waits_for(self) -> dict[str, Any]:
@@ -69,12 +85,12 @@ class RedBrickPollTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll, and yield exactly one event."""
-        patience = Patience(deadline=self.deadline, deadline_name=self.deadline_name)
-        condition = self.condition()
-        async with shared_project(self.redbrick_conn_id, self.org_id, self.project_id) as project:
+        patience = self._patience()
+        key = (self.redbrick_conn_id, self.org_id, self.project_id)
+        async with shared_project(*key) as project:
             while True:
                 try:
-                    poll = await project.look(condition)
+                    poll = await project.look(self.condition())
                 except RedBrickError as error:
                     self.log.warning("A poll failed: %s", error)
                     event = patience.after_error(error, now=time.time())
@@ -86,15 +102,12 @@ class RedBrickPollTrigger(BaseTrigger):
                     return
                 now = time.time()
                 # Never past the deadline: a long interval must not stretch a short timeout.
-                await asyncio.sleep(max(0.0, min(self._until_next(now), self.deadline - now)))
+                pause = min(until_next_poll(key, self.poke_interval, now=now), patience.deadline - now)
+                await asyncio.sleep(max(0.0, pause))
 
-    def _until_next(self, now: float) -> float:
-        """Return how many seconds there are to the next poll.
-
-        Those who wait for the same project poll at the same moments, so that one request will do for all; other
-        projects have other moments.
-        """
-        if not self.poke_interval:
-            return 0.0
-        own = zlib.crc32(f"{self.redbrick_conn_id} {self.org_id} {self.project_id}".encode())
-        return self.poke_interval - (now - own) % self.poke_interval
+    def _patience(self) -> Patience:
+        if self.deadline is not None:
+            return Patience(deadline=self.deadline, deadline_name=self.deadline_name)
+        given_up_at = self.timeout_after.timestamp() if self.timeout_after else None
+        deadline = self.limits.deadline(given_up_at=given_up_at, now=time.time())
+        return Patience(deadline=deadline, deadline_name=self.limits.name)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import zlib
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_redbrick.batch.waiting import QueueCondition
 from airflow_provider_redbrick.exceptions import (
     RedBrickAuthError,
     RedBrickError,
+    RedBrickInputError,
     RedBrickNotFoundError,
     RedBrickRefusedError,
 )
@@ -19,13 +23,15 @@ from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+    from typing import Any
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.batch.waiting import Condition, Poll
 
     Key = tuple[str, str | None, str | None]
+    Seen = TypeVar("Seen")
     Counts = dict[str, int | RedBrickError]
 
 # Seconds that a request for counts is held back, so that all whose turn it is can join.
@@ -55,12 +61,29 @@ class SharedProject:
 
         :raises RedBrickError: when it could not be seen.
         """
+        if isinstance(condition, QueueCondition) and not condition.lists:
+            return condition.judge(await self.count(condition.stage_name))
+        return await self.read(condition.look)
+
+    async def read(self, what: Callable[[RedBrickProject], Seen]) -> Seen:
+        """Return what is read of the project, in a thread.
+
+        :raises RedBrickError: when it could not be read.
+        """
+        return await self._noticing(asyncio.to_thread(lambda: what(self._at())))
+
+    async def count(self, stage_name: str) -> int:
+        """Return a stage's count, asked for together with those that others want at this moment.
+
+        :raises RedBrickError: when it could not be counted.
+        """
+        return await self._noticing(self._count(stage_name))
+
+    async def _noticing(self, answer: Coroutine[Any, Any, Seen]) -> Seen:
+        """Take notice of a key that is refused: whoever comes later may find another one in the connection."""
         try:
-            if isinstance(condition, QueueCondition) and not condition.lists:
-                return condition.judge(await self._count(condition.stage_name))
-            return await asyncio.to_thread(lambda: condition.look(self._at()))
+            return await answer
         except RedBrickAuthError:
-            # Whoever comes later may find another key in the connection.
             self.key_refused = True
             raise
 
@@ -69,7 +92,6 @@ class SharedProject:
         self._hook.close()
 
     async def _count(self, stage_name: str) -> int:
-        """Return a stage's count, asked for together with those that others want at this moment."""
         if self._counting is None:
             self._counting = asyncio.create_task(self._counts())
         self._names.add(stage_name)
@@ -105,7 +127,10 @@ class SharedProject:
         with self._first_use:
             if self._project is None:
                 org_id, project_id = self._ids
-                project = self._hook.project(project_id, org_id=org_id)
+                try:
+                    project = self._hook.project(project_id, org_id=org_id)
+                except AirflowNotFoundException as error:
+                    raise RedBrickInputError(str(error)) from None
                 _ = project.info
                 self._project = project
             return self._project
@@ -122,6 +147,17 @@ def _counted(project: RedBrickProject, stages: Sequence[Stage]) -> Counts:
     for stage in stages:
         counts |= _counted(project, [stage])
     return counts
+
+
+def until_next_poll(key: Key, interval: float, *, now: float) -> float:
+    """Return how many seconds there are to the next poll.
+
+    Those who look at the same project poll at the same moments, so that one request will do for all; other projects
+    have other moments.
+    """
+    if not interval:
+        return 0.0
+    return interval - (now - zlib.crc32(" ".join(map(str, key)).encode())) % interval
 
 
 @asynccontextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.batch.waiting import QueueCondition
+from airflow_provider_redbrick.hooks.conditions import queue_condition
 from airflow_provider_redbrick.triggers.base import RedBrickPollTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.batch.waiting import QueueCondition
 
 
 class RedBrickStageQueueTrigger(RedBrickPollTrigger):
@@ -29,10 +32,8 @@ class RedBrickStageQueueTrigger(RedBrickPollTrigger):
         self.count_by = count_by
 
     def condition(self) -> QueueCondition:
-        """Return what is waited for."""
-        return QueueCondition(
-            self.stage_name, self.at_least, self.at_most, self.unassigned, by_listing=self.count_by == "listing"
-        )
+        """Return what is waited for, checked."""
+        return queue_condition(**self.waits_for())
 
     def waits_for(self) -> dict[str, Any]:
         """Return the arguments that say what is waited for."""

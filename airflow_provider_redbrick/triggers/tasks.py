@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.batch.waiting import TasksCondition
+from airflow_provider_redbrick.hooks.conditions import tasks_condition
 from airflow_provider_redbrick.triggers.base import RedBrickPollTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from airflow_provider_redbrick.batch.waiting import TasksCondition
 
 
 class RedBrickTasksTrigger(RedBrickPollTrigger):
@@ -28,8 +30,8 @@ class RedBrickTasksTrigger(RedBrickPollTrigger):
         self.reached_stage = reached_stage
 
     def condition(self) -> TasksCondition:
-        """Return what is waited for."""
-        return TasksCondition(self.task_ids, self.left_stage, self.reached_stage)
+        """Return what is waited for, checked."""
+        return tasks_condition(**self.waits_for())
 
     def waits_for(self) -> dict[str, Any]:
         """Return the arguments that say what is waited for."""

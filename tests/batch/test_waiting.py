@@ -12,6 +12,8 @@ from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.batch.waiting import (
     MAX_FAILED_POLLS,
+    START_BACKSTOP,
+    Limits,
     Patience,
     Poll,
     QueueCondition,
@@ -141,6 +143,17 @@ def test_having_reached_a_stage_or_jumped_over_it(task, met):
     assert look([task], reached_stage="Review_1").met is met
 
 
+@pytest.mark.parametrize("condition", [{"left_stage": "Labell"}, {"reached_stage": "Labell"}])
+def test_a_stage_that_does_not_exist_is_not_waited_for(condition):
+    with pytest.raises(err.RedBrickInputError, match="no stage 'Labell'; its stages are: Input, Label"):
+        look([at("Label")], **condition)
+
+
+def test_where_nothing_ever_stays_is_not_waited_for():
+    with pytest.raises(err.RedBrickInputError, match="only pass through Failed_Review_1"):
+        look([at("Label")], reached_stage="Failed_Review_1")
+
+
 def test_what_is_archived_will_never_arrive():
     with pytest.raises(err.RedBrickNotFoundError, match="archived"):
         look([at("Review_2"), at("ARCHIVED", None)], reached_stage="Review_1")
@@ -205,6 +218,7 @@ def test_what_waiting_cannot_change_ends_it_at_once(error):
     found = patience().after_error(error, now=1.0)
     assert found["status"] == "error"
     assert "Waiting makes no sense: x" in found["message"]
+    assert found["error"] == type(error).__name__
 
 
 def test_a_deadline_in_trouble_names_the_trouble():
@@ -218,6 +232,40 @@ def test_a_deadline_after_trouble_that_is_over_does_not_name_it():
     waiting.after_error(err.RedBrickServerError("down", status=503), now=1.0)
     waiting.after(Poll(False, 0), now=2.0)
     assert "down" not in waiting.after(Poll(False, 0), now=100.0)["message"]
+
+
+# ------------------------------------------------------------------ limits
+
+
+@pytest.mark.parametrize(
+    ("limits", "name", "seconds"),
+    [
+        (Limits(60.0), "timeout", 60.0),
+        (Limits(60.0, 60.0), "timeout", 60.0),
+        (Limits(60.0, 90.0), "timeout", 60.0),
+        (Limits(60.0, 30.0), "execution_timeout", 30.0),
+    ],
+)
+def test_the_shorter_limit_ends_the_wait(limits, name, seconds):
+    assert (limits.name, limits.seconds) == (name, seconds)
+
+
+def given_up_at(begun: float, limits: Limits) -> float:
+    """When Airflow gives up a trigger that it has started itself, as its ``TaskInstance.defer_task`` counts."""
+    at = begun + limits.seconds + START_BACKSTOP
+    return at if limits.execution_timeout is None else min(at, begun + limits.execution_timeout)
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(60.0), Limits(60.0, 90.0), Limits(60.0, 5_000.0), Limits(90.0, 60.0)], ids=repr
+)
+@pytest.mark.parametrize("now", [1_000.0, 1_030.0, 5_000.0])
+def test_a_wait_that_another_triggerer_takes_over_ends_when_it_was_to_end(limits, now):
+    assert limits.deadline(given_up_at=given_up_at(1_000.0, limits), now=now) == 1_060.0
+
+
+def test_where_airflow_does_not_say_when_it_gives_up_the_wait_begins_now():
+    assert Limits(60.0).deadline(given_up_at=None, now=1_000.0) == 1_060.0
 
 
 @pytest.mark.parametrize("status", ["success", "timeout", "error"])

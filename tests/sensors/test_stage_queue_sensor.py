@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -242,6 +243,39 @@ class TestTroubleWhileDeferred:
         with pytest.raises(AirflowSensorTimeout):
             sensor(at_least=1).resume_execution("execute_complete", {"event": {"status": "timeout"}}, {})
 
+    @pytest.mark.parametrize(
+        ("event", "ending", "words"),
+        [
+            ({"version": 1, "status": "success", "seen": 7}, None, ""),
+            (
+                {"version": 1, "status": "timeout", "message": "late", "deadline": "timeout"},
+                AirflowSensorTimeout,
+                "late",
+            ),
+            (
+                {"version": 1, "status": "timeout", "message": "late", "deadline": "execution_timeout"},
+                AirflowTaskTimeout,
+                "late",
+            ),
+            ({"version": 1, "status": "error", "message": "gone"}, RedBrickTriggerEventError, "gone"),
+            (
+                {"version": 1, "status": "error", "message": "gone", "error": "RedBrickInputError"},
+                RedBrickInputError,
+                "gone",
+            ),
+            # What a later version may say of an error is an error all the same.
+            (
+                {"version": 9, "status": "error", "message": "gone", "error": "Exception"},
+                RedBrickTriggerEventError,
+                "gone",
+            ),
+            ({"version": 9, "status": "success", "seen": 7, "more": [1]}, None, ""),
+        ],
+    )
+    def test_events_as_the_releases_write_them(self, sandbox, event, ending, words):
+        with nullcontext() if ending is None else pytest.raises(ending, match=words):
+            assert sensor(at_least=1).resume_execution("execute_complete", {"event": event}, {}) == 7
+
     def test_no_event_at_all_is_a_failure(self, sandbox):
         with pytest.raises(RedBrickTriggerEventError):
             sensor(at_least=1).resume_execution("execute_complete", None, {})
@@ -250,6 +284,13 @@ class TestTroubleWhileDeferred:
         reason = {"error": "Trigger timeout"}
         with pytest.raises(AirflowSensorTimeout):
             sensor(at_least=1).resume_execution("__fail__", reason, {})
+
+    def test_airflows_own_end_of_a_wait_is_the_shorter_limits(self, sandbox):
+        reason = {"error": "Trigger timeout"}
+        with pytest.raises(AirflowTaskTimeout):
+            sensor(at_least=1, execution_timeout=timedelta(seconds=9)).resume_execution("__fail__", reason, {})
+        with pytest.raises(AirflowSensorTimeout):
+            sensor(at_least=1, execution_timeout=timedelta(hours=9)).resume_execution("__fail__", reason, {})
 
     def test_nothing_secret_is_in_what_is_stored(self, sandbox):
         sandbox.seed_tasks(1)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 import uuid
+from datetime import datetime, timedelta, timezone
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.project import RedBrickProject
+from airflow_provider_redbrick.batch.waiting import START_BACKSTOP
 from airflow_provider_redbrick.exceptions import RedBrickNotFoundError
 from airflow_provider_redbrick.triggers.shared import shared_project
 from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
@@ -20,6 +22,34 @@ from airflow_provider_redbrick.triggers.tasks import RedBrickTasksTrigger
 
 IDS = [str(uuid.UUID(int=number)) for number in (1, 2)]
 PLAIN = (str, int, float, bool, type(None))
+
+
+# As the first release writes them, word for word.
+_COMMON_BEFORE = {
+    "redbrick_conn_id": "redbrick_default",
+    "org_id": None,
+    "project_id": IDS[0],
+    "poke_interval": 60.0,
+    "deadline": 1_790_000_000.0,
+    "deadline_name": "timeout",
+}
+STORED_BEFORE = [
+    (
+        "airflow_provider_redbrick.triggers.stage_queue.RedBrickStageQueueTrigger",
+        {
+            **_COMMON_BEFORE,
+            "stage_name": "Review_1",
+            "at_least": 1,
+            "at_most": None,
+            "unassigned": False,
+            "count_by": "count",
+        },
+    ),
+    (
+        "airflow_provider_redbrick.triggers.tasks.RedBrickTasksTrigger",
+        {**_COMMON_BEFORE, "task_ids": IDS, "left_stage": "Label", "reached_stage": None},
+    ),
+]
 
 
 def common(**options: Any) -> dict[str, Any]:
@@ -67,6 +97,8 @@ class TestStored:
             tasks(),
             tasks(left_stage=None, reached_stage="Ground Truth"),
             tasks(task_ids=tuple(IDS)),
+            queue(deadline=None, timeout=60.0, execution_timeout=None),
+            tasks(deadline=None, timeout=60.0, execution_timeout=30.0),
         ],
     )
     def test_what_is_stored_builds_the_same_again(self, trigger):
@@ -77,6 +109,15 @@ class TestStored:
         assert again.condition() == trigger.condition()
         for value in stored[1].values():
             assert isinstance(value, PLAIN) or (isinstance(value, list) and all(isinstance(v, PLAIN) for v in value))
+
+    @pytest.mark.parametrize("stored", STORED_BEFORE, ids=lambda stored: stored[0].rpartition(".")[2])
+    def test_what_was_stored_before_an_upgrade_still_waits(self, sandbox, stored):
+        """A release is installed while sensors wait: what the one before has stored is built by this one."""
+        path, kwargs = stored
+        module, _, name = path.rpartition(".")
+        trigger = getattr(import_module(module), name)(**kwargs)
+        assert trigger.serialize() == (path, kwargs)
+        assert only_event(trigger)["status"] == "error"  # there is no such project
 
     def test_airflows_own_serialization_takes_it(self):
         serde = pytest.importorskip("airflow.sdk.serde")
@@ -94,6 +135,47 @@ class TestStored:
         monkeypatch.delenv("AIRFLOW_CONN_REDBRICK_DEFAULT", raising=False)
         queue(redbrick_conn_id="there is none")
         tasks(redbrick_conn_id="there is none")
+
+
+class TestStartedByAirflow:
+    """Airflow itself has made the trigger, of what stands in the DAG, and no worker has seen it."""
+
+    def started(self, **options):
+        trigger = rebuilt(queue(deadline=None, **options))
+        trigger.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=START_BACKSTOP + 60)
+        return trigger
+
+    def test_what_is_met_ends_at_the_first_poll(self, sandbox):
+        sandbox.seed_tasks(1, stage="Review_1")
+        assert only_event(self.started(timeout=60.0)) == {"version": 1, "status": "success", "seen": 1}
+
+    def test_rendered_text_is_read(self, sandbox):
+        sandbox.seed_tasks(2, stage="Review_1")
+        assert only_event(self.started(timeout=60.0, at_least="2", project_id=sandbox.project_id))["seen"] == 2
+
+    def test_the_wait_is_over_when_it_was_to_be_over_whoever_took_it_up(self, sandbox):
+        """It began 3,540 seconds ago, in a triggerer that is gone."""
+        trigger = self.started(timeout=3_600.0, poke_interval=3_600.0)
+        trigger.timeout_after += timedelta(seconds=-59.7)
+        started = time.monotonic()
+        assert only_event(trigger)["status"] == "timeout"
+        assert time.monotonic() - started < 20
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"stage_name": "Gone"}, "no stage 'Gone'; its stages are: Input, Label"),
+            ({"stage_name": ""}, "stage_name must not be empty"),
+            ({"at_least": "few"}, "at_least must be a whole number"),
+            ({"at_least": None}, "there is nothing to wait for"),
+            ({"redbrick_conn_id": "there_is_none"}, "there_is_none"),
+            ({"project_id": ""}, "project_id must not be empty"),
+        ],
+    )
+    def test_a_mistake_is_the_first_polls(self, sandbox, options, words):
+        event = only_event(self.started(timeout=60.0, **options))
+        assert (event["status"], event["error"]) == ("error", "RedBrickInputError")
+        assert words in event["message"]
 
 
 class TestEvents:

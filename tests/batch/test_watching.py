@@ -1,0 +1,211 @@
+"""What event triggers tell, and what they remember."""
+
+from __future__ import annotations
+
+import json
+
+import pendulum
+import pytest
+
+from airflow_provider_redbrick import exceptions as err
+from airflow_provider_redbrick.batch.watching import (
+    LAG,
+    MOST_REMEMBERED,
+    OVERLAP,
+    Arrival,
+    Persistence,
+    arrivals,
+    crossing,
+    since,
+)
+
+NOON = pendulum.datetime(2026, 3, 14, 12)
+
+
+def at(minutes: float) -> pendulum.DateTime:
+    return NOON.add(seconds=round(minutes * 60))
+
+
+def through_json(state):
+    return json.loads(json.dumps(state))
+
+
+# ------------------------------------------------------------------ crossing
+
+
+def watched(*counts, at_least=3, state=None):
+    """Which of the looks at a queue lead to an event."""
+    events = []
+    for number, count in enumerate(counts):
+        told = crossing(state, count, at_least=at_least)
+        state = through_json(told.state)
+        events += [(number, event["count"]) for event in told.events]
+    return events
+
+
+@pytest.mark.parametrize(
+    ("counts", "events"),
+    [
+        ((0, 2, 3, 4, 9), [(2, 3)]),
+        ((0, 7, 7, 7), [(1, 7)]),
+        ((0, 3, 2, 3), [(1, 3), (3, 3)]),
+        ((0, 3, 0, 0, 5, 5), [(1, 3), (4, 5)]),
+        ((0, 2, 0, 2), []),
+        ((5, 5), [(0, 5)]),
+    ],
+)
+def test_a_queue_is_told_on_the_crossing_and_again_after_it_was_below(counts, events):
+    assert watched(*counts) == events
+
+
+def test_the_crossing_is_known_after_a_restart():
+    state = through_json(crossing(None, 5, at_least=3).state)
+    assert watched(5, 6, state=state) == []
+    assert watched(1, 6, state=state) == [(1, 6)]
+
+
+# ------------------------------------------------------------------ ground truth
+
+
+class Watch:
+    """Ground truth as it arrives, looked at as the trigger does: since the state's moment, through JSON."""
+
+    def __init__(self):
+        self.there: dict[str, tuple[pendulum.DateTime, pendulum.DateTime]] = {}
+        self.state = None
+
+    def arrives(self, task_id, minutes, *, shown_at=None):
+        self.there[task_id] = (at(minutes), at(shown_at if shown_at is not None else minutes))
+
+    def changes(self, task_id, minutes):
+        self.there[task_id] = (self.there[task_id][0], at(minutes))
+
+    def look(self, minutes, *, keep=True) -> list[str]:
+        begin = since(self.state)
+        seen = [
+            Arrival(task_id, moment)
+            for task_id, (moment, changed) in self.there.items()
+            if changed <= at(minutes) and (begin is None or changed >= begin)
+        ]
+        told = arrivals(self.state, seen, mark=at(minutes))
+        if keep:
+            self.state = through_json(told.state)
+        return [task_id for event in told.events for task_id in event["task_ids"]]
+
+
+@pytest.fixture
+def watch():
+    return Watch()
+
+
+def test_what_was_there_before_is_no_news(watch):
+    watch.arrives("old", -60)
+    assert [watch.look(minute) for minute in range(3)] == [[], [], []]
+
+
+def test_each_arrival_is_told_once_in_order(watch):
+    watch.look(0)
+    watch.arrives("b", 0.6)
+    watch.arrives("a", 0.5)
+    assert watch.look(1) == ["a", "b"]
+    watch.arrives("c", 1.5)
+    assert [watch.look(minute) for minute in (2, 3, 30, 31, 90)] == [["c"], [], [], [], []]
+
+
+def test_what_shows_up_late_within_the_overlap_is_still_found(watch):
+    watch.look(0)
+    watch.arrives("early", 5)
+    assert watch.look(6) == ["early"]
+    watch.arrives("late", 4, shown_at=7)
+    assert watch.look(8) == ["late"]
+
+
+def test_what_arrives_while_nobody_looks_is_told_afterwards(watch):
+    watch.look(0)
+    watch.arrives("before", 1)
+    watch.look(2)
+    watch.arrives("meanwhile", 600)
+    assert watch.look(3000) == ["meanwhile"]
+
+
+def test_what_was_told_and_not_remembered_is_told_again(watch):
+    watch.look(0)
+    watch.arrives("a", 1)
+    assert watch.look(2, keep=False) == ["a"]
+    assert watch.look(3) == ["a"]
+
+
+@pytest.mark.parametrize("later", [2, 30, 120, 3000])
+def test_a_change_of_its_labels_is_no_news(watch, later):
+    """Or a DAG that corrects ground truth would start itself for ever."""
+    watch.look(0)
+    watch.arrives("a", 1)
+    watch.arrives("b", 1)
+    assert watch.look(1) == ["a", "b"]
+    watch.changes("a", later)
+    watch.arrives("c", later)
+    assert watch.look(later) == ["c"]
+
+
+def test_what_was_reopened_and_is_finished_again_is_news(watch):
+    watch.look(0)
+    watch.arrives("a", 1)
+    assert watch.look(2) == ["a"]
+    watch.arrives("a", 3)
+    assert [watch.look(4), watch.look(5)] == [["a"], []]
+
+
+def test_of_many_there_are_several_events_and_no_id_is_left_out(watch):
+    watch.look(0)
+    ids = [f"task-{number:05}" for number in range(2_500)]
+    seen = [Arrival(task_id, at(1)) for task_id in ids]
+    told = arrivals(watch.state, seen, mark=at(2))
+    assert [event["count"] for event in told.events] == [1000, 1000, 500]
+    assert [task_id for event in told.events for task_id in event["task_ids"]] == ids
+
+
+def test_what_is_remembered_stays_small_and_nothing_is_told_twice_for_it(watch):
+    watch.look(0)
+    for number in range(3 * MOST_REMEMBERED):
+        watch.arrives(f"{number:036}", 1 + number / 1000)
+    assert len(watch.look(5)) == 3 * MOST_REMEMBERED
+    assert len(json.dumps(watch.state)) < 60_000
+    watch.arrives("one more", 6)
+    assert watch.look(7) == ["one more"]
+
+
+def test_the_cursor_moves_with_what_happens_and_seldom_without(watch):
+    watch.look(0)
+    first = watch.state
+    assert watch.look(15) == []
+    assert watch.state == first
+    late = (OVERLAP + LAG).total_minutes() + 1
+    watch.look(late)
+    assert since(watch.state) == at(late) - OVERLAP
+    watch.arrives("a", late + 20)
+    watch.look(late + 21)
+    assert since(watch.state) == at(late + 21) - OVERLAP
+    assert list(watch.state["told"]) == ["a"]
+
+
+# ------------------------------------------------------------------ persistence
+
+
+def test_an_outage_is_borne_longer_and_longer_and_for_ever():
+    persistence = Persistence(60.0)
+    error = err.RedBrickServerError("down", status=503)
+    assert [persistence.after_error(error) for _ in range(5)] == [60.0, 120.0, 240.0, 480.0, 900.0]
+    assert {persistence.after_error(error) for _ in range(5_000)} == {900.0}
+    assert persistence.after_success() == 5_005
+    assert persistence.after_success() == 0
+    assert persistence.after_error(error) == 60.0
+
+
+@pytest.mark.parametrize("kind", [err.RedBrickAuthError, err.RedBrickNotFoundError, err.RedBrickInputError])
+def test_what_somebody_has_to_put_right_is_tried_rarely(kind):
+    assert Persistence(60.0).after_error(kind("x")) == 900.0
+    assert Persistence(3600.0).after_error(kind("x")) == 3600.0
+
+
+def test_a_watcher_that_looks_without_a_pause_does_not_fail_without_one():
+    assert Persistence(0.01).after_error(err.RedBrickServerError("down", status=503)) == 1.0
