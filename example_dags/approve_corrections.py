@@ -1,0 +1,83 @@
+"""Let a person decide whether implausible ground truth goes back: corrections are work that is paid for.
+
+Airflow has its approval step since 3.1. Below that this file cannot be read, and Airflow's import errors say why.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pendulum
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Param, dag, task
+from threshold_model import too_large
+
+from airflow_provider_redbrick.links.redbrick import RedBrickProjectLink
+from airflow_provider_redbrick.notifications.queue import RedBrickQueueNotifier
+from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasksOperator
+from airflow_provider_redbrick.operators.reopen_ground_truth import RedBrickReopenGroundTruthOperator
+
+FOUND = "ti.xcom_pull(task_ids='find')"
+QUESTION = f"""
+* {{{{ {FOUND} | length }}}} of {{{{ ti.xcom_pull(task_ids='export')['counts']['tasks'] }}}} tasks that were finished or
+  corrected within a week have a box that is too large.
+* Their labels are in `{{{{ ti.xcom_pull(task_ids='export')['uri'] }}}}`; the first ones:
+  {{{{ {FOUND}[:5] | join(', ') }}}}
+* [The project]({{{{ ti.xcom_pull(task_ids='export', key='{RedBrickProjectLink().xcom_key}') }}}})
+
+*Approve* reopens exactly these. *Reject*, or no answer for five days, changes nothing.
+"""
+
+
+@dag(
+    # As often as somebody is there to answer: a run waits for that.
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    max_active_runs=1,
+    default_args={"retries": 2},
+    params={"folder": Param("/data/corrections", type="string", description="A local folder, or e.g. s3://bucket/key")},
+    tags=["redbrick"],
+)
+def approve_corrections(project_id: str | None = None) -> None:
+    """Export a week of ground truth, find what looks wrong, ask, and reopen exactly that, or nothing.
+
+    The question is in Airflow under "Required Actions". Give a notifier of your own to `send` to be told by message.
+    """
+    export = RedBrickExportTasksOperator(
+        task_id="export",
+        project_id=project_id,
+        export_path="{{ params.folder }}/{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}",
+        updated_after="{{ (dag_run.run_after - macros.timedelta(days=7)).isoformat() }}",
+        masks=False,
+    )
+
+    @task
+    def find(exported: dict[str, Any]) -> list[str]:
+        """Return what would be reopened; when there is nothing, nobody is asked."""
+        from airflow.providers.common.compat.sdk import AirflowSkipException
+        from airflow.sdk import ObjectStoragePath
+
+        with ObjectStoragePath(exported["uri"]).open() as lines:
+            rows = [json.loads(line) for line in lines]
+        wrong = [row["taskId"] for row in rows if too_large(SimpleNamespace(series=row["series"]))]
+        if not wrong:
+            raise AirflowSkipException("Nothing looks wrong.")
+        return wrong
+
+    found = find(export.output)
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject=f"Reopen {{{{ {FOUND} | length }}}} ground-truth tasks?",
+        body=QUESTION,
+        defaults="Reject",
+        response_timeout=timedelta(days=5),
+        notifiers=RedBrickQueueNotifier(message="Corrections wait for approval.", project_id=project_id),
+    )
+    reopen = RedBrickReopenGroundTruthOperator(task_id="reopen", project_id=project_id, task_ids=found)
+    found >> approve >> reopen
+
+
+approve_corrections()

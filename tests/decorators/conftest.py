@@ -1,0 +1,7 @@
+"""What the decorators' tests share."""
+
+from __future__ import annotations
+
+from fixtures import new_run, run, running_sandbox, sandbox
+
+__all__ = ["new_run", "run", "running_sandbox", "sandbox"]

@@ -1,0 +1,233 @@
+"""Decorated functions as labelers and reviewers, found as Airflow finds them, on a running server."""
+
+from __future__ import annotations
+
+import pendulum
+import pytest
+from airflow.sdk import DAG, task
+from fixtures import counts
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
+from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
+
+BOX = {"pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4, "category": "finding"}
+LABELS = {"series": [{"boundingBoxes": [BOX]}]}
+PUT = "putManualLabelingTaskAndLabels"
+
+
+@pytest.fixture
+def dag():
+    with DAG("decorated", schedule=None, start_date=pendulum.datetime(2026, 1, 1), params={"cutoff": 3}) as made:
+        yield made
+
+
+def execute(run, operator, **context):
+    """Render and run an operator as Airflow does; answers its manifest."""
+    run.context = {"ds": "2026-03-14", "params": {"cutoff": 3}, **context}
+    operator.render_template_fields({**run.context})
+    return run.try_once(operator)
+
+
+def test_airflow_finds_them_and_they_make_the_operators(dag):
+    @task.redbrick_prelabel(stage_name="Label", limit=5)
+    def label(scan): ...
+
+    @task.redbrick_auto_review(stage_name="Review_1")
+    def review(scan): ...
+
+    first, second = label().operator, review().operator
+    assert isinstance(first, RedBrickPrelabelOperator)
+    assert isinstance(second, RedBrickAutoReviewOperator)
+    assert (first.task_id, first.stage_name, first.limit) == ("label", "Label", 5)
+    assert (second.task_id, second.stage_name) == ("review", "Review_1")
+    assert first.operator_name == "@task.redbrick_prelabel"
+    assert second.operator_name == "@task.redbrick_auto_review"
+    assert set(RedBrickPrelabelOperator.template_fields) < set(first.template_fields)
+    assert set(RedBrickAutoReviewOperator.template_fields) < set(second.template_fields)
+
+
+def test_without_parentheses(dag):
+    @task.redbrick_prelabel
+    def label(scan): ...
+
+    assert label().operator.task_id == "label"
+
+
+def test_the_function_is_called_for_each_task(sandbox, run, dag):
+    ids = sandbox.seed_tasks(3)
+    seen = []
+
+    @task.redbrick_prelabel(stage_name="Label")
+    def label(task) -> dict:
+        seen.append(task.task_id)
+        return LABELS
+
+    operator = label().operator
+    assert execute(run, operator)["counts"] == counts(done=3)
+    assert sorted(seen) == sorted(ids)
+    assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
+
+
+def test_a_return_type_says_nothing_of_the_manifest(dag):
+    def label(scan) -> dict[str, list]: ...
+
+    assert not task.redbrick_prelabel(stage_name="Label")(label)().operator.multiple_outputs
+    assert task.redbrick_prelabel(stage_name="Label", multiple_outputs=True)(label)().operator.multiple_outputs
+
+
+def test_a_reviewer_decides(sandbox, run, dag):
+    good, bad = sandbox.seed_tasks(2, stage="Review_1")
+
+    @task.redbrick_auto_review(stage_name="Review_1")
+    def review(scan, wrong):
+        return Review.reject("Blurred.") if scan.task_id == wrong else Review.accept()
+
+    assert execute(run, review(wrong=bad).operator)["counts"] == counts(done=2)
+    assert sandbox.stage_of(good) == "END"
+    assert sandbox.stage_of(bad) == "Label"
+
+
+class TestFurtherArguments:
+    def seen(self, sandbox, run, function, *args, **kwargs):
+        """What a function gets beside the task."""
+        sandbox.seed_tasks(1)
+        found = []
+        decorated = task.redbrick_prelabel(stage_name="Label")(function(found))
+        assert execute(run, decorated(*args, **kwargs).operator, ti_name="mine")["counts"] == counts(skipped=1)
+        return found
+
+    def test_from_the_call_and_from_templates(self, sandbox, run, dag):
+        def function(found):
+            def label(scan, cutoff, model="small", *, day):
+                found.append((cutoff, model, day))
+
+            return label
+
+        assert self.seen(sandbox, run, function, 0.5, day="{{ ds }}") == [(0.5, "small", "2026-03-14")]
+
+    def test_names_of_labels_are_rendered_too(self, sandbox, run, dag):
+        def function(found):
+            def label(scan, labels):
+                found.append(labels)
+
+            return label
+
+        assert self.seen(sandbox, run, function, labels=["{{ ds }}"]) == [["2026-03-14"]]
+
+    def test_from_airflows_context(self, sandbox, run, dag):
+        def function(found):
+            def label(task, ds, params=None):
+                found.append((ds, params["cutoff"]))
+
+            return label
+
+        assert self.seen(sandbox, run, function) == [("2026-03-14", 3)]
+
+    def test_all_of_the_context(self, sandbox, run, dag):
+        def function(found):
+            def label(task, **context):
+                found.append((task.name != "", context["ds"], context["cutoff"], "task" in context))
+
+            return label
+
+        assert self.seen(sandbox, run, function, cutoff=1) == [(True, "2026-03-14", 1, False)]
+
+    def test_an_upstream_tasks_output_is_waited_for(self, dag):
+        @task
+        def cutoff():
+            return 0.5
+
+        @task.redbrick_prelabel(stage_name="Label")
+        def label(scan, cutoff): ...
+
+        label(cutoff())
+        assert dag.get_task("label").upstream_task_ids == {"cutoff"}
+
+    def test_mistakes_are_known_when_the_dag_is_parsed(self, dag):
+        @task.redbrick_prelabel(stage_name="Label")
+        def label(scan, cutoff): ...
+
+        with pytest.raises(TypeError, match="cutoff"):
+            label()
+        with pytest.raises(TypeError, match="cut_off"):
+            label(1, cut_off=2)
+        with pytest.raises(TypeError, match="scan"):
+            label(1, scan=2)
+
+
+class TestWhichTasks:
+    def test_ids_come_with_the_call(self, sandbox, run, dag):
+        ids = sandbox.seed_tasks(3)
+
+        @task.redbrick_prelabel(stage_name="Label")
+        def label(scan):
+            return LABELS
+
+        assert execute(run, label(task_ids=ids[:2]).operator)["counts"] == counts(done=2)
+        assert sandbox.applied(PUT) == dict.fromkeys(ids[:2], 1)
+
+    def test_not_twice(self, dag):
+        @task.redbrick_prelabel(stage_name="Label", task_ids=["one"])
+        def label(scan): ...
+
+        with pytest.raises(RedBrickInputError, match="task_ids are given both"):
+            label(task_ids=["two"])
+
+    def test_chunks_are_mapped(self, sandbox, run, new_run, dag):
+        ids = sandbox.seed_tasks(4)
+
+        @task.redbrick_prelabel(stage_name="Label")
+        def label(scan, model):
+            assert model == "small"
+            return LABELS
+
+        mapped = label.partial(model="small").expand(task_ids=[ids[:2], ids[2:]]).operator
+        for chunk in (ids[:2], ids[2:]):
+            one = mapped.unmap({"op_kwargs": {"task_ids": chunk}})
+            assert execute(new_run(), one)["task_ids"] == chunk
+
+    def test_arguments_are_mapped(self, dag):
+        @task.redbrick_prelabel(stage_name="Label")
+        def label(scan, model): ...
+
+        mapped = label.override(limit=7).expand(model=["small", "large"]).operator
+        one = mapped.unmap({"op_kwargs": {"model": "large"}})
+        assert (one.op_kwargs, one.limit, one.stage_name) == ({"model": "large"}, 7, "Label")
+
+    def test_what_is_overridden(self, dag):
+        @task.redbrick_prelabel(stage_name="Label")
+        def label(scan): ...
+
+        one = label.override(task_id="other", stage_name="Second")().operator
+        assert (one.task_id, one.stage_name) == ("other", "Second")
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "function",
+        [lambda: None, lambda *, scan: None, lambda *tasks: None, lambda **context: None, lambda ti, ds: None],
+        ids=["nothing", "keyword only", "any number", "context only", "Airflow's own"],
+    )
+    def test_a_function_that_takes_no_task(self, function):
+        with pytest.raises(RedBrickInputError, match="takes no RedBrick task"):
+            task.redbrick_prelabel(stage_name="Label")(function)
+
+    def test_an_async_function(self):
+        async def label(scan): ...
+
+        with pytest.raises(RedBrickInputError, match="label must not be async"):
+            task.redbrick_prelabel(stage_name="Label")(label)
+
+    def test_a_parameter_that_the_operator_has(self):
+        with pytest.raises(RedBrickInputError, match="task_ids"):
+            task.redbrick_prelabel(stage_name="Label")(lambda scan, task_ids: None)
+
+    @pytest.mark.parametrize(("name", "parameter"), [("prelabel", "labeler"), ("auto_review", "reviewer")])
+    def test_another_function(self, dag, name, parameter):
+        decorator = getattr(task, f"redbrick_{name}")
+        with pytest.raises(RedBrickInputError, match=f"The decorated function is the {parameter}"):
+            decorator(stage_name="Label", **{parameter: print})
+        decorated = decorator(stage_name="Label")(lambda scan: None).override(task_id="one", **{parameter: print})
+        with pytest.raises(RedBrickInputError, match=f"The decorated function is the {parameter}"):
+            decorated()

@@ -1,0 +1,135 @@
+"""Which errors another try can help with, and when; a running Airflow obeys it in tests/running_airflow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from email.utils import formatdate
+
+import pytest
+
+from airflow_provider_redbrick import exceptions
+from airflow_provider_redbrick.exceptions import (
+    RedBrickAuthError,
+    RedBrickConnectionError,
+    RedBrickError,
+    RedBrickInputError,
+    RedBrickNotFoundError,
+    RedBrickRateLimitError,
+    RedBrickRefusedError,
+    RedBrickServerError,
+    RedBrickTasksFailedError,
+)
+
+pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="this Airflow has no retry policies")
+
+from airflow.sdk.definitions.retry_policy import RetryAction
+
+from airflow_provider_redbrick.retry_policy import RedBrickRetryPolicy
+
+
+def decide(error: BaseException, **options):
+    return RedBrickRetryPolicy(**options).evaluate(error, try_number=1, max_tries=3)
+
+
+@pytest.mark.parametrize("kind", [RedBrickAuthError, RedBrickInputError, RedBrickNotFoundError])
+def test_what_no_retry_helps_fails_at_once(kind):
+    decision = decide(kind("the words"))
+    assert decision.action is RetryAction.FAIL
+    assert decision.reason == f"{kind.__name__}: a retry does not help."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RedBrickTasksFailedError("3 of 5 tasks failed"),
+        RedBrickServerError("HTTP 500", status=500, retry_after="60"),
+        RedBrickConnectionError("no answer"),
+        RedBrickRefusedError("no"),
+        RedBrickRateLimitError("HTTP 429", status=429),
+        RedBrickRateLimitError("HTTP 429", status=429, retry_after="0"),
+        RedBrickRateLimitError("HTTP 429", status=429, retry_after="soon"),
+        RedBrickRateLimitError("HTTP 429", status=429, retry_after=formatdate(time.time() - 60, usegmt=True)),
+        ValueError("somebody else's"),
+        KeyboardInterrupt(),
+    ],
+    ids=repr,
+)
+def test_everything_else_is_as_the_task_says(error):
+    assert decide(error).action is RetryAction.DEFAULT
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RedBrickRateLimitError("HTTP 429", status=429, retry_after="300"),
+        RedBrickServerError("HTTP 503", status=503, retry_after="300"),
+    ],
+)
+def test_the_server_says_when(error):
+    decision = decide(error)
+    assert (decision.action, decision.retry_delay) == (RetryAction.RETRY, timedelta(minutes=5))
+    assert "300 s" in decision.reason
+
+
+def test_it_may_say_so_as_a_date():
+    error = RedBrickRateLimitError("HTTP 429", status=429, retry_after=formatdate(time.time() + 1000, usegmt=True))
+    decision = decide(error)
+    assert decision.action is RetryAction.RETRY
+    assert timedelta(seconds=900) < decision.retry_delay <= timedelta(seconds=1001)
+
+
+@pytest.mark.parametrize("asked", ["7200", "9" * 30, formatdate(time.time() + 10**8, usegmt=True)])
+def test_no_longer_than_the_bound(asked):
+    error = RedBrickRateLimitError("HTTP 429", status=429, retry_after=asked)
+    assert decide(error).retry_delay == timedelta(hours=1)
+    assert decide(error, longest_wait=timedelta(minutes=2)).retry_delay == timedelta(minutes=2)
+
+
+def test_every_error_of_ours_has_a_decision():
+    kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, RedBrickError)]
+    final = {kind for kind in kinds if decide(kind("words")).action is RetryAction.FAIL}
+    assert final == {RedBrickAuthError, RedBrickInputError, RedBrickNotFoundError}
+
+
+def test_the_reason_does_not_repeat_the_servers_words():
+    for retry_after in (None, "60"):
+        decision = decide(RedBrickAuthError("secret words", retry_after=retry_after))
+        assert "secret" not in (decision.reason or "")
+
+
+def test_it_comes_back_as_it_was_stored():
+    policy = RedBrickRetryPolicy(longest_wait=timedelta(minutes=3))
+    back = RedBrickRetryPolicy.deserialize(policy.serialize())
+    assert back.longest_wait == policy.longest_wait
+
+
+def test_it_does_not_change_a_dags_stored_form():
+    """An object's address there would be a new version of the DAG each time its file is read."""
+    from airflow.sdk import DAG
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    from airflow_provider_redbrick.operators.list_tasks import RedBrickListTasksOperator
+
+    def stored() -> dict:
+        with DAG("one", schedule=None, default_args={"retry_policy": RedBrickRetryPolicy()}) as dag:
+            operator = RedBrickListTasksOperator(task_id="list")
+        assert isinstance(operator.retry_policy, RedBrickRetryPolicy)
+        return DagSerialization.to_dict(dag)
+
+    assert stored() == stored()
+    assert stored()["dag"]["tasks"][0]["__var"]["has_retry_policy"] is True
+
+
+def test_an_airflow_without_policies_is_told_so():
+    """With a module that hides them, since there is no older Airflow here."""
+    script = (
+        "import airflow.sdk, sys\n"
+        "sys.modules['airflow.sdk.definitions.retry_policy'] = None\n"
+        "try:\n    import airflow_provider_redbrick.retry_policy\n"
+        "except Exception as error:\n    print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "AirflowOptionalProviderFeatureException Retry policies need Airflow 3.3" in done.stdout
