@@ -1,0 +1,193 @@
+"""What the page shows: decided here, from what was read, without reading anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_redbrick.exceptions import (
+    RedBrickAPIError,
+    RedBrickAuthError,
+    RedBrickInputError,
+    RedBrickNotFoundError,
+)
+from airflow_provider_redbrick.plugins.asking import BusyError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow_provider_redbrick.api.workflow import Stage
+
+MAX_RUNS = 12
+MAX_PEOPLE = 8
+_KINDS = {
+    "manual-labeling": "label",
+    "remote-labeling": "model",
+    "expert-review": "review",
+    "labelset-output": "truth",
+}
+# Tasks only pass through these.
+_HIDDEN_WHILE_EMPTY = frozenset({"labelset-input", "feedback"})
+_COURSE_SIZE = (100.0, 24.0)
+
+Sample = tuple[int, int]
+"""When, in epoch seconds, and how many tasks."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Who holds how many of a stage's tasks.
+
+    :param looked_at: how many tasks were listed to find out; fewer than there are when the queue is long.
+    """
+
+    by_name: Mapping[str, int] = field(default_factory=dict)
+    unassigned: int = 0
+    looked_at: int = 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was read of a project.
+
+    :param address: where RedBrick's web app shows it; empty when that is not known.
+    :param counts: by stage name; likewise ``held``, which has the stages that people work in.
+    """
+
+    org_id: str
+    project_id: str
+    name: str
+    address: str
+    stages: Sequence[Stage]
+    counts: Mapping[str, int]
+    held: Mapping[str, Held]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What one Airflow task did to a project's tasks; mapped ones are one."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    mapped: bool
+    at: datetime
+    state: str
+    operation: str
+    stage_name: str
+    counts: Mapping[str, int]
+
+
+def show(facts: Facts, courses: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+    """Return the project and its stages as the page draws them.
+
+    :param courses: for the public name of each stage, how long its queue was when, oldest first.
+    """
+    stages = [
+        _column(stage, facts.counts.get(stage.name, 0), facts.held.get(stage.name), courses.get(stage.public_name, ()))
+        for stage in facts.stages
+        if facts.counts.get(stage.name) or stage.kind not in _HIDDEN_WHILE_EMPTY
+    ]
+    address = facts.address if facts.address.startswith(("https://", "http://")) else ""
+    project = {"name": facts.name or facts.project_id, "project_id": facts.project_id, "address": address}
+    return {"state": "ok", "message": "", "project": project, "stages": stages}
+
+
+def _column(stage: Stage, count: int, held: Held | None, samples: Sequence[Sample]) -> dict[str, Any]:
+    return {
+        "title": stage.public_name,
+        "kind": _KINDS.get(stage.kind, "other"),
+        "count": count,
+        "held": _shares(held) if held else [],
+        "looked_at": held.looked_at if held and held.looked_at < count else None,
+        "course": course(samples),
+    }
+
+
+def _shares(held: Held) -> list[dict[str, Any]]:
+    """Return the longest queues first, and in the end those of nobody."""
+    people = sorted(held.by_name.items(), key=lambda entry: (-entry[1], entry[0]))
+    shown, rest = people[:MAX_PEOPLE], people[MAX_PEOPLE:]
+    if rest:
+        shown.append((f"{len(rest)} more people", sum(count for _, count in rest)))
+    if held.unassigned:
+        shown.append(("unassigned", held.unassigned))
+    most = max((count for _, count in shown), default=1)
+    return [{"name": name, "count": count, "share": round(count / most, 3)} for name, count in shown]
+
+
+def course(samples: Sequence[Sample]) -> dict[str, Any] | None:
+    """Return a line through samples, as an SVG path in a box of 100 by 24; None where there is no line yet.
+
+    A queue keeps its length until it has another, so the line goes in steps. It begins at zero: half as high is half
+    as long.
+    """
+    if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
+        return None
+    width, height = _COURSE_SIZE
+    begin, end = samples[0][0], samples[-1][0]
+    lengths = [count for _, count in samples]
+    most = max(1, *lengths)
+    points = [(width * (at - begin) / (end - begin), height * (1 - count / most)) for at, count in samples]
+    steps = [f"M0 {points[0][1]:.2f}", *(f"H{x:.2f}V{y:.2f}" for x, y in points[1:])]
+    return {"path": "".join(steps), "low": min(lengths), "high": max(lengths), "begin": begin, "end": end}
+
+
+def show_runs(moved: Sequence[Moved]) -> list[dict[str, Any]]:
+    """Return the Airflow tasks that did something last, the latest first, mapped ones summed up."""
+    together: dict[tuple[str, str, str], list[Moved]] = {}
+    for one in moved:
+        together.setdefault((one.dag_id, one.run_id, one.task_id), []).append(one)
+    rows = [_run(group) for group in together.values()]
+    return sorted(rows, key=lambda row: row["at"], reverse=True)[:MAX_RUNS]
+
+
+def _run(group: Sequence[Moved]) -> dict[str, Any]:
+    latest = max(group, key=lambda one: one.at)
+    counts: dict[str, int] = {}
+    for one in group:
+        for name, number in one.counts.items():
+            counts[name] = counts.get(name, 0) + number
+    failed = next((one.state for one in group if one.state == "failed"), latest.state)
+    return {
+        "dag_id": latest.dag_id,
+        "run_id": latest.run_id,
+        "task_id": latest.task_id,
+        "mapped": latest.mapped,
+        "at": latest.at.isoformat(),
+        "state": failed,
+        "operation": latest.operation.replace("_", " "),
+        "stage": latest.stage_name,
+        "counts": [{"name": name.replace("_", " "), "number": number} for name, number in counts.items() if number],
+    }
+
+
+def read_manifest(value: object) -> tuple[str, str, dict[str, int]] | None:
+    """Return a manifest's operation, stage and counts; None for what is no manifest."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("counts"), Mapping):
+        return None
+    counts = {
+        str(name): number
+        for name, number in value["counts"].items()
+        if isinstance(number, int) and not isinstance(number, bool)
+    }
+    return str(value.get("operation") or ""), str(value.get("stage_name") or ""), counts
+
+
+def trouble(error: Exception) -> dict[str, Any]:
+    """Return what the page shows instead of a project that could not be read."""
+    if isinstance(error, RedBrickAPIError):
+        states = {RedBrickAuthError: "wrong_key", RedBrickNotFoundError: "no_project"}
+        return {"state": states.get(type(error), "no_answer"), "message": error.message}
+    if isinstance(error, RedBrickInputError):
+        return {"state": "bad_settings", "message": str(error)}
+    if isinstance(error, AirflowNotFoundException):
+        return {"state": "no_connection", "message": str(error)}
+    if isinstance(error, BusyError):
+        return {"state": "busy", "message": "Too many projects are being read at the moment."}
+    # What else went wrong may have any words, and not all are fit for a page.
+    kind = type(error).__name__
+    return {"state": "broken", "message": f"The project could not be read ({kind}); the API server's log says more."}

@@ -1,0 +1,123 @@
+"""The page "RedBrick": files, and what their script asks for. Nothing is shown to whoever may not see it in Airflow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from importlib import resources
+from typing import Annotated, Any
+
+import pendulum
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, ConnectionDetails
+from airflow.api_fastapi.core_api.security import get_user, requires_access_connection, requires_access_view
+from airflow.providers.common.compat.sdk import conf
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
+
+from airflow_provider_redbrick.plugins import records
+from airflow_provider_redbrick.plugins.asking import Asking, BusyError
+from airflow_provider_redbrick.plugins.board import Moved, show, show_runs, trouble
+from airflow_provider_redbrick.plugins.choices import DEFAULT, all_choices
+from airflow_provider_redbrick.plugins.reading import read_project
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 8.0
+_FILES = {
+    "page.html": "text/html; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+# Names of stages, people and tasks are whatever somebody typed. The script never makes markup of them, and should it
+# ever, nothing that is not one of the files above runs.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'; require-trusted-types-for 'script'"
+)
+_SAFE = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+User = Annotated[Any, Depends(get_user)]
+
+
+def page_app() -> FastAPI:
+    """Return the application: whoever asks is signed in to Airflow, and may see its pages."""
+    asking = Asking(keep=KEPT_SECONDS, places=64, threads=4)
+    may_see = [Depends(requires_access_view(AccessView.WEBSITE))]
+    app = FastAPI(title="RedBrick", docs_url=None, redoc_url=None, openapi_url=None, dependencies=may_see)
+
+    @app.middleware("http")
+    async def safely(request: Request, call_next: Any) -> Any:
+        response = await call_next(request)
+        response.headers.update(_SAFE)
+        return response
+
+    @app.get("/")
+    def page() -> Response:
+        return _file("page.html")
+
+    @app.get("/static/{name}")
+    def static(name: str) -> Response:
+        if name not in _FILES:
+            raise HTTPException(404, "There is no such file.")
+        return _file(name)
+
+    @app.get("/boards")
+    def boards(user: User) -> JSONResponse:
+        choices = all_choices(conf.get("redbrick", "boards", fallback=DEFAULT), records.redbrick_connections())
+        may = {each: _may_read(user, each) for each in {choice.connection_id for choice in choices}}
+        allowed = [choice for choice in choices if may[choice.connection_id]]
+        return JSONResponse([{"connection": one.connection_id, "project": one.project_id or ""} for one in allowed])
+
+    @app.get("/boards/{connection_id}", dependencies=[Depends(requires_access_connection("GET"))])
+    async def board(connection_id: str, user: User, project: Annotated[str, Query(max_length=64)] = "") -> JSONResponse:
+        try:
+            question = partial(_read, connection_id, project or None)
+            shown, moved = await asyncio.wrap_future(asking.ask((connection_id, project), question))
+        except BusyError as error:
+            shown, moved = trouble(error), []
+        if moved:
+            dag_ids = await run_in_threadpool(lambda: get_auth_manager().get_authorized_dag_ids(user=user))
+            moved = records.only_of(moved, dag_ids)
+        return JSONResponse({**shown, "connection": connection_id, "runs": show_runs(moved)})
+
+    return app
+
+
+def _file(name: str) -> Response:
+    content = resources.files(__package__).joinpath("static").joinpath(name).read_bytes()
+    return Response(content, media_type=_FILES[name])
+
+
+def _may_read(user: Any, connection_id: str) -> bool:
+    details = ConnectionDetails(conn_id=connection_id)
+    return get_auth_manager().is_authorized_connection(method="GET", details=details, user=user)
+
+
+def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], list[Moved]]:
+    """Return a project as it is shown, or what is wrong, and what DAGs have done in it."""
+    read_at = {"read_at": pendulum.now("UTC").isoformat(timespec="seconds")}
+    try:
+        facts = read_project(connection_id, project_id)
+    except Exception as error:
+        shown = trouble(error)
+        if shown["state"] == "broken":
+            log.exception("The project could not be read through connection %r", connection_id)
+        return shown | read_at, []
+    counts = {stage.public_name: facts.counts[stage.name] for stage in facts.stages}
+    try:
+        days = conf.getfloat("redbrick", "queue_history_days", fallback=7.0)
+        courses = records.courses_of(facts.project_id, counts, days=days) if days > 0 else {}
+        moved = records.moved_in(facts.project_id)
+    except Exception:  # what RedBrick says is worth showing without it
+        log.exception("Airflow's own records could not be read")
+        courses, moved = {}, []
+    return show(facts, courses) | read_at, moved

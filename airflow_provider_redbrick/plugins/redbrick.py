@@ -1,0 +1,41 @@
+"""The plugin. Airflow imports it in each of its processes; only the API server asks for the applications."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowPlugin
+
+# Relative to Airflow's own address, which may have a path.
+_VIEWS: list[Any] = [
+    {
+        "name": "RedBrick",
+        "href": "redbrick/",
+        "destination": "nav",
+        "url_route": "redbrick",
+        "icon": "redbrick/static/icon.svg",
+    }
+]
+
+
+class RedBrickPlugin(AirflowPlugin):
+    """A page "RedBrick" in Airflow's navigation.
+
+    Airflow 3.0 has no place for it there: the page is then found at ``/redbrick/`` alone.
+    """
+
+    name = "redbrick"
+    external_views = _VIEWS
+
+    @cached_property
+    def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
+        """The page's application, and the webhook's where it is wanted."""
+        from airflow_provider_redbrick.plugins.page import page_app
+        from airflow_provider_redbrick.plugins.webhook import webhook_app
+
+        apps = [{"name": "RedBrick", "app": page_app(), "url_prefix": "/redbrick"}]
+        webhook = webhook_app()
+        if webhook is not None:
+            apps.append({"name": "RedBrick webhook", "app": webhook, "url_prefix": "/redbrick-webhook"})
+        return apps

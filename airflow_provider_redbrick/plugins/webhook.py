@@ -1,0 +1,97 @@
+"""The door for RedBrick's webhook. It is shut unless Airflow's configuration has a secret for it."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import conf
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.plugins.hints import Seen, read_hints
+from airflow_provider_redbrick.plugins.waking import Waking
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+LEAST_SECRET = 20
+LARGEST = 256 << 10
+"""Bytes of a message; RedBrick's take about 300 an event."""
+_REMEMBERED = 10_000
+_WAITING = 2_000
+_DEFAULT_CONNECTION = "redbrick_default"
+
+
+def webhook_app() -> Unlogged | None:
+    """Return the application, None when it is not wanted.
+
+    ``POST /<secret>`` takes a message and answers at once: 202 when it was taken, or was here before; 400 when it is
+    none, 404 for another secret, 413 when it is too large, 503 when too many wait. What RedBrick says in it is only
+    the occasion to ask RedBrick.
+    """
+    secret = conf.get("redbrick", "webhook_secret", fallback="") or ""
+    if not secret:
+        return None
+    if len(secret) < LEAST_SECRET:
+        log.error("[redbrick] webhook_secret is shorter than %d characters: the webhook stays shut.", LEAST_SECRET)
+        return None
+    seen = Seen(_REMEMBERED)
+    waking = Waking(conf.get("redbrick", "webhook_conn_id", fallback=_DEFAULT_CONNECTION), seen, most=_WAITING)
+    app = FastAPI(title="RedBrick webhook", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.post("/{given}")
+    async def take(given: str, request: Request) -> JSONResponse:
+        if not hmac.compare_digest(given.encode(), secret.encode()):
+            return _answer(404, "There is nothing here.")
+        body = await _body(request)
+        if body is None:
+            return _answer(413, f"A message has at most {LARGEST} bytes.")
+        try:
+            hints = seen.new(read_hints(body))
+        except RedBrickInputError as error:
+            return _answer(400, str(error))
+        if hints and not waking.take(hints):
+            seen.forget(hints)
+            return _answer(503, "Too many messages are waiting.")
+        return _answer(202, "Taken.")
+
+    return Unlogged(app)
+
+
+class Unlogged:
+    """An application whose addresses appear in no log of the server: the secret is a part of them.
+
+    What servers log is taken from the scope that they have handed in.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        inside = dict(scope)
+        if scope["type"] == "http":
+            scope["path"] = f"{scope.get('root_path', '')}/***"
+        await self._app(inside, receive, send)
+
+
+async def _body(request: Request) -> bytes | None:
+    """Read a message, and no more of it than may be."""
+    announced = request.headers.get("Content-Length", "")
+    if announced.isdigit() and int(announced[:20]) > LARGEST:
+        return None
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST:
+            return None
+    return bytes(body)
+
+
+def _answer(status: int, words: str) -> JSONResponse:
+    return JSONResponse({"message": words}, status, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,259 @@
+"""The page's application: who may see what, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from types import SimpleNamespace
+
+import pytest
+from airflow_versions import BEFORE_3_1
+from fastapi.testclient import TestClient
+
+CANARY = "canary-0123456789-abcdefghijklmnopqrstuvwxy"
+PATHS = ["/", "/static/page.js", "/boards", "/boards/redbrick_default"]
+
+
+@pytest.fixture
+def client(airflow, sandbox):
+    from airflow_provider_redbrick.plugins.page import page_app
+
+    return TestClient(page_app())
+
+
+@pytest.fixture
+def signed_in(client, airflow):
+    """Ask as somebody with a role: ``signed_in("op").get("/boards")``."""
+    if BEFORE_3_1:
+        pytest.skip("Airflow 3.0 does not know here who sits before the browser, and shows the page to nobody")
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    def sign_in(role: str, **claims) -> TestClient:
+        token = airflow.generate_jwt(SimpleAuthManagerUser(username=role, role=role), **claims)
+        client.cookies.set("_token", token)
+        return client
+
+    return sign_in
+
+
+# ------------------------------------------------------------------------------------- who may see what
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_without_a_session_there_is_nothing(client, sandbox, path):
+    before = sandbox.stats()["requests"]
+    answer = client.get(path)
+    assert answer.status_code == 401
+    assert "Sandbox" not in answer.text
+    assert sandbox.stats()["requests"] == before
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_token_that_somebody_made_up_is_refused(client, path):
+    client.cookies.set("_token", "not.a.token")
+    assert client.get(path).status_code in {401, 403}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_session_that_is_over_is_refused(signed_in, path):
+    assert signed_in("admin", expiration_time_in_seconds=-10).get(path).status_code == 401
+
+
+def test_who_may_not_read_connections_sees_the_page_and_no_project(signed_in, sandbox):
+    before = sandbox.stats()["requests"]
+    viewer = signed_in("viewer")
+    assert viewer.get("/").status_code == 200
+    assert viewer.get("/boards").json() == []
+    assert viewer.get("/boards/redbrick_default").status_code == 403
+    assert sandbox.stats()["requests"] == before
+
+
+@pytest.mark.parametrize("role", ["op", "admin"])
+def test_who_may_read_connections_sees_their_projects(signed_in, sandbox, role):
+    sandbox.seed_tasks(3)
+    somebody = signed_in(role)
+    assert {"connection": "redbrick_default", "project": ""} in somebody.get("/boards").json()
+    board = somebody.get("/boards/redbrick_default").json()
+    assert board["state"] == "ok"
+    assert {stage["title"]: stage["count"] for stage in board["stages"]}["Label"] == 3
+
+
+def test_a_bearer_token_will_do(client, airflow, signed_in):
+    signed_in("op")
+    token = client.cookies.get("_token")
+    client.cookies.clear()
+    assert client.get("/boards", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+# ------------------------------------------------------------------------------------- what it sends
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/nothing", "/static/nothing"])
+def test_every_answer_forbids_what_the_page_does_not_need(signed_in, path):
+    answer = signed_in("op").get(path)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_the_files_name_no_other_place(signed_in):
+    somebody = signed_in("op")
+    for path in ("/", "/static/page.js", "/static/page.css"):
+        text = somebody.get(path).text.replace("http://www.w3.org/2000/svg", "")
+        assert "://" not in text
+        assert "innerHTML" not in text
+        assert " style=" not in text
+
+
+@pytest.mark.parametrize("path", ["/static/../page.py", "/static/%2e%2e%2fpage.py", "/static/page.py"])
+def test_only_the_pages_own_files_are_given_out(signed_in, path):
+    assert signed_in("op").get(path).status_code == 404
+
+
+def test_nothing_can_be_changed_through_it(signed_in):
+    somebody = signed_in("admin")
+    for verb in ("post", "put", "patch", "delete"):
+        assert getattr(somebody, verb)("/boards/redbrick_default").status_code == 405
+
+
+def test_names_are_sent_as_they_are_in_json_alone(signed_in, sandbox):
+    name = "<script>alert(1)</script>"
+    project = sandbox.add_project(name=name)
+    answer = signed_in("op").get("/boards/redbrick_default", params={"project": project})
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json()["project"]["name"] == name
+
+
+# ------------------------------------------------------------------------------------- how much it asks
+
+
+def test_many_looks_are_one_read(signed_in, sandbox):
+    somebody = signed_in("op")
+    somebody.get("/boards/redbrick_default")
+    before = sandbox.stats()["requests"]
+    for _ in range(20):
+        assert somebody.get("/boards/redbrick_default").json()["state"] == "ok"
+    assert sandbox.stats()["requests"] == before
+
+
+def test_a_board_costs_few_requests(signed_in, sandbox):
+    sandbox.seed_tasks(300)
+    before = sandbox.stats()["requests"]
+    signed_in("op").get("/boards/redbrick_default")
+    assert sandbox.stats()["requests"] - before <= 4
+
+
+def test_who_holds_how_much(signed_in, sandbox):
+    ids = sandbox.seed_tasks(5)
+    from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+
+    project = RedBrickHook().project()
+    project.assign(ids[:3], sandbox.members[0])
+    project.claim(ids[3:4])
+    board = signed_in("op").get("/boards/redbrick_default").json()
+    label = next(stage for stage in board["stages"] if stage["title"] == "Label")
+    assert {each["name"]: each["count"] for each in label["held"]} == {
+        sandbox.members[0]: 3,
+        "an API key": 1,
+        "unassigned": 1,
+    }
+
+
+def test_counts_are_kept_for_the_course(airflow, monkeypatch):
+    from airflow_provider_redbrick.plugins import records
+
+    project = str(uuid.uuid4())
+    records.courses_of(project, {"Label": 5}, days=7)
+    an_hour_later = time.time() + 3600
+    monkeypatch.setattr(records, "time", SimpleNamespace(time=lambda: an_hour_later))
+    for count in (9, 9):
+        courses = records.courses_of(project, {"Label": count}, days=7)
+        assert [seen for _, seen in courses["Label"]] == [5, 9]
+
+
+# ------------------------------------------------------------------------------------- what is wrong
+
+
+@pytest.fixture
+def connection(monkeypatch):
+    def put(**fields):
+        given = {"conn_type": "redbrick", "password": CANARY, **fields}
+        monkeypatch.setenv("AIRFLOW_CONN_ODD", json.dumps(given))
+
+    return put
+
+
+def ids(sandbox, **extra):
+    return {"org_id": sandbox.org_id, "project_id": sandbox.project_id, **extra}
+
+
+@pytest.mark.parametrize("kind", ["wrong_key", "no_answer", "bad_settings", "no_project", "another_type"])
+def test_what_is_wrong_is_said_and_the_key_is_not(signed_in, sandbox, connection, caplog, kind):
+    fields = {
+        "wrong_key": {"host": sandbox.url, "extra": ids(sandbox)},
+        "no_answer": {"host": "http://localhost:9", "extra": ids(sandbox)},
+        "bad_settings": {"host": sandbox.url, "extra": {"org_id": sandbox.org_id}},
+        "no_project": {
+            "host": sandbox.url,
+            "password": sandbox.api_key,
+            "extra": ids(sandbox, project_id="99999999-9999-9999-9999-999999999999"),
+        },
+        # Its password would be sent to a server as a key.
+        "another_type": {"conn_type": "postgres", "host": sandbox.url, "extra": ids(sandbox)},
+    }
+    connection(**fields[kind])
+    before = sandbox.stats()["requests"]
+    answer = signed_in("op").get("/boards/odd")
+    assert answer.status_code == 200
+    board = answer.json()
+    assert board["state"] == {"another_type": "bad_settings"}.get(kind, kind)
+    assert board["message"]
+    for text in (answer.text, caplog.text):
+        assert CANARY not in text
+        assert sandbox.api_key not in text
+        assert "Traceback" not in text
+    if kind == "another_type":
+        assert sandbox.stats()["requests"] == before
+
+
+def test_a_connection_that_is_not_there(signed_in, caplog):
+    board = signed_in("op").get("/boards/not_there").json()
+    assert (board["state"], board["runs"]) == ("no_connection", [])
+    assert "not_there" in board["message"]
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
+
+
+def test_an_unexpected_error_is_logged_and_not_shown(signed_in, monkeypatch, caplog):
+    def broken(*_):
+        raise KeyError(CANARY)
+
+    monkeypatch.setattr("airflow_provider_redbrick.plugins.page.read_project", broken)
+    answer = signed_in("op").get("/boards/redbrick_default")
+    assert answer.json()["state"] == "broken"
+    assert CANARY not in answer.text
+    assert "could not be read" in caplog.text
+
+
+def test_airflows_records_may_fail_without_the_project(signed_in, sandbox, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no database")
+
+    monkeypatch.setattr("airflow_provider_redbrick.plugins.records.moved_in", broken)
+    assert signed_in("op").get("/boards/redbrick_default").json()["state"] == "ok"
+
+
+def test_a_server_in_trouble_is_asked_once(signed_in, sandbox):
+    sandbox.faults("http_503=1")
+    before = sandbox.stats()["requests"]
+    assert signed_in("op").get("/boards/redbrick_default").json()["state"] == "no_answer"
+    assert sandbox.stats()["requests"] - before == 1
+
+
+def test_a_slow_server_is_not_waited_for(sandbox, connection):
+    from airflow_provider_redbrick.plugins import reading
+
+    connection(host=sandbox.url, extra=ids(sandbox, timeout=300))
+    assert reading.PageHook("odd").settings.timeout < 10
