@@ -22,7 +22,8 @@ test: $(VENV)/.ready $(SDK_VENV)/.ready
 # What of the tests meets Airflow, with the lowest of everything that is supported and with the highest.
 LOWEST := $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python)),3.10)
 HIGHEST := $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python)),3.13)
-COMPAT_TESTS := $(addprefix tests/,hooks operators sensors triggers dags test_provider_info.py test_import_cost.py)
+COMPAT_TESTS := $(addprefix tests/,hooks operators sensors triggers assets decorators notifications links plugins \
+	dags test_provider_info.py test_import_cost.py test_retry_policy.py)
 
 compat: .venv-lowest/.ready .venv-highest/.ready
 	.venv-lowest/bin/python -m pytest -q $(COMPAT_TESTS)

@@ -8,9 +8,10 @@ from urllib.parse import unquote
 
 import pendulum
 import pytest
-from airflow.sdk import DAG, dag, task
+from airflow.sdk import DAG, AssetWatcher, dag, task
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+from airflow_provider_redbrick.assets.stages import stage_asset
 from airflow_provider_redbrick.get_provider_info import get_provider_info
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +59,9 @@ def public() -> dict[str, object]:
     modules = {
         m for kind in ("operators", "sensors", "hooks", "triggers") for e in info[kind] for m in e["python-modules"]
     }
-    found: dict[str, object] = {}
+    modules |= {"airflow_provider_redbrick.notifications.queue", "airflow_provider_redbrick.assets.stages"}
+    modules |= {"airflow_provider_redbrick.retry_policy", "airflow.providers.smtp.notifications.smtp"}
+    found: dict[str, object] = {"stage_asset": stage_asset}
     for module in sorted(modules):
         found |= {key: value for key, value in vars(__import__(module, fromlist=["*"])).items() if key[0].isupper()}
     return found
@@ -67,13 +70,14 @@ def public() -> dict[str, object]:
 # What snippets take for granted: somebody's model, rules, ids.
 GIVEN = {
     "ids": ["6f1c1f34-3b4d-4a52-9d2f-6a0e5f0c0001"],
-    "my_model": lambda _url: {},
+    "my_model": lambda *_given: {},
     "plausible": lambda _task: True,
     "looks_wrong": lambda _task: True,
     "predict": lambda _task: None,
     "START": pendulum.datetime(2026, 1, 1, tz="UTC"),
     "dag": dag,
     "task": task,
+    "AssetWatcher": AssetWatcher,
     "CronDataIntervalTimetable": CronDataIntervalTimetable,
 }
 SNIPPETS = [

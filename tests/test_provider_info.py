@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator
+from airflow.providers.common.compat.sdk import BaseHook, BaseNotifier, BaseOperator, BaseSensorOperator
 from airflow.triggers.base import BaseTrigger
 
 import airflow_provider_redbrick
@@ -24,7 +24,15 @@ PACKAGE = Path(airflow_provider_redbrick.__file__).parent
 INFO = get_provider_info()
 (CONNECTION_TYPE,) = INFO["connection-types"]
 KINDS = {"operators": BaseOperator, "sensors": BaseSensorOperator, "triggers": BaseTrigger, "hooks": BaseHook}
-BASES = {"operators.base", "operators.stage_base", "operators.stopping", "sensors.base", "triggers.base", "triggers.event_base"}
+BASES = {
+    "operators.base",
+    "operators.stage_base",
+    "operators.stopping",
+    "sensors.base",
+    "triggers.base",
+    "triggers.event_base",
+    "hooks.quick",
+}
 
 
 def test_the_entry_point_imports_nothing():
@@ -110,6 +118,36 @@ def test_names_put_the_noun_first_and_say_what_they_are(kind):
         for name in defined:
             assert name.startswith("RedBrick")
             assert name.endswith(kind[:-1].capitalize())
+
+
+def in_folder(kind: str) -> set[str]:
+    return {path.stem for path in (PACKAGE / kind).glob("*.py")} - {"__init__"}
+
+
+def found_at(path: str):
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def test_every_decorator_is_found_by_airflow():
+    from airflow.sdk import task
+
+    listed = {entry["name"]: entry["class-name"] for entry in INFO["task-decorators"]}
+    modules = in_folder("decorators") - {"for_each_task"}
+    assert listed == {
+        f"redbrick_{module}": f"airflow_provider_redbrick.decorators.{module}.redbrick_{module}_task"
+        for module in modules
+    }
+    for name, path in listed.items():
+        assert getattr(task, name) is found_at(path)
+
+
+def test_every_notifier_is_listed():
+    assert {path.split(".")[-2] for path in INFO["notifications"]} == in_folder("notifications")
+    for path in INFO["notifications"]:
+        assert issubclass(found_at(path), BaseNotifier)
+        assert path.rpartition(".")[2].startswith("RedBrick")
+        assert path.endswith("Notifier")
 
 
 def test_every_integration_named_is_described():
