@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.models import Detail
 from airflow_provider_redbrick.api.workflow import ARCHIVED
 from airflow_provider_redbrick.exceptions import (
-    RedBrickAPIError,
     RedBrickAuthError,
     RedBrickError,
     RedBrickInputError,
@@ -85,10 +85,14 @@ class TasksCondition:
     reached_stage: str | None = None
 
     def look(self, project: RedBrickProject) -> Poll:
-        """Read the tasks and compare.
+        """Read the tasks and compare; raises what :meth:`check` and :meth:`judge` raise."""
+        self.check(project)
+        return self.judge(project, project.read_tasks(self.task_ids, detail=Detail.PLACE))
 
-        :raises RedBrickInputError: when the project has no such stage, or nothing ever stays there.
-        :raises RedBrickNotFoundError: when a task does not exist any more, or is archived: it will never arrive.
+    def check(self, project: RedBrickProject) -> None:
+        """Refuse a stage that the project does not have, and one that nothing ever stays in.
+
+        :raises RedBrickInputError: when it is one of these.
         """
         workflow = project.info.workflow
         stage = workflow.find(self.left_stage or self.reached_stage or "")
@@ -96,11 +100,18 @@ class TasksCondition:
             raise RedBrickInputError(
                 f"Tasks only pass through {stage.name} on their way back: wait for them to leave the stage before it."
             )
+
+    def judge(self, project: RedBrickProject, tasks: Mapping[str, Task | RedBrickError]) -> Poll:
+        """Compare where the tasks are, by their ids, with where they should be.
+
+        :raises RedBrickNotFoundError: when a task does not exist any more, or is archived: it will never arrive.
+        """
+        workflow = project.info.workflow
         there: Counter[str] = Counter()
         waiting = 0
-        for found in project.read_tasks(self.task_ids).values():
-            if isinstance(found, RedBrickAPIError):
-                raise found
+        for found in tasks.values():
+            if isinstance(found, RedBrickError):
+                raise found.with_traceback(None)
             there[found.stage_name] += 1
             waiting += not self._is_through(workflow, found)
         return Poll(waiting == 0, dict(sorted(there.items())))

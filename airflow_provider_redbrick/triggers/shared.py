@@ -1,4 +1,4 @@
-"""What the triggers of one event loop that wait for the same project share: a connection, and their counts."""
+"""What the triggers of one event loop that wait for the same project share: a connection, and what they ask."""
 
 from __future__ import annotations
 
@@ -11,31 +11,22 @@ from weakref import WeakKeyDictionary
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_redbrick.batch.waiting import QueueCondition
-from airflow_provider_redbrick.exceptions import (
-    RedBrickAuthError,
-    RedBrickError,
-    RedBrickInputError,
-    RedBrickNotFoundError,
-    RedBrickRefusedError,
-)
+from airflow_provider_redbrick.api.models import Detail, Task
+from airflow_provider_redbrick.batch.waiting import TasksCondition
+from airflow_provider_redbrick.exceptions import RedBrickAuthError, RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+from airflow_provider_redbrick.triggers.together import Together, apart_if_need_be
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Task
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+    from asyncio import AbstractEventLoop
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from typing import Any
 
     from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.batch.waiting import Condition, Poll
 
     Key = tuple[str, str | None, str | None]
     Seen = TypeVar("Seen")
-    Counts = dict[str, int | RedBrickError]
-
-# Seconds that a request for counts is held back, so that all whose turn it is can join.
-GATHER = 0.05
 
 _waiting_in: WeakKeyDictionary[AbstractEventLoop, dict[Key, SharedProject]] = WeakKeyDictionary()
 
@@ -53,17 +44,21 @@ class SharedProject:
         self._ids = (org_id, project_id)
         self._first_use = threading.Lock()
         self._project: RedBrickProject | None = None
-        self._names: set[str] = set()
-        self._counting: Task[Counts] | None = None
+        self._counts = Together(self._count_all)
+        self._tasks = Together(self._read_all)
 
     async def look(self, condition: Condition) -> Poll:
         """Look whether a condition is met.
 
         :raises RedBrickError: when it could not be seen.
         """
-        if isinstance(condition, QueueCondition) and not condition.lists:
-            return condition.judge(await self.count(condition.stage_name))
-        return await self.read(condition.look)
+        if isinstance(condition, TasksCondition):
+            await self.read(condition.check)
+            found = await self._tasks.ask(condition.task_ids)
+            return await self.read(lambda project: condition.judge(project, found))
+        if condition.lists:
+            return await self.read(condition.look)
+        return condition.judge(await self.count(condition.stage_name))
 
     async def read(self, what: Callable[[RedBrickProject], Seen]) -> Seen:
         """Return what is read of the project, in a thread.
@@ -79,6 +74,12 @@ class SharedProject:
         """
         return await self._noticing(self._count(stage_name))
 
+    async def _count(self, stage_name: str) -> int:
+        found = (await self._counts.ask([stage_name]))[stage_name]
+        if isinstance(found, RedBrickError):
+            raise found.with_traceback(None)
+        return found
+
     async def _noticing(self, answer: Coroutine[Any, Any, Seen]) -> Seen:
         """Take notice of a key that is refused: whoever comes later may find another one in the connection."""
         try:
@@ -91,36 +92,27 @@ class SharedProject:
         """Close the connections."""
         self._hook.close()
 
-    async def _count(self, stage_name: str) -> int:
-        if self._counting is None:
-            self._counting = asyncio.create_task(self._counts())
-        self._names.add(stage_name)
-        # One of them may be cancelled; the others wait on.
-        found = (await asyncio.shield(self._counting))[stage_name]
-        if isinstance(found, RedBrickError):
-            raise found.with_traceback(None)
-        return found
-
-    async def _counts(self) -> Counts:
-        await asyncio.sleep(GATHER)
-        names, self._names, self._counting = self._names, set(), None
-        return await asyncio.to_thread(self._ask, names)
-
-    def _ask(self, names: Iterable[str]) -> Counts:
+    def _count_all(self, names: Sequence[str]) -> dict[str, int | RedBrickError]:
         """Return for each name the stage's count, or why there is none."""
-        answers: Counts = {}
-        stages: dict[str, Stage] = {}
-        try:
-            project = self._at()
-            for name in names:
-                try:
-                    stages[name] = project.stage(name)
-                except RedBrickError as error:
-                    answers[name] = error
-            counts = _counted(project, list({stage.name: stage for stage in stages.values()}.values()))
-        except RedBrickError as error:
-            return dict.fromkeys(names, error)
-        return answers | {name: counts[stage.name] for name, stage in stages.items()}
+        answers: dict[str, int | RedBrickError] = {}
+        stages: dict[str, str] = {}
+        project = self._at()
+        for name in names:
+            try:
+                stages[name] = project.stage(name).name
+            except RedBrickError as error:
+                answers[name] = error
+
+        def counted(some: Sequence[str]) -> dict[str, int | RedBrickError]:
+            return dict(project.counts([project.stage(name) for name in some]))
+
+        counts = apart_if_need_be(counted, list(dict.fromkeys(stages.values())))
+        return answers | {name: counts[stage] for name, stage in stages.items()}
+
+    def _read_all(self, task_ids: Sequence[str]) -> dict[str, Task | RedBrickError]:
+        """Return for each id where its task is, or why that is not known."""
+        project = self._at()
+        return apart_if_need_be(lambda some: dict(project.read_tasks(some, detail=Detail.PLACE)), task_ids)
 
     def _at(self) -> RedBrickProject:
         # Threads that come together would each read the connection, and ask for the workflow.
@@ -134,19 +126,6 @@ class SharedProject:
                 _ = project.info
                 self._project = project
             return self._project
-
-
-def _counted(project: RedBrickProject, stages: Sequence[Stage]) -> Counts:
-    """Count the tasks of stages, together if that is possible: what is wrong with one must not hurt the others."""
-    try:
-        return dict(project.counts(stages))
-    except (RedBrickRefusedError, RedBrickNotFoundError) as error:
-        if len(stages) == 1:
-            return {stages[0].name: error}
-    counts: Counts = {}
-    for stage in stages:
-        counts |= _counted(project, [stage])
-    return counts
 
 
 def until_next_poll(key: Key, interval: float, *, now: float) -> float:

@@ -52,7 +52,7 @@ class Project:
         self.asked.append((stage.name, unassigned, stop_at))
         return min(self.queue, stop_at)
 
-    def read_tasks(self, task_ids):
+    def read_tasks(self, task_ids, *, detail):
         return dict(zip(task_ids, self.tasks, strict=True))
 
 

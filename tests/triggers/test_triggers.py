@@ -335,6 +335,29 @@ class TestTogether:
         assert sandbox.stats()["requests"] <= 1 + 1 + 3 + 1
         assert sandbox.stats()["root_fields"]["tasksPaged"] <= 5 * 3
 
+    def test_one_request_a_poll_will_do_for_the_tasks_of_all(self, sandbox):
+        ids = sandbox.seed_tasks(30)
+        deadline = time.time() + 2.2
+
+        async def scene() -> list[list[dict[str, Any]]]:
+            waiting = [tasks(task_ids=ids[i : i + 2], poke_interval=1.0, deadline=deadline) for i in range(29)]
+            return await asyncio.gather(*(events(trigger) for trigger in waiting))
+
+        ended = asyncio.run(scene())
+        assert [event["status"] for (event,) in ended] == ["timeout"] * 29
+        assert sandbox.stats()["requests"] <= 1 + 1 + 3 + 1
+
+    def test_each_sees_its_own_tasks(self, sandbox):
+        ids = sandbox.seed_tasks(2) + sandbox.seed_tasks(2, stage="Review_1")
+
+        async def scene() -> list[list[dict[str, Any]]]:
+            wanted = (ids[:2], ids[2:], [*ids, str(uuid.uuid4())])
+            return await asyncio.gather(*(events(tasks(task_ids=some, deadline=time.time() + 0.5)) for some in wanted))
+
+        waiting, through, lost = (event for (event,) in asyncio.run(scene()))
+        assert (waiting["status"], through["status"], through["seen"]) == ("timeout", "success", {"Review_1": 2})
+        assert lost["status"] == "error"
+
     def test_each_gets_the_count_of_its_own_stage(self, sandbox):
         sandbox.seed_tasks(2)
         sandbox.seed_tasks(3, stage="Review_1")
