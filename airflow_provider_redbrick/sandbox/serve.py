@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from airflow_provider_redbrick.sandbox import seed
 from airflow_provider_redbrick.sandbox.demo import populate
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.sandbox.core import Sandbox
 
 
-class CuttableProtocol(H11Protocol):
+class CuttableProtocol(HttpToolsProtocol):
     """HTTP/1.1 whose application is handed a way to cut its own connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -109,7 +109,7 @@ def run(sandbox: Sandbox, sockets: list[socket.socket]) -> int:
         build_app(sandbox),
         http=CuttableProtocol,
         ws="none",
-        loop="asyncio",
+        loop="auto",
         lifespan="off",
         log_level="critical",
         access_log=False,
