@@ -14,7 +14,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from airflow.providers.common.compat.sdk import BaseHook, BaseNotifier, BaseOperator, BaseSensorOperator
+from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator
+from airflow.sdk.bases.notifier import BaseNotifier
 from airflow.triggers.base import BaseTrigger
 
 import airflow_provider_redbrick

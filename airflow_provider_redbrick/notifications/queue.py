@@ -9,7 +9,7 @@ import pkgutil
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow.providers.common.compat.sdk import BaseNotifier
+from airflow.sdk.bases.notifier import BaseNotifier  # 3.0.0 shows it nowhere else
 
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook

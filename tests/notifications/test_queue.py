@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseNotifier
+from airflow.sdk.bases.notifier import BaseNotifier
 from airflow_versions import BEFORE_3_1
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
