@@ -129,6 +129,7 @@ class TestExamples:
         assert second["updated_after"] == first["mark"]
         assert [json.loads(line)["taskId"] for line in Path(second["uri"]).read_text().splitlines()] == [newer]
 
+    @pytest.mark.skipif(BEFORE_3_1, reason="this Airflow's DAG.test maps no decorated function, nor a plain one")
     def test_decorated_functions(self, run_dag, sandbox):
         pytest.importorskip("scipy")
         pytest.importorskip("pydicom")
@@ -140,6 +141,7 @@ class TestExamples:
         assert 0 < reviewed["done"] == sandbox.count("END") < labelled
         assert reviewed["done"] + reviewed["skipped"] == labelled
 
+    @pytest.mark.skipif(BEFORE_3_1, reason="this Airflow's DAG.test wants assets that a scheduler has activated")
     def test_started_by_the_queue(self, run_dag, sandbox):
         pytest.importorskip("scipy")
         pytest.importorskip("pydicom")
