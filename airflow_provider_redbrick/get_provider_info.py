@@ -168,6 +168,16 @@ _CONFIGURATION: dict[str, object] = {
             "example": None,
             "default": "7",
         },
+        "queue_sample_minutes": {
+            "description": (
+                "How often each API server counts the queues of the projects named by boards while nobody has the page "
+                "open, in minutes: one request a project. 0 for never: then the course of queues has gaps."
+            ),
+            "version_added": "0.1.0",
+            "type": "float",
+            "example": None,
+            "default": "15",
+        },
         "webhook_secret": {
             "description": (
                 "At least 20 letters and digits that nobody guesses. With it, RedBrick's webhook may be sent to "

@@ -20,8 +20,9 @@ from fastapi.responses import JSONResponse, Response
 from airflow_provider_redbrick.plugins import records
 from airflow_provider_redbrick.plugins.asking import Asking, BusyError
 from airflow_provider_redbrick.plugins.board import Moved, show, show_runs, trouble
-from airflow_provider_redbrick.plugins.choices import DEFAULT, all_choices
+from airflow_provider_redbrick.plugins.choices import DEFAULT, all_choices, read_choices
 from airflow_provider_redbrick.plugins.reading import read_project
+from airflow_provider_redbrick.plugins.sampling import Sampling
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ User = Annotated[Any, Depends(get_user)]
 def page_app() -> FastAPI:
     """Return the application: whoever asks is signed in to Airflow, and may see its pages."""
     asking = Asking(keep=KEPT_SECONDS, places=64, threads=4)
+    _sample()
     may_see = [Depends(requires_access_view(AccessView.WEBSITE))]
     app = FastAPI(title="RedBrick", docs_url=None, redoc_url=None, openapi_url=None, dependencies=may_see)
 
@@ -72,7 +74,7 @@ def page_app() -> FastAPI:
 
     @app.get("/boards")
     def boards(user: User) -> JSONResponse:
-        choices = all_choices(conf.get("redbrick", "boards", fallback=DEFAULT), records.redbrick_connections())
+        choices = all_choices(_boards(), records.redbrick_connections())
         may = {each: _may_read(user, each) for each in {choice.connection_id for choice in choices}}
         allowed = [choice for choice in choices if may[choice.connection_id]]
         return JSONResponse([{"connection": one.connection_id, "project": one.project_id or ""} for one in allowed])
@@ -90,6 +92,21 @@ def page_app() -> FastAPI:
         return JSONResponse({**shown, "connection": connection_id, "runs": show_runs(moved)})
 
     return app
+
+
+def _sample() -> None:
+    minutes = conf.getfloat("redbrick", "queue_sample_minutes", fallback=15.0)
+    days = _history_days()
+    if minutes > 0 and days > 0:
+        Sampling(read_choices(_boards()), minutes=minutes, days=days).start()
+
+
+def _boards() -> str:
+    return str(conf.get("redbrick", "boards", fallback=DEFAULT))
+
+
+def _history_days() -> float:
+    return float(conf.getfloat("redbrick", "queue_history_days", fallback=7.0))
 
 
 def _file(name: str) -> Response:
@@ -114,7 +131,7 @@ def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], l
         return shown | read_at, []
     counts = {stage.public_name: facts.counts[stage.name] for stage in facts.stages}
     try:
-        days = conf.getfloat("redbrick", "queue_history_days", fallback=7.0)
+        days = _history_days()
         courses = records.courses_of(facts.project_id, counts, days=days) if days > 0 else {}
         moved = records.moved_in(facts.project_id)
     except Exception:  # what RedBrick says is worth showing without it

@@ -1,7 +1,6 @@
-"""How long queues were: what the page has seen itself, kept in an Airflow Variable.
+"""How long queues were: what the API server has seen itself, kept in an Airflow Variable.
 
-Neither RedBrick nor Airflow records it, so that there is a course only of the time in which somebody had the page open.
-A Variable is there for all API servers and after each of their restarts.
+Neither RedBrick nor Airflow records it. A Variable is there for all API servers and after each of their restarts.
 """
 
 from __future__ import annotations
