@@ -109,6 +109,10 @@ class RedBrickNotFoundError(RedBrickAPIError):
     """The URL, organisation, project or task does not exist, or this key cannot see it. A retry does not help."""
 
 
+HOPELESS = (RedBrickAuthError, RedBrickInputError, RedBrickNotFoundError)
+"""What stays wrong until a person changes something: the key, the connection, the DAG."""
+
+
 class RedBrickRefusedError(RedBrickAPIError):
     """The server understood the request and said no: a GraphQL error, ``ok: false``, a message, or HTTP 400."""
 

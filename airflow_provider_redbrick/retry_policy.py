@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
 from airflow_provider_redbrick.api.retry import retry_after_seconds
-from airflow_provider_redbrick.exceptions import (
-    RedBrickAPIError,
-    RedBrickAuthError,
-    RedBrickInputError,
-    RedBrickNotFoundError,
-)
+from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickAPIError
 
 try:
     from airflow.sdk import RetryPolicy
@@ -30,7 +25,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-_NEVER = (RedBrickAuthError, RedBrickInputError, RedBrickNotFoundError)
 _LONGEST_WAIT = timedelta(hours=1)
 
 
@@ -59,7 +53,7 @@ class RedBrickRetryPolicy(RetryPolicy):
     ) -> RetryDecision:
         """Return what becomes of the task; never the error's words, which Airflow keeps elsewhere."""
         kind = type(exception).__name__
-        if isinstance(exception, _NEVER):
+        if isinstance(exception, HOPELESS):
             return RetryDecision.fail(f"{kind}: a retry does not help.")
         if isinstance(exception, RedBrickAPIError) and exception.transient:
             asked = retry_after_seconds(exception.retry_after, now=time.time())

@@ -13,6 +13,7 @@ GROUND_TRUTH = "Ground Truth"
 ARCHIVED = "ARCHIVED"
 _END = "END"
 _GROUND_TRUTH_NAMES = frozenset({"ground truth", "end", "output"})
+_PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
 
 
 def public_stage_name(wire_name: str) -> str:
@@ -53,6 +54,11 @@ class Stage:
     def is_remote(self) -> bool:
         """Whether programs label here, by root fields of the API's first generation."""
         return self.kind == "remote-labeling"
+
+    @property
+    def is_passed_through(self) -> bool:
+        """Whether tasks stay here for no longer than it takes to leave."""
+        return self.kind in _PASSED_THROUGH
 
     @property
     def is_ground_truth(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.models import Detail
 from airflow_provider_redbrick.api.workflow import ARCHIVED
 from airflow_provider_redbrick.exceptions import (
-    RedBrickAuthError,
+    HOPELESS,
     RedBrickError,
     RedBrickInputError,
     RedBrickNotFoundError,
@@ -187,7 +187,7 @@ class Patience:
         """Return the event that ends the wait, or None to go on, after a look that failed."""
         self.failed_in_a_row += 1
         self.last_error = error
-        if isinstance(error, (RedBrickAuthError, RedBrickNotFoundError, RedBrickInputError)):
+        if isinstance(error, HOPELESS):
             return event("error", message=f"Waiting makes no sense: {error}", error=type(error).__name__)
         if self.failed_in_a_row >= MAX_FAILED_POLLS:
             message = f"Gave up after {self.failed_in_a_row} failed polls in a row; the last: {error} A retry waits on."

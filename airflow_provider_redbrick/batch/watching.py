@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 
 from airflow_provider_redbrick.batch.outcome import MAX_TASK_IDS
-from airflow_provider_redbrick.exceptions import (
-    RedBrickAuthError,
-    RedBrickInputError,
-    RedBrickNotFoundError,
-)
+from airflow_provider_redbrick.batch.parallel import in_chunks
+from airflow_provider_redbrick.exceptions import HOPELESS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,8 +86,7 @@ def arrivals(state: Mapping[str, Any] | None, seen: Sequence[Arrival], *, mark: 
     )
     told.update((each.task_id, each.at.isoformat()) for each in new)
     ids = list(dict.fromkeys(each.task_id for each in new))
-    chunks = [ids[i : i + MAX_TASK_IDS] for i in range(0, len(ids), MAX_TASK_IDS)]
-    events = [{"count": len(chunk), "task_ids": chunk} for chunk in chunks]
+    events = [{"count": len(chunk), "task_ids": chunk} for chunk in in_chunks(ids, MAX_TASK_IDS)]
     following = mark - OVERLAP
     moves = following > begun and (bool(new) or following - begun > LAG)
     return Told(events, _remembered(told, following if moves else begun))
@@ -123,11 +119,6 @@ class Persistence:
         """Return how many seconds to wait; what only a person can put right is tried rarely from the start."""
         self.failed_in_a_row += 1
         longest = max(_LONGEST_PAUSE, self._interval)
-        if needs_somebody(error):
+        if isinstance(error, HOPELESS):
             return longest
         return min(longest, self._interval * 2.0 ** min(self.failed_in_a_row - 1, _MOST_DOUBLED))
-
-
-def needs_somebody(error: Exception) -> bool:
-    """Whether an error stays until a person changes something: the key, the connection, the DAG."""
-    return isinstance(error, (RedBrickAuthError, RedBrickNotFoundError, RedBrickInputError))

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
 
-_PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
-
 
 def working_stage(project: RedBrickProject, name: object) -> Stage:
     """Return a stage in which tasks can be worked on.
@@ -27,7 +25,7 @@ def working_stage(project: RedBrickProject, name: object) -> Stage:
         raise RedBrickInputError(
             "Tasks in Ground Truth are finished. To change their labels, reopen them and work on them in their stage."
         )
-    if stage.kind in _PASSED_THROUGH:
+    if stage.is_passed_through:
         # Its queue is always empty: waiting for ever would look like success.
         known = ", ".join(known.name for known in project.info.workflow.stages if known.is_label or known.is_review)
         raise RedBrickInputError(f"Tasks only pass through {stage.name}; they wait in: {known or 'no stage'}.")

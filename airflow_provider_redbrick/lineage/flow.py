@@ -18,7 +18,6 @@ ON = "on"
 BACK = "back"
 NOWHERE = "nowhere"
 IN = "in"
-_PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def leads_to(workflow: Workflow, stage: Stage, move: str) -> list[str]:
         return _named(workflow, stage)
     if move == BACK and workflow.stages:
         first = workflow.stages[0]
-        return _named(workflow, first)[:1] if first.kind in _PASSED_THROUGH else [first.public_name]
+        return _named(workflow, first)[:1] if first.is_passed_through else [first.public_name]
     return []
 
 
@@ -82,7 +81,7 @@ def _named(workflow: Workflow, stage: Stage) -> list[str]:
     found: list[str] = []
     for name in stage.next_names:
         other = known.get(name)
-        if other is not None and other.kind in _PASSED_THROUGH:
+        if other is not None and other.is_passed_through:
             found += [known[after].public_name if after in known else after for after in other.next_names]
         else:
             found.append(name if other is None else other.public_name)

@@ -29,8 +29,6 @@ _KINDS = {
     "expert-review": "review",
     "labelset-output": "truth",
 }
-# Tasks only pass through these.
-_HIDDEN_WHILE_EMPTY = frozenset({"labelset-input", "feedback"})
 _COURSE_SIZE = (100.0, 24.0)
 
 Sample = tuple[int, int]
@@ -89,7 +87,7 @@ def show(facts: Facts, courses: Mapping[str, Sequence[Sample]]) -> dict[str, Any
     stages = [
         _column(stage, facts.counts.get(stage.name, 0), facts.held.get(stage.name), courses.get(stage.public_name, ()))
         for stage in facts.stages
-        if facts.counts.get(stage.name) or stage.kind not in _HIDDEN_WHILE_EMPTY
+        if facts.counts.get(stage.name) or not stage.is_passed_through
     ]
     address = facts.address if facts.address.startswith(("https://", "http://")) else ""
     project = {"name": facts.name or facts.project_id, "project_id": facts.project_id, "address": address}

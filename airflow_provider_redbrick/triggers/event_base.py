@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.batch.watching import SCHEMA_VERSION, Persistence, needs_somebody
-from airflow_provider_redbrick.exceptions import RedBrickInputError, told
+from airflow_provider_redbrick.batch.watching import SCHEMA_VERSION, Persistence
+from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickInputError, told
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.triggers.memory import Memory
@@ -108,7 +108,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
                         await asyncio.sleep(until_next_poll(key, self.poke_interval, now=time.time()))
                 except Exception as error:  # noqa: BLE001 - a watcher that ends is one that nobody misses in time
                     pause = persistence.after_error(error)
-                    log = self.log.error if needs_somebody(error) else self.log.warning
+                    log = self.log.error if isinstance(error, HOPELESS) else self.log.warning
                     log("A look failed; the next one is in %.0f s. %s: %s", pause, type(error).__name__, error)
             # Not within: who comes back may find another key in the connection.
             await asyncio.sleep(pause)
