@@ -116,6 +116,12 @@ class RedBrickProject(Scope):
                 counts |= {stage.name: int(data[f"c{i}"]["count"]) for i, stage in enumerate(others)}
         return counts
 
+    def queues(self) -> dict[str, int]:
+        """Return for the public name of each stage how many tasks are in it, by the server's own count."""
+        stages = self.info.workflow.stages
+        counts = self.counts(stages)
+        return {stage.public_name: counts[stage.name] for stage in stages}
+
     def count_by_listing(self, stage: Stage, *, unassigned: bool, stop_at: int) -> int:
         """Count the tasks queued in a stage by listing them, no further than ``stop_at``."""
         listed = self.list_tasks(stage, unassigned=unassigned, page_size=max(1, stop_at))

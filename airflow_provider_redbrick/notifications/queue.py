@@ -94,8 +94,7 @@ class RedBrickQueueNotifier(BaseNotifier):
                 address = project_address(hook.settings, project.org_id, project.project_id)
                 info = project.info
                 address = info.url or address
-                found = project.counts(info.workflow.stages)
-                counts = {stage.public_name: found[stage.name] for stage in info.workflow.stages}
+                counts = project.queues()
                 queues = f"{info.name}: {', '.join(f'{name} {count}' for name, count in counts.items())}"
         except Exception as error:  # noqa: BLE001 - whatever is wrong, the message goes out
             # Others' errors may hold a connection's fields.

@@ -61,7 +61,5 @@ class Sampling:
     def _sample(self, choice: Choice) -> None:
         with closing(PageHook(choice.connection_id)) as hook:
             project = hook.project(choice.project_id)
-            stages = project.info.workflow.stages
-            found = project.counts(stages)
-            counts = {stage.public_name: found[stage.name] for stage in stages}
+            counts = project.queues()
         records.courses_of(project.project_id, counts, days=self._days)
