@@ -92,14 +92,14 @@ def new_run():
 def quick(monkeypatch):
     """Back off for milliseconds instead of seconds."""
     policy = RetryPolicy(base=0.002, cap=0.02)
-    monkeypatch.setattr("airflow_provider_redbrick.hooks.redbrick.RetryPolicy", lambda: policy)
+    monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda: policy)
     monkeypatch.setattr("airflow_provider_redbrick.batch.change.SETTLE", (0.0, 0.01, 0.02))
 
 
 @pytest.fixture
 def impatient(monkeypatch):
     """A client that asks once: what fails, fails at once."""
-    monkeypatch.setattr("airflow_provider_redbrick.hooks.redbrick.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+    monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
 
 
 _WHO_HOLDS = """query ($o: UUID!, $p: UUID!, $s: String, $after: String) {

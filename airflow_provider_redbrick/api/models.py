@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum, auto
 from typing import Any
 
 import pendulum
 
 from airflow_provider_redbrick.api.answers import elements, identifier, index, number, text, text_as_it_is
-from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, public_stage_name
+from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH, public_stage_name
 
 STAYED = "stayed"
 """Key of what is written beside labels that replace others where a task is: how the trail shows that is not known."""
@@ -94,17 +93,6 @@ class OutputEvent:
         if self.extra.get(STAYED) is True:
             return True
         return self.next_stage == self.stage_name or (self.stage_name == GROUND_TRUTH and self.next_stage is None)
-
-
-class Detail(Enum):
-    """How much is read of a task, each more than the one before."""
-
-    PLACE = auto()
-    """Where it is, and who holds it."""
-    STATE = auto()
-    """Who labelled it last, which version that is, and what labels must fit to."""
-    FULL = auto()
-    """Its items and labels."""
 
 
 @dataclass(frozen=True)

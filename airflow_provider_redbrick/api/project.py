@@ -12,14 +12,16 @@ from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.aliased import TASKS_PER_READ, read_aliased
 from airflow_provider_redbrick.api.answers import reading, text
 from airflow_provider_redbrick.api.calls import Call
+from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.files import ProjectFiles
 from airflow_provider_redbrick.api.imports import ProjectImports
-from airflow_provider_redbrick.api.models import STAYED, Detail, Member, OutputEvent, Task, output_events
+from airflow_provider_redbrick.api.models import STAYED, Member, OutputEvent, Task, output_events
 from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.api.remote import RemoteStage
 from airflow_provider_redbrick.api.scope import Scope
+from airflow_provider_redbrick.api.stage_names import public_stage_name
 from airflow_provider_redbrick.api.threads import at_once, read_once
-from airflow_provider_redbrick.api.workflow import Stage, Workflow, public_stage_name
+from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
     RedBrickNotFoundError,

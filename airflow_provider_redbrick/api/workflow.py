@@ -7,23 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_redbrick.api.stage_names import END, GROUND_TRUTH, means_ground_truth, public_stage_name
 from airflow_provider_redbrick.exceptions import RedBrickInputError, storable
 
-GROUND_TRUTH = "Ground Truth"
-ARCHIVED = "ARCHIVED"
-_END = "END"
-_GROUND_TRUTH_NAMES = frozenset({"ground truth", "end", "output"})
 _PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
-
-
-def public_stage_name(wire_name: str) -> str:
-    """Return the name users see: what a task's ``currentStageName`` calls ``END`` is ground truth."""
-    return GROUND_TRUTH if wire_name == _END else wire_name
-
-
-def as_users_see_it(name: str) -> str:
-    """Return the one name for ground truth where users may give several, and any other name as it is."""
-    return GROUND_TRUTH if name.strip().lower() in _GROUND_TRUTH_NAMES else name
 
 
 @dataclass(frozen=True)
@@ -78,7 +65,7 @@ class Stage:
     @property
     def counting_name(self) -> str:
         """The name counts want: ground truth has another one there."""
-        return _END if self.is_ground_truth else self.name
+        return END if self.is_ground_truth else self.name
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Stage:
@@ -111,7 +98,7 @@ class Workflow:
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        if name.strip().lower() in _GROUND_TRUTH_NAMES:
+        if means_ground_truth(name):
             for stage in self.stages:
                 if stage.is_ground_truth:
                     return stage

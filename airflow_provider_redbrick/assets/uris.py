@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.api.workflow import as_users_see_it
+from airflow_provider_redbrick.api.stage_names import as_users_see_it
 from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.models import Detail
-from airflow_provider_redbrick.api.workflow import ARCHIVED
+from airflow_provider_redbrick.api.detail import Detail
+from airflow_provider_redbrick.api.stage_names import ARCHIVED
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.deciding import Decisions, act
 from airflow_provider_redbrick.batch.labelling import carrier, has_new_labels, misfit

@@ -8,7 +8,7 @@ import pendulum
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.exports import BulkRead
-from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
+from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
 from airflow_provider_redbrick.batch.watching import Arrival
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickNotFoundError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.api.models import Detail
+from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.batch.assigning import Assignment, Given, assign, is_as_before
 from airflow_provider_redbrick.batch.calling import handed
 from airflow_provider_redbrick.batch.claiming import claim, give_back, release

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.api.models import Detail
+from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.batch.parallel import in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickConnectionError
 

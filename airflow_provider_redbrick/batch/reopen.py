@@ -9,8 +9,9 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.api.models import Detail, Task
-from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, Stage
+from airflow_provider_redbrick.api.detail import Detail
+from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
 from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
 from airflow_provider_redbrick.batch.change import Change, apply_all
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pendulum
 
     from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.workflow import Stage
 
 log = logging.getLogger(__name__)
 

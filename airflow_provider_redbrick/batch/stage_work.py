@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_redbrick.api.models import Detail, Task
+from airflow_provider_redbrick.api.detail import Detail
+from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.batch.claiming import claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.models import Detail
-from airflow_provider_redbrick.api.workflow import ARCHIVED
+from airflow_provider_redbrick.api.detail import Detail
+from airflow_provider_redbrick.api.stage_names import ARCHIVED
 from airflow_provider_redbrick.exceptions import (
     HOPELESS,
     RedBrickError,

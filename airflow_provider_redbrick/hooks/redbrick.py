@@ -14,7 +14,6 @@ from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_redbrick import __version__
-from airflow_provider_redbrick.api.retry import RetryPolicy
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.client import RedBrickClient
     from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.retry import RetryPolicy
     from airflow_provider_redbrick.batch.outcome import Outcome
     from airflow_provider_redbrick.hooks.settings import Settings
     from airflow_provider_redbrick.hooks.stage import RedBrickStageQueue
@@ -62,6 +62,8 @@ class RedBrickHook(BaseHook):
     @cached_property
     def client(self) -> RedBrickClient:
         """The client for this connection."""
+        from airflow_provider_redbrick.api.retry import RetryPolicy
+
         return self._new_client(RetryPolicy())
 
     def _new_client(self, policy: RetryPolicy) -> RedBrickClient:
@@ -144,6 +146,8 @@ class RedBrickHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the server who this key is, and for the organisation when the connection names one."""
+        from airflow_provider_redbrick.api.retry import RetryPolicy
+
         try:
             # Once: whoever presses "Test" waits for the answer.
             with closing(self._new_client(RetryPolicy(max_attempts=1))) as client:

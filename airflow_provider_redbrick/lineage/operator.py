@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.workflow import as_users_see_it
+from airflow_provider_redbrick.api.stage_names import as_users_see_it
 from airflow_provider_redbrick.hooks.in_project import InRedBrickProject
 from airflow_provider_redbrick.lineage.flow import IN, NOWHERE, STAY, Flow, file_place, leads_to, stage_place
 

@@ -64,7 +64,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Review and return the manifest."""
-        from airflow_provider_redbrick.api.models import Detail
+        from airflow_provider_redbrick.api.detail import Detail
         from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
         from airflow_provider_redbrick.batch.review import review, review_as_told
 

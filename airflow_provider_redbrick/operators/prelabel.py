@@ -137,7 +137,7 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
 
     def _remotely(self, context: Context, project: RedBrickProject, stage: Stage, which: Which) -> Iterator[Outcome]:
         """Prelabel in a remote-labeling stage."""
-        from airflow_provider_redbrick.api.models import Detail
+        from airflow_provider_redbrick.api.detail import Detail
         from airflow_provider_redbrick.batch.prelabel import prelabel
         from airflow_provider_redbrick.batch.remote import putting_remotely, queue
 

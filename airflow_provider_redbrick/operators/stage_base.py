@@ -149,7 +149,7 @@ class RedBrickQueueOperator(RedBrickStageOperator):
         **how: Any,
     ) -> tuple[StageWork, Sequence[str]]:
         """Return how to work on the stage, and the given tasks or some chosen from its queue."""
-        from airflow_provider_redbrick.api.models import Detail
+        from airflow_provider_redbrick.api.detail import Detail
         from airflow_provider_redbrick.batch.queue import candidates
 
         work = self.work_on(context, project, stage, detail=Detail.FULL, **how)

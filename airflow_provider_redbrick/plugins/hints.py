@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.api.workflow import public_stage_name
+from airflow_provider_redbrick.api.stage_names import public_stage_name
 from airflow_provider_redbrick.exceptions import RedBrickInputError, storable
 
 if TYPE_CHECKING:

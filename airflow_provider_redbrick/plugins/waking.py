@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.utils.session import create_session
 
-from airflow_provider_redbrick.api.models import Detail, Task
+from airflow_provider_redbrick.api.detail import Detail
+from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.project import MAX_IDS
 from airflow_provider_redbrick.assets import waking as assets
 from airflow_provider_redbrick.plugins.reading import PageHook

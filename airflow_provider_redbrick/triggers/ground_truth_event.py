@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.workflow import GROUND_TRUTH
+from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
 from airflow_provider_redbrick.batch.arriving import Arrivals
 from airflow_provider_redbrick.batch.watching import Told, arrivals, since
 from airflow_provider_redbrick.triggers.event_base import RedBrickWatchTrigger

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_redbrick.api.models import Detail, Task
+from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.batch.waiting import TasksCondition
 from airflow_provider_redbrick.exceptions import RedBrickAuthError, RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from typing import Any
 
+    from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.waiting import Condition, Poll
 

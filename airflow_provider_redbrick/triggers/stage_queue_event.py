@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.workflow import as_users_see_it
+from airflow_provider_redbrick.api.stage_names import as_users_see_it
 from airflow_provider_redbrick.batch.watching import Told, crossing
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_redbrick.api.answers import reading
-from airflow_provider_redbrick.api.workflow import GROUND_TRUTH, Stage, Workflow, public_stage_name
+from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH, public_stage_name
+from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickInputError
 
 

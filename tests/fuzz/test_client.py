@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_calls import BOX
 
+from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.exports import BulkRead, read_again
 from airflow_provider_redbrick.api.imports import Datapoint
-from airflow_provider_redbrick.api.models import Detail, Task
+from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.balance import Wish, check_people, share
 from airflow_provider_redbrick.batch.calling import handed
 from airflow_provider_redbrick.batch.converting import Converter, Labels

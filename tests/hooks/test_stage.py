@@ -30,7 +30,7 @@ BAD = [{"boundingBoxes": [{**BOX, "category": "findng"}]}]
 @pytest.fixture
 def hook(sandbox, monkeypatch):
     """A hook that backs off for milliseconds instead of seconds."""
-    monkeypatch.setattr("airflow_provider_redbrick.hooks.redbrick.RetryPolicy", lambda: RetryPolicy(base=0.002))
+    monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda: RetryPolicy(base=0.002))
     monkeypatch.setattr("airflow_provider_redbrick.batch.change.SETTLE", (0.0, 0.01, 0.02))
     return RedBrickHook()
 

@@ -10,13 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fixtures import holders, new_run, run, running_sandbox, sandbox
+from fixtures import holders, new_run, quick, run, running_sandbox, sandbox
 
 from airflow_provider_redbrick.api.project import RedBrickProject
-from airflow_provider_redbrick.api.retry import RetryPolicy
 from airflow_provider_redbrick.exceptions import RedBrickError
 
-__all__ = ["holders", "new_run", "run", "running_sandbox", "sandbox"]
+__all__ = ["holders", "new_run", "quick", "run", "running_sandbox", "sandbox"]
 
 BOX = {"pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4, "category": "finding"}
 
@@ -60,14 +59,6 @@ MIDWAY = {
     "no identity": [("http_500", "me", 0, 1)],
     "no project": [("gql_error", "project", 0, 1)],
 }
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Back off for milliseconds instead of seconds."""
-    policy = RetryPolicy(base=0.002, cap=0.02)
-    monkeypatch.setattr("airflow_provider_redbrick.hooks.redbrick.RetryPolicy", lambda: policy)
-    monkeypatch.setattr("airflow_provider_redbrick.batch.change.SETTLE", (0.0, 0.01, 0.02))
 
 
 # Those that have most to do with what an operator changes, for operators that share the rest with others.

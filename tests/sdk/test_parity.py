@@ -25,8 +25,9 @@ from sdk import label_corpus
 
 from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.credential import Credential
+from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.endpoint import graphql_url
-from airflow_provider_redbrick.api.models import Detail, Task
+from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.transport import Transport
 from airflow_provider_redbrick.batch.calling import handed
