@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
+import json
+
 import pendulum
 import pytest
 from chaos.works import PUT, REOPEN, WRONG
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
+DAG = "reopened_by_date"
 DAY = pendulum.datetime(2026, 3, 2)
 DAYS = 7
 TASKS = 2000
 CHUNKS = 20
 
 
-def backfill(airflow, project: str, **how) -> list[str]:
-    """Let Airflow run all dates of the week; answers its runs, once they are over."""
-    asked = {
-        "dag_id": "reopened_by_date",
-        "from_date": DAY.isoformat(),
-        "to_date": DAY.add(days=DAYS - 1).isoformat(),
-        "dag_run_conf": {"project": project},
-        "max_active_runs": 4,
-        **how,
-    }
-    found: list[int] = []
-
-    def created() -> bool:
-        with airflow.alone("api-server"):
-            answer = airflow.ask("backfills", asked)
-        found.extend([answer["id"]] if answer else [])
-        return bool(found)
-
-    airflow.wait("known: the DAG", lambda: airflow.ask("dags/reopened_by_date"))
-    airflow.wait("created: a backfill", created)
+def backfill(airflow, project: str, *how: str) -> list[str]:
+    """Let Airflow run all dates of the week, as somebody at a terminal does; answers its runs, once they are over."""
+    dates = ["--from-date", DAY.isoformat(), "--to-date", DAY.add(days=DAYS - 1).isoformat()]
+    conf = ["--dag-run-conf", json.dumps({"project": project}), "--max-active-runs", "4"]
+    airflow.wait("known: the DAG", lambda: airflow.ask(f"dags/{DAG}"))
+    airflow.command("backfill", "create", "--dag-id", DAG, *dates, *conf, *how)
+    latest = max(one["id"] for one in airflow.ask(f"backfills?dag_id={DAG}")["backfills"])
 
     def runs() -> list[dict[str, str]]:
-        return (airflow.ask("dags/reopened_by_date/dagRuns?run_type=backfill&limit=100") or {}).get("dag_runs", [])
+        return (airflow.ask(f"dags/{DAG}/dagRuns?run_type=backfill&limit=100") or {}).get("dag_runs", [])
 
     def over() -> bool:
         return [run["state"] in {"success", "failed"} for run in runs()] == [True] * DAYS
@@ -44,7 +34,7 @@ def backfill(airflow, project: str, **how) -> list[str]:
     airflow.wait("over: the backfill", over)
     assert {run["state"] for run in runs()} == {"success"}, airflow.words()
     # Airflow itself looks every 30 s whether it is over, and begins no other one before.
-    airflow.wait("closed: the backfill", lambda: airflow.ask(f"backfills/{found[0]}/cancel", method="PUT"))
+    airflow.wait("closed: the backfill", lambda: airflow.ask(f"backfills/{latest}/cancel", method="PUT"))
     return [run["dag_run_id"] for run in runs()]
 
 
@@ -65,14 +55,14 @@ def test_every_date_of_a_backfill_reopens_its_own_once(airflow):
     runs = backfill(airflow, project)
     reopened = {}
     for run in runs:
-        path = f"dags/reopened_by_date/dagRuns/{run}"
+        path = f"dags/{DAG}/dagRuns/{run}"
         manifest = airflow.ask(f"{path}/taskInstances/reopen/xcomEntries/return_value")["value"]
         reopened[airflow.ask(path)["logical_date"][:10]] = set(manifest["task_ids"])
     assert reopened == due
     # Half of them are corrected, and ground truth again, when somebody runs the week a second time.
     server.humans("Label", 10, project_id=project)
     server.humans("Review_1", project_id=project)
-    assert set(backfill(airflow, project, reprocess_behavior="completed", run_backwards=True)) == set(runs)
+    assert set(backfill(airflow, project, "--reprocess-behavior", "completed", "--run-backwards")) == set(runs)
     applied = server.applied(REOPEN)
     assert {i: applied.get(i) for ids in due.values() for i in ids} == dict.fromkeys(set().union(*due.values()), 1)
     assert not others & applied.keys()
