@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pendulum
 import pytest
 from sandbox_process import SandboxProcess
 
 from airflow_provider_redbrick.api.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +45,24 @@ def still(number, *, seconds):
     before = number()
     time.sleep(seconds)
     return number() == before
+
+
+@contextmanager
+def alarm(seconds: float, error: BaseException) -> Iterator[None]:
+    """Raise an error in the main thread when a block takes longer."""
+
+    def over(*_: Any) -> None:
+        raise error
+
+    before = signal.signal(signal.SIGALRM, over)
+    # The whole test has a limit by the same clock.
+    limit = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *limit)
 
 
 def counts(**given: int) -> dict[str, int]:
@@ -92,14 +115,14 @@ def new_run():
 def quick(monkeypatch):
     """Back off for milliseconds instead of seconds."""
     policy = RetryPolicy(base=0.002, cap=0.02)
-    monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda: policy)
+    monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda **_: policy)
     monkeypatch.setattr("airflow_provider_redbrick.batch.change.SETTLE", (0.0, 0.01, 0.02))
 
 
 @pytest.fixture
 def impatient(monkeypatch):
     """A client that asks once: what fails, fails at once."""
-    monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+    monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda **_: RetryPolicy(max_attempts=1))
 
 
 _WHO_HOLDS = """query ($o: UUID!, $p: UUID!, $s: String, $after: String) {

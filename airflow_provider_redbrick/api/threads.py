@@ -29,11 +29,10 @@ def at_once(*reads: Callable[[], Any]) -> list[Any]:
 
 
 class read_once(cached_property[T]):  # noqa: N801 - used like the one it is made of
-    """A cached property that is read by the first thread that asks, while the others wait for it."""
+    """A cached property that is read by the first thread that asks, while the others wait for it.
 
-    def __init__(self, read: Callable[[Any], T]) -> None:
-        super().__init__(read)
-        self._being_read = RLock()
+    Only those wait that ask the same object: another one's server may be slower, or not answer at all.
+    """
 
     @overload
     def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
@@ -43,5 +42,13 @@ class read_once(cached_property[T]):  # noqa: N801 - used like the one it is mad
 
     def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
         """Return the value, which nobody will ask for here again."""
-        with self._being_read:
-            return super().__get__(instance, owner)
+        if instance is None:
+            return self
+        values, name = vars(instance), str(self.attrname)
+        lock_name = f"{name} is being read"
+        with values.setdefault(lock_name, RLock()):
+            if name not in values:
+                values[name] = self.func(instance)
+            # Whoever waits for the lock has it already; an object that has a lock could not be copied.
+            values.pop(lock_name, None)
+            return values[name]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.stage_names import ARCHIVED
+from airflow_provider_redbrick.batch.assigning import FRESH
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.deciding import Decisions, act
 from airflow_provider_redbrick.batch.labelling import carrier, has_new_labels, misfit
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
 from airflow_provider_redbrick.batch.parallel import Desk, in_chunks, in_parallel
 from airflow_provider_redbrick.batch.prelabel import WHAT, predict
-from airflow_provider_redbrick.batch.reading import CHUNK, Breaker, read_in_chunks
+from airflow_provider_redbrick.batch.reading import CHUNK, Breaker, look, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Overwriting:
         return in_parallel(chunks, partial(self._on, decisions), workers=workers, stop=self.stop, desk=desk)
 
     def _on(self, decisions: Decisions, task_ids: Sequence[str]) -> Iterator[Outcome]:
+        read_at = time.monotonic()
         for found in read_in_chunks(self.project, task_ids, detail=Detail.FULL, breaker=self.breaker):
             tasks: list[Task] = []
             for task_id, task in found.items():
@@ -73,7 +76,25 @@ class Overwriting:
                     yield ending
                 else:
                     tasks.append(task)
-            yield from act(self.project, decisions.on(tasks), stop=self.stop)
+            batches = (self._still_as_read(steps, read_at) for steps in decisions.on(tasks))
+            yield from act(self.project, batches, stop=self.stop)
+            read_at = time.monotonic()
+
+    def _still_as_read(self, steps: Sequence[Step], read_at: float) -> Sequence[Step]:
+        """Look again at tasks that were read long ago: nothing is claimed here that keeps people from them."""
+        if time.monotonic() - read_at <= FRESH:
+            return steps
+        found = look(self.project, [step.task.task_id for step in steps if isinstance(step, Change)])
+        return [self._unless_changed(step, found) if isinstance(step, Change) else step for step in steps]
+
+    def _unless_changed(self, change: Change, found: Mapping[str, Task | RedBrickAPIError]) -> Step:
+        before, now = change.task, found[change.task.task_id]
+        if isinstance(now, RedBrickAPIError):
+            return failed(before.task_id, f"It could not be read again, and nothing was sent: {now}", name=before.name)
+        if now.labels_id != before.labels_id:
+            reason = "somebody labelled it while the model was at work"
+            return skipped(before.task_id, reason, name=before.name)
+        return self._ending(replace(before, stage_name=now.stage_name, assignee=now.assignee)) or change
 
     def _ending(self, task: Task) -> Outcome | None:
         """Return the outcome of a task that is not to be labelled, None for one that is."""

@@ -6,15 +6,16 @@ Results map each id to None when it was given, or to why it was not.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_redbrick.api.project import MAX_IDS, RedBrickProject
 from airflow_provider_redbrick.batch.parallel import in_chunks
+from airflow_provider_redbrick.batch.reading import look
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow_provider_redbrick.api.models import Task, User
 
@@ -51,7 +52,7 @@ class Assignment:
     send: Callable[[Sequence[str]], set[str]]
     holds: Callable[[Task], bool]
     free: Callable[[Task], bool]
-    read_at: float = field(default_factory=time.monotonic)
+    read_at: float
 
 
 class Before(Protocol):
@@ -104,7 +105,7 @@ def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: As
 def _still_free(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment, result: Given) -> list[str]:
     """Read tasks again and return those that may still be given."""
     free = []
-    for task_id, task in project.read_tasks(task_ids).items():
+    for task_id, task in look(project, task_ids).items():
         if isinstance(task, RedBrickAPIError):
             result[task_id] = NotGiven(str(task))
         elif assignment.free(task):
@@ -128,12 +129,8 @@ def _settle(
     last: bool,
 ) -> list[str]:
     """Read what the server did not name as given; return the ids worth another request."""
-    try:
-        found: Mapping[str, Task | RedBrickAPIError] = project.read_tasks(task_ids)
-    except RedBrickAPIError as unread:
-        found = dict.fromkeys(task_ids, unread)
     waiting: list[Task] = []
-    for task_id, task in found.items():
+    for task_id, task in look(project, task_ids).items():
         if isinstance(task, RedBrickAPIError):
             result[task_id] = NotGiven(str(error or task))
         elif assignment.holds(task):

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.batch.assigning import ATTEMPTS, Assignment, Given, NotGiven, assign, is_as_before
+from airflow_provider_redbrick.batch.reading import look
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
@@ -21,8 +22,11 @@ log = logging.getLogger(__name__)
 _AGAIN_WITHIN = 2.0
 
 
-def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> Given:
-    """Give tasks to the API key."""
+def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str, read_at: float) -> Given:
+    """Give tasks to the API key.
+
+    :param read_at: when they were read, by the monotonic clock.
+    """
     before = {task.task_id: task for task in tasks}
 
     def send(task_ids: Sequence[str]) -> set[str]:
@@ -34,6 +38,7 @@ def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str) -> Given:
         send=send,
         holds=lambda task: task.held_by(me) and task.is_queued_in(before[task.task_id].stage_name),
         free=lambda task: is_as_before(task, before[task.task_id]),
+        read_at=read_at,
     )
     return assign(project, list(before), assignment)
 
@@ -43,7 +48,8 @@ def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Gi
 
     Each is read first: what an admin has given to a person in the meantime must stay with that person.
     """
-    found = project.read_tasks(task_ids)
+    read_at = time.monotonic()
+    found = look(project, task_ids)
     result: Given = {}
     mine: dict[str, Task] = {}
     for task_id, task in found.items():
@@ -53,7 +59,7 @@ def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Gi
             mine[task_id] = task
         else:
             result[task_id] = None
-    return {**result, **assign(project, list(mine), _from_key(project, None, mine, me=me))}
+    return {**result, **_hand_back(project, None, mine, me=me, read_at=read_at)}
 
 
 def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str, stopped: bool = False) -> None:
@@ -88,8 +94,9 @@ def _given_back(project: RedBrickProject, tasks: Sequence[Task], *, me: str, aga
     """
     problems: dict[str, object] = {}
     to: dict[str | None, dict[str, Task]] = {}
+    read_at = time.monotonic()
+    found = look(project, [task.task_id for task in tasks])
     try:
-        found = project.read_tasks([task.task_id for task in tasks])
         for task in tasks:
             now = found[task.task_id]
             if isinstance(now, RedBrickAPIError):
@@ -101,7 +108,7 @@ def _given_back(project: RedBrickProject, tasks: Sequence[Task], *, me: str, aga
             if not now.is_leaving and (now.held_by(me) or (lost and owner)):
                 to.setdefault(_email(owner), {})[task.task_id] = now
         for email, held in to.items():
-            given = assign(project, list(held), _from_key(project, email, held, me=me))
+            given = _hand_back(project, email, held, me=me, read_at=read_at)
             problems.update((task_id, problem) for task_id, problem in given.items() if problem is not None)
     except RedBrickAPIError as error:
         return {**{task.task_id: error for task in tasks}, **problems}
@@ -124,10 +131,12 @@ def _is_label(project: RedBrickProject, task: Task) -> bool:
     return any(stage.is_label and stage.public_name == task.stage_name for stage in project.info.workflow.stages)
 
 
-def _from_key(project: RedBrickProject, email: str | None, held: Mapping[str, Task], *, me: str) -> Assignment:
-    """Return how to give what the key holds to a person, or to nobody.
+def _hand_back(
+    project: RedBrickProject, email: str | None, held: Mapping[str, Task], *, me: str, read_at: float
+) -> Given:
+    """Give what the key holds to a person, or to nobody; what somebody else has by then is as it should be.
 
-    :param held: the tasks, as they were read just now.
+    :param held: the tasks, as they were read at ``read_at``.
     """
 
     def send(task_ids: Sequence[str]) -> set[str]:
@@ -143,4 +152,6 @@ def _from_key(project: RedBrickProject, email: str | None, held: Mapping[str, Ta
             return email is None and not came_back
         return True
 
-    return Assignment(send=send, holds=is_right, free=lambda task: not is_right(task))
+    assignment = Assignment(send=send, holds=is_right, free=lambda task: not is_right(task), read_at=read_at)
+    given = assign(project, list(held), assignment)
+    return {task_id: None if problem and problem.taken else problem for task_id, problem in given.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,11 @@ def take(project: RedBrickProject, stage: Stage, count: int, *, me: str) -> Iter
     Yields each task that the key has now, with its labels as ``series`` and ``classification``, and for any other the
     outcome that says why it has it not.
     """
+    read_at = time.monotonic()
     waiting = list(islice(project.list_tasks(stage, unassigned=True, page_size=count), count))
     taken: dict[str, Task | Outcome] = {}
     try:
-        given = claim(project, waiting, me=me)
+        given = claim(project, waiting, me=me, read_at=read_at)
         # The server's answer to a claim is its word; who has a task is what the task itself says.
         found = project.read_tasks(
             [task_id for task_id, problem in given.items() if problem is None], detail=Detail.FULL
@@ -82,11 +84,12 @@ def give(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], user: 
             return already_done(task.task_id, f"it is {task.where}", name=task.name)
         return None
 
-    def hand(tasks: Mapping[str, Task]) -> Given:
+    def hand(tasks: Mapping[str, Task], read_at: float) -> Given:
         to_user = Assignment(
             send=lambda ids: set(project.assign(ids, str(user.email))),
             holds=lambda task: user.is_same(task.assignee),
             free=lambda task: is_as_before(task, tasks[task.task_id]),
+            read_at=read_at,
         )
         return assign(project, list(tasks), to_user)
 
@@ -103,7 +106,7 @@ def let_go(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], *, m
             return skipped(task.task_id, f"this key does not hold it: it is {task.where}", name=task.name)
         return None
 
-    return _each(project, task_ids, ending, lambda tasks: release(project, list(tasks), me=me))
+    return _each(project, task_ids, ending, lambda tasks, _: release(project, list(tasks), me=me))
 
 
 def _elsewhere(task: Task, stage: Stage) -> Outcome:
@@ -114,9 +117,13 @@ def _each(
     project: RedBrickProject,
     task_ids: Sequence[str],
     ending: Callable[[Task], Outcome | None],
-    hand: Callable[[Mapping[str, Task]], Given],
+    hand: Callable[[Mapping[str, Task], float], Given],
 ) -> Iterator[Outcome]:
-    """Look at tasks, and hand over those that have no ending yet."""
+    """Look at tasks, and hand over those that have no ending yet.
+
+    :param hand: is given the tasks, and when they were read.
+    """
+    read_at = time.monotonic()
     for found in read_in_chunks(project, task_ids):
         tasks: dict[str, Task] = {}
         for task_id, task in found.items():
@@ -126,9 +133,10 @@ def _each(
                 yield end
             else:
                 tasks[task_id] = task
-        for task_id, problem in hand(tasks).items():
+        for task_id, problem in hand(tasks, read_at).items():
             name = tasks[task_id].name
             if problem is None:
                 yield done(task_id, name=name)
             else:
                 yield (skipped if problem.taken else failed)(task_id, str(problem), name=name)
+        read_at = time.monotonic()

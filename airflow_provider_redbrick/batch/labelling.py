@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def put_labels(
 
 
 def _put_chunk(work: StageWork, chunk: Sequence[Labels], *, finished: bool, elapsed_ms: int) -> Iterator[Outcome]:
+    read_at = time.monotonic()
     # Neither needs the other's answer, and looking at labels takes about as long as being answered.
     found, converted = at_once(
         lambda: work.read([labels.task_id for labels in chunk]),
@@ -59,7 +61,9 @@ def _put_chunk(work: StageWork, chunk: Sequence[Labels], *, finished: bool, elap
         return misfit(valid[task.task_id], task) if task.task_id in valid else None
 
     wanted = {task_id: task for task_id, task in found.items() if task_id in valid or task_id not in converted}
-    yield from work.work_on(wanted, lambda tasks: [[change(task) for task in tasks]], objection=objection)
+    yield from work.work_on(
+        wanted, lambda tasks: [[change(task) for task in tasks]], read_at=read_at, objection=objection
+    )
 
 
 def putting(work: StageWork, *, finished: bool) -> Put:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.assigning import NotGiven
 from airflow_provider_redbrick.batch.calling import call, handed
 from airflow_provider_redbrick.batch.claiming import release
 from airflow_provider_redbrick.batch.converting import Labels, read_body
@@ -14,7 +13,6 @@ from airflow_provider_redbrick.batch.deciding import Decisions, Labelled
 from airflow_provider_redbrick.batch.labelling import putting
 from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
 from airflow_provider_redbrick.batch.parallel import Desk
-from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
@@ -90,10 +88,7 @@ def _hand_over(work: StageWork, saved: Sequence[Outcome]) -> Iterator[Outcome]:
     """Release tasks whose drafts are saved, so that people can pick them up."""
     if not saved:
         return
-    try:
-        problems = release(work.project, [outcome.task_id for outcome in saved], me=work.me)
-    except RedBrickAPIError as error:
-        problems = {outcome.task_id: NotGiven(str(error)) for outcome in saved}
+    problems = release(work.project, [outcome.task_id for outcome in saved], me=work.me)
     for outcome in saved:
         problem = problems[outcome.task_id]
         if problem is None:

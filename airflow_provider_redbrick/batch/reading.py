@@ -22,6 +22,17 @@ GIVEN_UP_AFTER = 2
 NOT_TRIED = "Not tried: RedBrick did not answer several times in a row."
 
 
+def look(
+    project: RedBrickProject, task_ids: Iterable[str], *, detail: Detail = Detail.STATE
+) -> dict[str, Task | RedBrickAPIError]:
+    """Return for each id its task, or why it could not be read: a look that fails is an answer too."""
+    ids = list(task_ids)
+    try:
+        return project.read_tasks(ids, detail=detail)
+    except RedBrickAPIError as error:
+        return dict.fromkeys(ids, error)
+
+
 class Breaker:
     """Notices that the server is down: no answer twice in a row, after all the transport's own patience.
 

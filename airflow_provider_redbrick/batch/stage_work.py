@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
@@ -86,7 +87,8 @@ class StageWork:
 
     def run(self, task_ids: Sequence[str], plan: Plan) -> Iterator[Outcome]:
         """Read tasks, work on them, and yield the outcome of each, exactly one a task."""
-        return self.work_on(self.read(task_ids), plan)
+        read_at = time.monotonic()
+        return self.work_on(self.read(task_ids), plan, read_at=read_at)
 
     def read(self, task_ids: Sequence[str]) -> Found:
         """Return for each id its task, or why it could not be read."""
@@ -104,13 +106,20 @@ class StageWork:
         """The tasks that a try which is gone claimed: they are given back like those claimed now."""
         if self.since is None or not self.claim or not self.me.startswith("API:"):
             return ()
-        mine = self.project.list_tasks(self.stage, assignee=self.me, state="ASSIGNED")
+        try:
+            mine = list(self.project.list_tasks(self.stage, assignee=self.me, state="ASSIGNED"))
+        except RedBrickAPIError as error:
+            log.warning("Which tasks an earlier try has claimed could not be read; they keep their claim: %s", error)
+            return ()
         return {task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.since}
 
-    def work_on(self, found: Found, plan: Plan, *, objection: Objection | None = None) -> Iterator[Outcome]:
+    def work_on(
+        self, found: Found, plan: Plan, *, read_at: float, objection: Objection | None = None
+    ) -> Iterator[Outcome]:
         """Work on tasks and yield the outcome of each, exactly one a task.
 
-        :param found: the tasks, as they were read just now.
+        :param found: the tasks, as they were read at ``read_at``, by the monotonic clock: what was read too long ago
+            is read again before it is claimed.
         :param objection: says why a task cannot be worked on, before it is claimed.
         """
         ours, to_claim, outcomes = self._sort(found, objection or (lambda _task: None))
@@ -120,7 +129,7 @@ class StageWork:
         claimed = [task for task in ours if task.task_id in self._left_behind and not self.came_back(task)] + to_claim
         finished: set[str] = set()
         try:
-            refused = claim(self.project, to_claim, me=self.me)
+            refused = claim(self.project, to_claim, me=self.me, read_at=read_at)
             for task in to_claim:
                 problem = refused[task.task_id]
                 if problem is None:

@@ -16,11 +16,12 @@ from airflow_provider_redbrick.batch.converting import convert_all
 from airflow_provider_redbrick.batch.creating import THERE, Creation
 from airflow_provider_redbrick.batch.items import Items
 from airflow_provider_redbrick.batch.masks import labels_map
+from airflow_provider_redbrick.batch.naming import ids_by_name
 from airflow_provider_redbrick.batch.new_tasks import NewTask
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done
 from airflow_provider_redbrick.batch.pre_assigning import Assignees, PreAssign
 from airflow_provider_redbrick.batch.reading import CHUNK, NOT_TRIED, Breaker
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickRefusedError
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -72,13 +73,11 @@ class Uploading:
         if not chunk:
             return
         missing: list[NewTask] = []
-        found = self._look_up([new.name for new in chunk])
+        found = ids_by_name(self.project, [new.name for new in chunk], self.breaker)
         for new in chunk:
             task_ids = found[new.name]
-            if isinstance(task_ids, RedBrickAPIError):
-                yield new.failure(f"It could not be looked up, and nothing was sent: {task_ids}")
-            elif task_ids is None:
-                yield new.failure(NOT_TRIED)
+            if isinstance(task_ids, str):
+                yield new.failure(task_ids)
             elif task_ids:
                 yield already_done(task_ids[0], THERE, name=new.name)
             else:
@@ -86,23 +85,6 @@ class Uploading:
         steps = list(self._plan(missing, items))
         yield from (step for step in steps if isinstance(step, Outcome))
         yield from apply_all(self.project, [step for step in steps if isinstance(step, Creation)])
-
-    def _look_up(self, names: Sequence[str]) -> Mapping[str, list[str] | RedBrickAPIError | None]:
-        """Return for each name the ids of the tasks that have it, or why that is not known; None: not tried."""
-        if self.breaker.is_open:
-            return dict.fromkeys(names)
-        try:
-            found = self.project.find_by_name(names)
-        except RedBrickRefusedError as error:
-            if len(names) == 1:
-                return {names[0]: error}
-            # A name that the server cannot look up is that name's failure and nobody else's.
-            return {name: answer for one in names for name, answer in self._look_up([one]).items()}
-        except RedBrickAPIError as error:
-            self.breaker.saw(error)
-            return dict.fromkeys(names, error)
-        self.breaker.saw(None)
-        return found
 
     def _plan(self, chunk: Sequence[NewTask], items: Items | None) -> Iterator[Creation | Outcome]:
         """Check tasks, have their labels converted, and yield for each how it is created, or why it is not."""

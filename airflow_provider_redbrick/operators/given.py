@@ -11,9 +11,10 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.api.ids import check_uuid
+from airflow_provider_redbrick.batch.naming import ids_by_name
 from airflow_provider_redbrick.batch.parallel import in_chunks, in_parallel
-from airflow_provider_redbrick.batch.reading import CHUNK, NOT_TRIED
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
+from airflow_provider_redbrick.batch.reading import CHUNK
+from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.labels.entries import Entry, read_entries
 
@@ -119,23 +120,8 @@ def with_ids(work: StageWork, entries: Iterable[Given]) -> Iterator[Given]:
 
 
 def _with_ids(work: StageWork, batch: Sequence[Given]) -> list[Given]:
-    ids = _look_up(work, [given.name for given in batch if given.name])
+    ids = ids_by_name(work.project, [given.name for given in batch if given.name], work.breaker)
     return [_found(given, ids[given.name]) if given.name else given for given in batch]
-
-
-def _look_up(work: StageWork, names: Sequence[str]) -> Mapping[str, list[str] | str]:
-    """Return for each name the ids of the tasks that have it, or why that is not known."""
-    if not names:
-        return {}
-    if work.breaker.is_open:
-        return dict.fromkeys(names, NOT_TRIED)
-    try:
-        found = work.project.find_by_name(names)
-    except RedBrickAPIError as error:
-        work.breaker.saw(error)
-        return dict.fromkeys(names, f"It could not be looked up, and nothing was sent: {error}")
-    work.breaker.saw(None)
-    return found
 
 
 def _found(given: Given, ids: list[str] | str) -> Given:

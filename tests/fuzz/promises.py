@@ -7,12 +7,12 @@ import io
 import json
 import logging
 import re
-import signal
 import traceback
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from fixtures import alarm
 from fuzz.values import of_a_secret
 
 from airflow_provider_redbrick.exceptions import RedBrickError
@@ -51,7 +51,7 @@ def promises(*allowed: type[BaseException], seconds: float = 20) -> Iterator[Wat
     :param allowed: what else may come out.
     """
     watch, printed = Watch(), io.StringIO()
-    with _alarm(seconds), redirect_stdout(printed), _logged(printed):
+    with alarm(seconds, HangError(f"not done after {seconds} seconds")), redirect_stdout(printed), _logged(printed):
         try:
             yield watch
         except (RedBrickError, *allowed) as error:
@@ -93,22 +93,6 @@ def refuse_unsendable(value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     text.encode()
     assert "\\u0000" not in text
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    def over(*_: Any) -> None:
-        raise HangError(f"not done after {seconds} seconds")
-
-    before = signal.signal(signal.SIGALRM, over)
-    # The whole test has a limit by the same clock.
-    limit = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        signal.setitimer(signal.ITIMER_REAL, *limit)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import pytest
 from sandbox_calls import ASSIGN, data
 
 from airflow_provider_redbrick.api.project import RedBrickProject
-from airflow_provider_redbrick.api.retry import RetryPolicy
 from airflow_provider_redbrick.batch.outcome import Status
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
@@ -28,10 +27,8 @@ BAD = [{"boundingBoxes": [{**BOX, "category": "findng"}]}]
 
 
 @pytest.fixture
-def hook(sandbox, monkeypatch):
+def hook(sandbox, quick):
     """A hook that backs off for milliseconds instead of seconds."""
-    monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda: RetryPolicy(base=0.002))
-    monkeypatch.setattr("airflow_provider_redbrick.batch.change.SETTLE", (0.0, 0.01, 0.02))
     return RedBrickHook()
 
 

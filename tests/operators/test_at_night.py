@@ -14,7 +14,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from fixtures import counts
 
-from airflow_provider_redbrick.batch import assigning, deciding
+from airflow_provider_redbrick.batch import anywhere, assigning, deciding, labelling
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickStoppedError, RedBrickTasksFailedError
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator
 from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
@@ -36,6 +36,13 @@ def put(tasks, **options):
 
 def balance(**options):
     return RedBrickBalanceAssignmentsOperator(task_id="share", stage_name="Label", **options)
+
+
+def label_by_hand(sandbox, task_id):
+    """Write labels to a task where it is, as somebody else does."""
+    document = """mutation ($o: UUID!, $p: UUID!, $t: UUID!, $l: String) {
+        putLabels(orgId: $o, projectId: $p, taskId: $t, labelsData: $l) { ok } }"""
+    sandbox.graphql(document, {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id, "l": "[]"})
 
 
 @pytest.fixture
@@ -156,6 +163,47 @@ class TestRunsThatOverlap:
         assert holders("Label")[first] == "carol@example.com"
         assert manifest["counts"] == counts(done=3, skipped=1)
 
+    def test_who_takes_a_task_while_labels_are_converted_keeps_it(self, sandbox, run, give, holders, monkeypatch):
+        first, *others = sandbox.seed_tasks(3)
+        monkeypatch.setattr(assigning, "FRESH", 0.2)
+        converted_meanwhile = labelling.at_once
+
+        def slowly(*reads):
+            found = converted_meanwhile(*reads)
+            give(first, "carol@example.com")
+            time.sleep(0.3)
+            return found
+
+        monkeypatch.setattr(labelling, "at_once", slowly)
+        entries = [{"taskId": task_id, "series": [{"boundingBoxes": [BOX]}]} for task_id in (first, *others)]
+        assert run.try_once(put(entries))["counts"] == counts(done=2, skipped=1)
+        assert holders("Label") == {first: "carol@example.com"}
+
+    @pytest.mark.usefixtures("quick")
+    @pytest.mark.parametrize("read_again", [True, False])
+    def test_who_takes_a_task_while_a_model_works_anywhere_keeps_it(self, sandbox, run, give, monkeypatch, read_again):
+        ids = sandbox.seed_tasks(4)
+        monkeypatch.setattr(anywhere, "FRESH", 0.0)
+        taken, labelled = ids[:2]
+
+        def labeler(task):
+            if not give_once:
+                give_once.append(give(taken, "carol@example.com"))
+                label_by_hand(sandbox, labelled)
+                if not read_again:
+                    sandbox.fault_once("http_503", "task", times=1000)
+            return [{"boundingBoxes": [BOX]}]
+
+        give_once = []
+        made = run.try_once(prelabel(labeler, write="anywhere", task_ids=ids, fail_on="never"))
+        if read_again:
+            assert made["counts"] == counts(done=2, skipped=2)
+            # One by hand, and one by the model for each of the others.
+            assert sandbox.applied("putLabels") == dict.fromkeys([labelled, *ids[2:]], 1)
+        else:
+            assert made["counts"] == counts(failed=4)
+            assert sandbox.applied("putLabels") == {labelled: 1}
+
     def test_what_an_admin_gave_to_the_key_stays_with_it(self, sandbox, run, monkeypatch, holders):
         (task_id,) = sandbox.seed_tasks(1, assignee="API key")
         monkeypatch.setattr("airflow_provider_redbrick.batch.queue.ABANDONED_AFTER", -1)
@@ -194,6 +242,25 @@ class TestAServerThatIsDown:
         assert manifest["counts"]["done"] == 50
         assert "next try" in str(failed.value)
         assert sandbox.stats()["root_fields"]["task"] < 50 * 60
+
+    def test_one_that_goes_down_before_a_second_look_costs_no_manifest(self, sandbox, run, quick, monkeypatch):
+        sandbox.seed_tasks(4)
+        monkeypatch.setattr(assigning, "FRESH", -1.0)
+        sandbox.fault_once("http_503", "task", times=1000)
+        manifest = run.try_once(balance(emails=["alice@example.com", "bob@example.com"], fail_on="never"))
+        assert manifest["counts"] == counts(failed=4)
+        assert sandbox.applied(ASSIGN) == {}
+
+    def test_a_retry_does_not_need_to_know_what_was_left_behind(self, sandbox, run, quick, said):
+        ids = sandbox.seed_tasks(2, assignee="API key")
+        tasks = [{"taskId": i, "series": [{"boundingBoxes": [BOX]}]} for i in ids]
+        sandbox.fault_once("gql_error", PUT, times=10)
+        with pytest.raises(RedBrickTasksFailedError):
+            run.try_once(put(tasks))
+        sandbox.faults("")
+        sandbox.fault_once("http_503", "genericTasks", times=1000)
+        assert run.try_once(put(tasks))["counts"] == counts(done=2)
+        assert "an earlier try has claimed could not be read" in said()
 
 
 class TestOddInput:

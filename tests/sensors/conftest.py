@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pendulum
 import pytest
 from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
-from fixtures import holders, impatient, running_sandbox, sandbox
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from fixtures import alarm, holders, impatient, running_sandbox, sandbox
 
 __all__ = ["holders", "impatient", "running_sandbox", "sandbox"]
 
@@ -66,21 +62,9 @@ class Wait:
 
 def limited(limit: Any) -> Any:
     """Let a block run for a time, as Airflow does with what has an ``execution_timeout``."""
-    return nullcontext() if limit is None else _alarm(limit.total_seconds())
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    def over(*_: Any) -> None:
-        raise AirflowTaskTimeout("the execution_timeout is over")
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    if limit is None:
+        return nullcontext()
+    return alarm(limit.total_seconds(), AirflowTaskTimeout("the execution_timeout is over"))
 
 
 def event_of(trigger: Any) -> Any:
