@@ -11,6 +11,8 @@ import ijson
 import pytest
 from hypothesis import settings
 
+AIRFLOW = "tests/running_airflow/"
+
 _HOME = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 
@@ -32,3 +34,21 @@ def backend(request, monkeypatch):
         monkeypatch.setattr(ijson, "items", ijson.get_backend(request.param).items)
     except ImportError:
         pytest.skip(f"{request.param} is not there")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what needs a whole Airflow: nothing takes as long, and it must not be what everybody waits for."""
+    items.sort(key=lambda item: item.get_closest_marker("airflow") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With several workers, let one have all tests of the one Airflow, and each of the other files as a whole."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByWhatIsShared(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return AIRFLOW if path.startswith(AIRFLOW) else path
+
+    return ByWhatIsShared(config, log)
