@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from math import ceil
 
-from airflow_provider_redbrick.api.aliased import TASKS_PER_READ
 from airflow_provider_redbrick.api.exports import LARGEST_PAGE
 from airflow_provider_redbrick.api.project import MAX_IDS
 from airflow_provider_redbrick.batch.converting import CONVERSIONS_A_REQUEST
@@ -29,18 +28,18 @@ def limit_s(work: str, n: int, latency_s: float) -> float:
 
 def _put_labels(n: int) -> int:
     # Labels are converted while tasks are read; then they are claimed, then labels are put.
-    converted, read = ceil(n / CONVERSIONS_A_REQUEST), ceil(n / TASKS_PER_READ)
+    converted, read = ceil(n / CONVERSIONS_A_REQUEST), ceil(n / MAX_IDS)
     return _shared(converted + read + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=3)
 
 
 def _review(n: int) -> int:
     # Read, claimed, accepted.
-    return _shared(ceil(n / TASKS_PER_READ) + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=3)
+    return _shared(ceil(n / MAX_IDS) + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=3)
 
 
 def _reopen(n: int) -> int:
     # Read, sent back.
-    return _shared(ceil(n / TASKS_PER_READ) + ceil(n / MUTATIONS_A_REQUEST), depth=2)
+    return _shared(ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=2)
 
 
 def _assign(n: int) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickNotFoundError, RedBrickRefusedError
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def read_aliased(
     :param document: writes the document for so many tasks, with variables ``id0`` .. and aliases ``t0`` ...
     """
     answers: dict[str, Any] = {}
-    ids = iter(dict.fromkeys(task_ids))
-    while chunk := list(islice(ids, per_request)):
+    for chunk in in_chunks(dict.fromkeys(task_ids), per_request):
         found = _read_chunk(scope, document, chunk, parse)
         unread = [i for i, answer in found.items() if isinstance(answer, RedBrickRefusedError)]
         if unread and len(unread) < len(chunk):

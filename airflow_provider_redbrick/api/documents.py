@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _USER = "userId email"
 
 _STAGE = """
-stageName brickName stageConfig
+stageName brickName
 routing {
   ... on NoRouting { placeholder }
   ... on NextRouting { nextStageName }
@@ -28,7 +28,7 @@ _LISTED_TASK = f"""
 taskId currentStageName createdAt updatedAt priority
 datapoint {{ dpId name metaData }}
 currentStageSubTask {{
-  ... on LabelingTask {{ state assignedTo {{ {_USER} }} assignedAt progressSavedAt completedAt }}
+  ... on LabelingTask {{ state assignedTo {{ {_USER} }} assignedAt progressSavedAt }}
 }}
 """
 
@@ -142,23 +142,22 @@ PROJECT_MEMBERS = f"""query projectMembers($orgId: UUID!, $projectId: UUID!) {{
   }}
 }}"""
 
-# The same root field, for what is in the stage.
-TASKS_TO_EXPORT = f"""query tasksPaged(
+
+def _tasks_paged(selection: str) -> str:
+    return f"""query tasksPaged(
   $orgId: UUID!, $projectId: UUID!, $stageName: String, $cacheTime: DateTime, $first: Int, $after: String
 ) {{
   tasksPaged(
     orgId: $orgId, projectId: $projectId, stageName: $stageName, cacheTime: $cacheTime, first: $first, after: $after
-  ) {{ entries {{ {_TASK_TO_EXPORT} }} cursor cacheTime }}
+  ) {{ entries {{ {selection} }} cursor cacheTime }}
 }}"""
 
-# The same, when nothing but the change itself matters.
-TASKS_CHANGED = """query tasksPaged(
-  $orgId: UUID!, $projectId: UUID!, $stageName: String, $cacheTime: DateTime, $first: Int, $after: String
-) {
-  tasksPaged(
-    orgId: $orgId, projectId: $projectId, stageName: $stageName, cacheTime: $cacheTime, first: $first, after: $after
-  ) { entries { taskId currentStageName createdAt updatedAt } cursor cacheTime }
-}"""
+
+# What is stored of a stage's tasks.
+TASKS_TO_EXPORT = _tasks_paged(_TASK_TO_EXPORT)
+
+# When nothing but that they have changed matters.
+TASKS_CHANGED = _tasks_paged("taskId currentStageName createdAt updatedAt")
 
 GENERIC_TASKS = f"""query genericTasks(
   $orgId: UUID!, $projectId: UUID!, $stageName: String, $taskSearch: String,

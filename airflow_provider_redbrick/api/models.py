@@ -121,7 +121,6 @@ class Task:
     created_at: pendulum.DateTime | None = None
     updated_at: pendulum.DateTime | None = None
     saved_at: pendulum.DateTime | None = None
-    completed_at: pendulum.DateTime | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     items: tuple[str, ...] = ()
     item_urls: tuple[str, ...] = field(default=(), repr=False)
@@ -198,7 +197,6 @@ class Task:
             created_at=moment(data.get("createdAt")),
             updated_at=moment(data.get("updatedAt")),
             saved_at=moment(sub_task.get("progressSavedAt")),
-            completed_at=moment(sub_task.get("completedAt")),
             metadata=_json_object(datapoint.get("metaData")),
             items=elements(datapoint.get("items"), str),
             item_urls=elements(datapoint.get("itemsPresigned"), str),

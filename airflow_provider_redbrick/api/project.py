@@ -12,6 +12,7 @@ from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.aliased import TASKS_PER_READ, read_aliased
 from airflow_provider_redbrick.api.answers import reading, text
 from airflow_provider_redbrick.api.calls import Call
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.files import ProjectFiles
 from airflow_provider_redbrick.api.imports import ProjectImports
@@ -157,7 +158,7 @@ class RedBrickProject(Scope):
         if state:
             filters["status"] = state
         variables = {
-            "stageName": stage.listing_name if stage else None,
+            "stageName": stage.name if stage else None,
             "taskSearch": search,
             "manualLabelingFilters": filters,
         }
@@ -194,8 +195,7 @@ class RedBrickProject(Scope):
     def find_by_name(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return for each exact name the ids of the tasks called so."""
         found: dict[str, list[str]] = {}
-        wanted = iter(dict.fromkeys(names))
-        while chunk := list(islice(wanted, TASKS_PER_READ)):
+        for chunk in in_chunks(dict.fromkeys(names), TASKS_PER_READ):
             variables = {f"name{i}": f'"{name}"' for i, name in enumerate(chunk)}
             data = self.execute(documents.tasks_by_name(len(chunk)), variables)
             for i, name in enumerate(chunk):

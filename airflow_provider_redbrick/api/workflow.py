@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_redbrick.api.stage_names import END, GROUND_TRUTH, means_ground_truth, public_stage_name
@@ -25,7 +24,6 @@ class Stage:
     name: str
     kind: str
     next_names: tuple[str, ...] = ()
-    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_label(self) -> bool:
@@ -58,11 +56,6 @@ class Stage:
         return GROUND_TRUTH if self.is_ground_truth else self.name
 
     @property
-    def listing_name(self) -> str:
-        """The name listings want."""
-        return self.name
-
-    @property
     def counting_name(self) -> str:
         """The name counts want: ground truth has another one there."""
         return END if self.is_ground_truth else self.name
@@ -75,7 +68,6 @@ class Stage:
             name=storable(str(data.get("stageName") or "")),
             kind=str(data.get("brickName") or ""),
             next_names=_routes(routing) if isinstance(routing, Mapping) else (),
-            config=_config(data.get("stageConfig")),
         )
 
 
@@ -119,11 +111,3 @@ class Workflow:
 def _routes(routing: Mapping[str, Any]) -> tuple[str, ...]:
     single = [routing.get(key) for key in ("nextStageName", "passed", "failed", "feedbackStageName")]
     return tuple(name for name in [*single, *(routing.get("stageNames") or ())] if isinstance(name, str))
-
-
-def _config(text: object) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -34,14 +34,6 @@ def stage_uri(*, org_id: str, project_id: str, stage_name: str) -> str:
     return f"{SCHEME}://{ids}/{quote(as_users_see_it(stage_name), safe='')}"
 
 
-def read_uri(uri: str) -> StageKey:
-    """Return which stage a URI is about.
-
-    :raises RedBrickInputError: when it is not of the form above.
-    """
-    return _key(urlsplit(uri))
-
-
 def normalize_uri(uri: SplitResult) -> SplitResult:
     """Return the one form of a stage's URI; Airflow calls this for each asset of this scheme.
 

@@ -8,14 +8,15 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.stage_names import ARCHIVED
 from airflow_provider_redbrick.batch.assigning import FRESH
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.deciding import Decisions, act
 from airflow_provider_redbrick.batch.labelling import carrier, has_new_labels, misfit
-from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
-from airflow_provider_redbrick.batch.parallel import Desk, in_chunks, in_parallel
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
+from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.prelabel import WHAT, predict
 from airflow_provider_redbrick.batch.reading import CHUNK, Breaker, look, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
@@ -71,7 +72,7 @@ class Overwriting:
             tasks: list[Task] = []
             for task_id, task in found.items():
                 if isinstance(task, RedBrickAPIError):
-                    yield failed(task_id, f"It could not be read, and nothing was sent: {task}")
+                    yield unread(task_id, task)
                 elif (ending := self._ending(task)) is not None:
                     yield ending
                 else:

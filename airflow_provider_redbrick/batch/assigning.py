@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.project import MAX_IDS, RedBrickProject
-from airflow_provider_redbrick.batch.parallel import in_chunks
+from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
 from airflow_provider_redbrick.batch.reading import look
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task, User
 
 ATTEMPTS = 3
-# Seconds for which what was read of a task is good enough to assign it. A look costs a request for 25 tasks.
+# Seconds for which what was read of a task is good enough to assign it. A look costs a request for 50 tasks.
 FRESH = 5.0
 
 
@@ -33,6 +34,10 @@ class NotGiven:
 
     def __str__(self) -> str:
         return self.reason
+
+    def outcome(self, task_id: str, *, name: str, what: str = "") -> Outcome:
+        """Return the outcome of the task: one that somebody else has taken is left to them."""
+        return (skipped if self.taken else failed)(task_id, f"{what}{self.reason}", name=name)
 
 
 Given = dict[str, "NotGiven | None"]

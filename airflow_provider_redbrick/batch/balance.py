@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.project import MAX_IDS
 from airflow_provider_redbrick.batch.assigning import Assignment, assign, is_as_before
 from airflow_provider_redbrick.batch.assignment import AssignmentPlan, Holder, Move, plan_assignments
-from airflow_provider_redbrick.batch.outcome import Outcome, done, failed, skipped
-from airflow_provider_redbrick.batch.parallel import in_chunks, in_parallel
+from airflow_provider_redbrick.batch.outcome import Outcome, done, skipped
+from airflow_provider_redbrick.batch.parallel import in_parallel
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
             if problem is None:
                 yield done(move.task_id, name=name, assigned_to=move.to, taken_from=move.source)
             else:
-                yield (skipped if problem.taken else failed)(move.task_id, str(problem), name=name)
+                yield problem.outcome(move.task_id, name=name)
 
     requests = (moves for of_one in by_person.values() for moves in in_chunks(of_one, MAX_IDS))
     yield from in_parallel(requests, give, workers=project.client.max_concurrency, stop=Event())

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, done, failed, skipped
 from airflow_provider_redbrick.batch.parallel import cut_short
 from airflow_provider_redbrick.exceptions import (
@@ -288,9 +289,7 @@ def _settle(project: RedBrickProject, doubts: Sequence[_Doubt], sleep: Callable[
 def _bundles(mutations: Sequence[Mutation], size: int) -> Iterator[list[Mutation]]:
     """Yield what goes together: mutations of one kind, no more than so many, or one that goes alone."""
     for bundled, group in groupby(mutations, key=lambda one: one.bundled):
-        alike = list(group)
-        step = size if bundled else 1
-        yield from (alike[i : i + step] for i in range(0, len(alike), step))
+        yield from in_chunks(group, size if bundled else 1)
 
 
 def _send(project: RedBrickProject, calls: Sequence[Call]) -> list[RedBrickAPIError | None]:

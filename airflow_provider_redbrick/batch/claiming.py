@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNCLAIMED = "It could not be claimed: "
+
 # Seconds after which what could not be given back is not tried again.
 _AGAIN_WITHIN = 2.0
 

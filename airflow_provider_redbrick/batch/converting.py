@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.batch.masks import Mask, Masked, OpenFile, take_masks
-from airflow_provider_redbrick.batch.parallel import in_chunks
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
     RedBrickInputError,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.batch.assigning import Assignment, Given, assign, is_as_before
 from airflow_provider_redbrick.batch.calling import handed
-from airflow_provider_redbrick.batch.claiming import claim, give_back, release
-from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done, failed, skipped
+from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, give_back, release
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done, failed, skipped, unread
 from airflow_provider_redbrick.batch.reading import read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
@@ -52,7 +52,7 @@ def _taken(
     task_id, name = before.task_id, before.name
     problem = given[task_id]
     if problem is not None:
-        return (skipped if problem.taken else failed)(task_id, f"It could not be claimed: {problem}", name=name)
+        return problem.outcome(task_id, name=name, what=UNCLAIMED)
     task = found[task_id]
     if isinstance(task, RedBrickAPIError):
         return failed(task_id, f"It was claimed, could not be read, and is given back: {task}", name=name)
@@ -128,7 +128,7 @@ def _each(
         tasks: dict[str, Task] = {}
         for task_id, task in found.items():
             if isinstance(task, RedBrickAPIError):
-                yield failed(task_id, f"It could not be read, and nothing was sent: {task}")
+                yield unread(task_id, task)
             elif (end := ending(task)) is not None:
                 yield end
             else:
@@ -138,5 +138,5 @@ def _each(
             if problem is None:
                 yield done(task_id, name=name)
             else:
-                yield (skipped if problem.taken else failed)(task_id, str(problem), name=name)
+                yield problem.outcome(task_id, name=name)
         read_at = time.monotonic()

@@ -6,12 +6,12 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.threads import at_once
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.converting import CONVERSIONS_A_REQUEST, Converted, Labels
 from airflow_provider_redbrick.batch.masks import labels_map
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
-from airflow_provider_redbrick.batch.parallel import in_chunks
 from airflow_provider_redbrick.batch.reading import NOT_TRIED
 
 if TYPE_CHECKING:

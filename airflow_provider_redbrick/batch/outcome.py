@@ -75,6 +75,11 @@ def failed(task_id: str, reason: object, *, name: str = "") -> Outcome:
     return Outcome(task_id, Status.FAILED, str(reason), name)
 
 
+def unread(task_id: str, error: object) -> Outcome:
+    """Return the outcome of a task that could not even be looked at."""
+    return failed(task_id, f"It could not be read, and nothing was sent: {error}")
+
+
 class Tally:
     """Counts outcomes as they come, in memory that does not grow with their number."""
 
@@ -89,6 +94,10 @@ class Tally:
     def total(self) -> int:
         """How many tasks were handed in."""
         return sum(self.counts.values())
+
+    def words(self) -> str:
+        """Return the counts for people: ``3 done, 0 already done, ...``."""
+        return ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in self.counts.items())
 
     def add(self, outcome: Outcome) -> None:
         """Count one task's outcome."""

@@ -6,14 +6,13 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_redbrick.exceptions import RedBrickStoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
     from threading import Event
 
 T = TypeVar("T")
@@ -25,12 +24,6 @@ LAST_MOMENT = 2.0
 ALL_OF_IT = 4.0
 # Chunks worked on at a time where somebody's code is slow: it is asked about one while another is read, or applied.
 _FEWEST = 2
-
-
-def in_chunks(entries: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Return entries in lists of so many, reading no further than what is asked for."""
-    remaining = iter(entries)
-    return iter(lambda: list(islice(remaining, size)), [])
 
 
 class Desk:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.batch.stage_work import StageWork
-from airflow_provider_redbrick.batch.parallel import in_chunks, in_parallel
+from airflow_provider_redbrick.api.chunks import in_chunks
+from airflow_provider_redbrick.batch.parallel import in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 

@@ -9,13 +9,14 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
 from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
 from airflow_provider_redbrick.batch.change import Change, apply_all
-from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
-from airflow_provider_redbrick.batch.parallel import Desk, in_chunks, in_parallel
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
+from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, Breaker, read_in_chunks
 from airflow_provider_redbrick.batch.stage_work import moved_since
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
@@ -105,7 +106,7 @@ class _Reopening:
         here: list[Task] = []
         for task_id, task in found.items():
             if isinstance(task, RedBrickAPIError):
-                outcomes.append(failed(task_id, f"It could not be read, and nothing was sent: {task}"))
+                outcomes.append(unread(task_id, task))
             elif task_id in moved:
                 reason = f"an earlier try reopened it; it is {task.where}"
                 outcomes.append(already_done(task_id, reason, name=task.name))

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.threads import read_once
-from airflow_provider_redbrick.batch.claiming import claim, give_back
+from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
-from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped
-from airflow_provider_redbrick.batch.parallel import Desk, in_chunks, in_parallel
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
+from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, Breaker, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickStoppedError
 
@@ -134,9 +135,8 @@ class StageWork:
                 problem = refused[task.task_id]
                 if problem is None:
                     ours.append(task)
-                    continue
-                ending = skipped if problem.taken else failed
-                yield ending(task.task_id, f"It could not be claimed: {problem}", name=task.name)
+                else:
+                    yield problem.outcome(task.task_id, name=task.name, what=UNCLAIMED)
             for outcome in act(self.project, plan(ours) if ours else (), stop=self.stop):
                 if outcome.status.is_done:
                     finished.add(outcome.task_id)
@@ -154,7 +154,7 @@ class StageWork:
         moved = moved_since(self.project, list(found), self.stage.public_name, me=self.me, since=self.since)
         for task_id, task in found.items():
             if isinstance(task, RedBrickAPIError):
-                outcomes.append(failed(task_id, f"It could not be read, and nothing was sent: {task}"))
+                outcomes.append(unread(task_id, task))
             elif (ending := self._ending(task, moved)) is not None:
                 outcomes.append(ending)
             elif (reason := objection(task)) is not None:

@@ -6,9 +6,9 @@ import posixpath
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.client import REDBRICK_STORAGE
 from airflow_provider_redbrick.api.imports import Datapoint
 from airflow_provider_redbrick.batch.change import apply_all
@@ -58,13 +58,12 @@ class Uploading:
 
         :param given: descriptions, all of different names, and the outcomes of those that cannot be read.
         """
-        remaining = iter(given)
         with ExitStack() as stack:
             items = None
             if self.storage_id is None:
                 at_a_time = self.project.client.max_concurrency
                 items = stack.enter_context(Items(self.project.imports, self.converter.open_file, at_a_time=at_a_time))
-            while chunk := list(islice(remaining, CHUNK)):
+            for chunk in in_chunks(given, CHUNK):
                 yield from (one for one in chunk if isinstance(one, Outcome))
                 yield from self._bring_in([one for one in chunk if isinstance(one, NewTask)], items)
 

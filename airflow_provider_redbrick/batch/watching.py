@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.batch.outcome import MAX_TASK_IDS
-from airflow_provider_redbrick.batch.parallel import in_chunks
 from airflow_provider_redbrick.exceptions import HOPELESS
 
 if TYPE_CHECKING:

@@ -235,9 +235,8 @@ def settled(operation: str, outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
             log.warning("%s: task %s was left alone: %s", operation, outcome.task_id, outcome.reason)
     if not tally.failed:
         return found
-    counts = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in tally.counts.items())
     reasons = [f"Task {each['task_id']}: {each['reason'].rstrip('.')}." for each in tally.failed[:_NAMED]]
-    raise RedBrickTasksFailedError(" ".join([f"{operation}: of {tally.total} tasks {counts}.", *reasons]))
+    raise RedBrickTasksFailedError(" ".join([f"{operation}: of {tally.total} tasks {tally.words()}.", *reasons]))
 
 
 def _ids(task_ids: object) -> list[str]:

@@ -10,7 +10,7 @@ from airflow_provider_redbrick.batch.verdict import Review
 from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import ON
-from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
+from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator, Which
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.batch.review import Reviewer
 
-    Which = tuple[list[str] | None, int | None]
 
 __all__ = ["RedBrickAutoReviewOperator", "Review"]
 
@@ -35,7 +34,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
 
     :param reviewer: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has its labels as
         ``series`` and ``classification``; returns True to accept, False to reject, or a
-        :class:`~airflow_provider_redbrick.batch.review.Review`.
+        :class:`~airflow_provider_redbrick.batch.verdict.Review`.
     :param review_result: instead of a reviewer: True accepts and False rejects the given ``task_ids``.
     :param comment: the comment that goes with ``review_result``.
     :param reviews: instead of both, a decision for each of some tasks: objects with ``taskId``, and with ``reviewVal``
@@ -91,7 +90,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
         Exactly one of the three ways to say so must be used.
         """
         if self.reviews is not None:
-            return (None, None), self._listed(self.reviews)
+            return Which(ids=None, limit=None), self._listed(self.reviews)
         if self.reviewer is not None:
             if self.review_result is not None or self.comment is not None:
                 raise RedBrickInputError("Give a reviewer, or review_result with its comment, not both.")
@@ -107,7 +106,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
             raise RedBrickInputError("review_result needs task_ids: a whole queue is not accepted or rejected blindly.")
         decision = Review("accept" if self.review_result else "reject", self.comment)
         which = self.which_tasks()
-        return which, dict.fromkeys(which[0] or (), decision)
+        return which, dict.fromkeys(which.ids or (), decision)
 
     def _listed(self, reviews: object) -> Mapping[str, Review]:
         """Return the decisions on the tasks that are reviewed."""

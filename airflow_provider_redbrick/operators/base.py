@@ -76,7 +76,7 @@ class RedBrickTasksOperator(StoppableOperator):
                 # When the report cannot be written any more, what was claimed is given back now.
                 stack.enter_context(closing(outcomes))
             report = stack.enter_context(report_at(self.report_path, context))
-            stack.enter_context(self.at_work(lambda: f"{_counted(tally)}, and perhaps some on their way"))
+            stack.enter_context(self.at_work(lambda: f"{tally.words()}, and perhaps some on their way"))
             for outcome in map(_storable, outcomes):
                 tally.add(outcome)
                 self._log(outcome, tally)
@@ -91,7 +91,7 @@ class RedBrickTasksOperator(StoppableOperator):
             report=report.uri,
         )
         tell_outlets(context, self.outlets, manifest)
-        counts = _counted(tally)
+        counts = tally.words()
         self.log.info("%s: %d tasks: %s", self.operation, tally.total, counts)
         for reason, number in tally.skipped.most_common(_REASONS):
             self.log.info("%s: %d skipped: %s", self.operation, number, reason)
@@ -120,10 +120,6 @@ class RedBrickTasksOperator(StoppableOperator):
 def _storable(outcome: Outcome) -> Outcome:
     """Return an outcome that can be kept: what a callable raised, say, may have words that no XCom can hold."""
     return replace(outcome, name=storable(outcome.name), reason=readable(outcome.reason))
-
-
-def _counted(tally: Tally) -> str:
-    return ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in tally.counts.items())
 
 
 def _undecided(tally: Tally) -> str:

@@ -10,9 +10,10 @@ from itertools import chain
 from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.batch.naming import ids_by_name
-from airflow_provider_redbrick.batch.parallel import in_chunks, in_parallel
+from airflow_provider_redbrick.batch.parallel import in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import NOWHERE
@@ -77,7 +78,7 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
             self.log.warning("The list stops at limit=%d; there may be more.", limit)
         if chunk_size is None:
             return ids
-        return [ids[i : i + chunk_size] for i in range(0, len(ids), chunk_size)]
+        return list(in_chunks(ids, chunk_size))
 
     def _listing(self, counts: dict[str, int]) -> Iterator[Task]:
         """Return the tasks asked for; ``counts`` is what lineage will say of them."""

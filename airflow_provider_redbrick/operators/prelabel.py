@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.batch.outcome import Outcome
-
-    Which = tuple[list[str] | None, int | None]
+    from airflow_provider_redbrick.operators.stage_base import Which
 
 
 class RedBrickPrelabelOperator(RedBrickQueueOperator):
@@ -90,9 +89,9 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         which = self.which_tasks()
         project = self.get_project()
         if write == "anywhere":
-            stage = None if self.stage_name is None and which[0] is not None else self._stage(project)
+            stage = None if self.stage_name is None and which.ids is not None else self._stage(project)
             outcomes = self._anywhere(context, project, stage, which, model)
-            total = None if which[0] is None else len(which[0])
+            total = None if which.ids is None else len(which.ids)
             return self.settle(context, project, stage, outcomes, total=total)
         stage = self._stage(project)
         if stage.is_remote:
@@ -123,7 +122,7 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         return stage
 
     def _overwrites(self, which: Which) -> bool:
-        return which[0] is not None if self.overwrite is None else self.overwrite
+        return which.ids is not None if self.overwrite is None else self.overwrite
 
     def _model(self) -> Mapping[str, str]:
         """Return what is told of the model."""
@@ -142,13 +141,13 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         from airflow_provider_redbrick.batch.remote import putting_remotely, queue
 
         remote = project.remote(stage)
-        ids, limit = which
         # Whatever waits there waits for a model; what has labels may be what an earlier try did not hand on any more.
         only_unlabelled = self.overwrite is False
         work = self.work_on(context, project, stage, claim=False, detail=Detail.FULL, only_unlabelled=only_unlabelled)
         # Its labels are held against the stage's own taxonomy instead of the project's.
         work = replace(work, converter=replace(work.converter, check=None))
-        wanted = ids if ids is not None else queue(remote, limit=limit, page_size=project.client.page_size)
+        queued = queue(remote, limit=which.limit, page_size=project.client.page_size)
+        wanted = queued if which.ids is None else which.ids
         return prelabel(work, wanted, self.labeler, write="submit", put=putting_remotely(work, remote))
 
     def _anywhere(
@@ -159,10 +158,10 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
         from airflow_provider_redbrick.batch.queue import candidates
 
         only_unlabelled = not self._overwrites(which)
-        ids: Iterable[str] | None = which[0]
+        ids: Iterable[str] | None = which.ids
         if ids is None and stage is not None:
             work = self.work_on(context, project, stage, claim=False, only_unlabelled=only_unlabelled)
-            ids = candidates(work, limit=which[1], now=pendulum.now("UTC")).task_ids
+            ids = candidates(work, limit=which.limit, now=pendulum.now("UTC")).task_ids
         overwriting = Overwriting(
             project,
             self.converter(project),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pendulum
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+from airflow_provider_redbrick.operators.rendering import beside_labels
 from airflow_provider_redbrick.operators.tries import retry_since
 
 if TYPE_CHECKING:
@@ -61,9 +62,8 @@ class RedBrickStageOperator(RedBrickTasksOperator):
         """Render templates everywhere but in labels: a per cent sign in somebody's comment is no template."""
         if not isinstance(content, Mapping) or not content.keys() & LABEL_KEYS:
             return super().render_template(content, *args, **kwargs)
-        labels = {key: value for key, value in content.items() if key in LABEL_KEYS and _is_plain(value)}
-        rest = {key: value for key, value in content.items() if key not in labels}
-        return {**super().render_template(rest, *args, **kwargs), **labels}
+        render = super().render_template
+        return beside_labels(content, LABEL_KEYS, lambda rest: render(rest, *args, **kwargs))
 
     def get_project(self) -> RedBrickProject:
         """Return the project to work in, once what is to become of bad labels is clear."""
@@ -119,6 +119,13 @@ class RedBrickStageOperator(RedBrickTasksOperator):
         )
 
 
+class Which(NamedTuple):
+    """Which tasks to take: given ones, or so many of the queue; all of it when neither is said."""
+
+    ids: list[str] | None
+    limit: int | None
+
+
 class RedBrickQueueOperator(RedBrickStageOperator):
     """Base of the operators that call a function for each of some given tasks, or of a stage's queue.
 
@@ -133,19 +140,19 @@ class RedBrickQueueOperator(RedBrickStageOperator):
         self.task_ids = task_ids
         self.limit = limit
 
-    def which_tasks(self) -> tuple[list[str] | None, int | None]:
+    def which_tasks(self) -> Which:
         """Check the two ways to say which tasks to take, ids or a limit; they exclude each other."""
         if self.task_ids is not None and self.limit is not None:
             raise RedBrickInputError("Give task_ids or limit, not both.")
         ids = None if self.task_ids is None else check.task_ids(self.task_ids)
-        return ids, check.whole_number("limit", self.limit, low=1)
+        return Which(ids, check.whole_number("limit", self.limit, low=1))
 
     def take_up(
         self,
         context: Context,
         project: RedBrickProject,
         stage: Stage,
-        which: tuple[list[str] | None, int | None],
+        which: Which,
         **how: Any,
     ) -> tuple[StageWork, Sequence[str]]:
         """Return how to work on the stage, and the given tasks or some chosen from its queue."""
@@ -153,13 +160,7 @@ class RedBrickQueueOperator(RedBrickStageOperator):
         from airflow_provider_redbrick.batch.queue import candidates
 
         work = self.work_on(context, project, stage, detail=Detail.FULL, **how)
-        ids, limit = which
-        if ids is not None:
-            return work, ids
-        found = candidates(work, limit=limit, now=pendulum.now("UTC"))
+        if which.ids is not None:
+            return work, which.ids
+        found = candidates(work, limit=which.limit, now=pendulum.now("UTC"))
         return replace(work, may_hold=found.held), found.task_ids
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value is labels themselves, rather than a template or an upstream task's output."""
-    return isinstance(value, (Mapping, list, tuple)) or value is None

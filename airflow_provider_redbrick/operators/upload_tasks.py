@@ -12,6 +12,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import IN
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+from airflow_provider_redbrick.operators.rendering import beside_labels
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -81,10 +82,8 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
             return super().render_template(content, *args, **kwargs)
         from airflow_provider_redbrick.labels.kinds import LISTED
 
-        names, plain = _MORE_LABELS | LISTED.keys(), (Mapping, list, tuple)
-        labels = {key: value for key, value in content.items() if key in names and isinstance(value, plain)}
-        rest = {key: value for key, value in content.items() if key not in labels}
-        return {**super().render_template(rest, *args, **kwargs), **labels}
+        render = super().render_template
+        return beside_labels(content, _MORE_LABELS | LISTED.keys(), lambda rest: render(rest, *args, **kwargs))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the tasks and return the manifest."""

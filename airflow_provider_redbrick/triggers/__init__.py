@@ -1,1 +1,1 @@
-"""Triggers: polls off the event loop, with ids and the connection's id and nothing else to remember."""
+"""Triggers: polls off the event loop, with ids and the connection's id; what event triggers remember, Airflow keeps."""

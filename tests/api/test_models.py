@@ -34,7 +34,6 @@ FULL = {
         "assignedTo": {"userId": "u", "email": "ada@example.com"},
         "assignedAt": "2023-10-20T15:00:00+00:00",
         "progressSavedAt": "2023-10-20T16:00:00+00:00",
-        "completedAt": None,
     },
     "latestTaskData": {
         "tdId": "v1",
@@ -57,7 +56,6 @@ def test_a_task_with_everything():
     assert task.created_at == pendulum.datetime(2023, 10, 20, 14, 31, 38, 610645)
     assert task.updated_at == pendulum.datetime(2023, 10, 21, 12, 31, 38)
     assert task.saved_at == task.labels_at == pendulum.datetime(2023, 10, 20, 16)
-    assert task.completed_at is None
     assert task.labels == ({"category": [["object", "x"]]},)
     assert (task.labels_id, task.labels_by) == ("v1", User("API:k"))
     assert task.labels_map == (None, {"labelName": "m", "imageIndex": 0})

@@ -53,14 +53,14 @@ def test_a_project_without_stages_says_so():
 def test_all_names_of_ground_truth(name):
     stage = USUAL.find(name)
     assert stage.is_ground_truth
-    assert (stage.public_name, stage.listing_name, stage.counting_name) == (GROUND_TRUTH, "Output", "END")
+    assert (stage.public_name, stage.name, stage.counting_name) == (GROUND_TRUTH, "Output", "END")
 
 
 @pytest.mark.parametrize("name", ["Ground Truth", "Output", "END", "Fertig"])
 def test_ground_truth_is_known_by_its_brick_and_not_by_its_name(name):
     workflow = Workflow.from_wire([wire("Label", "manual-labeling"), wire("Fertig", "labelset-output")])
     stage = workflow.find(name)
-    assert (stage.public_name, stage.listing_name, stage.counting_name) == (GROUND_TRUTH, "Fertig", "END")
+    assert (stage.public_name, stage.name, stage.counting_name) == (GROUND_TRUTH, "Fertig", "END")
 
 
 def test_a_stage_that_only_has_ground_truths_name_is_itself():
@@ -71,7 +71,7 @@ def test_a_stage_that_only_has_ground_truths_name_is_itself():
 
 def test_ground_truth_exists_even_where_no_stage_is_listed_for_it():
     stage = Workflow.from_wire([wire("Label", "manual-labeling")]).find("Ground Truth")
-    assert (stage.listing_name, stage.counting_name) == ("Output", "END")
+    assert (stage.name, stage.counting_name) == ("Output", "END")
 
 
 def test_only_end_is_renamed():
@@ -89,8 +89,7 @@ def test_kinds():
     ]
 
 
-def test_config_and_routes():
-    assert USUAL.find("Label").config == {"autoAssign": True}
+def test_routes():
     assert USUAL.find("Review_1").next_names == ("Review_2", "Failed_Review_1")
     assert USUAL.find("Failed_Review_1").next_names == ("Label",)
     assert Stage.from_wire(wire("x", "y", {"stageNames": ["a", None, "b"]})).next_names == ("a", "b")
@@ -112,7 +111,6 @@ def test_odd_stages_do_not_make_the_project_unreadable(stage):
     workflow = Workflow.from_wire([stage, None, wire("Label", "manual-labeling")])
     found = workflow.find(stage["stageName"])
     assert found.next_names == ()
-    assert found.config == {}
     assert workflow.find("Label").is_label
 
 

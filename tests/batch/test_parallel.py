@@ -8,7 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from airflow_provider_redbrick.batch.parallel import Desk, in_chunks, in_parallel
+from airflow_provider_redbrick.api.chunks import in_chunks
+from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.exceptions import RedBrickStoppedError
 
 

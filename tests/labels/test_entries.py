@@ -162,7 +162,9 @@ class TestArray:
 
 
 class TestKinds:
-    @pytest.mark.parametrize("content", [b"", b" \n\t", b"\xef\xbb\xbf", gzip.compress(b"", mtime=0), b"[]", b" [ ] \n"])
+    @pytest.mark.parametrize(
+        "content", [b"", b" \n\t", b"\xef\xbb\xbf", gzip.compress(b"", mtime=0), b"[]", b" [ ] \n"]
+    )
     def test_nothing(self, content):
         assert read(content) == []
 
