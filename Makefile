@@ -8,7 +8,7 @@ export UV_COMPILE_BYTECODE := 1
 # Airflow starts several processes; without compiled modules each takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo ui test bench docs screenshots lint format pins clean
+.PHONY: demo ui test compat compat-lowest compat-highest bench scale docs screenshots lint audit format pins clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
@@ -16,18 +16,24 @@ demo: $(VENV)/.ready
 ui: $(VENV)/.ready
 	$(BIN)/python -m demo.ui
 
+# Most tests wait for a server, or for Airflow: two workers take little more than half of the time.
+WORKERS := -n 2 --no-loadscope-reorder
+
 test: $(VENV)/.ready $(SDK_VENV)/.ready
-	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m pytest $(PYTEST_ARGS)
+	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
-# What of the tests meets Airflow, with the lowest of everything that is supported and with the highest.
-LOWEST := $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python)),3.10)
-HIGHEST := $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python)),3.13)
-COMPAT_TESTS := $(addprefix tests/,hooks operators sensors triggers assets decorators notifications links plugins \
-	dags test_provider_info.py test_import_cost.py test_retry_policy.py)
+# What of the tests meets Airflow, with the lowest of everything that is supported and with the highest. An interpreter
+# that is nowhere here is fetched by uv.
+LOWEST ?= $(or $(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python))),3.10)
+HIGHEST ?= $(or $(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.14.*/bin/python))),$(shell command -v python3.14),\
+	$(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python))),3.14)
+COMPAT_TESTS := $(addprefix tests/,assets dags decorators hooks lineage links notifications operators plugins sensors \
+	triggers test_import_cost.py test_provider_info.py test_retry_policy.py)
 
-compat: .venv-lowest/.ready .venv-highest/.ready
-	.venv-lowest/bin/python -m pytest -q $(COMPAT_TESTS)
-	.venv-highest/bin/python -m pytest -q $(COMPAT_TESTS)
+compat: compat-lowest compat-highest
+
+compat-lowest compat-highest: compat-%: .venv-%/.ready
+	.venv-$*/bin/python -m pytest -q $(WORKERS) $(COMPAT_TESTS)
 
 .venv-lowest/.ready: $(VENV)/bin/uv requirements/lowest.txt pyproject.toml
 	@$(BIN)/uv venv --quiet --clear --python $(LOWEST) .venv-lowest
@@ -64,6 +70,14 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Known vulnerabilities of what is installed anywhere; asks a public service, so it needs a network.
+audit: $(VENV)/bin/uv
+	@for file in dev lowest scale sdk; do \
+		echo "requirements/$$file.txt"; \
+		$(BIN)/uv tool run --from "$$(cat requirements/audit.txt)" pip-audit --strict --no-deps --disable-pip \
+			--progress-spinner off -r requirements/$$file.txt || exit 1; \
+	done
+
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -79,6 +93,8 @@ pins: $(VENV)/.ready
 	$(BIN)/uv pip compile --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
 		--resolution lowest-direct -c requirements/lowest.constraints \
 		--extra segmentation --extra sandbox --extra demo --extra dev pyproject.toml -o requirements/lowest.txt
+	$(BIN)/uv pip compile --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet --upgrade \
+		--generate-hashes requirements/build.in -o requirements/build.txt
 
 clean:
 	rm -rf .venv* .demo docs/_build

@@ -52,3 +52,11 @@ def pytest_xdist_make_scheduler(config, log):
             return AIRFLOW if path.startswith(AIRFLOW) else path
 
     return ByWhatIsShared(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Keep what a test printed sendable from worker to worker: some print what UTF-8 cannot hold, on purpose."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
