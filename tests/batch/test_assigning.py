@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -36,7 +37,7 @@ class Server:
         self.before_request = lambda: None
         self.unreadable = {}
 
-    def read_tasks(self, task_ids):
+    def read_tasks(self, task_ids, *, detail=None):
         return {i: self.unreadable.get(i) or self.tasks[i] for i in task_ids}
 
     def give(self, task_ids, user):
@@ -68,12 +69,12 @@ class Server:
 
 
 def claimed(server, tasks=None):
-    return claim(server, tasks or list(server.tasks.values()), me=ME.user_id)
+    return claim(server, tasks or list(server.tasks.values()), me=ME.user_id, read_at=time.monotonic())
 
 
 def test_no_task_no_request():
     server = Server([])
-    assert claim(server, [], me=ME.user_id) == {}
+    assert claim(server, [], me=ME.user_id, read_at=time.monotonic()) == {}
     assert server.requests == []
 
 
@@ -159,7 +160,7 @@ def test_what_cannot_be_read_afterwards_is_not_given(whole):
     server.unreadable = {"t1": unread}
     if whole:
 
-        def read_tasks(task_ids):
+        def read_tasks(task_ids, *, detail=None):
             raise unread
 
         server.read_tasks = read_tasks
@@ -243,7 +244,7 @@ def test_what_cannot_be_given_back_is_logged_and_not_raised(caplog):
 
 
 def test_a_server_that_is_gone_is_logged_and_not_raised(caplog):
-    def read_tasks(task_ids):
+    def read_tasks(task_ids, *, detail=None):
         raise LOST
 
     server = Server(held(ME))
@@ -261,7 +262,7 @@ class TestMovedOnBeforeTheClaim:
         before = [replace(task, stage_name="Review_1" if to == "Label" else "Label") for task in server.tasks.values()]
         server.set("t0", stage_name=to, **facts)
         server.set("t1", stage_name=before[1].stage_name)
-        result = claim(server, before, me=ME.user_id)
+        result = claim(server, before, me=ME.user_id, read_at=time.monotonic())
         assert (result["t0"].taken, result["t1"]) == (True, None)
         give_back(server, before[:1], me=ME.user_id)
         return server
@@ -281,7 +282,7 @@ class TestMovedOnBeforeTheClaim:
 def test_what_was_sent_back_in_the_moment_of_a_release_goes_to_its_labeler(faults):
     server = Server([replace(task, stage_name="Review_1", labels_by=ADA) for task in made(2)])
     before = list(server.tasks.values())
-    claim(server, before, me=ME.user_id)
+    claim(server, before, me=ME.user_id, read_at=time.monotonic())
     server.faults = list(faults)
 
     def once() -> None:
