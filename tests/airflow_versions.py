@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BEFORE_3_1 = Version(airflow.__version__) < Version("3.1")
+BEFORE_3_3 = Version(airflow.__version__) < Version("3.3")
 
 
 def dag_bag(path: Path, bundle: str) -> Any:

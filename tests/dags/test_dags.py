@@ -14,15 +14,19 @@ from pathlib import Path
 
 import pendulum
 import pytest
-from airflow_versions import BEFORE_3_1, dag_bag, serialization
+from airflow_versions import BEFORE_3_1, BEFORE_3_3, dag_bag, serialization
 from fixtures import counts
+from sandbox_calls import ASSIGN, REOPEN, data
 
 from airflow_provider_redbrick import get_provider_info
 
 EXAMPLES = {
+    "active_learning",
     "auto_review_when_long",
+    "consensus_project",
     "correct_ground_truth",
     "export_ground_truth",
+    "labels_from_elsewhere",
     "new_studies",
     "prelabel_in_parallel",
     "prelabel_new_tasks",
@@ -32,6 +36,9 @@ EXAMPLES = {
 }
 # Airflow's approval step is there since 3.1.
 NEED_3_1 = {"approve_corrections"}
+# Its retry policies since 3.3.
+NEED_3_3 = {"nightly_quality_control"}
+NEWER = NEED_3_1 | NEED_3_3
 LABELERS = ["alice@example.com", "bob@example.com", "carol@example.com"]
 HUGE_BOX = {"category": "finding", "bbox2d": {"xnorm": 0.05, "ynorm": 0.05, "wnorm": 0.9, "hnorm": 0.9}}
 SMALL_BOX = {"category": "finding", "bbox2d": {"xnorm": 0.4, "ynorm": 0.4, "wnorm": 0.2, "hnorm": 0.2}}
@@ -63,8 +70,8 @@ def meanwhile(sandbox, *steps):
 class TestExamples:
     def test_all_can_be_read(self, bags):
         unread = {Path(path).stem for path in bags["examples"].import_errors}
-        assert unread == (NEED_3_1 if BEFORE_3_1 else set())
-        assert set(bags["examples"].dags) == EXAMPLES | NEED_3_1 - unread
+        assert unread == (NEED_3_1 if BEFORE_3_1 else set()) | (NEED_3_3 if BEFORE_3_3 else set())
+        assert set(bags["examples"].dags) == EXAMPLES | NEWER - unread
 
     def test_the_story(self, run_dag, sandbox, holders):
         """In the order of the demo: each finds what the one before has left."""
@@ -149,6 +156,98 @@ class TestExamples:
         ran = run_dag("started_by_the_queue")
         assert ran.state == "success"
         assert 0 < ran.returned("prelabel")["counts"]["done"] == sandbox.count("Review_1")
+
+    def test_rounds_of_active_learning(self, run_dag, sandbox, tmp_path):
+        """A round begins when enough is finished since the last one that trained, and replaces what models saved."""
+        pytest.importorskip("scipy")
+        pytest.importorskip("pydicom")
+        round_of_3 = {"folder": str(tmp_path), "enough": 3}
+        old = sandbox.seed_tasks(2, stage="Label", images=True, prefix="old")
+        run_dag("prelabel_new_tasks")
+        drafts = {task_id: sandbox.task(task_id)["latestTaskData"]["tdId"] for task_id in old}
+        (reopened,) = sandbox.seed_tasks(1, ground_truth=True, prefix="corrected", labels=[HUGE_BOX])
+        data(sandbox, REOPEN, t=reopened)
+        corrected = sandbox.task(reopened)["latestTaskData"]
+
+        sandbox.seed_tasks(2, ground_truth=True, labels=[SMALL_BOX])
+        few = run_dag("active_learning", conf=round_of_3)
+        assert few.states()["train"] == few.states()["predict_again"] == "skipped"
+        sandbox.seed_tasks(1, ground_truth=True, labels=[SMALL_BOX])
+        first = run_dag("active_learning", conf=round_of_3)
+        assert first.returned("train")["trained_on"] == 3
+        assert first.returned("predict_again")["counts"] == counts(done=2, skipped=1)
+        assert all(sandbox.task(task_id)["latestTaskData"]["tdId"] != before for task_id, before in drafts.items())
+        assert sandbox.task(reopened)["latestTaskData"]["tdId"] == corrected["tdId"]
+
+        sandbox.seed_tasks(2, ground_truth=True, labels=[SMALL_BOX])
+        assert run_dag("active_learning", conf=round_of_3).states()["train"] == "skipped"
+        sandbox.seed_tasks(1, ground_truth=True, labels=[SMALL_BOX])
+        second = run_dag("active_learning", conf=round_of_3)
+        assert second.returned("train")["trained_on"] == 3
+        assert second.returned("export")["updated_after"] == first.returned("train")["mark"]
+
+    def test_labels_from_elsewhere(self, run_dag, bags, sandbox, tmp_path, monkeypatch):
+        monkeypatch.setattr(bags["examples"].dags["labels_from_elsewhere"].task_dict["reviewed"], "poke_interval", 0.1)
+        ids = sandbox.seed_tasks(3, prefix="study")
+        names = [sandbox.task(task_id)["name"] for task_id in ids]
+        box = {"pointTopLeft": {"xNorm": 0.4, "yNorm": 0.4}, "wNorm": 0.2, "hNorm": 0.2, "category": "finding"}
+        lines = [json.dumps({"name": name, "series": [{"boundingBoxes": [box]}]}) for name in (*names[:2], "nobody")]
+        (tmp_path / "labels.jsonl").write_text("\n".join(lines))
+        conf = {"labels": str(tmp_path / "labels.jsonl"), "reports": str(tmp_path / "reports")}
+        review = (lambda: sandbox.count("Review_1") == 2, lambda: sandbox.humans("Review_1"))
+        with meanwhile(sandbox, review):
+            ran = run_dag("labels_from_elsewhere", conf=conf)
+        assert ran.state == "success"
+        put = ran.returned("put")
+        assert put["counts"] == counts(done=2, failed=1)
+        assert ran.returned("submitted") == ids[:2]
+        assert ran.returned("reviewed") == {"Ground Truth": 2}
+        rows = [json.loads(line) for line in Path(put["report"]).read_text().splitlines()]
+        assert {row["status"] for row in rows} == {"done", "failed"}
+
+    @pytest.mark.skipif(BEFORE_3_3, reason="this Airflow has no retry policies")
+    def test_nightly_quality_control(self, run_dag, sandbox, holders, tmp_path):
+        right = sandbox.seed_tasks(2, stage="Review_1", labels=[SMALL_BOX])
+        wrong = sandbox.seed_tasks(1, stage="Review_1", labels=[HUGE_BOX])
+        open_to_doubt = sandbox.seed_tasks(4, stage="Review_1", labels=[])
+        ran = run_dag("nightly_quality_control", conf={"reports": str(tmp_path)})
+        assert ran.state == "success"
+        assert ran.returned("review")["counts"] == counts(done=3, skipped=4)
+        assert ran.returned("share")["counts"] == counts(done=4)
+        assert {sandbox.stage_of(task_id) for task_id in right} == {"END"}
+        assert {sandbox.stage_of(task_id) for task_id in wrong} == {"Label"}
+        assert Counter(holders("Review_1").values()) == {LABELERS[1]: 2, LABELERS[2]: 2}
+        assert set(holders("Review_1")) == set(open_to_doubt)
+        rows = [json.loads(line) for line in Path(ran.returned("review")["report"]).read_text().splitlines()]
+        assert {(row["status"], row["reason"]) for row in rows} == {
+            ("done", ""),
+            ("skipped", "the reviewer left it to people"),
+        }
+
+    def test_in_a_consensus_project(self, run_dag, bags, sandbox, monkeypatch):
+        pytest.importorskip("scipy")
+        pytest.importorskip("pydicom")
+        sensor = bags["examples"].dags["consensus_project"].task_dict["all_done"]
+        monkeypatch.setitem(sensor.partial_kwargs, "poke_interval", 0.1)
+        project = sandbox.add_project(consensus=True)
+        alone, shared = sandbox.seed_tasks(2, project_id=project, images=True, assignee="API key")
+        (others,) = sandbox.seed_tasks(1, project_id=project, images=True)
+        data(sandbox, ASSIGN, p=project, ids=[shared], emails=LABELERS[:1], me=False, refresh=False)
+        assert sandbox.task(shared, project_id=project)["owners"][1:] == LABELERS[:1]
+
+        def alice_submits():
+            # The sandbox's people leave alone what the key has a part in.
+            data(sandbox, ASSIGN, p=project, ids=[shared], emails=LABELERS[:1], me=False)
+            sandbox.humans("Label", 1, project_id=project)
+
+        submitted = "putManualLabelingTaskAndLabels"
+        step = (lambda: len(sandbox.applied(submitted)) == 2, alice_submits)
+        with meanwhile(sandbox, step):
+            ran = run_dag("consensus_project", conf={"project": project})
+        assert ran.state == "success"
+        assert ran.returned("label", 0)["counts"] == counts(done=2)
+        assert sandbox.applied(submitted) == {alone: 1, shared: 1}
+        assert sandbox.stage_of(others, project_id=project) == "Label"
 
     def test_no_chunks_no_prelabel(self, run_dag, sandbox):
         ran = run_dag("prelabel_in_parallel")

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from fixtures import counts
+from sandbox_calls import ASSIGN as CLAIM
+from sandbox_calls import data
 
 from airflow_provider_redbrick.batch import anywhere, assigning, deciding, labelling
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickStoppedError, RedBrickTasksFailedError
@@ -354,6 +356,16 @@ class TestConsensus:
         with pytest.raises(RedBrickInputError, match="consensus"):
             run.try_once(operator(ids, project))
         assert sandbox.applied(ASSIGN) == {}
+
+    def test_of_several_who_label_a_task_the_first_counts(self, sandbox, run):
+        project = sandbox.add_project(consensus=True)
+        first, second = sandbox.seed_tasks(2, project_id=project)
+        data(sandbox, CLAIM, p=project, ids=[first], me=True)
+        data(sandbox, CLAIM, p=project, ids=[first], emails=["alice@example.com"], refresh=False)
+        data(sandbox, CLAIM, p=project, ids=[second], emails=["alice@example.com"], me=True)
+        made = run.try_once(prelabel(task_ids=[first, second], project_id=project, claim=False))
+        assert made["counts"] == counts(done=1, skipped=1)
+        assert set(sandbox.applied(PUT)) == {first}
 
 
 class TestReviewStages:

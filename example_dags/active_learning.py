@@ -1,0 +1,86 @@
+"""Train anew whenever people have finished enough, and predict again what still waits."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.sdk import AssetWatcher, Param, dag, task
+from threshold_model import predict
+
+from airflow_provider_redbrick.assets.stages import stage_asset
+from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasksOperator
+from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
+from airflow_provider_redbrick.triggers.ground_truth_event import RedBrickGroundTruthEventTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.api.models import Task
+
+# The sandbox's project; an asset names its own, whatever the connection says.
+PROJECT = {"org_id": "0a9c6e10-5b1d-4c8e-9f00-000000000001", "project_id": "0a9c6e10-5b1d-4c8e-9f00-000000000002"}
+FINISHED = stage_asset(
+    **PROJECT,
+    stage_name="Ground Truth",
+    watchers=[
+        AssetWatcher(name="newly_finished", trigger=RedBrickGroundTruthEventTrigger(poke_interval=300, **PROJECT))
+    ],
+)
+# Where the round before has ended: the mark of its export. A run that did not train leaves none.
+LAST_ROUND = "(ti.xcom_pull(task_ids='train', include_prior_dates=True) or {})"
+
+
+def predict_anew(scan: Task) -> dict[str, Any] | None:
+    """Replace what a model has saved, and leave alone what a person has saved last: reopened ground truth, say."""
+    if scan.labels_by is not None and not scan.labels_by.is_api_key:
+        return None
+    return predict(scan)
+
+
+@dag(
+    schedule=[FINISHED],
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2},
+    params={
+        "folder": Param("/data/rounds", type="string", description="A local folder, or e.g. s3://bucket/key"),
+        "enough": Param(500, type="integer", minimum=1, description="Finished tasks that make a round"),
+    },
+    tags=["redbrick"],
+)
+def active_learning() -> None:
+    """Each time tasks have become ground truth: are there enough since the last round? Then train, and predict anew."""
+    export = RedBrickExportTasksOperator(
+        task_id="export",
+        export_path="{{ params.folder }}/{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}",
+        updated_after=f"{{{{ {LAST_ROUND}.get('mark', '2000-01-01') }}}}",
+        **PROJECT,
+    )
+
+    @task.short_circuit
+    def enough(exported: dict[str, Any], params: dict[str, Any]) -> bool:
+        """Go on when the round is full; else the next run counts from the same mark again."""
+        return bool(exported["counts"]["tasks"] >= params["enough"])
+
+    @task
+    def train(exported: dict[str, Any]) -> dict[str, Any]:
+        """Stand in for your training: read the round, and say where the next one begins."""
+        from airflow.sdk import ObjectStoragePath
+
+        with ObjectStoragePath(exported["uri"]).open() as lines:
+            rows = [json.loads(line) for line in lines]
+        return {"mark": exported["mark"], "trained_on": len(rows)}
+
+    again = RedBrickPrelabelOperator(
+        task_id="predict_again",
+        stage_name="Label",
+        labeler=predict_anew,
+        write="draft_and_release",
+        overwrite=True,
+        **PROJECT,
+    )
+    enough(export.output) >> train(export.output) >> again
+
+
+active_learning()
