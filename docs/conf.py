@@ -15,9 +15,8 @@ html_title = f"{project} {release}"
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-# Links to files of the repository lead there; the documents are read in it too.
-suppress_warnings = ["myst.xref_missing"]
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
 autodoc_default_options = {"show-inheritance": True}
