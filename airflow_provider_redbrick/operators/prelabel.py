@@ -46,8 +46,9 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
     :param overwrite: also take tasks that have labels, and replace those. By default only given ``task_ids`` are
         labelled whatever they have: what was predicted or corrected before is not predicted again every night.
         In a remote-labeling stage all that waits is labelled, unless this is False.
-    :param model_name: with ``anywhere``: what the audit trail of each task keeps of the model, beside its
-        ``model_version`` and the DAG run.
+    :param stage_name: the stage the tasks wait in; with ``anywhere`` and ``task_ids`` none is needed.
+    :param model_name: with ``anywhere``: what the audit trail of each task keeps of the model, beside the DAG run.
+    :param model_version: with ``anywhere``: the model's version, kept there too.
     """
 
     template_fields: Sequence[str] = (*RedBrickQueueOperator.template_fields, "model_name", "model_version")
