@@ -114,7 +114,7 @@ _CONNECTION_FIELDS: dict[str, object] = {
     },
     "max_concurrency": {
         "label": "Requests at a time",
-        "description": "How many tasks one operator works on at the same time.",
+        "description": "How many requests one operator has under way at a time.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 30, "default": 10},
     },
     "mutations_per_request": {
@@ -124,7 +124,7 @@ _CONNECTION_FIELDS: dict[str, object] = {
     },
     "requests_per_second": {
         "label": "Requests a second",
-        "description": "How many requests one operator may begin in a second; 0 for as many as there are.",
+        "description": "How many requests a process may begin in a second; 0: no limit.",
         "schema": {"type": ["number", "null"], "minimum": 0, "maximum": 1000, "default": 0},
     },
     "page_size": {
@@ -170,8 +170,9 @@ _CONFIGURATION: dict[str, object] = {
         },
         "queue_sample_minutes": {
             "description": (
-                "How often each API server counts the queues of the projects named by boards while nobody has the page "
-                "open, in minutes: one request a project. 0 for never: then the course of queues has gaps."
+                "How often each API server counts the queues of the projects named by boards, in minutes, whether or "
+                "not somebody has the page open: two requests a project, and one for each remote-labeling stage. 0 for "
+                "never: then queue lengths over time have gaps."
             ),
             "version_added": "0.1.0",
             "type": "float",

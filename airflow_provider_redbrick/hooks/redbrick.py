@@ -37,7 +37,7 @@ class RedBrickHook(BaseHook):
     and of what :meth:`project` returns (one project). Working on a few tasks of a stage is easier with what
     :meth:`stage` returns.
 
-    :param redbrick_conn_id: the connection; see the README for its fields.
+    :param redbrick_conn_id: the connection.
     """
 
     conn_name_attr = "redbrick_conn_id"
