@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,17 @@ from fixtures import holders, running_sandbox, sandbox
 __all__ = ["holders", "running_sandbox", "sandbox"]
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = {"scenarios": Path(__file__).parent / "bag", "examples": ROOT / "example_dags"}
+QUICKSTART = Path(tempfile.mkdtemp(prefix="quickstart-"))
+atexit.register(shutil.rmtree, QUICKSTART, ignore_errors=True)
+FOLDERS = {"scenarios": Path(__file__).parent / "bag", "examples": ROOT / "example_dags", "quickstart": QUICKSTART}
 
 
 @pytest.fixture(scope="session")
 def airflow():
-    """Make the database once, and tell Airflow where the DAG files are."""
+    """Make the database once, and tell Airflow where the DAG files are; the quickstart's is in the document."""
+    page = (ROOT / "docs" / "quickstart.md").read_text()
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (QUICKSTART / "first_dag.py").write_text(snippet)
     kind = "airflow.dag_processing.bundles.local.LocalDagBundle"
     bundles = [{"name": name, "classpath": kind, "kwargs": {"path": str(path)}} for name, path in FOLDERS.items()]
     with pytest.MonkeyPatch.context() as patch:

@@ -255,6 +255,18 @@ class TestExamples:
         assert ran.states() == {"list_queue": "success", "prelabel": "skipped"}
 
 
+class TestQuickstart:
+    def test_the_first_dag_does_what_the_document_says(self, run_dag, sandbox):
+        ids = sandbox.seed_tasks(3)
+        ran = run_dag("prelabel_new_studies")
+        assert ran.state == "success"
+        assert ran.returned("prelabel")["counts"] == counts(done=3)
+        assert {(sandbox.task(task_id)["owner"], len(sandbox.task(task_id)["labels"])) for task_id in ids} == {
+            (None, 1)
+        }
+        assert run_dag("prelabel_new_studies").returned("prelabel")["counts"] == counts()
+
+
 class TestFiles:
     def test_images_labels_and_masks_from_files_and_back(self, run_dag, sandbox, tmp_path):
         nib = pytest.importorskip("nibabel")
