@@ -18,5 +18,4 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"
 autodoc_default_options = {"show-inheritance": True}
