@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+from sandbox_calls import ASSIGN, claim, data, submit
 
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, RedBrickNotFoundError
 from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
@@ -165,3 +166,16 @@ class TestRefusals:
         with pytest.raises(RedBrickInputError, match="Review_1"):
             wait(sensor(task_ids=ids, **{parameter: "Reviews"}, **mode))
         assert wait.deferred == []
+
+
+class TestConsensus:
+    def test_the_first_who_has_submitted_has_left_and_all_of_them_have_reached(self, sandbox):
+        project = sandbox.add_project(consensus=True)
+        (task_id,) = sandbox.seed_tasks(1, project_id=project)
+        claim(sandbox, task_id, p=project)
+        data(sandbox, ASSIGN, p=project, ids=[task_id], emails=["alice@example.com"], refresh=False)
+        submit(sandbox, task_id, p=project)
+        assert sandbox.stage_of(task_id, project_id=project) == "Label"
+        given = {"task_ids": [task_id], "project_id": project}
+        assert sensor(left_stage="Label", **given).poke({}).is_done
+        assert not sensor(reached_stage="Review_1", **given).poke({}).is_done
