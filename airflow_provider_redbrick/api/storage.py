@@ -14,12 +14,14 @@ import requests
 
 from airflow_provider_redbrick.api.bounds import LARGEST, no_more_than
 from airflow_provider_redbrick.api.classify import NOWHERE, classify_storage_status
+from airflow_provider_redbrick.api.sessions import leads_to
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from airflow_provider_redbrick.api.retry import Retries
+    from airflow_provider_redbrick.api.sessions import StorageSession
 
 LARGEST_FILE = 8 << 30
 """Bytes of a file that is put on the disk as it is stored: masks of twice as many voxels as are read."""
@@ -27,27 +29,7 @@ LARGEST_FILE = 8 << 30
 _WHAT = "of a stored file"
 _PIECE = 1 << 16
 _FEW = 16
-
-
-class StorageSession(requests.Session):
-    """A session that adds no credential, not even what a ``.netrc`` file holds: the URL is all the permission needed.
-
-    Storage is another server than the API and must never be sent the key.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.auth = lambda request: request
-
-    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Add nothing after a redirect either."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Say where a redirect leads, and read nothing else of it: it would be held in memory, whatever its size."""
-        target = super().get_redirect_target(resp)
-        if target is not None:
-            resp.close()
-        return target
+_MOST_REDIRECTS = 10
 
 
 class Storage:
@@ -113,9 +95,7 @@ class Storage:
         """Send, and yield the answer's body; what whoever asks for it raises meanwhile is not taken for storage's."""
         error: RedBrickAPIError
         try:
-            with self._session.request(
-                method, url, data=content, headers=headers, timeout=self._timeout, stream=True
-            ) as response:
+            with self._answer(method, url, content, headers) as response:
                 if 200 <= response.status_code < 300:
                     yield from response.iter_content(_PIECE)
                     return
@@ -129,3 +109,18 @@ class Storage:
         error.operation = f"{method} {_WHAT}"
         # Its context would name the signed URL, which is a secret while the signature lives.
         raise error from None
+
+    def _answer(
+        self, method: str, url: str, content: bytes | BinaryIO | None, headers: Mapping[str, str]
+    ) -> requests.Response:
+        """Return storage's answer, to a reader from wherever it sends one; nothing is written elsewhere than told."""
+        for _ in range(_MOST_REDIRECTS):
+            response = self._session.request(
+                method, url, data=content, headers=headers, timeout=self._timeout, stream=True, allow_redirects=False
+            )
+            if method != "GET" or not response.is_redirect:
+                return response
+            # What comes with it is not read: it would be held in memory, whatever its size.
+            response.close()
+            url = leads_to(response)
+        raise requests.TooManyRedirects

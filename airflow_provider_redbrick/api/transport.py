@@ -17,7 +17,8 @@ from airflow_provider_redbrick.api.observer import NoObserver
 from airflow_provider_redbrick.api.operation import describe
 from airflow_provider_redbrick.api.pace import Pace
 from airflow_provider_redbrick.api.retry import Retries, RetryPolicy
-from airflow_provider_redbrick.api.storage import LARGEST_FILE, Storage, StorageSession
+from airflow_provider_redbrick.api.sessions import StorageSession, StraightSession
+from airflow_provider_redbrick.api.storage import LARGEST_FILE, Storage
 from airflow_provider_redbrick.api.wire import Answer, decode, encode, masked
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickRefusedError
 
@@ -64,7 +65,7 @@ class Transport:
         self._connections = threading.BoundedSemaphore(max_connections)
         self._observer = observer or NoObserver()
         self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._pace, self._observer)
-        self._session = requests.Session()
+        self._session = StraightSession()
         self._session.auth = credential
         _take_environment(self._session, url)
         self._storage_session = StorageSession()

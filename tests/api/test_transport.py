@@ -142,6 +142,41 @@ def test_storage_that_redirects_gets_no_credential_either():
     assert other.got[0].headers["ApiKey"] is None
 
 
+@pytest.fixture
+def proxy(monkeypatch):
+    """What the environment names for everything."""
+    with TinyServer(GOOD) as proxy:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy.origin)
+        yield proxy
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_what_is_for_this_machine_passes_no_proxy(proxy, host):
+    """It goes unencrypted: the proxy would read the key."""
+    with TinyServer(GOOD) as server:
+        origin = f"http://{host}:{server.port}"
+        transport = new_transport(f"{origin}/graphql/")
+        transport.execute(QUERY, {})
+        transport.storage.get(f"{origin}/f")
+        transport.storage.put(f"{origin}/f", b"x", kind="text/plain")
+    assert [got.method for got in server.got] == ["POST", "GET", "PUT"]
+    assert proxy.connections == 0
+
+
+def test_what_is_for_this_machine_by_its_newer_address_passes_no_proxy(proxy):
+    with pytest.raises(err.RedBrickConnectionError):
+        new_transport(f"http://[::1]:{dead_port()}/graphql/").execute(QUERY, {})
+    assert proxy.connections == 0
+
+
+def test_what_is_for_elsewhere_passes_the_proxy(proxy):
+    new_transport("http://redbrick.invalid/graphql/").execute(QUERY, {})
+    assert [got.path for got in proxy.got] == ["http://redbrick.invalid/graphql/"]
+
+
 # ------------------------------------------------------------------ what answers mean
 
 STATUSES = [

@@ -86,9 +86,14 @@ def answering(status, headers, content):
     return answer
 
 
+NO_URLS = ("http://x/\xff", "http://[::1/x", "\xff", "//[", "http://x:y/", "http://\0/", "mailto:x", "\xc3")
+
+
 @pytest.mark.parametrize("document", [QUERY, MUTATION], ids=["read", "mutation"])
 @examples(50)
 @given(status=STATUSES, body=BODIES, headers=HEADERS, packing=PACKINGS)
+@example(status=302, body=b"", headers={"Location": NO_URLS[0]}, packing="plain")
+@example(status=307, body=b"", headers={"Location": NO_URLS[1]}, packing="plain")
 def test_any_answer(server, document, status, body, headers, packing):  # noqa: PLR0917
     content, said = packed(body, packing)
     watch = ask(server, answering(status, {**said, **headers}, content), document=document)
@@ -181,6 +186,16 @@ def test_whatever_json_makes_of_a_key_is_masked(secret, random):
 def test_any_answer_of_storage(server, status, body, headers, packing):
     content, said = packed(body, packing)
     fetch(server, answering(status, {**said, **headers}, content))
+
+
+@pytest.mark.parametrize("location", NO_URLS, ids=ascii)
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_redirect_to_what_is_no_url(server, status, location):
+    """Of the API it is one like any other; of storage, whose redirects are followed, it leads nowhere."""
+    reply = answering(status, {"Location": location}, b"")
+    assert type(ask(server, reply).error) is err.RedBrickNotFoundError
+    for error in fetch(server, reply):
+        assert type(error) is err.RedBrickAnswerError
 
 
 NOWHERE = ("", "x", "file:///etc/hostname", "http://[::1", "http://\ud800/", "http://a..b/", "http://*/", "http://\0/")

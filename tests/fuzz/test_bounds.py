@@ -78,6 +78,28 @@ def test_an_endless_page_of_an_error_is_that_error(server, status):
         assert type(watch.error) is kinds[status]
 
 
+REDIRECT = [("Location", "/graphql/again")]
+ZIPPED = [("Content-Encoding", "gzip")]
+REDIRECTS = {
+    "a bomb": Reply(302, BOMB, dict(REDIRECT + ZIPPED)),
+    "endless": lambda handler: endless(handler, 302, REDIRECT),
+    "endless members of gzip": lambda handler: endless(handler, 302, REDIRECT + ZIPPED, SPACE),
+}
+
+
+@pytest.mark.parametrize("reply", REDIRECTS.values(), ids=REDIRECTS)
+def test_what_comes_with_a_redirect_of_the_api_is_not_read(server, reply):
+    """The HTTP library looks where a redirect leads, and reads all of it, also where it is not to follow any."""
+    before = len(server.got)
+    tracemalloc.start()
+    watch = ask(server, reply, timeout=5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert type(watch.error) is err.RedBrickNotFoundError
+    assert len(server.got) == before + 1
+    assert peak < 16 * MIB
+
+
 def test_what_is_large_and_honest_is_read(server):
     name = "x" * (20 * MIB)
     watch = ask(
@@ -210,9 +232,10 @@ def test_a_file_that_never_gets_on_is_given_up(server, how):
 
 
 @pytest.mark.usefixtures("small")
-def test_what_comes_with_a_redirect_is_not_read(server):
+@pytest.mark.parametrize("reply", REDIRECTS.values(), ids=REDIRECTS)
+def test_what_comes_with_a_redirect_of_storage_is_not_read(server, reply):
     tracemalloc.start()
-    errors = fetch(server, lambda handler: endless(handler, 302, [("Location", f"{server.origin}/again")]))
+    errors = fetch(server, reply)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [type(error) for error in errors] == [err.RedBrickConnectionError] * 2
