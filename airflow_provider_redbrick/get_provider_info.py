@@ -137,6 +137,13 @@ _CONNECTION_FIELDS: dict[str, object] = {
         "description": "Send requests uncompressed, for servers or proxies that do not know RedBrick's encoding.",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
+    "allow_http": {
+        "label": "Allow http",
+        "description": (
+            "Let the key and files travel unencrypted, to a host written with http:// that is not this machine."
+        ),
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
     "web_url": {
         "label": "Web app URL",
         "description": "Where links lead, for servers other than RedBrick's own; their host by default.",

@@ -32,6 +32,7 @@ _KNOWN = frozenset(
         "requests_per_second",
         "page_size",
         "plain_json",
+        "allow_http",
     }
 )
 _HEADERS = {"api_key": "ApiKey", "access_token": "Authorization"}
@@ -56,6 +57,7 @@ class Settings:
     requests_per_second: float
     page_size: int
     plain_json: bool
+    allow_http: bool
 
 
 def read_settings(connection: Connection) -> Settings:
@@ -79,8 +81,9 @@ def read_settings(connection: Connection) -> Settings:
     auth = extras.get("auth") or "api_key"
     if not isinstance(auth, str) or auth not in _HEADERS:
         raise RedBrickInputError(f"'auth' of {where} must be one of {', '.join(_HEADERS)}, not {_shown(auth)}.")
+    allow_http = _flag(extras, "allow_http", where)
     return Settings(
-        url=graphql_url(connection.host, port=connection.port),
+        url=graphql_url(connection.host, port=connection.port, schema=connection.schema, allow_http=allow_http),
         credential=Credential(key, _HEADERS[auth]),
         org_id=_text(extras, "org_id", where),
         project_id=_text(extras, "project_id", where),
@@ -91,6 +94,7 @@ def read_settings(connection: Connection) -> Settings:
         requests_per_second=_number(extras, "requests_per_second", where, default=0, low=0, high=1000),
         page_size=_whole(extras, "page_size", where, default=200, low=1, high=1000),
         plain_json=_flag(extras, "plain_json", where),
+        allow_http=allow_http,
     )
 
 

@@ -21,7 +21,6 @@ PUBLIC = "https://api.redbrickai.com/graphql/"
         "api.redbrickai.com",
         "API.RedBrickAI.com",
         "https://api.redbrickai.com",
-        "http://api.redbrickai.com",
         "https://api.redbrickai.com/",
         "https://api.redbrickai.com/graphql",
         "https://API.redbrickai.com/any/path?x=1#y",
@@ -35,7 +34,7 @@ def test_the_public_api_in_any_form(host):
     ("host", "url"),
     [
         ("redbrick.example.com", "https://redbrick.example.com/api/graphql/"),
-        ("http://redbrick.example.com", "https://redbrick.example.com/api/graphql/"),
+        ("https://redbrick.example.com", "https://redbrick.example.com/api/graphql/"),
         ("https://redbrick.example.com/some/path/", "https://redbrick.example.com/api/graphql/"),
         ("RedBrick.Example.com:8443", "https://redbrick.example.com:8443/api/graphql/"),
         ("10.0.0.7", "https://10.0.0.7/api/graphql/"),
@@ -58,33 +57,92 @@ def test_a_private_deployment_is_https_with_the_api_path(host, url):
         ("127.1.2.3", "http://127.1.2.3/graphql/"),
         ("http://[::1]:8000", "http://[::1]:8000/graphql/"),
         ("[::1]", "http://[::1]/graphql/"),
-        ("sandbox.localhost:8000", "http://sandbox.localhost:8000/graphql/"),
     ],
 )
 def test_loopback_is_kept_as_given_and_may_be_http(host, url):
     assert graphql_url(host) == url
 
 
-def test_amazonaws_keeps_its_case_sensitive_path_but_not_http():
-    host = "http://CK7.execute-api.us-east-1.amazonaws.com/Prod/"
+def test_amazonaws_keeps_its_case_sensitive_path():
+    host = "https://CK7.execute-api.us-east-1.amazonaws.com/Prod/"
     assert graphql_url(host) == "https://ck7.execute-api.us-east-1.amazonaws.com/Prod/graphql/"
+
+
+LOOK_TRUSTED = [
+    "localhost.evil.com",
+    "evil-localhost",
+    "sandbox.localhost",
+    "localhost.",
+    "127.evil.com",
+    "127.0.0.1.evil.com",
+    "evilamazonaws.com",
+    "amazonaws.com.evil.com",
+    "api.redbrickai.com.evil.com",
+]
+
+
+@pytest.mark.parametrize("name", LOOK_TRUSTED)
+def test_a_host_that_only_looks_like_a_trusted_one_is_any_other_host(name):
+    assert graphql_url(name) == f"https://{name}/api/graphql/"
+    assert graphql_url(f"https://{name}/x") == f"https://{name}/api/graphql/"
+
+
+def test_a_host_that_has_a_trusted_one_for_its_path_is_any_other_host():
+    assert graphql_url("https://evil.com/https://api.redbrickai.com") == "https://evil.com/api/graphql/"
+
+
+# ------------------------------------------------------------------ in the clear
+
+NOT_HERE = [
+    *LOOK_TRUSTED,
+    "api.redbrickai.com",
+    "redbrick.example.com:8080",
+    "10.0.0.7",
+    "0.0.0.0",
+    "[2001:db8::7]",
+    "CK7.execute-api.us-east-1.amazonaws.com/Prod",
+]
+
+
+@pytest.mark.parametrize("host", NOT_HERE)
+def test_http_to_another_machine_is_refused_and_not_read_as_something_else(host):
+    for refused in (lambda: graphql_url(f"HTTP://{host}"), lambda: graphql_url(host, schema="http")):
+        with pytest.raises(RedBrickInputError, match=r"travel unencrypted.*allow_http to true"):
+            refused()
 
 
 @pytest.mark.parametrize(
     ("host", "url"),
     [
-        ("http://localhost.evil.com/x", "https://localhost.evil.com/api/graphql/"),
-        ("http://evil-localhost/x", "https://evil-localhost/api/graphql/"),
-        ("http://127.evil.com/x", "https://127.evil.com/api/graphql/"),
-        ("http://127.0.0.1.evil.com/x", "https://127.0.0.1.evil.com/api/graphql/"),
-        ("http://evilamazonaws.com/x", "https://evilamazonaws.com/api/graphql/"),
-        ("http://amazonaws.com.evil.com/x", "https://amazonaws.com.evil.com/api/graphql/"),
-        ("http://api.redbrickai.com.evil.com", "https://api.redbrickai.com.evil.com/api/graphql/"),
-        ("http://evil.com/https://api.redbrickai.com", "https://evil.com/api/graphql/"),
+        ("http://redbrick.example.com:8080", "http://redbrick.example.com:8080/api/graphql/"),
+        ("http://10.0.0.7/", "http://10.0.0.7/api/graphql/"),
+        ("http://a.amazonaws.com/Prod", "http://a.amazonaws.com/Prod/graphql/"),
+        ("redbrick.example.com", "https://redbrick.example.com/api/graphql/"),
+        ("https://redbrick.example.com", "https://redbrick.example.com/api/graphql/"),
+        ("http://api.redbrickai.com", PUBLIC),
     ],
 )
-def test_a_host_that_only_looks_like_a_trusted_one_is_any_other_host(host, url):
-    assert graphql_url(host) == url
+def test_http_that_is_allowed_is_what_is_written(host, url):
+    assert graphql_url(host, allow_http=True) == url
+
+
+@pytest.mark.parametrize(
+    ("host", "schema", "url"),
+    [
+        ("localhost:8000", "https", "https://localhost:8000/graphql/"),
+        ("localhost:8000", "http", "http://localhost:8000/graphql/"),
+        ("https://redbrick.example.com", "http", "https://redbrick.example.com/api/graphql/"),
+        ("redbrick.example.com", "https", "https://redbrick.example.com/api/graphql/"),
+        ("redbrick.example.com", "anything", "https://redbrick.example.com/api/graphql/"),
+        ("redbrick.example.com", "", "https://redbrick.example.com/api/graphql/"),
+        (None, "http", PUBLIC),
+    ],
+)
+def test_the_connections_schema_is_used_where_the_host_names_none(host, schema, url):
+    assert graphql_url(host, schema=schema) == url
+
+
+# ------------------------------------------------------------------ the rest
 
 
 def test_the_connections_port_is_used_where_the_host_names_none():

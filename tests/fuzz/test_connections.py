@@ -38,6 +38,7 @@ EXTRA = {
     "requests_per_second": 2.5,
     "page_size": 100,
     "plain_json": "false",
+    "allow_http": False,
 }
 EXTRAS = (
     spoiled(EXTRA, JSON).map(json.dumps)
@@ -70,9 +71,15 @@ HOSTS = st.none() | TEXTS | st.sampled_from(PLACES)
 
 
 @examples(60)
-@given(host=HOSTS, port=st.none() | st.integers(), extra=EXTRAS, key=st.just(KEY) | st.just(f" {KEY}\n") | TEXTS)
-def test_any_connection(host, port, extra, key):
-    given_one = SimpleNamespace(conn_id="c", host=host, port=port, extra=extra, password=key)
+@given(
+    host=HOSTS,
+    port=st.none() | st.integers(),
+    schema=st.none() | TEXTS | st.just("http"),
+    extra=EXTRAS,
+    key=st.just(KEY) | st.just(f" {KEY}\n") | TEXTS,
+)
+def test_any_connection(host, port, schema, extra, key):
+    given_one = SimpleNamespace(conn_id="c", host=host, port=port, schema=schema, extra=extra, password=key)
     with promises(seconds=10) as watch:
         settings = read_settings(given_one)
         watch.tell(settings, str(settings), settings.url)

@@ -83,6 +83,9 @@ RIGHT = [
     ("plain_json", "0", False),
     ("plain_json", "", False),
     ("plain_json", None, False),
+    ("allow_http", True, True),
+    ("allow_http", "true", True),
+    ("allow_http", "", False),
 ]
 
 
@@ -100,7 +103,10 @@ WRONG = [("timeout", value) for value in (0, 0.5, 601, -1, "soon", True, [], {},
 ]
 
 
-@pytest.mark.parametrize(("name", "given"), [*WRONG, ("plain_json", "perhaps"), ("plain_json", 2), ("plain_json", [])])
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [*WRONG, ("allow_http", "perhaps"), ("plain_json", "perhaps"), ("plain_json", 2), ("plain_json", [])],
+)
 def test_an_extra_that_is_wrong_is_named(name, given):
     said = refusal({name: given})
     assert repr(name) in said
@@ -178,6 +184,14 @@ def test_the_repr_hides_the_key():
 def test_the_host_and_port_of_the_connection():
     assert settings(host="localhost", port=8000).url == "http://localhost:8000/graphql/"
     assert "must be a host name" in refusal(host="https://user:canary@example.com")
+
+
+@pytest.mark.parametrize("fields", [{"host": "http://rb.example.com"}, {"host": "rb.example.com", "schema": "http"}])
+def test_http_to_another_machine_is_refused_unless_the_extra_allows_it(fields):
+    assert "set the connection's extra allow_http to true" in refusal(**fields)
+    assert "set the connection's extra allow_http to true" in refusal({"allow_http": "no"}, **fields)
+    assert settings({"allow_http": True}, **fields).url == "http://rb.example.com/api/graphql/"
+    assert settings({"allow_http": True}, host="rb.example.com").url == "https://rb.example.com/api/graphql/"
 
 
 (CONNECTION_TYPE,) = get_provider_info()["connection-types"]
