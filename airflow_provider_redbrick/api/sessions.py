@@ -8,6 +8,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from airflow_provider_redbrick.api.endpoint import is_loopback
+from airflow_provider_redbrick.api.signatures import hide_queries
 
 
 class StraightSession(requests.Session):
@@ -41,6 +42,7 @@ class StorageSession(StraightSession):
     def __init__(self) -> None:
         super().__init__()
         self.auth = lambda request: request
+        hide_queries()
 
 
 def leads_to(response: requests.Response) -> str:

@@ -97,15 +97,16 @@ def refuse_unsendable(value: Any) -> None:
 
 @contextmanager
 def _logged(stream: io.StringIO) -> Iterator[None]:
-    """Write down what is logged, at any level; what libraries log of connections at DEBUG is not ours."""
+    """Write down what is logged at any level, by us and by the HTTP library."""
     handler = logging.StreamHandler(stream)
-    handler.addFilter(lambda record: not record.name.startswith("urllib3"))
-    root, ours = logging.getLogger(), logging.getLogger("airflow_provider_redbrick")
-    before = ours.level
-    root.addHandler(handler)
-    ours.setLevel(logging.DEBUG)
+    logging.getLogger().addHandler(handler)
+    loggers = [logging.getLogger(name) for name in ("airflow_provider_redbrick", "urllib3")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
     try:
         yield
     finally:
-        root.removeHandler(handler)
-        ours.setLevel(before)
+        logging.getLogger().removeHandler(handler)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

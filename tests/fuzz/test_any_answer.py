@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import logging
 import zlib
 
 import pytest
 from fuzz.asking import GOOD, MUTATION, QUERY, ask, fetch, new_transport
 from fuzz.promises import promises, refuse_secrets
-from fuzz.values import ECHOES, JSON, KEY, RAW, any_text, examples, of_a_secret, tower
+from fuzz.values import ECHOES, JSON, KEY, RAW, SIGNATURE, any_text, examples, of_a_secret, tower
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_server import Reply
@@ -186,6 +188,33 @@ def test_whatever_json_makes_of_a_key_is_masked(secret, random):
 def test_any_answer_of_storage(server, status, body, headers, packing):
     content, said = packed(body, packing)
     fetch(server, answering(status, {**said, **headers}, content))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [],
+        [Reply(503)],
+        [Reply(302, b"", {"Location": f"/g?X-Sig={SIGNATURE}"})],
+        [Reply(200, b"x", {"X-\xe9": ""})],
+    ],
+    ids=["good", "tried again", "elsewhere", "a header that is none"],
+)
+def test_nobody_logs_a_signature(server, caplog, answers):
+    """Not the HTTP library either, which logs each request at DEBUG, and odd answers as warnings."""
+    with caplog.at_level(logging.DEBUG):
+        for way in ("get", "fetch", "put"):
+            server.replies = [*answers, Reply(200, b"x")]
+            transport = new_transport(server, max_attempts=2)
+            url = f"{server.origin}/f?X-Sig={SIGNATURE}&y"
+            with promises(err.RedBrickRefusedError):
+                more = {"get": (), "fetch": (io.BytesIO(),), "put": (b"x",)}[way]
+                getattr(transport.storage, way)(url, *more, **({"kind": "text/plain"} if way == "put" else {}))
+            assert SIGNATURE in server.got[-1].path
+            transport.close()
+    assert "GET /f?*** HTTP" in caplog.text
+    assert "PUT /f?*** HTTP" in caplog.text
+    refuse_secrets(caplog.text)
 
 
 @pytest.mark.parametrize("location", NO_URLS, ids=ascii)
