@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, unquote_plus
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 HIDDEN = "***"
 
-# What is longer than any address is none: looking for its end from each of its parts would take for ever.
-_QUERY_OF_URL = re.compile(r"(://[^\s?'\"]{0,4000})\?[^\s'\"]+")
+_WORD = re.compile(r"[^\s'\"]+")
 _QUERY = re.compile(r"\?\S+")
 _ESCAPE = re.compile("%[0-9a-fA-F]{2}")
 # Shorter values are in many a word, and no signature.
@@ -25,11 +24,16 @@ def unsigned(text: str, urls: Iterable[str | None] = ()) -> str:
 
     :param urls: those whose parameters are hidden wherever they stand, as HTTP libraries write them, too.
     """
-    text = _QUERY_OF_URL.sub(rf"\1?{HIDDEN}", text)
     known = {spelled for url in urls if url for spelled in _secrets(url) if len(spelled) >= _SHORTEST}
     for secret in sorted(known, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    return text
+    return _WORD.sub(_without_query, text) if "://" in text else text
+
+
+def _without_query(word: re.Match[str]) -> str:
+    scheme, mark, rest = word[0].partition("://")
+    place, _, query = rest.partition("?")
+    return f"{scheme}{mark}{place}?{HIDDEN}" if query else word[0]
 
 
 def _secrets(url: str) -> Iterator[str]:
@@ -37,7 +41,8 @@ def _secrets(url: str) -> Iterator[str]:
     _, _, query = url.partition("?")
     for part in (query, *(pair.partition("=")[2] for pair in query.split("&"))):
         plain = unquote(part)
-        yield from (part, plain, unquote_plus(part), quote(plain), quote(plain, safe=""))
+        yield from (part, plain, unquote_plus(part), quote_plus(plain), quote(part, safe=""))
+        yield from (quote(plain), quote(plain, safe=""))
         yield _ESCAPE.sub(lambda found: found[0].upper(), part)
         yield _ESCAPE.sub(lambda found: found[0].lower(), part)
 

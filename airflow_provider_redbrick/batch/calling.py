@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import readable
 from airflow_provider_redbrick.labels.names import with_names
 from airflow_provider_redbrick.labels.series import to_series
@@ -41,14 +42,16 @@ def call(function: Callable[[Task], Any], task: Task, *, what: str) -> tuple[Any
 
 def _told(error: Exception, task: Task, what: str) -> CallableFailedError:
     """Log what a callable raised, and return it in a few words."""
-    shown = "".join(traceback.format_exception(error))
-    unsigned = _without_signatures(shown, task)
-    if unsigned == shown:
+    # HTTP libraries name the URL that failed, and such a URL is all the permission that its item needs.
+    urls = (*task.item_urls, task.labels_url)
+    raised = "".join(traceback.format_exception(error))
+    shown = unsigned(raised, urls)
+    if shown == raised:
         log.error("The %s raised for task %s (%s)", what, task.task_id, task.name, exc_info=error)
     else:
-        log.error("The %s raised for task %s (%s)\n%s", what, task.task_id, task.name, unsigned)
+        log.error("The %s raised for task %s (%s)\n%s", what, task.task_id, task.name, shown)
     words = f"The {what} raised {type(error).__name__}: {_words(error)}"
-    return CallableFailedError(readable(_without_signatures(words, task)))
+    return CallableFailedError(readable(unsigned(words, urls)))
 
 
 def _words(error: Exception) -> str:
@@ -56,14 +59,6 @@ def _words(error: Exception) -> str:
         return str(error)
     except Exception:  # noqa: BLE001 - it is the user's, and may do anything
         return "it does not say why"
-
-
-def _without_signatures(text: str, task: Task) -> str:
-    """Return a text without what makes its item's URLs secrets: HTTP libraries name the URL that failed."""
-    for url in filter(None, (*task.item_urls, task.labels_url)):
-        _, _, signature = url.partition("?")
-        text = text.replace(signature, "***") if signature else text
-    return text
 
 
 def handed(project: RedBrickProject, task: Task) -> Task:

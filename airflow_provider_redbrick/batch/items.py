@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from airflow_provider_redbrick.api.imports import ITEM_SUFFIXES, content_type
+from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
 
 if TYPE_CHECKING:
@@ -99,14 +100,14 @@ class Items:
                         yield whole
                         return
         except RedBrickInputError as error:
-            raise RedBrickInputError(f"item {name!r}: {error}") from None
+            raise RedBrickInputError(f"{_called(name)}: {unsigned(str(error), [name])}") from None
         except RedBrickError:
             raise
         except Exception as error:  # noqa: BLE001 - see above
-            words = str(error) or type(error).__name__
-            raise RedBrickInputError(f"item {name!r} cannot be read: {words}") from None
+            words = unsigned(str(error), [name]) or type(error).__name__
+            raise RedBrickInputError(f"{_called(name)} cannot be read: {words}") from None
         words = "there is no such file" if file is None else "it is empty"
-        raise RedBrickInputError(f"item {name!r}: {words}")
+        raise RedBrickInputError(f"{_called(name)}: {words}")
 
 
 @contextmanager
@@ -120,6 +121,11 @@ def _seekable(file: BinaryIO) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", copy)
 
 
+def _called(name: str) -> str:
+    """Return an item's name for messages; a presigned URL's is one without its signature."""
+    return f"item {unsigned(name, [name])!r}"
+
+
 def _kind(name: str) -> str:
     """Return an item's content type."""
     kind = content_type(name)
@@ -127,11 +133,11 @@ def _kind(name: str) -> str:
         return kind
     if name.lower().endswith(_VIDEOS):
         raise RedBrickInputError(
-            f"item {name!r} is a video, which RedBrick takes apart in an import of its own that names no task: give "
+            f"{_called(name)} is a video, which RedBrick takes apart in an import of its own that names no task: give "
             f"its frames as images, or a storage_id and where in that storage the video is"
         )
     raise RedBrickInputError(
-        f"item {name!r} is of a kind that RedBrick does not take; it takes {', '.join(ITEM_SUFFIXES)}, and DICOM "
+        f"{_called(name)} is of a kind that RedBrick does not take; it takes {', '.join(ITEM_SUFFIXES)}, and DICOM "
         f"files without an ending"
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 if TYPE_CHECKING:
@@ -33,13 +34,14 @@ def open_input(name: str, path: str) -> BinaryIO:
     :param name: the parameter that holds the path, for messages.
     :raises RedBrickInputError: when it is not there or cannot be read.
     """
+    shown = unsigned(path, [path])
     try:
         file = open_file(path)
     except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
-        words = str(error) or type(error).__name__
-        raise RedBrickInputError(f"{name} {path!r} cannot be read: {words}") from None
+        words = unsigned(str(error), [path]) or type(error).__name__
+        raise RedBrickInputError(f"{name} {shown!r} cannot be read: {words}") from None
     if file is None:
-        raise RedBrickInputError(f"{name} {path!r} cannot be read: there is no such file.")
+        raise RedBrickInputError(f"{name} {shown!r} cannot be read: there is no such file.")
     return file
 
 

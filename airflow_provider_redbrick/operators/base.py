@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.assets.outlets import tell_outlets
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
 from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError, readable, storable
@@ -118,8 +119,11 @@ class RedBrickTasksOperator(StoppableOperator):
 
 
 def _storable(outcome: Outcome) -> Outcome:
-    """Return an outcome that can be kept: what a callable raised, say, may have words that no XCom can hold."""
-    return replace(outcome, name=storable(outcome.name), reason=readable(outcome.reason))
+    """Return an outcome that can be kept: what a callable raised, say, may have words that no XCom can hold.
+
+    Nor may it have a signature: files may be given as presigned URLs, and reasons name them.
+    """
+    return replace(outcome, name=storable(outcome.name), reason=readable(unsigned(outcome.reason)))
 
 
 def _undecided(tally: Tally) -> str:

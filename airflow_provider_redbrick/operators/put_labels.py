@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import ON, STAY
@@ -82,7 +83,7 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
             raise RedBrickInputError("existing_labels submits what is there, so it does not go with labels_path.")
         path = check.text("labels_path", self.labels_path)
         with closing(open_input("labels_path", path)) as file:
-            return self._put(context, in_file(file, name=f"labels_path {path!r}"))
+            return self._put(context, in_file(file, name=f"labels_path {unsigned(path)!r}"))
 
     def converter(self, project: RedBrickProject) -> Converter:
         """Return what makes labels ready to be sent, with the masks that a file of labels names."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.ids import check_uuid
+from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import IN
@@ -108,7 +109,7 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
             return self.settle(context, project, None, uploading.run(tasks), total=len(tasks))
         path = check.text("tasks_path", self.tasks_path)
         with closing(open_input("tasks_path", path)) as file:
-            given = read_new_tasks(entries_of(file, name=f"tasks_path {path!r}"))
+            given = read_new_tasks(entries_of(file, name=f"tasks_path {unsigned(path)!r}"))
             project = self.get_project()
             converter = replace(label_converter(project, validate=self.validate), open_file=files_beside(path))
             uploading = self._uploading(project, converter, storage_id)

@@ -27,6 +27,8 @@ from airflow_provider_redbrick.exceptions import (
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.labels.nifti import read_volume
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
+from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
+from airflow_provider_redbrick.operators.upload_tasks import RedBrickUploadTasksOperator
 
 ID = "0a9c6e10-5b1d-4c8e-9f00-000000000001"
 
@@ -137,20 +139,69 @@ def prelabelled(meddler, labeler):
     return failed["reason"], run.xcoms["manifest"], " ".join(watch.words)
 
 
-def test_a_labeler_that_cannot_fetch_an_image_does_not_tell_the_signature(meddler, caplog):
+WRITTEN = {
+    "as it is": lambda url: url,
+    "its path": lambda url: url[url.index("/", 9) :],
+    "in another order": lambda url: "{0}?x=1&{2}".format(*url.partition("?")),
+    "its signature": lambda url: url.rpartition("=")[2],
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
+def test_a_labeler_that_cannot_fetch_an_image_does_not_tell_the_signature(meddler, caplog, written):
     def labeler(task):
         assert SIGNATURE in task.item_urls[0]
+        url = written(task.item_urls[0])
         try:
-            raise ConnectionError(f"no route to {task.item_urls[0]}")
+            raise ConnectionError(f"no route to {url}")
         except ConnectionError as error:
-            raise OSError(f"403 Client Error: Forbidden for url: {task.item_urls[0]}") from error
+            raise OSError(f"403 Client Error: Forbidden for url: {url}") from error
 
     with caplog.at_level(logging.DEBUG, "airflow_provider_redbrick"):
         reason, manifest, words = prelabelled(meddler, labeler)
-    assert "403 Client Error: Forbidden for url: http://localhost" in reason
+    assert "403 Client Error: Forbidden for url: " in reason
+    assert reason.endswith("***")
     assert "no route to" in words
     for told in (words, json.dumps(manifest), caplog.text):
         refuse_secrets(told)
+
+
+ONE = {"1": {"category": "lesion"}}
+SIGNED = f"https://bucket.example.com/f.{{}}?X-Sig={SIGNATURE}"
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"name": "n", "items": [SIGNED.format("dcm")]},
+        {"name": "n", "items": [SIGNED.format("mp4")]},
+        {"name": "n", "items": [f"nowhere{SIGNED.format('dcm')}&n=.dcm"]},
+        {
+            "name": "n",
+            "series": [{"items": "a.dcm", "segmentations": SIGNED.format("nii"), "segmentMap": ONE}],
+        },
+    ],
+    ids=["item", "video", "item of a storage", "mask"],
+)
+def test_a_file_given_as_a_signed_url_is_told_without_its_signature(meddler, caplog, tmp_path, task):
+    (tmp_path / "a.dcm").write_bytes(b"x")
+    (tmp_path / "tasks.json").write_text(json.dumps([task]))
+    meddler.begin()
+    run = Run()
+    with promises() as watch, caplog.at_level(logging.DEBUG):
+        run.try_once(RedBrickUploadTasksOperator(task_id="t", tasks_path=str(tmp_path / "tasks.json")))
+    (failed,) = run.xcoms["manifest"]["failed"]
+    assert "bucket.example.com/f." in failed["reason"]
+    refuse_secrets(failed["reason"] + caplog.text + " ".join(watch.words))
+
+
+@pytest.mark.parametrize("operator", [RedBrickUploadTasksOperator, RedBrickPutLabelsOperator])
+def test_a_file_of_tasks_given_as_a_signed_url_is_told_without_its_signature(meddler, operator):
+    given = {"tasks_path" if operator is RedBrickUploadTasksOperator else "labels_path": f"nowhere{SIGNED}"}
+    stage = {} if operator is RedBrickUploadTasksOperator else {"stage_name": "Label"}
+    with promises() as watch:
+        Run().try_once(operator(task_id="t", **given, **stage))
+    assert "cannot be read" in str(watch.error)
 
 
 def test_what_a_labeler_raises_can_be_kept(meddler):
