@@ -5,6 +5,7 @@ None of these is an ``AirflowException``: the same errors come out of the client
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 LONGEST_MESSAGE = 4_000
 _LONGEST_VALUE = 200
+_BREAKS = re.compile("[\t-\r\x85\u2028\u2029]+")
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 
 
 def storable(text: str) -> str:
@@ -19,9 +22,17 @@ def storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
+def one_line(text: str) -> str:
+    """Return a storable text that is one line of a log, and no order to a terminal.
+
+    Names, and words of a server, could otherwise write lines of their own: "INFO: all tasks are done".
+    """
+    return _CONTROLS.sub("\ufffd", _BREAKS.sub(" ", storable(text)))
+
+
 def readable(text: str) -> str:
-    """Return a storable text that is no longer than anybody reads."""
-    return storable(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}...")
+    """Return a text for people: one line that is no longer than anybody reads."""
+    return one_line(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}...")
 
 
 def told(value: object) -> str:
@@ -34,7 +45,10 @@ def told(value: object) -> str:
 
 
 class RedBrickError(Exception):
-    """The root of every error this provider raises on purpose."""
+    """The root of every error this provider raises on purpose. What it says is one line."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class RedBrickInputError(RedBrickError, ValueError):
@@ -98,7 +112,7 @@ class RedBrickAPIError(RedBrickError):
             shown = ", ".join(self.task_ids[:3])
             more = f" and {len(self.task_ids) - 3} more" if len(self.task_ids) > 3 else ""
             about = f"{about} of task {shown}{more}".strip()
-        return f"{about}: {self.message}" if about else self.message
+        return one_line(f"{about}: {self.message}" if about else self.message)
 
 
 class RedBrickAuthError(RedBrickAPIError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 import time
 import traceback
 from dataclasses import replace
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.answers import reading
 from airflow_provider_redbrick.api.signatures import unsigned
-from airflow_provider_redbrick.exceptions import readable
+from airflow_provider_redbrick.exceptions import one_line, readable
 from airflow_provider_redbrick.labels.names import with_names
 from airflow_provider_redbrick.labels.series import to_series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
@@ -44,17 +45,28 @@ def _told(error: Exception, task: Task, what: str) -> CallableFailedError:
     """Log what a callable raised, and return it in a few words."""
     # HTTP libraries name the URL that failed, and such a URL is all the permission that its item needs.
     urls = (*task.item_urls, task.labels_url)
+    about = (what, task.task_id, one_line(task.name))
     raised = "".join(traceback.format_exception(error))
-    shown = unsigned(raised, urls)
-    if shown == raised:
-        log.error("The %s raised for task %s (%s)", what, task.task_id, task.name, exc_info=error)
+    shown = "\n".join(map(one_line, unsigned(raised, urls).split("\n")))
+    if shown == raised and all("\n" not in _words(each) for each in _chain(error)):
+        log.error("The %s raised for task %s (%s)", *about, exc_info=error)
     else:
-        log.error("The %s raised for task %s (%s)\n%s", what, task.task_id, task.name, shown)
+        # Indented, so that no line of a message can pass for one of the log.
+        log.error("The %s raised for task %s (%s)\n%s", *about, textwrap.indent(shown, "  "))
     words = f"The {what} raised {type(error).__name__}: {_words(error)}"
     return CallableFailedError(readable(unsigned(words, urls)))
 
 
-def _words(error: Exception) -> str:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it came from, each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _words(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - it is the user's, and may do anything

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.credential import Credential
 from airflow_provider_redbrick.api.endpoint import graphql_url
-from airflow_provider_redbrick.exceptions import RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, readable, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +69,7 @@ def read_settings(connection: Connection) -> Settings:
     extras = _extras(connection, where)
     unknown = sorted(set(extras) - _KNOWN)
     if unknown:
-        log.warning("Ignoring unknown extras of %s: %s.", where, ", ".join(unknown))
+        log.warning("Ignoring unknown extras of %s: %s.", where, readable(", ".join(unknown)))
     key = (connection.password or "").strip()
     if not key:
         raise RedBrickInputError(f"The {where} has no API key: put it into the password field.")

@@ -17,7 +17,7 @@ from airflow_provider_redbrick.batch.reopen import reopen as batch_reopen
 from airflow_provider_redbrick.batch.review import review_as_told
 from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.batch.verdict import Review
-from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError, readable
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.working import label_converter, working_stage
 
@@ -107,7 +107,7 @@ class RedBrickStageQueue:
         if not claimed:
             settled("claim", outcomes)
         for outcome in outcomes:
-            log.warning("Task %s was not claimed: %s", outcome.task_id, outcome.reason)
+            log.warning("Task %s was not claimed: %s", outcome.task_id, readable(outcome.reason))
         return claimed
 
     def assign(self, task_ids: Sequence[str], email: str) -> dict[str, Outcome]:
@@ -232,7 +232,7 @@ def settled(operation: str, outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
         tally.add(outcome)
         found[outcome.task_id] = outcome
         if outcome.status is Status.SKIPPED:
-            log.warning("%s: task %s was left alone: %s", operation, outcome.task_id, outcome.reason)
+            log.warning("%s: task %s was left alone: %s", operation, outcome.task_id, readable(outcome.reason))
     if not tally.failed:
         return found
     reasons = [f"Task {each['task_id']}: {each['reason'].rstrip('.')}." for each in tally.failed[:_NAMED]]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickInputError, one_line
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
 
@@ -78,7 +78,7 @@ class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
         people = check_people(members, stage, emails)
         wish = Wish(people, weights, ceiling, rebalance=self.rebalance)
         shared = share(project, stage, wish)
-        self.log.info("Plan for %s:\n%s", stage.name, shared.plan.table())
+        self.log.info("Plan for %s:\n%s", one_line(stage.name), shared.plan.table())
         total = len(shared.plan.moves) + len(shared.plan.left_over)
         return self.settle(context, project, stage, self._carry_out(project, shared), total=total)
 

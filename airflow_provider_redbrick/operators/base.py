@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.assets.outlets import tell_outlets
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
-from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError, readable, storable
+from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError, one_line, readable, storable
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.progress import Progress
 from airflow_provider_redbrick.operators.report import report_at
@@ -111,7 +111,7 @@ class RedBrickTasksOperator(StoppableOperator):
 
     def _log(self, outcome: Outcome, tally: Tally) -> None:
         """Log what did not go through, as far as a person would read; what was skipped is no news."""
-        about = (outcome.task_id, outcome.name, outcome.status.value, outcome.reason)
+        about = (outcome.task_id, one_line(outcome.name), outcome.status.value, outcome.reason)
         if outcome.status.is_bad and tally.counts[outcome.status.value] <= _LOGGED:
             self.log.warning("Task %s (%s) %s: %s", *about)
         elif outcome.status is Status.SKIPPED:

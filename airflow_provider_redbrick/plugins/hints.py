@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.api.stage_names import public_stage_name
-from airflow_provider_redbrick.exceptions import RedBrickInputError, storable
+from airflow_provider_redbrick.exceptions import RedBrickInputError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +71,7 @@ def _hint(event: object) -> Hint | None:
 
 
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_NAME or storable(value) != value:
+    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_NAME or one_line(value) != value:
         raise RedBrickInputError("This is no name.")
     return value
 

@@ -14,6 +14,7 @@ from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.project import MAX_IDS
 from airflow_provider_redbrick.assets import waking as assets
+from airflow_provider_redbrick.exceptions import one_line, readable
 from airflow_provider_redbrick.plugins.reading import PageHook
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ class Waking:
         except Exception as error:  # noqa: BLE001 - the next message may fare better, and triggers look by themselves
             # RedBrick may send them again.
             self._seen.forget(hints)
-            log.warning("A message of the webhook came to nothing: %s: %s", type(error).__name__, error)
+            log.warning("A message of the webhook came to nothing: %s: %s", type(error).__name__, readable(str(error)))
         else:
-            log.info("The webhook has woken %d assets of %s in project %s.", woken, stage_name, project_id)
+            log.info("The webhook has woken %d assets of %s in project %s.", woken, one_line(stage_name), project_id)
 
 
 def look(connection_id: str, hints: Sequence[Hint]) -> dict[str, Any] | None:

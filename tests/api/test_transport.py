@@ -312,6 +312,19 @@ def test_partial_data_can_be_asked_for():
     assert [(issue.message, issue.root) for issue in answer.issues] == [("no message", "t0"), ("no message", None)]
 
 
+def test_what_a_server_says_writes_no_lines_of_its_own(caplog):
+    words = "no\nINFO: all is done\x1b[2J\x9b2J\x85INFO\u2028INFO"
+    with TinyServer(json_reply({"errors": [{"message": words}]})) as server:
+        said = str(fails(server, QUERY, err.RedBrickRefusedError)[0])
+    assert "no INFO: all is done" in said
+    with TinyServer(Reply(503, words.encode())) as server, caplog.at_level(logging.INFO):
+        fails(server, QUERY, err.RedBrickServerError)
+    (line, *_) = [record.message for record in caplog.records if "trying again" in record.message]
+    for text in (said, line, str(err.RedBrickInputError(words))):
+        assert len(text.splitlines()) == 1
+        assert not {"\x1b", "\x9b"} & set(text)
+
+
 # ------------------------------------------------------------------ no answer
 
 

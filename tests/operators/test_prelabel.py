@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ from fixtures import counts, eventually
 from airflow_provider_redbrick.batch import queue
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
+from airflow_provider_redbrick.operators.upload_tasks import RedBrickUploadTasksOperator
 
 PUT = "putManualLabelingTaskAndLabels"
 ASSIGN = "assignTasksMultipleUsers"
@@ -562,6 +564,33 @@ class TestRetry:
         finish(lambda: operator(write=write, task_ids=ids if given else None))
         time.sleep(0.15)
         labelled_once(ids, write)
+
+
+@pytest.mark.parametrize("words", ["cannot read {}", "cannot read it"])
+@pytest.mark.usefixtures("sandbox")
+def test_no_name_writes_lines_of_its_own_into_the_log(run, caplog, capsys, tmp_path, words):
+    """Names are what whoever may upload writes: they must neither pass for lines of a log nor command a terminal."""
+    (tmp_path / "a.dcm").write_bytes(b"x")
+    name = "scan\n[2024-05-01] INFO - all tasks are done\x1b[2J\x9b2J\u2028INFO"
+    upload = RedBrickUploadTasksOperator(task_id="t", tasks=[{"name": name, "items": [str(tmp_path / "a.dcm")]}])
+    (task_id,) = run.try_once(upload)["task_ids"]
+
+    def labeler(task):
+        assert task.name == name
+        raise OSError(words.format(task.name))
+
+    with caplog.at_level(logging.DEBUG), pytest.raises(RedBrickTasksFailedError) as raised:
+        run.try_once(operator(labeler))
+    printed = capsys.readouterr()
+    logged = caplog.text + printed.out + printed.err
+    for about in (f"Task {task_id} (", f"The labeler raised for task {task_id} ("):
+        lines = [line for line in logged.splitlines() if about in line]
+        assert lines
+        assert all("all tasks are done" in line for line in lines)
+    assert not any(line.startswith("[2024-05-01]") for line in logged.splitlines())
+    assert not re.search("[\x1b\x9b\u2028]", logged)
+    assert len(str(raised.value).splitlines()) == 1
+    assert run.xcoms["manifest"]["failed"][0]["name"] == name
 
 
 def test_the_log_names_what_was_raised(sandbox, run, caplog):
