@@ -64,6 +64,12 @@ def is_loopback(name: str) -> bool:
         return name == "localhost"
 
 
+def is_overheard(url: str) -> bool:
+    """Whether what goes to a URL travels unencrypted to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
 def _is_host(name: str) -> bool:
     """Whether this is a host name or an address, and not, say, a template that was not rendered."""
     if ":" not in name:

@@ -7,7 +7,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from airflow_provider_redbrick.api.endpoint import is_loopback
+from airflow_provider_redbrick.api.endpoint import is_loopback, is_overheard
 from airflow_provider_redbrick.api.signatures import hide_queries
 
 
@@ -33,26 +33,48 @@ class StraightSession(requests.Session):
         return merged
 
 
+class UnencryptedError(requests.RequestException):
+    """A request was not sent, for it would travel unencrypted."""
+
+
 class StorageSession(StraightSession):
     """A session that adds no credential, not even what a ``.netrc`` file holds: the URL is all the permission needed.
 
     Storage is another server than the API and must never be sent the key.
+
+    :param allow_http: reach other machines than this one unencrypted, too, where URLs say so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_http: bool = False) -> None:
         super().__init__()
         self.auth = lambda request: request
+        self._allow_http = allow_http
         hide_queries()
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send a request, unless it would show a file and a signature to whoever is on the way."""
+        # The URL is the one that is connected to by now, whatever was written.
+        if is_overheard(request.url or "") and not self._allow_http:
+            raise UnencryptedError(
+                "RedBrick gives a URL of storage that is http on another machine: files would travel unencrypted. "
+                "Where the way there is safe, the connection's extra allow_http lets them."
+            )
+        return super().send(request, **kwargs)
 
 
 def leads_to(response: requests.Response) -> str:
     """Return the URL that a redirect leads to.
 
     :raises requests.exceptions.InvalidURL: when that is no URL.
+    :raises UnencryptedError: when it is http after https: whoever asked for the one does not mean the other.
     """
     try:
         # Headers are read as Latin-1; servers write UTF-8.
-        return urljoin(response.url, response.headers["Location"].encode("latin-1").decode())
+        target = urljoin(response.url, response.headers["Location"].encode("latin-1").decode())
+        schemes = urlsplit(response.url).scheme, urlsplit(target).scheme
     except ValueError:
         # Its context would tell the URL, which may be signed.
         raise requests.exceptions.InvalidURL("a redirect to what is no URL") from None
+    if schemes == ("https", "http"):
+        raise UnencryptedError("Storage redirects from https to http, which is not followed.")
+    return target

@@ -14,7 +14,7 @@ import requests
 
 from airflow_provider_redbrick.api.bounds import LARGEST, no_more_than
 from airflow_provider_redbrick.api.classify import NOWHERE, classify_storage_status
-from airflow_provider_redbrick.api.sessions import leads_to
+from airflow_provider_redbrick.api.sessions import UnencryptedError, leads_to
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickConnectionError
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ class Storage:
                 error = classify_storage_status(response)
         except (requests.RequestException, OSError) as failure:
             kind = type(failure).__name__
-            if isinstance(failure, NOWHERE):
+            if isinstance(failure, UnencryptedError):
+                error = RedBrickAnswerError(str(failure))
+            elif isinstance(failure, NOWHERE):
                 error = RedBrickAnswerError(f"RedBrick gives a URL that leads nowhere ({kind}).")
             else:
                 error = RedBrickConnectionError(f"Storage did not answer ({kind}).")

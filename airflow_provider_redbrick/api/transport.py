@@ -13,6 +13,7 @@ import requests
 
 from airflow_provider_redbrick.api.bounds import LARGEST, BoundedAdapter, body_of
 from airflow_provider_redbrick.api.classify import classify_exception
+from airflow_provider_redbrick.api.endpoint import is_overheard
 from airflow_provider_redbrick.api.observer import NoObserver
 from airflow_provider_redbrick.api.operation import describe
 from airflow_provider_redbrick.api.pace import Pace
@@ -35,6 +36,8 @@ class Transport:
     :param url: the full GraphQL URL, see :func:`~airflow_provider_redbrick.api.endpoint.graphql_url`.
     :param timeout: seconds to wait for a connection and for each part of the answer; see
         :class:`~airflow_provider_redbrick.api.bounds.BoundedAdapter` for how long all of it may take.
+    :param allow_http: let files go unencrypted to storage on other machines; the API's own URL, where it is there and
+        http, says so too.
     :param plain_json: send the body as plain JSON instead of base64-encoded gzip.
     :param pace: how fast requests may follow each other, those to storage apart.
     :param observer: who is told what requests cost.
@@ -46,6 +49,7 @@ class Transport:
         credential: Credential,
         *,
         timeout: float = 30.0,
+        allow_http: bool = False,
         plain_json: bool = False,
         user_agent: str = "airflow-provider-redbrick",
         max_connections: int = 10,
@@ -68,7 +72,7 @@ class Transport:
         self._session = StraightSession()
         self._session.auth = credential
         _take_environment(self._session, url)
-        self._storage_session = StorageSession()
+        self._storage_session = StorageSession(allow_http=allow_http or is_overheard(url))
         for session, most in ((self._session, LARGEST), (self._storage_session, LARGEST_FILE)):
             adapter = BoundedAdapter(most, pool_connections=2, pool_maxsize=max_connections, max_retries=0)
             _set_up(session, user_agent, adapter)

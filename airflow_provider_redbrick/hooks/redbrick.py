@@ -77,6 +77,7 @@ class RedBrickHook(BaseHook):
             settings.url,
             settings.credential,
             timeout=settings.timeout,
+            allow_http=settings.allow_http,
             plain_json=settings.plain_json,
             user_agent=USER_AGENT,
             max_connections=settings.max_concurrency,

@@ -634,6 +634,85 @@ def test_storage_that_is_down_does_not_name_the_signed_url():
     assert "canary" not in everything_about(raised.value)
 
 
+# ------------------------------------------------------------------ storage in the clear
+
+HTTPS_API = "https://localhost/graphql/"
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Another machine, as far as URLs tell: a proxy answers for all that are http."""
+    with TinyServer(Reply(200, b"x")) as there:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", there.origin)
+        yield there
+
+
+WAYS = {
+    "get": lambda storage, url: storage.get(url),
+    "fetch": lambda storage, url: storage.fetch(url, io.BytesIO()),
+    "put": lambda storage, url: storage.put(url, b"x", kind="text/plain"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("url", ["http://files.example.com/f?sig=canary", " HTTP://sandbox.localhost/f?sig=canary"])
+@pytest.mark.parametrize("api", [HTTPS_API, "https://redbrick.example.com/graphql/", "http://localhost/graphql/"])
+def test_storage_on_another_machine_is_not_asked_by_http(elsewhere, way, url, api):
+    with pytest.raises(err.RedBrickAnswerError, match=r"unencrypted.*allow_http") as raised:
+        way(new_transport(api).storage, url)
+    assert elsewhere.connections == 0
+    assert "canary" not in everything_about(raised.value)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(
+    ("api", "options"), [(HTTPS_API, {"allow_http": True}), ("http://redbrick.example.com/graphql/", {})]
+)
+def test_storage_on_another_machine_is_asked_by_http_where_that_is_allowed(elsewhere, way, api, options):
+    way(new_transport(api, **options).storage, "http://files.example.com/f")
+    assert [got.path for got in elsewhere.got] == ["http://files.example.com/f"]
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_storage_on_this_machine_may_be_http(way):
+    with TinyServer(Reply(200, b"x")) as server:
+        way(new_transport(HTTPS_API).storage, f"{server.origin}/f")
+    assert len(server.got) == 1
+
+
+@pytest.mark.parametrize("way", [WAYS["get"], WAYS["fetch"]])
+def test_storage_that_redirects_to_another_machine_by_http_is_not_followed(elsewhere, way):
+    moved = Reply(302, b"", {"Location": "http://files.example.com/f?sig=canary"})
+    with TinyServer(moved) as server, pytest.raises(err.RedBrickAnswerError, match="unencrypted") as raised:
+        way(new_transport(HTTPS_API).storage, f"{server.origin}/f")
+    assert elsewhere.connections == 0
+    assert "canary" not in everything_about(raised.value)
+
+
+@pytest.mark.parametrize("way", [WAYS["get"], WAYS["fetch"]])
+def test_storage_is_not_followed_from_https_to_http(tls, certificate, monkeypatch, way):
+    """Also where http is allowed, and to this machine."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with TinyServer(Reply(200, b"x")) as other:
+        moved = Reply(302, b"", {"Location": f"{other.origin}/f?sig=canary"})
+        refused = pytest.raises(err.RedBrickAnswerError, match="from https to http")
+        with TinyServer(moved, tls=tls) as server, refused as raised:
+            way(new_transport(server.url, allow_http=True).storage, f"{server.origin}/f")
+        assert other.connections == 0
+    assert "canary" not in everything_about(raised.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_file_is_written_nowhere_but_where_it_was_to(status):
+    with TinyServer(Reply(200)) as other:
+        moved = Reply(status, b"", {"Location": f"{other.origin}/f"})
+        with TinyServer(moved) as server, pytest.raises(err.RedBrickRefusedError, match=f"HTTP {status}"):
+            new_transport(server.url).storage.put(f"{server.origin}/f", b"x", kind="text/plain")
+        assert other.connections == 0
+
+
 # ------------------------------------------------------------------ the rest
 
 

@@ -129,6 +129,20 @@ def test_the_settings_reach_the_client(hook):
     assert client.transport.url == "http://localhost:1/graphql/"
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_http_that_the_connection_allows_is_allowed_for_files_too(hook, monkeypatch, allowed):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with TinyServer(Reply(200, b"x")) as elsewhere:
+        monkeypatch.setenv("http_proxy", elsewhere.origin)
+        storage = hook("https://localhost", allow_http=allowed).client.transport.storage
+        try:
+            storage.get("http://files.example.com/f")
+        except RedBrickError:
+            assert not allowed
+        assert elsewhere.connections == int(allowed)
+
+
 def test_the_user_agent_names_provider_airflow_and_python(hook):
     with TinyServer(ME) as server:
         hook(server.origin).client.me()
