@@ -22,6 +22,15 @@ class StraightSession(requests.Session):
         """
         return None
 
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Make what is sent; a URL that cannot be one is an error of ``requests`` whatever it begins with."""
+        try:
+            return super().prepare_request(request)
+        except requests.RequestException:
+            raise
+        except ValueError:
+            raise requests.exceptions.InvalidURL("no URL") from None
+
     def merge_environment_settings(self, url: Any, *args: Any, **kwargs: Any) -> Any:
         """Look which proxy and certificates are for a URL: no proxy for this machine, whatever the environment says.
 

@@ -227,7 +227,17 @@ def test_a_redirect_to_what_is_no_url(server, status, location):
         assert type(error) is err.RedBrickAnswerError
 
 
-NOWHERE = ("", "x", "file:///etc/hostname", "http://[::1", "http://\ud800/", "http://a..b/", "http://*/", "http://\0/")
+NOWHERE = (
+    "",
+    "x",
+    "file:///etc/hostname",
+    "http://[::1",
+    "http://\ud800/",
+    "http://a..b/",
+    "http://*/",
+    "http://\0/",
+    "x://[",
+)
 
 
 @pytest.mark.parametrize(
