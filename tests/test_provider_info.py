@@ -27,6 +27,7 @@ INFO = get_provider_info()
 KINDS = {"operators": BaseOperator, "sensors": BaseSensorOperator, "triggers": BaseTrigger, "hooks": BaseHook}
 BASES = {
     "operators.base",
+    "operators.list_file",
     "operators.stage_base",
     "operators.stopping",
     "sensors.base",

@@ -16,7 +16,7 @@ from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -34,11 +34,21 @@ class Items:
 
     :param open_file: finds them.
     :param at_a_time: how many are sent at the same time.
+    :param may_open: raises for the name of a file that must not be opened: what an object store has is opened only
+        when it is sent.
     """
 
-    def __init__(self, imports: ProjectImports, open_file: OpenFile, *, at_a_time: int) -> None:
+    def __init__(
+        self,
+        imports: ProjectImports,
+        open_file: OpenFile,
+        *,
+        at_a_time: int,
+        may_open: Callable[[str], None] | None = None,
+    ) -> None:
         self._imports = imports
         self._open_file = open_file
+        self._may_open = may_open
         self._pool = ThreadPoolExecutor(at_a_time, thread_name_prefix="redbrick-items")
 
     def __enter__(self) -> Self:
@@ -60,6 +70,9 @@ class Items:
             if "://" not in name:
                 with self._opened(name):
                     pass
+            elif self._may_open is not None:
+                with _about(name):
+                    self._may_open(name)
 
     def store(self, files: Sequence[str], *, task_name: str) -> dict[str, str]:
         """Store files and return for each its path in the storage.
@@ -87,27 +100,32 @@ class Items:
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file that can be sought in, and has something in it.
-
-        Whatever the client of an object store raises, then or while the file is read, is this file's failure.
-        """
-        try:
+        """Open a file that can be sought in, and has something in it."""
+        with _about(name), ExitStack() as stack:
             file = self._open_file(name)
-            with ExitStack() as stack:
-                if file is not None:
-                    whole = stack.enter_context(_seekable(stack.enter_context(closing(file))))
-                    if whole.seek(0, io.SEEK_END):
-                        yield whole
-                        return
-        except RedBrickInputError as error:
-            raise RedBrickInputError(f"{_called(name)}: {unsigned(str(error), [name])}") from None
-        except RedBrickError:
-            raise
-        except Exception as error:  # noqa: BLE001 - see above
-            words = unsigned(str(error), [name]) or type(error).__name__
-            raise RedBrickInputError(f"{_called(name)} cannot be read: {words}") from None
-        words = "there is no such file" if file is None else "it is empty"
-        raise RedBrickInputError(f"{_called(name)}: {words}")
+            if file is None:
+                raise RedBrickInputError("there is no such file")
+            whole = stack.enter_context(_seekable(stack.enter_context(closing(file))))
+            if not whole.seek(0, io.SEEK_END):
+                raise RedBrickInputError("it is empty")
+            yield whole
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Say in errors which item they are about.
+
+    Whatever the client of an object store raises, then or while the file is read, is this file's failure.
+    """
+    try:
+        yield
+    except RedBrickInputError as error:
+        raise RedBrickInputError(f"{_called(name)}: {unsigned(str(error), [name])}") from None
+    except RedBrickError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        words = unsigned(str(error), [name]) or type(error).__name__
+        raise RedBrickInputError(f"{_called(name)} cannot be read: {words}") from None
 
 
 @contextmanager

@@ -40,12 +40,14 @@ class Uploading:
     :param converter: makes labels ready to be sent; also knows how files are found.
     :param storage_id: where the items are already; None to bring files into RedBrick's own storage.
     :param is_ground_truth: put tasks straight into ground truth, where their descriptions say nothing of it.
+    :param may_open: raises for the name of a file that must not be opened.
     """
 
     project: RedBrickProject
     converter: Converter
     storage_id: str | None = None
     is_ground_truth: bool = False
+    may_open: Callable[[str], None] | None = None
     breaker: Breaker = field(default_factory=Breaker)
 
     @cached_property
@@ -62,7 +64,10 @@ class Uploading:
             items = None
             if self.storage_id is None:
                 at_a_time = self.project.client.max_concurrency
-                items = stack.enter_context(Items(self.project.imports, self.converter.open_file, at_a_time=at_a_time))
+                store = Items(
+                    self.project.imports, self.converter.open_file, at_a_time=at_a_time, may_open=self.may_open
+                )
+                items = stack.enter_context(store)
             for chunk in in_chunks(given, CHUNK):
                 yield from (one for one in chunk if isinstance(one, Outcome))
                 yield from self._bring_in([one for one in chunk if isinstance(one, NewTask)], items)

@@ -10,11 +10,12 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.hooks.folders import is_uri, is_within, local_path, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from airflow_provider_redbrick.batch.masks import OpenFile
+    from airflow_provider_redbrick.hooks.folders import Place
 
 
 def open_file(path: str) -> BinaryIO | None:
@@ -22,7 +23,7 @@ def open_file(path: str) -> BinaryIO | None:
 
     :param path: a local path, or a URI such as ``s3://bucket/key`` or ``file:///data/mask.nii.gz``.
     """
-    if _is_uri(path):
+    if is_uri(path):
         return _open_uri(ObjectStoragePath(path))
     place = Path(path)
     return place.open("rb") if place.is_file() else None
@@ -45,22 +46,60 @@ def open_input(name: str, path: str) -> BinaryIO:
     return file
 
 
-def files_beside(path: str) -> OpenFile:
-    """Return what opens files by the names that the file at ``path`` knows them by: relative to its own folder.
+class FilesBeside:
+    """Opens files by the names that a list knows them by: relative to its own folder, or absolute.
 
-    Absolute paths and URIs are opened as they are. None stands for a relative path where there is no file.
+    Wherever a name leads, the file must be in the list's folder or in one of ``allowed``. None stands for a name that
+    there is no file of.
+
+    :param path: of the list.
+    :param allowed: other folders that its files may come from.
     """
 
-    def open_beside(name: str) -> BinaryIO | None:
-        if _is_uri(name) or posixpath.isabs(name):
-            return open_file(name)
+    def __init__(self, path: str, allowed: Sequence[Place] = ()) -> None:
+        self._path = path
+        try:
+            self._folders = (place_of(_beside(path, "")), *allowed)
+        except RedBrickInputError as error:
+            raise RedBrickInputError(f"{path!r} can name no files: {error}.") from None
+
+    def __call__(self, name: str) -> BinaryIO | None:
+        """Open a file.
+
+        :raises RedBrickInputError: when it is not where it may be.
+        """
+        if is_uri(name) or posixpath.isabs(name):
+            return self._open(name)
         inside = posixpath.normpath(name)
-        if inside.split("/")[0] == "..":
-            raise RedBrickInputError(f"it leads out of the folder of {path}")
-        found = (_open_beside(path, meant) for meant in _meanings(inside, posixpath.dirname(path)))
+        found = (self._open(_beside(self._path, meant)) for meant in _meanings(inside, posixpath.dirname(self._path)))
         return next((file for file in found if file is not None), None)
 
-    return open_beside
+    def check(self, name: str) -> None:
+        """Check that a file may be opened, whether or not it is there.
+
+        :raises RedBrickInputError: when it is not where it may be.
+        """
+        try:
+            within = is_within(place_of(name), self._folders)
+        except RedBrickInputError as error:
+            raise RedBrickInputError(f"{self._out} ({error})") from None
+        if not within:
+            raise RedBrickInputError(self._out)
+
+    @property
+    def _out(self) -> str:
+        return f"it leads out of the folder of {self._path}, and into none of allowed_folders"
+
+    def _open(self, name: str) -> BinaryIO | None:
+        self.check(name)
+        local = local_path(name)
+        if local is not None:
+            # Where the links led when they were looked at, in case somebody turns them now.
+            return open_file(local)
+        try:
+            return open_file(name)
+        except FileNotFoundError:
+            return None
 
 
 def _meanings(inside: str, folder: str) -> Iterator[str]:
@@ -73,18 +112,12 @@ def _meanings(inside: str, folder: str) -> Iterator[str]:
     yield from ("/".join(parts[n:]) for n in range(1, len(parts)) if parts[:n] == home[-n:])
 
 
-def _open_beside(path: str, inside: str) -> BinaryIO | None:
-    if not _is_uri(path):
-        return open_file(str(Path(path).parent / inside))
-    try:
-        return _open_uri(ObjectStoragePath(path).parent / inside)
-    except FileNotFoundError:
-        return None
-
-
-def _is_uri(path: str) -> bool:
-    """Whether a name is for Airflow's object storage."""
-    return "://" in path
+def _beside(path: str, inside: str) -> str:
+    """Return the name of what is in the folder of a file."""
+    if not is_uri(path):
+        return str(Path(path).parent / inside)
+    folder, _, _ = path.rpartition("/")
+    return f"{folder}/{inside}"
 
 
 def _open_uri(place: ObjectStoragePath) -> BinaryIO:

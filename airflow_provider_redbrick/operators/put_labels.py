@@ -11,6 +11,7 @@ from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import ON, STAY
+from airflow_provider_redbrick.operators.list_file import RedBrickListFileOperator
 from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageOperator
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.operators.given import Given
 
 
-class RedBrickPutLabelsOperator(RedBrickStageOperator):
+class RedBrickPutLabelsOperator(RedBrickListFileOperator, RedBrickStageOperator):
     """Put labels on tasks of a stage, and submit them; in a review stage, accept them with the labels as correction.
 
     Labels replace those the task had. One invalid task does not sink the others. See the base class for
@@ -37,12 +38,20 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
     :param labels_path: instead of ``tasks``, a file of such objects: JSON Lines or one JSON array (a ``tasks.json``
         of the public SDK, say), also compressed with gzip; a local path or any URI that Airflow's object storage
         knows. It is read as it is worked on, never held as a whole. A broken line is a failure of its own, and when
-        a task is named a second time, that mention is. Relative paths of masks are relative to the file's folder.
+        a task is named a second time, that mention is. Relative paths of masks are relative to the file's folder, and
+        masks must be in it; see ``allowed_folders``.
+    :param allowed_folders: folders, as absolute paths or URIs, that masks named in the file may come from besides its
+        own. A URI's connection and bucket count. What ``tasks`` names may come from anywhere.
     :param finalize: submit; False saves the labels as a draft and leaves the task where it is.
     :param existing_labels: submit the labels the tasks already have; they must not bring any.
     """
 
-    template_fields: Sequence[str] = (*RedBrickStageOperator.template_fields, "tasks", "labels_path")
+    template_fields: Sequence[str] = (
+        *RedBrickStageOperator.template_fields,
+        "tasks",
+        "labels_path",
+        "allowed_folders",
+    )
     operation = "put_labels"
     reads_from = "labels_path"
 
@@ -87,10 +96,8 @@ class RedBrickPutLabelsOperator(RedBrickStageOperator):
 
     def converter(self, project: RedBrickProject) -> Converter:
         """Return what makes labels ready to be sent, with the masks that a file of labels names."""
-        from airflow_provider_redbrick.hooks.storage import files_beside
-
         made = super().converter(project)
-        return made if self.labels_path is None else replace(made, open_file=files_beside(self.labels_path))
+        return made if self.labels_path is None else replace(made, open_file=self.files_beside(self.labels_path))
 
     def _listed(self) -> list[Given]:
         from airflow_provider_redbrick.operators.given import in_list

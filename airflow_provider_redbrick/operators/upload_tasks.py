@@ -12,7 +12,7 @@ from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import IN
-from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+from airflow_provider_redbrick.operators.list_file import RedBrickListFileOperator
 from airflow_provider_redbrick.operators.rendering import beside_labels
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MORE_LABELS = frozenset({"classification", "segmentMap", "heatMaps", "transforms", "centerline"})
 
 
-class RedBrickUploadTasksOperator(RedBrickTasksOperator):
+class RedBrickUploadTasksOperator(RedBrickListFileOperator):
     """Create tasks, each name once: one that is there already is left as it is, and nothing of it is uploaded.
 
     A description is an object with
@@ -45,7 +45,9 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
     :param tasks_path: instead of ``tasks``, a file of descriptions: JSON Lines or one JSON array, also compressed with
         gzip; a local path or any URI that Airflow's object storage knows. It is read as it is worked on, never held as
         a whole. A broken line is a failure of its own, and when a name comes a second time, that mention is. Relative
-        paths are relative to the file's folder.
+        paths are relative to the file's folder, and files must be in it; see ``allowed_folders``.
+    :param allowed_folders: folders, as absolute paths or URIs, that items and masks named in the file may come from
+        besides its own. A URI's connection and bucket count. What ``tasks`` names may come from anywhere.
     :param storage_id: the storage that has the items already, which are then sent as they are. Without one, items are
         files (local paths or URIs that Airflow's object storage knows) and are uploaded into RedBrick's own storage.
     :param is_ground_truth: put tasks straight into ground truth, for which they need labels; a description's own
@@ -55,7 +57,13 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
         ``off`` does not look.
     """
 
-    template_fields: Sequence[str] = (*RedBrickTasksOperator.template_fields, "tasks", "tasks_path", "storage_id")
+    template_fields: Sequence[str] = (
+        *RedBrickListFileOperator.template_fields,
+        "tasks",
+        "tasks_path",
+        "storage_id",
+        "allowed_folders",
+    )
     operation = "upload_tasks"
     moves = IN
     reads_from = "tasks_path"
@@ -90,7 +98,7 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
         """Create the tasks and return the manifest."""
         from airflow_provider_redbrick.batch.checking import MODES
         from airflow_provider_redbrick.batch.new_tasks import read_new_tasks
-        from airflow_provider_redbrick.hooks.storage import files_beside, open_input
+        from airflow_provider_redbrick.hooks.storage import open_input
         from airflow_provider_redbrick.hooks.working import label_converter
         from airflow_provider_redbrick.operators.given import entries_of
 
@@ -111,8 +119,9 @@ class RedBrickUploadTasksOperator(RedBrickTasksOperator):
         with closing(open_input("tasks_path", path)) as file:
             given = read_new_tasks(entries_of(file, name=f"tasks_path {unsigned(path)!r}"))
             project = self.get_project()
-            converter = replace(label_converter(project, validate=self.validate), open_file=files_beside(path))
-            uploading = self._uploading(project, converter, storage_id)
+            files = self.files_beside(path)
+            converter = replace(label_converter(project, validate=self.validate), open_file=files)
+            uploading = replace(self._uploading(project, converter, storage_id), may_open=files.check)
             return self.settle(context, project, None, uploading.run(given))
 
     def _listed(self) -> list[NewTask]:

@@ -448,7 +448,7 @@ NAME_DATA = (
     *("redbrick_conn_id", "org_id", "project_id", "stage_name", "task_ids", "tasks", "limit", "report_path"),
     *("emails", "weights", "ceiling", "updated_after", "updated_before", "at_least", "at_most", "left_stage"),
     *("reached_stage", "state", "assignee", "name", "chunk_size", "comment", "reviews", "labels_path", "tasks_path"),
-    *("storage_id", "export_path", "model_name", "model_version"),
+    *("storage_id", "export_path", "model_name", "model_version", "allowed_folders"),
 )
 
 

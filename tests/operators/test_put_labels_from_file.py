@@ -293,7 +293,7 @@ class TestMasks:
     @pytest.mark.parametrize("scheme", ["", "file://"])
     def test_they_are_relative_to_the_file(self, sandbox, run, folder, written, scheme):
         names = ["near.nii.gz", "masks/far.nii.gz", "./masks/../near.nii.gz"]
-        names += [str(folder / "near.nii.gz"), f"file://{folder / 'near.nii.gz'}", str(folder.parent / "beside.nii.gz")]
+        names += [str(folder / "near.nii.gz"), f"file://{folder / 'near.nii.gz'}"]
         ids = sandbox.seed_tasks(len(names))
         path = written([masked(*pair) for pair in zip(ids, names, strict=True)], "batch/labels.jsonl")
         assert run.try_once(operator(f"{scheme}{path}"))["counts"] == counts(done=len(names))

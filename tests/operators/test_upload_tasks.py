@@ -138,7 +138,8 @@ class TestItems:
         uris = [f"file://{CT}", "memory://box@bucket/day/images/1.dcm", "images/2.dcm"]
         tasks = [{"name": str(i), "items": uri} for i, uri in enumerate(uris)]
         (folder / "tasks.jsonl").write_bytes(lines(tasks))
-        manifest = run.try_once(upload(tasks_path="memory://box@bucket/day/tasks.jsonl"))
+        images = str(Path(CT).parent)
+        manifest = run.try_once(upload(tasks_path="memory://box@bucket/day/tasks.jsonl", allowed_folders=[images]))
         assert manifest["counts"] == counts(done=3)
         assert [stored(task)[0][1] for task in created().values()] == [Path(CT).read_bytes()] * 3
 
@@ -567,7 +568,8 @@ class TestFiles:
         ids=["lines", "lines_by_uri", "array", "compressed_by_uri"],
     )
     def test_kinds(self, report, created, written, content, scheme):
-        tasks = [{"name": "a", "items": "images/ct.dcm"}, labelled("b"), {"name": "c", "items": ["./images/ct.dcm"]}]
+        boxed = {"name": "b", "series": [{"items": "images/ct.dcm", "boundingBoxes": [BOX]}]}
+        tasks = [{"name": "a", "items": "images/ct.dcm"}, boxed, {"name": "c", "items": ["./images/ct.dcm"]}]
         rows = report(tasks_path=f"{scheme}{written(content(tasks))}")
         assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys("abc", "done")
         assert set(created()) == set("abc")
@@ -580,7 +582,10 @@ class TestFiles:
             {"items": "images/ct.dcm"},
             {"name": "a", "items": "images/other.dcm"},
             {"name": "c", "items": "images/ct.dcm"},
-            labelled("d", {**BOX, "category": "findign"}),
+            {
+                "name": "d",
+                "series": [{"items": "images/ct.dcm", "boundingBoxes": [{**BOX, "category": "findign"}]}],
+            },
             {"name": "e", "items": "../beside.dcm"},
             {"name": "f", "items": "images/ct.dcm", "preAssign": {"Labl": BOB}},
             {"name": "g", "items": "images/ct.dcm"},

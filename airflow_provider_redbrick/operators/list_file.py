@@ -1,0 +1,40 @@
+"""What operators share that read a list of tasks from a file, which names further files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.hooks.storage import FilesBeside
+
+
+class RedBrickListFileOperator(RedBrickTasksOperator):
+    """Base of the operators whose tasks may come from a file.
+
+    :param allowed_folders: folders, as absolute paths or URIs, that files named in such a file may come from besides
+        its own folder and the folders in it. A URI's connection and bucket count. What is named in the DAG itself may
+        come from anywhere.
+    """
+
+    def __init__(self, *, allowed_folders: Sequence[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.allowed_folders = allowed_folders
+
+    def get_project(self) -> RedBrickProject:
+        """Return the project to work in, once it is clear where files may come from."""
+        from airflow_provider_redbrick.hooks.folders import check_folders
+
+        check_folders("allowed_folders", self.allowed_folders)
+        return super().get_project()
+
+    def files_beside(self, path: str) -> FilesBeside:
+        """Return what opens the files that a list of tasks names."""
+        from airflow_provider_redbrick.hooks.folders import check_folders
+        from airflow_provider_redbrick.hooks.storage import FilesBeside
+
+        return FilesBeside(path, check_folders("allowed_folders", self.allowed_folders))
