@@ -163,6 +163,11 @@ class Task:
                 found[position if series is None else series] = entry["labelName"]
         return found
 
+    @property
+    def mask_paths(self) -> frozenset[str]:
+        """All paths that the server gives for masks: of two for one series, :attr:`masks` has but the last."""
+        return frozenset(entry["labelName"] for entry in self.labels_map if entry and entry.get("labelName"))
+
     def held_by(self, user_id: str) -> bool:
         """Whether this user holds the task."""
         return self.assignee is not None and self.assignee.user_id == user_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,22 @@ class Labels:
     """Labels for one task, as handed in; the repr shows none of them.
 
     :param body: ``series`` and/or ``classification``, or the older ``labels``; None submits what the task has.
+    :param stored: the paths of masks that the task has already.
     """
 
     task_id: str
     body: Mapping[str, Any] | None
+    stored: frozenset[str] = frozenset()
+
+    @property
+    def names_masks(self) -> bool:
+        """Whether there may be masks in it."""
+        series = (self.body or {}).get("series")
+        if not isinstance(series, Sequence):
+            return False
+        return any(
+            isinstance(each, Mapping) and (each.get("segmentations") or each.get("segmentMap")) for each in series
+        )
 
     def plain(self) -> Labels:
         """Return the same labels as plain JSON values: models hand out numbers of their own kinds.
@@ -47,7 +59,7 @@ class Labels:
         try:
             text = json.dumps(self.body, default=_plain_value)
             check_depth(text.encode())
-            return Labels(self.task_id, json.loads(text))
+            return replace(self, body=json.loads(text))
         except (TypeError, ValueError, RecursionError, BeyondError) as error:
             raise RedBrickInputError(f"its labels cannot be written as JSON: {error}") from None
 
@@ -125,7 +137,7 @@ class Converter:
         for given in batch:
             try:
                 labels = given.plain()
-                masked = self.take_masks(labels.task_id, labels.body or {})
+                masked = self.take_masks(labels.task_id, labels.body or {}, labels.stored)
                 ready[labels.task_id] = masked, Labels(labels.task_id, masked.body).to_import()
             except RedBrickInputError as error:
                 result[given.task_id] = f"cannot be sent: {error}"
@@ -137,15 +149,16 @@ class Converter:
             result[key] = stored if isinstance(stored, str) else _converted(stored, masked, task)
         return result
 
-    def take_masks(self, key: str, body: Mapping[str, Any]) -> Masked:
+    def take_masks(self, key: str, body: Mapping[str, Any], stored: frozenset[str] = frozenset()) -> Masked:
         """Check labels, and take their masks out of them.
 
         :param key: what the task is called, for messages.
+        :param stored: the paths of masks that the task has already.
         :raises RedBrickInputError: when they have problems and must not be sent.
         """
         if self.check is not None:
             self.check(key, body)
-        masked = take_masks(body, self.open_file)
+        masked = take_masks(body, self.open_file, stored)
         if self.check is not None:
             self.check.judge(key, masked.doubts)
         return masked

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.chunks import in_chunks
+from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.threads import at_once
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.converting import CONVERSIONS_A_REQUEST, Converted, Labels
@@ -18,10 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_redbrick.api.calls import Call
-    from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.deciding import Put
-    from airflow_provider_redbrick.batch.stage_work import StageWork
+    from airflow_provider_redbrick.batch.stage_work import Found, StageWork
 
 
 def put_labels(
@@ -40,11 +41,7 @@ def put_labels(
 
 def _put_chunk(work: StageWork, chunk: Sequence[Labels], *, finished: bool, elapsed_ms: int) -> Iterator[Outcome]:
     read_at = time.monotonic()
-    # Neither needs the other's answer, and looking at labels takes about as long as being answered.
-    found, converted = at_once(
-        lambda: work.read([labels.task_id for labels in chunk]),
-        lambda: work.converter.convert(labels for labels in chunk if labels.body is not None),
-    )
+    found, converted = _read_and_converted(work, chunk)
     valid: dict[str, Converted] = {}
     for task_id, stored in converted.items():
         if isinstance(stored, str):
@@ -64,6 +61,22 @@ def _put_chunk(work: StageWork, chunk: Sequence[Labels], *, finished: bool, elap
     yield from work.work_on(
         wanted, lambda tasks: [[change(task) for task in tasks]], read_at=read_at, objection=objection
     )
+
+
+def _read_and_converted(work: StageWork, chunk: Sequence[Labels]) -> tuple[Found, Mapping[str, Converted | str]]:
+    def read() -> Found:
+        return work.read([labels.task_id for labels in chunk])
+
+    with_body = [labels for labels in chunk if labels.body is not None]
+    if not any(labels.names_masks for labels in with_body):
+        # Neither needs the other's answer, and looking at labels takes about as long as being answered.
+        found, converted = at_once(read, lambda: work.converter.convert(with_body))
+        return found, converted
+    found = read()
+    # Which masks are stored already: those are not looked for here.
+    known = {task_id: task.mask_paths for task_id, task in found.items() if isinstance(task, Task)}
+    told = (replace(labels, stored=known.get(labels.task_id, frozenset())) for labels in with_body)
+    return found, work.converter.convert(told)
 
 
 def putting(work: StageWork, *, finished: bool) -> Put:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
@@ -50,14 +50,20 @@ class Masked:
     doubts: tuple[str, ...] = ()
 
 
-def take_masks(body: Mapping[str, Any], open_file: OpenFile) -> Masked:
+def take_masks(body: Mapping[str, Any], open_file: OpenFile, stored: Collection[str] = ()) -> Masked:
     """Take the masks out of labels in the ``series`` format.
 
+    :param stored: the paths of masks that the task has already. They are the server's words: none is opened here, so
+        that no server has a file of this machine sent by giving its path to a mask.
     :raises RedBrickInputError: when a mask cannot be read, or does not fit what is said of it.
     """
     all_series = body.get("series")
     if not isinstance(all_series, Sequence) or isinstance(all_series, str):
         return Masked(body)
+
+    def open_here(path: str) -> BinaryIO | None:
+        return None if path in stored else open_file(path)
+
     shown, masks, doubts = [], [], []
     for index, series in enumerate(all_series):
         segmentation = _of(series, index)
@@ -65,11 +71,10 @@ def take_masks(body: Mapping[str, Any], open_file: OpenFile) -> Masked:
             shown.append(_without_masks(series))
             continue
         try:
-            file, segments, odd = _made_one(segmentation, open_file)
+            file, segments, odd = _made_one(segmentation, open_here)
         except RedBrickInputError as error:
             raise RedBrickInputError(f"series {index}: {error}") from None
-        stored = None if file else segmentation.paths[0]
-        masks.append(Mask(index, file, stored))
+        masks.append(Mask(index, file, None if file else segmentation.paths[0]))
         doubts += [f"series {index}, {words}" for words in odd]
         shown.append(_with_one_mask(series, index, segments))
     unmasked = frozenset(i for i, series in enumerate(all_series) if _says_none(series))

@@ -55,7 +55,7 @@ def predict(project: RedBrickProject, task: Task, labeler: Labeler) -> Outcome |
     answer, elapsed_ms = call(labeler, handed(project, task), what="labeler")
     if answer is None:
         return skipped(task.task_id, "the labeler left it alone", name=task.name)
-    return Labelled(Labels(task.task_id, read_body(answer)), elapsed_ms)
+    return Labelled(Labels(task.task_id, read_body(answer), task.mask_paths), elapsed_ms)
 
 
 def _predict_unless_back(work: StageWork, task: Task, labeler: Labeler) -> Outcome | Labelled:

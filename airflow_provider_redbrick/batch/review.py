@@ -51,7 +51,7 @@ def _acted_on(work: StageWork, task: Task, decision: Review, elapsed_ms: int) ->
         return skipped(task.task_id, "the reviewer left it to people", name=task.name)
     if decision.decision == "correct":
         body = read_body({"series": decision.series, "classification": decision.classification})
-        return Labelled(Labels(task.task_id, body), elapsed_ms)
+        return Labelled(Labels(task.task_id, body, task.mask_paths), elapsed_ms)
     return _verdict(work, task, decision, elapsed_ms)
 
 

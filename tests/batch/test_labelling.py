@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,8 @@ from airflow_provider_redbrick.api.models import Task, User
 from airflow_provider_redbrick.api.workflow import Stage
 from airflow_provider_redbrick.batch.converting import Converted
 from airflow_provider_redbrick.batch.labelling import put, submit_existing
-from airflow_provider_redbrick.batch.masks import Mask
+from airflow_provider_redbrick.batch.masks import Mask, take_masks
+from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 ME = User("API:me")
 
@@ -72,6 +74,15 @@ def test_what_is_stored_is_stored_once_however_often_it_is_sent():
 
 
 # ------------------------------------------------------------------ labels that do not fit the task
+
+
+def test_of_two_masks_that_the_server_gives_for_one_series_neither_is_opened():
+    entries = ({"labelName": "/etc/a.nii", "seriesIndex": 0}, {"labelName": "stored/b.nii", "seriesIndex": 0})
+    opened = []
+    for path in ("/etc/a.nii", "stored/b.nii", "mine.nii"):
+        with suppress(RedBrickInputError):
+            take_masks({"series": [{"segmentations": path}]}, opened.append, at(labels_map=entries).mask_paths)
+    assert opened == ["mine.nii"]
 
 
 def with_masks(*paths):

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
@@ -264,6 +265,83 @@ class TestWhatTheTaskHas:
         (label,), (content,) = stored(masked)
         assert label["dicom"]["instanceid"] == 2
         assert (voxels(content) == box((4, 4, 4), (6, 6, 6), 2)).all()
+
+
+class TestPathsFromTheServer:
+    """A server that gives the path of a file here as a mask's: handing the series back must not send that file."""
+
+    @pytest.fixture(params=["", "file://"])
+    def hostile(self, request, mask):
+        """The name of a file of this machine which is nobody's mask."""
+        return f"{request.param}{mask('other.nii.gz', box((0, 0, 0), (4, 4, 4)))}"
+
+    @pytest.fixture
+    def seeded(self, sandbox, hostile):
+        """Make tasks whose masks are said to be there."""
+        document = """mutation ($o: UUID!, $p: UUID!, $t: UUID!, $d: String, $m: [LabelMapInput]) { putLabels(
+            orgId: $o, projectId: $p, taskId: $t, labelsData: $d, labelsMap: $m, finalize: false) { ok } }"""
+        label = [{"category": "lesion", "dicom": {"instanceid": 1}, "volumeindex": 0}]
+
+        def seed(stage):
+            (task_id,) = sandbox.seed_tasks(1, stage=stage)
+            entries = [{"labelName": hostile, "seriesIndex": 0}]
+            given = {"t": task_id, "d": json.dumps(label), "m": entries}
+            sandbox.graphql(document, {"o": sandbox.org_id, "p": sandbox.project_id, **given})
+            return task_id
+
+        return seed
+
+    @pytest.fixture
+    def kept(self, sandbox, hostile, monkeypatch):
+        """Expect a task to have the mask it had, and nothing to be opened or sent."""
+        opened = []
+        monkeypatch.setattr("airflow_provider_redbrick.batch.masks.read_volume", lambda *args: opened.append(args))
+
+        def check(task_id):
+            assert opened == []
+            assert PRESIGN not in sandbox.stats()["root_fields"]
+            (entry,) = sandbox.task(task_id)["latestTaskData"]["labelsMap"]
+            assert entry["labelName"] == hostile
+
+        return check
+
+    def test_a_reviewer_hands_the_series_back(self, sandbox, run, seeded, kept, hostile):
+        task_id, seen = seeded("Review_1"), []
+
+        def reviewer(task):
+            seen.append(task.series[0]["segmentations"])
+            return Review.correct(task.series)
+
+        made = RedBrickAutoReviewOperator(task_id="review", stage_name="Review_1", reviewer=reviewer)
+        assert run.try_once(made)["counts"]["done"] == 1
+        assert seen == [hostile]
+        assert sandbox.stage_of(task_id) == "END"
+        kept(task_id)
+
+    def test_a_labeler_does(self, run, seeded, kept):
+        task_id = seeded("Label")
+        made = RedBrickPrelabelOperator(
+            task_id="p", stage_name="Label", task_ids=[task_id], labeler=lambda task: task.series, overwrite=True
+        )
+        assert run.try_once(made)["counts"]["done"] == 1
+        kept(task_id)
+
+    def test_python_code_does(self, run, seeded, kept):
+        task_id = seeded("Label")
+        queue = RedBrickHook().stage("Label")
+        (task,) = queue.claim(1)
+        assert queue.submit({task_id: list(task.series)})[task_id].status.is_done
+        kept(task_id)
+
+    def test_made_part_of_another_mask_it_is_not_there(self, run, seeded, hostile, mask):
+        seeded("Review_1")
+        mine = mask("mine.nii.gz", box((5, 5, 5), (6, 6, 6), 2))
+        series = [{"segmentations": [mine, hostile], "segmentMap": {"1": "lesion", "2": "organ"}}]
+        made = RedBrickAutoReviewOperator(
+            task_id="review", stage_name="Review_1", reviewer=lambda _task: Review.correct(series)
+        )
+        with pytest.raises(RedBrickTasksFailedError, match="there is no mask file"):
+            run.try_once(made)
 
 
 class TestFaults:
