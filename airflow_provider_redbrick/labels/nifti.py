@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 MISSING = "masks need nibabel and numpy, which are not installed: pip install 'airflow-provider-redbrick[segmentation]'"
 # Voxels looked at in one go: counting needs several times the memory that the voxels themselves take.
-_STRIDE = 1 << 22
+_STRIDE = 1 << 20
 # A header is read before its voxels: what it claims must not cost the memory of the machine.
 _LARGEST = 1 << 31
+MOST_BYTES = 4 << 30
+"""Bytes of voxels that are read, decompressed; whole numbers are made of them, which take two bytes a voxel more."""
+
+_LARGEST_HEADER = 4 << 20
 # Nothing gets smaller than this by gzip.
 _MOST_PACKED = 1032
 _FAST = 3  # masks are mostly zeros: a higher level takes longer and gains little
@@ -77,12 +81,17 @@ def read_volume(file: BinaryIO, name: str) -> Volume:
     if math.prod(shape) > _LARGEST:
         raise RedBrickInputError(f"mask {name!r} says that it has {math.prod(shape)} voxels; {_LARGEST} are the most")
     with _readable(name):
-        import numpy as np
-
+        dtype = image.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise RedBrickInputError(f"mask {name!r} must have whole numbers as voxels, not {dtype.name}")
+    size = math.prod(shape) * dtype.itemsize
+    if size > MOST_BYTES:
+        raise RedBrickInputError(f"mask {name!r} says that its voxels are {size} bytes; {MOST_BYTES} are the most")
+    with _readable(name):
         _check_claim(file, image)
-        stored = np.asanyarray(image.dataobj)
-    voxels, values = _whole_numbers(stored, name)
-    return Volume(name, voxels, values, stored.dtype.kind == "u" and stored.dtype.itemsize <= 2, image)
+        scaled = _Scaled(image.dataobj.get_unscaled(), image.dataobj.slope, image.dataobj.inter)
+    voxels, values = _whole_numbers(scaled, name)
+    return Volume(name, voxels, values, scaled.is_plain, image)
 
 
 def write_volume(voxels: Voxels, like: Volume) -> BinaryIO:
@@ -126,11 +135,25 @@ def _open(file: BinaryIO) -> Any:
     file.seek(0)
     stream: Any = gzip.GzipFile(fileobj=file) if packed else file
     beginning = stream.read(Nifti2Header.template_dtype.itemsize)
-    stream.seek(0)
-    for header, image in ((Nifti1Header, Nifti1Image), (Nifti2Header, Nifti2Image)):
-        if header.may_contain_header(beginning):  # type: ignore[no-untyped-call]
-            return image.from_stream(stream)
+    kinds: Any = ((Nifti1Header, Nifti1Image), (Nifti2Header, Nifti2Image))
+    for header_kind, image_kind in kinds:
+        if header_kind.may_contain_header(beginning):
+            header = _header(header_kind, stream, beginning)
+            voxels = image_kind.ImageArrayProxy(stream, header.copy())
+            return image_kind(voxels, header.get_best_affine(), header)
     raise ValueError("it does not begin like one")
+
+
+def _header(kind: Any, stream: Any, beginning: bytes) -> Any:
+    """Return a header with its extensions, which are all that is before the voxels.
+
+    They say themselves how long they are, and nibabel believes them: so it gets no more than this to read.
+    """
+    offset = float(kind(beginning[: kind.template_dtype.itemsize], check=False)["vox_offset"])
+    if not 0 <= offset <= _LARGEST_HEADER:
+        raise ValueError(f"its voxels begin at byte {offset:.0f}; {_LARGEST_HEADER} is the last that they may begin at")
+    stream.seek(0)
+    return kind.from_fileobj(io.BytesIO(stream.read(max(int(offset), len(beginning)))))
 
 
 def _check_claim(file: BinaryIO, image: Any) -> None:
@@ -145,18 +168,40 @@ def _check_claim(file: BinaryIO, image: Any) -> None:
         raise ValueError(f"its header claims {claimed} bytes of voxels, which it does not have")
 
 
-def _whole_numbers(stored: np.ndarray, name: str) -> tuple[Voxels, frozenset[int]]:
+@dataclass(frozen=True)
+class _Scaled:
+    """Voxels as they are stored, and what makes their values of them: eight times as many bytes, so not all at once."""
+
+    stored: np.ndarray
+    slope: float
+    inter: float
+
+    @property
+    def is_plain(self) -> bool:
+        unscaled = (self.slope, self.inter) == (1, 0)
+        return unscaled and self.stored.dtype.kind == "u" and self.stored.dtype.itemsize <= 2
+
+    def parts(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield values, some at a time, in the order in which they are in memory."""
+        from nibabel.volumeutils import apply_read_scaling
+
+        given = self.stored.ravel(order="K")
+        for start in range(0, given.size, _STRIDE):
+            place = slice(start, start + _STRIDE)
+            yield place, apply_read_scaling(given[place], self.slope, self.inter)
+
+
+def _whole_numbers(scaled: _Scaled, name: str) -> tuple[Voxels, frozenset[int]]:
     """Return voxels as unsigned 16-bit numbers, and which there are besides 0."""
     import numpy as np
 
-    voxels = np.empty_like(stored, dtype=np.uint16)
-    given, kept = stored.ravel(order="K"), voxels.ravel(order="K")
+    voxels = np.empty_like(scaled.stored, dtype=np.uint16)
+    kept = voxels.ravel(order="K")
     seen = np.zeros(LARGEST_INSTANCE + 1, bool)
-    for start in range(0, given.size, _STRIDE):
-        part = given[start : start + _STRIDE]
+    for place, part in scaled.parts():
         _check_range(part, name)
-        kept[start : start + _STRIDE] = part
-        seen[kept[start : start + _STRIDE]] = True
+        kept[place] = part
+        seen[kept[place]] = True
     return voxels, frozenset(np.flatnonzero(seen).tolist()) - {0}
 
 
@@ -169,8 +214,6 @@ def _check_range(part: np.ndarray, name: str) -> None:
 
     if part.dtype.kind == "u" and part.dtype.itemsize <= 2:
         return
-    if part.dtype.kind not in "iuf":
-        raise RedBrickInputError(f"mask {name!r} must have whole numbers as voxels, not {part.dtype.name}")
     wrong = part[~((part >= 0) & (part <= LARGEST_INSTANCE) & (part == np.trunc(part)))]
     if wrong.size:
         raise RedBrickInputError(

@@ -6,6 +6,7 @@ import gzip
 import io
 import subprocess
 import sys
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
@@ -115,10 +116,104 @@ def test_a_header_that_claims_too_much_costs_nothing():
 def test_a_header_that_claims_more_than_its_file_can_hold_costs_nothing(packed):
     header = nib.Nifti1Header()
     header.set_data_dtype(np.float64)
-    header.set_data_shape((1000, 1000, 1000))
+    header.set_data_shape((1000, 1000, 500))
     content = header.binaryblock + b"\0" * 200
-    with pytest.raises(RedBrickInputError, match="claims 8000000000 bytes of voxels, which it does not have"):
+    with pytest.raises(RedBrickInputError, match="claims 4000000000 bytes of voxels, which it does not have"):
         read_volume(io.BytesIO(gzip.compress(content) if packed else content), "m")
+
+
+MIB = 1 << 20
+
+
+def bomb(dtype, voxel_count, *, slope=1.0, offset=352, extension=0, kind=nib.Nifti1Header):
+    """A small file of zeros that says it is much more."""
+    header = kind()
+    header.set_data_dtype(dtype)
+    header.set_data_shape((256, 256, voxel_count >> 16))
+    header["scl_slope"], header["vox_offset"] = slope, offset
+    start = bytearray(header.binaryblock)
+    if extension:
+        start += b"\1\0\0\0" + extension.to_bytes(4, "little", signed=True) + b"\0\0\0\0"
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as packed:
+        packed.write(start)
+        left = int(offset) - len(start) + voxel_count * np.dtype(dtype).itemsize
+        while left > 0:
+            packed.write(bytes(min(left, MIB)))
+            left -= MIB
+    return out
+
+
+def peak_of(file):
+    """How much memory it takes to read a mask or to refuse it, in MiB, and what it is refused with."""
+    tracemalloc.start()
+    try:
+        read_volume(file, "m")
+    except RedBrickInputError as error:
+        words = str(error)
+    else:
+        words = ""
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return peak / MIB, words
+
+
+def test_scaling_takes_no_more_memory_than_the_mask():
+    plain, _ = peak_of(bomb(np.uint8, 1 << 24))
+    scaled, words = peak_of(bomb(np.uint8, 1 << 24, slope=2))
+    assert words == ""
+    # 16 MiB of bytes and 32 of whole numbers; as floating-point numbers alone they would be 128.
+    assert scaled < plain + 32 < 128
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])])
+def test_what_are_no_whole_numbers_is_not_read(dtype):
+    peak, words = peak_of(bomb(dtype, 1 << 23))
+    assert "must have whole numbers as voxels" in words
+    assert peak < 8
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Header, nib.Nifti2Header])
+@pytest.mark.parametrize(
+    ("offset", "extension"),
+    [
+        (1 << 26, (1 << 26) - 352),  # as long as it says
+        (4 << 20, 1 << 26),  # longer than there is room for
+        (4 << 20, 0x7FFFFFF0),
+    ],
+)
+def test_extensions_of_a_header_are_bounded(kind, offset, extension):
+    peak, words = peak_of(bomb(np.uint8, 1 << 26, offset=offset, extension=extension, kind=kind))
+    assert "is no NIfTI file that can be read" in words
+    assert peak < 16
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf, -16.0])
+def test_voxels_begin_somewhere(offset):
+    header = nib.Nifti1Header()
+    header["vox_offset"] = offset
+    with pytest.raises(RedBrickInputError, match="its voxels begin at byte"):
+        read_volume(io.BytesIO(header.binaryblock + bytes(600)), "m")
+
+
+def test_a_mask_of_more_bytes_than_anybody_means_is_not_read():
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float64)
+    header.set_data_shape((1024, 1024, 1024))
+    with pytest.raises(RedBrickInputError, match="says that its voxels are 8589934592 bytes; 4294967296 are the most"):
+        read_volume(io.BytesIO(header.binaryblock + bytes(200)), "m")
+
+
+def test_extensions_of_usual_size_go_with_a_mask_that_is_written_anew():
+    image = nib.Nifti1Image(voxels(np.float32), AFFINE)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"by hand"))
+    like = read_volume(io.BytesIO(image.to_bytes()), "a")
+    with write_volume(like.voxels, like) as file:
+        file.seek(0)
+        written = nib.Nifti1Image.from_bytes(gzip.decompress(file.read()))
+    assert [each.get_content() for each in written.header.extensions] == [b"by hand"]
+    assert (np.asanyarray(written.dataobj) == voxels()).all()
 
 
 @pytest.mark.parametrize(("largest", "dtype"), [(0, np.uint8), (255, np.uint8), (256, np.uint16), (65535, np.uint16)])
