@@ -13,6 +13,7 @@ import pendulum
 
 from airflow_provider_redbrick.api.answers import elements, identifier, index, number, text, text_as_it_is
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH, public_stage_name
+from airflow_provider_redbrick.api.values import too_many, values_in
 
 STAYED = "stayed"
 """Key of what is written beside labels that replace others where a task is: how the trail shows that is not known."""
@@ -276,8 +277,11 @@ def _json_object(written: object) -> Mapping[str, Any]:
 def flat_labels(written: str | bytes) -> tuple[Mapping[str, Any], ...]:
     """Read stored labels from JSON text.
 
-    :raises ValueError: when it is not a list: no labels would be the wrong conclusion.
+    :raises ValueError: when it is not a list, or too long a one: no labels would be the wrong conclusion.
     """
+    problem = too_many(values_in(written))
+    if problem is not None:
+        raise ValueError(problem)
     value = json.loads(written)
     if value is not None and not isinstance(value, list):
         raise ValueError(f"the stored labels are not a list but {type(value).__name__}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 from airflow_provider_redbrick.api.classify import MAX_SERVER_WORDS, classify_status
+from airflow_provider_redbrick.api.values import too_many, values_in
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ def decode(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
     """
     if not 200 <= status < 300:
         raise classify_status(status, headers, content)
+    problem = too_many(values_in(content))
+    if problem is not None:
+        words = f"RedBrick's answer was not read: {problem}."
+        raise RedBrickAnswerError(words, status=status, maybe_applied=True)
     body = _json(content)
     data, errors = (body.get("data"), body.get("errors")) if isinstance(body, dict) else (None, None)
     well_formed = isinstance(body, dict) and (data is None or isinstance(data, dict))

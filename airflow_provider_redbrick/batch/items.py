@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import posixpath
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_provider_redbrick.api.imports import ITEM_SUFFIXES, content_type
 from airflow_provider_redbrick.api.signatures import unsigned
+from airflow_provider_redbrick.batch.copying import copied
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
 
 if TYPE_CHECKING:
@@ -134,9 +133,8 @@ def _seekable(file: BinaryIO) -> Iterator[BinaryIO]:
     if file.seekable():
         yield file
         return
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(file, copy)
-        yield cast("BinaryIO", copy)
+    with closing(copied(file)) as copy:
+        yield copy
 
 
 def _called(name: str) -> str:

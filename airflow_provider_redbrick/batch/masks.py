@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from airflow_provider_redbrick.batch.copying import copied
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.nifti import Volume, read_volume, write_volume
 from airflow_provider_redbrick.labels.segmentation import Layers, Segmentation, segmentation_of, without_entry
@@ -161,9 +160,7 @@ def _local(path: str, open_file: OpenFile) -> BinaryIO | None:
         if file is None or _has_descriptor(file):
             return file
         with closing(file):
-            copy = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - whoever sends it closes it
-            shutil.copyfileobj(file, copy)
-            return copy
+            return copied(file)
     except Exception as error:  # noqa: BLE001 - whatever the client of an object store raises is this file's failure
         words = str(error) or type(error).__name__
         raise RedBrickInputError(f"mask {path!r} cannot be read: {words}") from None

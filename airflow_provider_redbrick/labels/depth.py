@@ -8,6 +8,8 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from airflow_provider_redbrick.api.values import too_many, values_in
+
 if TYPE_CHECKING:
     from io import BufferedReader
 
@@ -29,11 +31,18 @@ class BeyondError(Exception):
 def check_depth(text: bytes) -> None:
     """Check a whole text before it is parsed.
 
-    :raises BeyondError: when it is nested too deep.
+    :raises BeyondError: when it is nested too deep, or has too many values.
     """
+    _check_values(values_in(text))
     # Most labels of one task have not even so many brackets.
     if text.count(b"{") + text.count(b"[") > DEEPEST:
         Depth().look(text)
+
+
+def _check_values(count: int) -> None:
+    problem = too_many(count)
+    if problem is not None:
+        raise BeyondError(problem)
 
 
 class Depth:
@@ -90,16 +99,21 @@ class ArrayReader:
         self._longest = longest
         self._depth = Depth()
         self._since = 0
+        self._values = 0
 
     def read(self, size: int = -1) -> bytes:
         """Read on.
 
-        :raises BeyondError: when something within what was read is nested too deep, or an element is too long.
+        :raises BeyondError: when something within what was read is nested too deep, or an element is too long or has
+            too many values.
         """
         data = self._reader.read(size)
         lowest = self._depth.look(data)
         # An element has ended where the way up leads back to the array itself.
-        self._since = 0 if lowest is not None and lowest <= 1 else self._since + len(data)
+        ended = lowest is not None and lowest <= 1
+        self._since = 0 if ended else self._since + len(data)
+        self._values = 0 if ended else self._values + values_in(data)
         if self._since > self._longest:
             raise BeyondError(f"it is longer than {self._longest >> 20} MiB")
+        _check_values(self._values)
         return data

@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.imports import Place
 from airflow_provider_redbrick.batch.items import Items
+from airflow_provider_redbrick.batch.masks import take_masks
 
 
 class Imports:
@@ -57,6 +58,39 @@ def test_a_file_that_cannot_be_sought_in_is_sent_all_the_same():
         assert store.store(["a.dcm"], task_name="t") == {"a.dcm": "1/a.dcm"}
     assert imports.stored == {"1/a.dcm": b"x" * 100_000}
     assert stream.closed
+
+
+class Endless(io.RawIOBase):
+    """A file without an end, as a server may send one for a URI; the test ends it."""
+
+    given = 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self.given += len(buffer)
+        return len(buffer) if self.given < 64 << 20 else 0
+
+
+def test_a_file_without_an_end_does_not_fill_the_disk(monkeypatch):
+    monkeypatch.setattr("airflow_provider_redbrick.batch.copying.LARGEST_FILE", 4 << 20)
+    imports, stream = Imports(), Endless()
+    with items(imports, lambda _: stream) as store, pytest.raises(err.RedBrickInputError) as caught:
+        store.store(["s3://b/a.dcm"], task_name="t")
+    assert str(caught.value) == "item 's3://b/a.dcm': it is larger than 4 MiB"
+    assert (imports.stored, stream.closed) == ({}, True)
+    assert stream.given < 8 << 20
+
+
+def test_neither_does_a_mask(monkeypatch):
+    monkeypatch.setattr("airflow_provider_redbrick.batch.copying.LARGEST_FILE", 4 << 20)
+    stream = Endless()
+    series = [{"segmentations": "s3://b/m.nii"}]
+    with pytest.raises(err.RedBrickInputError, match=r"mask 's3://b/m\.nii' cannot be read: it is larger than 4 MiB"):
+        take_masks({"series": series}, lambda _: stream)
+    assert stream.closed
+    assert stream.given < 8 << 20
 
 
 def test_every_file_is_closed():

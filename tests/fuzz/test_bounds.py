@@ -13,7 +13,8 @@ from fuzz.asking import GOOD, MUTATION, QUERY, ask, fetch, new_transport
 from tiny_server import Reply
 
 from airflow_provider_redbrick import exceptions as err
-from airflow_provider_redbrick.api import bounds, storage
+from airflow_provider_redbrick.api import bounds, storage, wire
+from airflow_provider_redbrick.api.models import flat_labels
 
 # ------------------------------------------------------------------ answers without an end
 
@@ -106,6 +107,44 @@ def test_what_is_large_and_honest_is_read(server):
         server, Reply(200, gzip.compress(json.dumps({"data": {"me": name}}).encode()), {"Content-Encoding": "gzip"})
     )
     assert watch.error is None
+
+
+MANY = {
+    "empty objects": b"{}",
+    "empty lists": b"[]",
+    "numbers": b"1.5",
+    "labels in text": rb"{\"a\": 1}",
+}
+
+
+def not_read(content):
+    """How many bytes it takes not to read an answer."""
+    tracemalloc.start()
+    with pytest.raises(err.RedBrickAnswerError, match=r"has more than \d+ values") as caught:
+        wire.decode(200, {}, content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.maybe_applied
+    return peak
+
+
+@pytest.mark.parametrize("value", MANY.values(), ids=MANY)
+def test_an_answer_of_very_many_small_values_is_not_parsed(monkeypatch, value):
+    monkeypatch.setattr("airflow_provider_redbrick.api.values.MOST_VALUES", 100_000)
+    quote = b'"' if b'"' in value else b""
+    content = b'{"data": {"me": %s[%s]%s}}' % (quote, b",".join([value] * 100_001), quote)
+    assert not_read(content) < MIB // 4
+
+
+def test_twenty_megabytes_of_them_do_not_become_five_hundred():
+    assert not_read(b'{"data": {"me": [%s]}}' % b",".join([b"{}"] * (7 * MIB))) < MIB
+
+
+def test_neither_are_labels_that_hide_them():
+    """In escapes of text, where nothing is to be seen of them before the answer is parsed."""
+    hidden = json.dumps([{}] * 5_000_001, separators=(",", ":"))
+    with pytest.raises(ValueError, match="has more than 10000000 values"):
+        flat_labels(hidden)
 
 
 # ------------------------------------------------------------------ answers that never get on

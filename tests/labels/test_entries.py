@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,15 @@ class TestLines:
         assert [place for place, _ in found] == ["line 1", "line 2", "line 3", "line 4"]
         assert found[1:] == [("line 2", "it is longer than 1 MiB"), ("line 3", A), ("line 4", found[1][1])]
 
+    def test_one_of_very_many_small_values_is_passed_over(self):
+        many = b'{"a": [%s]}' % b",".join([b"{}"] * 5_000_001)
+        tracemalloc.start()
+        found = told(lines(A) + many + b"\n" + lines(B))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found == [("line 1", A), ("line 2", "it has more than 10000000 values"), ("line 3", B)]
+        assert peak < 5 * len(many)
+
 
 @pytest.mark.usefixtures("backend")
 class TestArray:
@@ -149,6 +159,17 @@ class TestArray:
         found = told(b'[{}, {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]")
         assert found[-1][1] == (
             "this one or one of the next cannot be read: it is nested deeper than 100 levels; "
+            "the rest of the file was not read"
+        )
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_one_of_very_many_small_values_ends_it(self, monkeypatch):
+        monkeypatch.setattr("airflow_provider_redbrick.api.values.MOST_VALUES", 100_000)
+        few, many = ({"a": [{}] * n} for n in (40_000, 150_000))
+        found = told(json.dumps([*[few] * 4, many, A]).encode())
+        assert [place for place, value in found if isinstance(value, dict)] == [f"entry {n}" for n in range(1, 5)]
+        assert found[-1][1] == (
+            "this one or one of the next cannot be read: it has more than 100000 values; "
             "the rest of the file was not read"
         )
 
