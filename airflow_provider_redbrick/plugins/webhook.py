@@ -33,6 +33,9 @@ def webhook_app() -> Unlogged | None:
     ``POST /<secret>`` takes a message and answers at once: 202 when it was taken, or was here before; 400 when it is
     none, 404 for another secret, 413 when it is too large, 503 when too many wait. What RedBrick says in it is only
     the occasion to ask RedBrick.
+
+    Each process of the API server remembers for itself which events were here: with several of them, a message that is
+    sent again may wake once each.
     """
     secret = conf.get("redbrick", "webhook_secret", fallback="") or ""
     if not secret:
@@ -46,7 +49,7 @@ def webhook_app() -> Unlogged | None:
 
     @app.post("/{given}")
     async def take(given: str, request: Request) -> JSONResponse:
-        if not hmac.compare_digest(given.encode(), secret.encode()):
+        if not hmac.compare_digest(_bytes(given), _bytes(secret)):
             return _answer(404, "There is nothing here.")
         body = await _body(request)
         if body is None:
@@ -80,10 +83,16 @@ class Unlogged:
         await self._app(inside, receive, send)
 
 
+def _bytes(text: str) -> bytes:
+    """Return text as bytes; an address may have been decoded into what is no text."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 async def _body(request: Request) -> bytes | None:
     """Read a message, and no more of it than may be."""
     announced = request.headers.get("Content-Length", "")
-    if announced.isdigit() and int(announced[:20]) > LARGEST:
+    # Other characters count as digits too, and are no numbers.
+    if announced.isascii() and announced.isdecimal() and int(announced[:20]) > LARGEST:
         return None
     body = bytearray()
     async for part in request.stream():

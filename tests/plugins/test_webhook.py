@@ -169,6 +169,34 @@ def test_another_secret_is_no_address(door, woken, message, sandbox, secret):
     assert (woken, sandbox.stats()["requests"]) == ([], before)
 
 
+def ask(door, path, *headers, receive=None):
+    """Ask the application as a server does, with what no client of the tests would send; answer the status."""
+    sent = []
+
+    async def nothing():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(part):
+        sent.append(part)
+
+    scope = {
+        "type": "http", "method": "POST", "path": path, "raw_path": b"/", "query_string": b"", "headers": headers,
+        "root_path": "", "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": ("y", 1),
+    }  # fmt: skip
+    asyncio.run(door.app(scope, receive or nothing, send))
+    return sent[0]["status"]
+
+
+@pytest.mark.parametrize("secret", ["\udce9", f"{SECRET}\udcff"])
+def test_neither_is_an_address_that_is_no_text(door, secret):
+    assert ask(door, f"/{secret}") == 404
+
+
+@pytest.mark.parametrize("length", ["²", "1²", "½", "-1", "1e9", "x"])
+def test_a_length_that_is_no_number_says_nothing(door, length):
+    assert ask(door, f"/{SECRET}", (b"content-length", length.encode("latin-1"))) == 400
+
+
 @pytest.mark.parametrize("path", ["/", "", f"/{SECRET}/more", "/docs", "/openapi.json"])
 def test_there_is_nothing_else(door, path):
     assert door.get(path).status_code in {404, 405}
@@ -205,20 +233,11 @@ def test_no_more_is_read_than_a_message_may_have(door):
 
     # The client of the test hands a body over as a whole, so the application is asked as a server asks it.
     parts = endless()
-    sent = []
 
     async def receive():
         return {"type": "http.request", "body": next(parts), "more_body": True}
 
-    async def send(part):
-        sent.append(part)
-
-    scope = {
-        "type": "http", "method": "POST", "path": f"/{SECRET}", "raw_path": b"/", "query_string": b"", "headers": [],
-        "root_path": "", "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": ("y", 1),
-    }  # fmt: skip
-    asyncio.run(door.app(scope, receive, send))
-    assert sent[0]["status"] == 413
+    assert ask(door, f"/{SECRET}", receive=receive) == 413
     assert sum(read) <= LARGEST + 2 * (1 << 14)
 
 
