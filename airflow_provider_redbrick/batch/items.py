@@ -6,9 +6,9 @@ import io
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
+from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.imports import ITEM_SUFFIXES, content_type
 from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.batch.copying import copied
@@ -80,7 +80,7 @@ class Items:
         """
         stored: dict[str, str] = {}
         named = zip(files, _file_names(files), strict=True)
-        while batch := list(islice(named, FILES_A_REQUEST)):
+        for batch in in_chunks(named, FILES_A_REQUEST):
             asked = [(called, _kind(name)) for name, called in batch]
             places = self._imports.places(asked, task_name=task_name)
             sent = [self._pool.submit(self._put, name, place) for (name, _), place in zip(batch, places, strict=True)]

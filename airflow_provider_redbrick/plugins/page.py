@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse, Response
 from airflow_provider_redbrick.plugins import records
 from airflow_provider_redbrick.plugins.asking import Asking, BusyError
 from airflow_provider_redbrick.plugins.board import Moved, show, show_runs, trouble
-from airflow_provider_redbrick.plugins.choices import DEFAULT, all_choices, read_choices
+from airflow_provider_redbrick.plugins.choices import DEFAULT, Choice, all_choices, read_choices
 from airflow_provider_redbrick.plugins.reading import read_project
 from airflow_provider_redbrick.plugins.sampling import Sampling
 
@@ -74,7 +74,7 @@ def page_app() -> FastAPI:
 
     @app.get("/boards")
     def boards(user: User) -> JSONResponse:
-        choices = all_choices(_boards(), records.redbrick_connections())
+        choices = _choices()
         may = {each: _may_read(user, each) for each in {choice.connection_id for choice in choices}}
         allowed = [choice for choice in choices if may[choice.connection_id]]
         return JSONResponse([{"connection": one.connection_id, "project": one.project_id or ""} for one in allowed])
@@ -105,6 +105,10 @@ def _boards() -> str:
     return str(conf.get("redbrick", "boards", fallback=DEFAULT))
 
 
+def _choices() -> list[Choice]:
+    return all_choices(_boards(), records.redbrick_connections())
+
+
 def _history_days() -> float:
     return float(conf.getfloat("redbrick", "queue_history_days", fallback=7.0))
 
@@ -132,7 +136,9 @@ def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], l
     counts = {stage.public_name: facts.counts[stage.name] for stage in facts.stages}
     try:
         days = _history_days()
-        courses = records.courses_of(facts.project_id, counts, days=days) if days > 0 else {}
+        # Of a project that somebody has merely named nothing is kept: anybody who may look could fill the database.
+        kept = days > 0 and Choice(connection_id, project_id) in _choices()
+        courses = records.courses_of(facts.project_id, counts, days=days) if kept else {}
         moved = records.moved_in(facts.project_id)
     except Exception:  # what RedBrick says is worth showing without it
         log.exception("Airflow's own records could not be read")

@@ -119,6 +119,35 @@ def test_nothing_can_be_changed_through_it(signed_in):
         assert getattr(somebody, verb)("/boards/redbrick_default").status_code == 405
 
 
+@pytest.fixture
+def kept(airflow):
+    """The names of Airflow's Variables that samples are kept in."""
+    from airflow.models.variable import Variable
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete, select
+
+    with create_session() as session:
+        session.execute(delete(Variable))
+
+    def names() -> list[str]:
+        with create_session() as session:
+            return list(session.scalars(select(Variable.key)))
+
+    return names
+
+
+def test_of_a_project_that_is_not_offered_nothing_is_kept(signed_in, sandbox, kept, monkeypatch):
+    offered, other = sandbox.add_project(name="offered"), sandbox.add_project(name="other")
+    monkeypatch.setenv("AIRFLOW__REDBRICK__BOARDS", f"redbrick_default, redbrick_default/{offered}")
+    somebody = signed_in("op")
+    board = somebody.get("/boards/redbrick_default", params={"project": other}).json()
+    assert (board["state"], {stage["course"] for stage in board["stages"]}) == ("ok", {None})
+    assert kept() == []
+    for params in ({"project": offered}, {}):
+        somebody.get("/boards/redbrick_default", params=params)
+    assert sorted(kept()) == sorted(f"redbrick_queues_{each}" for each in (offered, sandbox.project_id))
+
+
 def test_names_are_sent_as_they_are_in_json_alone(signed_in, sandbox):
     name = "<script>alert(1)</script>"
     project = sandbox.add_project(name=name)
