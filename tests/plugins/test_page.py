@@ -7,6 +7,7 @@ import time
 import uuid
 from types import SimpleNamespace
 
+import pendulum
 import pytest
 from airflow_versions import BEFORE_3_1
 from fastapi.testclient import TestClient
@@ -84,6 +85,63 @@ def test_a_bearer_token_will_do(client, airflow, signed_in):
     token = client.cookies.get("_token")
     client.cookies.clear()
     assert client.get("/boards", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+@pytest.fixture
+def may_see(airflow, sandbox, monkeypatch):
+    """Somebody who may see some connections and DAGs alone; an admin sees all."""
+    monkeypatch.setenv("AIRFLOW__REDBRICK__BOARDS", "redbrick_default, other")
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.airflow_conn_uri)
+
+    def connection(*, details, user, **_):
+        return user.username == "admin" or details.conn_id == "redbrick_default"
+
+    def dags(*, user, **_):
+        return {"seen", "hidden"} if user.username == "admin" else {"seen"}
+
+    monkeypatch.setattr(airflow, "is_authorized_connection", connection)
+    monkeypatch.setattr(airflow, "get_authorized_dag_ids", dags)
+
+
+def connections(somebody):
+    return {board["connection"] for board in somebody.get("/boards").json()} & {"redbrick_default", "other"}
+
+
+@pytest.mark.usefixtures("may_see")
+def test_of_two_connections_only_the_one_that_somebody_may_read_is_offered_and_shown(signed_in, sandbox):
+    assert connections(signed_in("admin")) == {"redbrick_default", "other"}
+    assert signed_in("admin").get("/boards/other").json()["state"] == "ok"
+    somebody = signed_in("op")
+    assert connections(somebody) == {"redbrick_default"}
+    assert somebody.get("/boards/redbrick_default").json()["state"] == "ok"
+    # Also while it is known what the answer would be.
+    before = sandbox.stats()["requests"]
+    answer = somebody.get("/boards/other")
+    assert (answer.status_code, "Sandbox" in answer.text) == (403, False)
+    assert sandbox.stats()["requests"] == before
+
+
+@pytest.mark.usefixtures("may_see")
+@pytest.mark.parametrize("first", ["admin", "op"])
+def test_runs_of_a_dag_that_somebody_may_not_see_are_not_shown_whoever_asked_first(signed_in, monkeypatch, first):
+    from airflow_provider_redbrick.plugins.board import Moved
+
+    def run(dag_id):
+        return Moved(dag_id, "r", "t", False, pendulum.now("UTC"), "success", "prelabel", "Label", {"done": 1})
+
+    read = []
+
+    def moved_in(project_id):
+        read.append(project_id)
+        return [run("seen"), run("hidden")]
+
+    monkeypatch.setattr("airflow_provider_redbrick.plugins.records.moved_in", moved_in)
+    shown = {"admin": {"seen", "hidden"}, "op": {"seen"}}
+    for role in (first, *(shown.keys() - {first}), first):
+        runs = signed_in(role).get("/boards/redbrick_default").json()["runs"]
+        assert {each["dag_id"] for each in runs} == shown[role]
+    # All three were answered from one read.
+    assert len(read) == 1
 
 
 # ------------------------------------------------------------------------------------- what it sends
