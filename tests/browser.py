@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+import pytest
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -31,6 +32,16 @@ PROGRAMS = ("chromium", "chromedriver")
 def missing() -> str:
     """Return what is missing for a browser, empty for nothing."""
     return ", ".join(name for name in PROGRAMS if shutil.which(name) is None)
+
+
+def needed() -> None:
+    """Skip a test where there is no browser; where there must be one, fail."""
+    if not missing():
+        return
+    words = f"there is no {missing()} (Debian: apt-get install chromium chromium-driver)"
+    if os.environ.get("REDBRICK_TEST_BROWSER") == "required":
+        pytest.fail(words)
+    pytest.skip(words)
 
 
 @contextmanager

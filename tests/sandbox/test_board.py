@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 
+import browser
 import pytest
 from PIL import Image
+from selenium.webdriver.common.by import By
 
 from airflow_provider_redbrick.sandbox import board
 
@@ -54,6 +56,20 @@ def test_a_hostile_name_travels_as_data_only(sandbox):
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.json()["stages"][1]["cards"][0]["name"].startswith(HOSTILE)
     assert HOSTILE not in sandbox.http.get(f"{sandbox.url}/", timeout=30).text
+
+
+def test_a_hostile_name_is_text_in_a_browser(sandbox, tmp_path):
+    browser.needed()
+    name = f"{HOSTILE}<script>alert(2)</script>"
+    sandbox.seed_tasks(2, prefix=name)
+    with browser.started(tmp_path) as driver:
+        window = browser.Window(driver, sandbox.url)
+        window.open("/")
+        title = window.find(".name")
+        assert title.get_attribute("textContent").startswith(name)
+        # Nothing of it has become an element, which its policy alone would keep from running.
+        assert driver.find_elements(By.CSS_SELECTOR, "img[src=x], body script") == []
+        assert [entry for entry in driver.get_log("browser") if "Content Security" in entry["message"]] == []
 
 
 def test_thumbnails_are_pictures_of_the_tasks_own_files(sandbox):
