@@ -19,6 +19,10 @@ STAYED = "stayed"
 """Key of what is written beside labels that replace others where a task is: how the trail shows that is not known."""
 
 
+SAVED = frozenset({"STAGED", "IN_PROGRESS"})
+"""States of a task with labels that somebody has saved and not submitted."""
+
+
 @dataclass(frozen=True)
 class User:
     """Somebody who can hold a task: a person, or an API key (which has no e-mail)."""

@@ -25,7 +25,7 @@ from airflow_provider_redbrick.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from threading import Event
 
     from airflow_provider_redbrick.api.calls import Call
@@ -85,6 +85,7 @@ class Change(Mutation):
     :param applied: whether the task, read again, shows that the mutation was applied.
     :param leaves: the stage that the mutation takes the task out of, if it does: somebody else can do that too.
     :param verdict: for a review, what it decides: another run with this key can decide the opposite.
+    :param detail: what the report says of a task that was changed.
     """
 
     bundled: ClassVar[bool] = True
@@ -94,6 +95,7 @@ class Change(Mutation):
     applied: Callable[[Task], bool]
     leaves: str | None = None
     verdict: bool | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def unapplied(self) -> str:
@@ -114,7 +116,7 @@ class Change(Mutation):
 
     def success(self) -> Outcome:
         """Return the outcome of a task that was changed."""
-        return done(self.task.task_id, name=self.task.name)
+        return done(self.task.task_id, name=self.task.name, **self.detail)
 
     def failure(self, reason: object) -> Outcome:
         """Return the outcome of a task that was not changed."""

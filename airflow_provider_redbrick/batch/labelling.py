@@ -96,7 +96,9 @@ def put(work: StageWork, task: Task, converted: Converted, *, finished: bool, el
 
     if not finished:
         return Change(task, call, has_new_labels(task, me=work.me))
-    return leaving(work, task, call, verdict=True if work.stage.is_review else None)
+    if work.stage.is_review:
+        return leaving(work, task, call, verdict=True, detail={"decision": "correct"})
+    return leaving(work, task, call)
 
 
 def carrier(project: RedBrickProject, task: Task, converted: Converted) -> Callable[[], Mapping[str, Any]]:
@@ -115,10 +117,18 @@ def submit_existing(work: StageWork, task: Task) -> Change:
     return leaving(work, task, lambda: work.project.submit_existing(work.stage, task.task_id))
 
 
-def leaving(work: StageWork, task: Task, call: Callable[[], Call], *, verdict: bool | None = None) -> Change:
+def leaving(
+    work: StageWork,
+    task: Task,
+    call: Callable[[], Call],
+    *,
+    verdict: bool | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> Change:
     """Return a change that takes a task out of the stage: applied when it has left, or is on its way out.
 
     :param verdict: what a review decides.
+    :param detail: what the report says of it.
     """
     stage_name = work.stage.public_name
     return Change(
@@ -127,6 +137,7 @@ def leaving(work: StageWork, task: Task, call: Callable[[], Call], *, verdict: b
         applied=lambda found: not found.is_queued_in(stage_name),
         leaves=stage_name,
         verdict=verdict,
+        detail=detail or {},
     )
 
 

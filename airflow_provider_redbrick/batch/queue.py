@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING
 
 import pendulum
 
+from airflow_provider_redbrick.api.chunks import in_chunks
+from airflow_provider_redbrick.api.models import SAVED
+from airflow_provider_redbrick.batch.parallel import in_parallel
+from airflow_provider_redbrick.batch.reading import CHUNK
+from airflow_provider_redbrick.exceptions import RedBrickAPIError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.batch.stage_work import StageWork
-from airflow_provider_redbrick.api.chunks import in_chunks
-from airflow_provider_redbrick.batch.parallel import in_parallel
-from airflow_provider_redbrick.batch.reading import CHUNK
-from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 log = logging.getLogger(__name__)
 
 ABANDONED_AFTER = pendulum.duration(hours=1)
-_SAVED = frozenset({"STAGED", "IN_PROGRESS"})
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _wanted(work: StageWork, tasks: Iterator[Task], limit: int | None) -> Iterat
 
 
 def _unlabelled(work: StageWork, tasks: Sequence[Task]) -> list[str]:
-    asked = [task.task_id for task in tasks if task.state not in _SAVED]
+    asked = [task.task_id for task in tasks if task.state not in SAVED]
     labelled: Mapping[str, bool | RedBrickAPIError] = {}
     if asked and not work.breaker.is_open:
         try:
@@ -99,5 +100,8 @@ def _abandoned(work: StageWork, task: Task, now: pendulum.DateTime) -> bool:
             return work.since is not None
         by_this_run = work.since is not None and task.assigned_at >= work.since
         return by_this_run or now - task.assigned_at >= ABANDONED_AFTER
-    saved_by_earlier_try = work.since is not None and task.saved_at is not None and task.saved_at >= work.since
-    return work.saved_counts and task.state in _SAVED and saved_by_earlier_try
+    if not work.saved_counts or task.state not in SAVED or task.saved_at is None:
+        return False
+    by_earlier_try = work.since is not None and task.saved_at >= work.since
+    # A draft that is to be released stays with nobody for long, but where people are to find it, it stays.
+    return by_earlier_try or (work.hands_over and now - task.saved_at >= ABANDONED_AFTER)

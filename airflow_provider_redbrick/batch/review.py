@@ -63,4 +63,5 @@ def _verdict(work: StageWork, task: Task, decision: Review, elapsed_ms: int) -> 
             work.stage, task.task_id, accept=accept, comment=decision.comment, elapsed_ms=elapsed_ms
         )
 
-    return leaving(work, task, call, verdict=accept)
+    said = {"comment": decision.comment} if decision.comment else {}
+    return leaving(work, task, call, verdict=accept, detail={"decision": decision.decision, **said})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
-from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.api.models import SAVED, Task
 from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
@@ -48,6 +48,7 @@ class StageWork:
     :param since: on a retry, when the run began: what this key did to a task since then, an earlier try did.
     :param detail: how much of a task is read; all of it for a callable that wants to see it.
     :param saved_counts: a task this key has saved labels on since then counts as done, though it is still here.
+    :param hands_over: saved drafts are released to people: one that the key still holds was left behind.
     :param only_unlabelled: leave tasks alone that have labels; goes with all details.
     :param may_hold: the tasks that may be worked on when this key holds them already; None for all. Any other one is
         in the hands of another run with the same key.
@@ -64,6 +65,7 @@ class StageWork:
     since: pendulum.DateTime | None = None
     detail: Detail = Detail.STATE
     saved_counts: bool = False
+    hands_over: bool = False
     only_unlabelled: bool = False
     may_hold: Collection[str] | None = None
     chunk: int = CHUNK
@@ -176,7 +178,7 @@ class StageWork:
         if self._was_saved(task):
             return already_done(task_id, "an earlier try saved its labels", name=name)
         if self.only_unlabelled and task.has_labels:
-            return skipped(task_id, "it has labels already; overwrite is off", name=name)
+            return self._ending_of_labelled(task)
         if task.state == "PROBLEM":
             return skipped(task_id, "it has an open issue, which an admin must resolve", name=name)
         return self._ending_by_holder(task)
@@ -195,6 +197,13 @@ class StageWork:
             # Who has no e-mail cannot be given a task back.
             return skipped(task.task_id, f"it is {task.where}, and could not be given back", name=task.name)
         return skipped(task.task_id, f"it is {task.where}; take_from_people is off", name=task.name)
+
+    def _ending_of_labelled(self, task: Task) -> Outcome:
+        # None that a reviewer sent back to the key: that was submitted, and is no draft.
+        is_draft = task.held_by(self.me) and task.saved_by(self.me) and task.state in SAVED
+        if self.hands_over and is_draft:
+            return already_done(task.task_id, "its draft was saved before, and is handed over now", name=task.name)
+        return skipped(task.task_id, "it has labels already; overwrite is off", name=task.name)
 
     def _was_saved(self, task: Task) -> bool:
         """Whether an earlier try saved labels on this task, which is still where it was."""

@@ -107,6 +107,7 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
             stage,
             which,
             saved_counts=write != "submit",
+            hands_over=write == "draft_and_release",
             only_unlabelled=not self._overwrites(which),
         )
         return self.settle(context, project, stage, prelabel(work, ids, self.labeler, write=write), total=len(ids))

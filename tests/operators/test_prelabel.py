@@ -402,6 +402,25 @@ class TestOthersAtTheSameQueue:
         assert new_run().try_once(operator())["counts"] == counts(done=3)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
+    def test_another_run_hands_over_the_drafts_that_a_killed_one_left(self, sandbox, run, new_run, hours_later):
+        ids = sandbox.seed_tasks(3)
+        run.try_once(operator(write="draft"))
+        assert new_run().try_once(operator(write="draft_and_release"))["counts"] == counts()
+        hours_later()
+        assert new_run().try_once(operator(write="draft"))["counts"] == counts()
+        assert [owner(sandbox, task_id) for task_id in ids] == ["key"] * 3
+        assert new_run().try_once(operator(write="draft_and_release"))["counts"] == counts(already_done=3)
+        assert [owner(sandbox, task_id) for task_id in ids] == [None] * 3
+        assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
+
+    def test_so_does_one_that_is_given_the_same_tasks_again(self, sandbox, run, new_run):
+        ids = sandbox.seed_tasks(3)
+        run.try_once(operator(write="draft"))
+        again = operator(write="draft_and_release", task_ids=ids, overwrite=False)
+        assert new_run().try_once(again)["counts"] == counts(already_done=3)
+        assert [owner(sandbox, task_id) for task_id in ids] == [None] * 3
+        assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
+
     def test_a_retry_takes_up_what_a_killed_try_claimed(self, sandbox, run, killed_try):
         ids = sandbox.seed_tasks(3)
         killed_try(operator(lambda _task: os.kill(os.getpid(), signal.SIGKILL)))

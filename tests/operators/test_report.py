@@ -11,7 +11,7 @@ from fixtures import counts
 
 from airflow_provider_redbrick.batch import outcome
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, RedBrickTasksFailedError
-from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator
+from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
 
@@ -180,6 +180,20 @@ class TestReport:
         assert all(row["reason"] for row in by_status["skipped"] + by_status["failed"])
         assert all(row["name"].startswith("task-") for row in by_status["done"] + by_status["skipped"])
         assert "0.123456789" not in path.read_text()
+
+    def test_a_review_says_what_was_decided(self, sandbox, run, tmp_path):
+        ids = sandbox.seed_tasks(4, stage="Review_1")
+        decisions = [True, Review.reject("no box"), Review.correct(SERIES), Review.leave()]
+        told = dict(zip(ids, decisions, strict=True))
+        path = tmp_path / "review.jsonl"
+        run.try_once(review(reviewer=lambda task: told[task.task_id], report_path=str(path)))
+        rows = {row["task_id"]: (row["status"], row.get("decision"), row.get("comment")) for row in rows_of(path)}
+        assert [rows[task_id] for task_id in ids] == [
+            ("done", "accept", None),
+            ("done", "reject", "no box"),
+            ("done", "correct", None),
+            ("skipped", None, None),
+        ]
 
     def test_all_operators_write_one(self, sandbox, run, tmp_path):
         ids = sandbox.seed_tasks(2)
