@@ -3,4 +3,4 @@
 Nothing is imported here: Airflow imports this package in every one of its processes.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

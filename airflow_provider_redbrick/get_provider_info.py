@@ -160,7 +160,7 @@ _CONFIGURATION: dict[str, object] = {
                 "The projects that the page RedBrick offers first: connection ids, separated by commas, each with a "
                 "project's id behind a slash where it is not the connection's own."
             ),
-            "version_added": "0.1.0",
+            "version_added": "1.0.0",
             "type": "string",
             "example": "redbrick_default, redbrick_trial/3fa85f64-5717-4562-b3fc-2c963f66afa6",
             "default": "redbrick_default",
@@ -170,7 +170,7 @@ _CONFIGURATION: dict[str, object] = {
                 "How many days the page RedBrick remembers how long queues were, in one Airflow Variable a project; "
                 "0 for not at all."
             ),
-            "version_added": "0.1.0",
+            "version_added": "1.0.0",
             "type": "float",
             "example": None,
             "default": "7",
@@ -181,7 +181,7 @@ _CONFIGURATION: dict[str, object] = {
                 "not somebody has the page open: two requests a project, and one for each remote-labeling stage. 0 for "
                 "never: then queue lengths over time have gaps."
             ),
-            "version_added": "0.1.0",
+            "version_added": "1.0.0",
             "type": "float",
             "example": None,
             "default": "15",
@@ -191,7 +191,7 @@ _CONFIGURATION: dict[str, object] = {
                 "At least 20 letters and digits that nobody guesses. With it, RedBrick's webhook may be sent to "
                 "<Airflow's address>/redbrick-webhook/<secret>; without it, there is no such address."
             ),
-            "version_added": "0.1.0",
+            "version_added": "1.0.0",
             "type": "string",
             "sensitive": True,
             "example": None,
@@ -199,7 +199,7 @@ _CONFIGURATION: dict[str, object] = {
         },
         "webhook_conn_id": {
             "description": "The connection by which RedBrick is asked whether what its webhook says is so.",
-            "version_added": "0.1.0",
+            "version_added": "1.0.0",
             "type": "string",
             "example": None,
             "default": "redbrick_default",

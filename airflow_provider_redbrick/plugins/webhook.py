@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.plugins.choices import DEFAULT
 from airflow_provider_redbrick.plugins.hints import Seen, read_hints
 from airflow_provider_redbrick.plugins.waking import Waking
 
@@ -24,7 +25,6 @@ LARGEST = 256 << 10
 """Bytes of a message; RedBrick's take about 300 an event."""
 _REMEMBERED = 10_000
 _WAITING = 2_000
-_DEFAULT_CONNECTION = "redbrick_default"
 
 
 def webhook_app() -> Unlogged | None:
@@ -44,7 +44,7 @@ def webhook_app() -> Unlogged | None:
         log.error("[redbrick] webhook_secret is shorter than %d characters: the webhook stays shut.", LEAST_SECRET)
         return None
     seen = Seen(_REMEMBERED)
-    waking = Waking(conf.get("redbrick", "webhook_conn_id", fallback=_DEFAULT_CONNECTION), seen, most=_WAITING)
+    waking = Waking(conf.get("redbrick", "webhook_conn_id", fallback=DEFAULT), seen, most=_WAITING)
     app = FastAPI(title="RedBrick webhook", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.post("/{given}")
