@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import elements, index, reading, text
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.api.pace import Bundle
+from airflow_provider_redbrick.api.rate_limit import Bundle
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickInputError,

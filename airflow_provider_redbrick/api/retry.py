@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_redbrick.api.observer import Observer
-    from airflow_provider_redbrick.api.pace import Pace
+    from airflow_provider_redbrick.api.rate_limit import RateLimiter
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
 class Retries:
     """Tries again as the decision says, by a clock, a sleep and a draw that tests can replace.
 
-    :param pace: what lets all other threads wait too, when the server limits the rate.
+    :param rate_limiter: what lets all other threads wait too, when the server limits the rate.
     :param observer: who is told.
     """
 
@@ -89,7 +89,7 @@ class Retries:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     draw: Callable[[], float]
-    pace: Pace | None = None
+    rate_limiter: RateLimiter | None = None
     observer: Observer = field(default_factory=NoObserver)
 
     def run(self, attempt: Callable[[], T], *, mutation: bool) -> T:
@@ -112,8 +112,8 @@ class Retries:
                 self.observer.retrying(error.operation, error)
                 if isinstance(error, RedBrickRateLimitError):
                     self.observer.waited(wait)
-                    if self.pace is not None:
-                        self.pace.hold(wait)
+                    if self.rate_limiter is not None:
+                        self.rate_limiter.hold(wait)
                 log.info("%s; trying again in %.1f s (attempt %d).", error, wait, number + 1)
             self.sleep(wait)
             number += 1

@@ -16,7 +16,7 @@ from airflow_provider_redbrick.api.classify import classify_exception
 from airflow_provider_redbrick.api.endpoint import is_overheard
 from airflow_provider_redbrick.api.observer import NoObserver
 from airflow_provider_redbrick.api.operation import describe
-from airflow_provider_redbrick.api.pace import Pace
+from airflow_provider_redbrick.api.rate_limit import RateLimiter
 from airflow_provider_redbrick.api.retry import Retries, RetryPolicy
 from airflow_provider_redbrick.api.sessions import StorageSession, StraightSession
 from airflow_provider_redbrick.api.storage import LARGEST_FILE, Storage
@@ -39,7 +39,7 @@ class Transport:
     :param allow_http: let files go unencrypted to storage on other machines; the API's own URL, where it is there and
         http, says so too.
     :param plain_json: send the body as plain JSON instead of base64-encoded gzip.
-    :param pace: how fast requests may follow each other, those to storage apart.
+    :param rate_limiter: how fast requests may follow each other, those to storage apart.
     :param observer: who is told what requests cost.
     """
 
@@ -54,7 +54,7 @@ class Transport:
         user_agent: str = "airflow-provider-redbrick",
         max_connections: int = 10,
         policy: RetryPolicy | None = None,
-        pace: Pace | None = None,
+        rate_limiter: RateLimiter | None = None,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -64,11 +64,11 @@ class Transport:
         self.timeout = timeout
         self.plain_json = plain_json
         self._credential = credential
-        self._pace = pace or Pace()
+        self._rate_limiter = rate_limiter or RateLimiter()
         # More threads than connections may work at a time; the others wait for their turn here.
         self._connections = threading.BoundedSemaphore(max_connections)
         self._observer = observer or NoObserver()
-        self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._pace, self._observer)
+        self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._rate_limiter, self._observer)
         self._session = StraightSession()
         self._session.auth = credential
         _take_environment(self._session, url)
@@ -76,7 +76,7 @@ class Transport:
         for session, most in ((self._session, LARGEST), (self._storage_session, LARGEST_FILE)):
             adapter = BoundedAdapter(most, pool_connections=2, pool_maxsize=max_connections, max_retries=0)
             _set_up(session, user_agent, adapter)
-        self.storage = Storage(self._storage_session, replace(self._retries, pace=None), timeout=timeout)
+        self.storage = Storage(self._storage_session, replace(self._retries, rate_limiter=None), timeout=timeout)
 
     def __repr__(self) -> str:
         return f"Transport({self.url!r})"
@@ -127,7 +127,7 @@ class Transport:
         task_ids: Sequence[str],
     ) -> Answer:
         body, headers = encode(document, variables, plain_json=self.plain_json)
-        if waited := self._pace.wait():
+        if waited := self._rate_limiter.wait():
             self._observer.waited(waited)
         error: RedBrickAPIError
         began = time.monotonic()

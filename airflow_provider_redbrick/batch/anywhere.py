@@ -18,7 +18,7 @@ from airflow_provider_redbrick.batch.labelling import carrier, has_new_labels, m
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.prelabel import WHAT, predict
-from airflow_provider_redbrick.batch.reading import CHUNK, Breaker, look, read_in_chunks
+from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, look, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Overwriting:
     since: pendulum.DateTime | None = None
     only_unlabelled: bool = False
     take_from_people: bool = False
-    breaker: Breaker = field(default_factory=Breaker)
+    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     stop: Event = field(default_factory=Event)
     me: str = field(init=False)
 

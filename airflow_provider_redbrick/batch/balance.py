@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.project import MAX_IDS
 from airflow_provider_redbrick.batch.assigning import Assignment, assign, is_as_before
-from airflow_provider_redbrick.batch.assignment import AssignmentPlan, Holder, Move, plan_assignments
 from airflow_provider_redbrick.batch.outcome import Outcome, done, skipped
 from airflow_provider_redbrick.batch.parallel import in_parallel
+from airflow_provider_redbrick.batch.planning import AssignmentPlan, Holder, Move, plan_assignments
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wish:
+class SharingRules:
     """How a queue should be shared.
 
     :param people: by e-mail, in the order in which ties fall.
@@ -44,7 +44,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class QueuedTask:
     """What a plan has to know of a task in the queue, and no more: there may be a hundred thousand.
 
     :param urgency: what it is sorted by: the most urgent first, then the oldest.
@@ -59,7 +59,7 @@ class Waiting:
     urgency: tuple[float, float]
 
     @classmethod
-    def of(cls, task: Task, people: dict[str, User]) -> Waiting:
+    def of(cls, task: Task, people: dict[str, User]) -> QueuedTask:
         """Return the same task.
 
         :param people: those who hold tasks, each kept once.
@@ -80,7 +80,7 @@ class Share:
     """
 
     plan: AssignmentPlan
-    queue: Mapping[str, Waiting]
+    queue: Mapping[str, QueuedTask]
     people: Mapping[str, User]
     read_at: float
 
@@ -106,21 +106,21 @@ def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str])
     return {str(user.email): user for user in users}
 
 
-def share(project: RedBrickProject, stage: Stage, wish: Wish) -> Share:
+def share(project: RedBrickProject, stage: Stage, rules: SharingRules) -> Share:
     """Read the queue and plan who gets what."""
     read_at = time.monotonic()
     holders: dict[str, User] = {}
-    queue = {task.task_id: Waiting.of(task, holders) for task in project.list_tasks(stage)}
+    queue = {task.task_id: QueuedTask.of(task, holders) for task in project.list_tasks(stage)}
     # The listing's own order is not documented.
     ordered = sorted(queue.values(), key=lambda task: (task.urgency, task.task_id))
-    weights = {email.lower(): weight for email, weight in wish.weights.items()}
-    people = [_holder(email, user, ordered, weights, wish) for email, user in wish.people.items()]
+    weights = {email.lower(): weight for email, weight in rules.weights.items()}
+    people = [_holder(email, user, ordered, weights, rules) for email, user in rules.people.items()]
     unassigned = [task.task_id for task in ordered if task.assignee is None and task.state != "PROBLEM"]
     try:
-        planned = plan_assignments(unassigned, people, rebalance=wish.rebalance)
+        planned = plan_assignments(unassigned, people, rebalance=rules.rebalance)
     except ValueError as error:
         raise RedBrickInputError(str(error)) from None
-    return Share(planned, queue, wish.people, read_at)
+    return Share(planned, queue, rules.people, read_at)
 
 
 def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
@@ -146,13 +146,15 @@ def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
         yield skipped(task_id, "nobody has room for it", name=queue[task_id].name)
 
 
-def _holder(email: str, user: User, queue: Sequence[Waiting], weights: Mapping[str, float], wish: Wish) -> Holder:
+def _holder(
+    email: str, user: User, queue: Sequence[QueuedTask], weights: Mapping[str, float], rules: SharingRules
+) -> Holder:
     held = [task for task in queue if user.is_same(task.assignee)]
     movable = tuple(task.task_id for task in held if task.state == "ASSIGNED" and not task.is_saved)
     return Holder(
         email=email,
         weight=weights.get(email.lower(), 1.0),
-        ceiling=wish.ceiling,
+        ceiling=rules.ceiling,
         started=len(held) - len(movable),
         movable=movable,
     )

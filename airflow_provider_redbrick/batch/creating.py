@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.batch.change import Mutation
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done
-from airflow_provider_redbrick.batch.reading import NOT_TRIED, Breaker
+from airflow_provider_redbrick.batch.reading import NOT_TRIED, CircuitBreaker
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickRefusedError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Creation(Mutation):
 
     new: NewTask
     datapoint: Callable[[], Datapoint]
-    breaker: Breaker
+    breaker: CircuitBreaker
 
     @property
     def unapplied(self) -> str:

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.batch.reading import Breaker
+    from airflow_provider_redbrick.batch.reading import CircuitBreaker
 
 
-def ids_by_name(project: RedBrickProject, names: Sequence[str], breaker: Breaker) -> Mapping[str, list[str] | str]:
+def ids_by_name(
+    project: RedBrickProject, names: Sequence[str], breaker: CircuitBreaker
+) -> Mapping[str, list[str] | str]:
     """Return for each name the ids of the tasks that have it or, as text, why that is not known."""
     if not names:
         return {}

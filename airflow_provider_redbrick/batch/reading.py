@@ -33,7 +33,7 @@ def look(
         return dict.fromkeys(ids, error)
 
 
-class Breaker:
+class CircuitBreaker:
     """Notices that the server is down: no answer twice in a row, after all the transport's own patience.
 
     Then the rest is not tried: Airflow's retry comes back later, and a worker is not kept waiting for hours.
@@ -58,13 +58,13 @@ def read_in_chunks(
     *,
     detail: Detail = Detail.STATE,
     size: int = CHUNK,
-    breaker: Breaker | None = None,
+    breaker: CircuitBreaker | None = None,
 ) -> Iterator[dict[str, Task | RedBrickAPIError]]:
     """Yield tasks in chunks: for each id its task, or why it could not be read.
 
     A request that fails is the failure of its chunk's tasks, not of those that follow, unless the server is down.
     """
-    breaker = breaker or Breaker()
+    breaker = breaker or CircuitBreaker()
     for chunk in in_chunks(task_ids, size):
         if breaker.is_open:
             yield dict.fromkeys(chunk, RedBrickConnectionError(NOT_TRIED))

@@ -17,7 +17,7 @@ from airflow_provider_redbrick.batch.calling import CallableFailedError, call, h
 from airflow_provider_redbrick.batch.change import Change, apply_all
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
-from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, Breaker, read_in_chunks
+from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, CircuitBreaker, read_in_chunks
 from airflow_provider_redbrick.batch.stage_work import moved_since
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
@@ -54,7 +54,7 @@ def updated_between(
 
 def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector) -> Iterator[Task | Outcome]:
     """Yield the tasks that a selector wants reopened, and the outcome of each that it could not judge."""
-    desk, breaker = Desk(), Breaker()
+    desk, breaker = Desk(), CircuitBreaker()
 
     def judge(found: Mapping[str, Task | RedBrickAPIError]) -> list[Task | Outcome]:
         judged = (_judged(project, selector, task_id, task) for task_id, task in found.items())
@@ -93,7 +93,7 @@ class _Reopening:
     me: str
     since: pendulum.DateTime | None
     once_since: pendulum.DateTime | None
-    breaker: Breaker = field(default_factory=Breaker)
+    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     stop: Event = field(default_factory=Event)
 
     def on(self, task_ids: Sequence[str]) -> list[Outcome]:

@@ -17,7 +17,7 @@ from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
-from airflow_provider_redbrick.batch.reading import CHUNK, Breaker, read_in_chunks
+from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickStoppedError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class StageWork:
     only_unlabelled: bool = False
     may_hold: Collection[str] | None = None
     chunk: int = CHUNK
-    breaker: Breaker = field(default_factory=Breaker)
+    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     stop: Event = field(default_factory=Event)
     me: str = field(init=False)
 

@@ -20,7 +20,7 @@ from airflow_provider_redbrick.batch.naming import ids_by_name
 from airflow_provider_redbrick.batch.new_tasks import NewTask
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done
 from airflow_provider_redbrick.batch.pre_assigning import Assignees, PreAssign
-from airflow_provider_redbrick.batch.reading import CHUNK, NOT_TRIED, Breaker
+from airflow_provider_redbrick.batch.reading import CHUNK, NOT_TRIED, CircuitBreaker
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Uploading:
     storage_id: str | None = None
     is_ground_truth: bool = False
     may_open: Callable[[str], None] | None = None
-    breaker: Breaker = field(default_factory=Breaker)
+    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
 
     @cached_property
     def assignees(self) -> Assignees:

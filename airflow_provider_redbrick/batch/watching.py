@@ -36,14 +36,14 @@ _MOST_DOUBLED = 16
 
 
 @dataclass(frozen=True)
-class Told:
+class WatchResult:
     """What a look led to: events to send, and what to remember once they are sent."""
 
     events: Sequence[Mapping[str, Any]]
     state: State
 
 
-def crossing(state: Mapping[str, Any] | None, count: int, *, at_least: int) -> Told:
+def crossing(state: Mapping[str, Any] | None, count: int, *, at_least: int) -> WatchResult:
     """Tell when a queue rises through a threshold: once, and again only after it was below it.
 
     Without a state it was below: work that waits already when a watcher is new must not wait for more.
@@ -51,7 +51,7 @@ def crossing(state: Mapping[str, Any] | None, count: int, *, at_least: int) -> T
     above = count >= at_least
     was_above = bool(state and state.get("above"))
     events = [{"count": count, "at_least": at_least}] if above and not was_above else []
-    return Told(events, {"above": above})
+    return WatchResult(events, {"above": above})
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def since(state: Mapping[str, Any] | None) -> pendulum.DateTime | None:
     return pendulum.instance(datetime.fromisoformat(state["since"])) if state else None
 
 
-def arrivals(state: Mapping[str, Any] | None, seen: Sequence[Arrival], *, mark: pendulum.DateTime) -> Told:
+def arrivals(state: Mapping[str, Any] | None, seen: Sequence[Arrival], *, mark: pendulum.DateTime) -> WatchResult:
     """Tell which tasks have become ground truth and were not told yet; as many events as their ids need.
 
     A task that was reopened and is finished again is told again. One whose labels were changed where it is, is not.
@@ -78,7 +78,7 @@ def arrivals(state: Mapping[str, Any] | None, seen: Sequence[Arrival], *, mark: 
     begun = since(state)
     if begun is None:
         # Whatever was there before the watcher is no news.
-        return Told([], {"since": mark.isoformat(), "told": {}})
+        return WatchResult([], {"since": mark.isoformat(), "told": {}})
     told: dict[str, str] = dict((state or {}).get("told") or {})
     new = sorted(
         (each for each in seen if each.at >= begun and told.get(each.task_id) != each.at.isoformat()),
@@ -89,7 +89,7 @@ def arrivals(state: Mapping[str, Any] | None, seen: Sequence[Arrival], *, mark: 
     events = [{"count": len(chunk), "task_ids": chunk} for chunk in in_chunks(ids, MAX_TASK_IDS)]
     following = mark - OVERLAP
     moves = following > begun and (bool(new) or following - begun > LAG)
-    return Told(events, _remembered(told, following if moves else begun))
+    return WatchResult(events, _remembered(told, following if moves else begun))
 
 
 def _remembered(told: Mapping[str, str], begin: pendulum.DateTime) -> State:
@@ -100,7 +100,7 @@ def _remembered(told: Mapping[str, str], begin: pendulum.DateTime) -> State:
     return {"since": begin.isoformat(), "told": {each: told[each] for each, at in moments.items() if at >= begin}}
 
 
-class Persistence:
+class Backoff:
     """How long to wait after looks that failed: longer and longer, and never for good.
 
     :param interval: seconds between two looks when all is well.

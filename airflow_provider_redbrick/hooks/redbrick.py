@@ -68,7 +68,7 @@ class RedBrickHook(BaseHook):
 
     def _new_client(self, policy: RetryPolicy) -> RedBrickClient:
         from airflow_provider_redbrick.api.client import RedBrickClient
-        from airflow_provider_redbrick.api.pace import Bundle, shared_pace
+        from airflow_provider_redbrick.api.rate_limit import Bundle, shared_rate_limiter
         from airflow_provider_redbrick.api.transport import Transport
         from airflow_provider_redbrick.hooks.metrics import StatsObserver
 
@@ -82,7 +82,7 @@ class RedBrickHook(BaseHook):
             user_agent=USER_AGENT,
             max_connections=settings.max_concurrency,
             policy=policy,
-            pace=shared_pace((settings.url, settings.credential), settings.requests_per_second or None),
+            rate_limiter=shared_rate_limiter((settings.url, settings.credential), settings.requests_per_second or None),
             observer=StatsObserver(),
         )
         return RedBrickClient(

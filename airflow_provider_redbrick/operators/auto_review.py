@@ -10,7 +10,7 @@ from airflow_provider_redbrick.batch.verdict import Review
 from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import ON
-from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator, Which
+from airflow_provider_redbrick.operators.stage_base import RedBrickQueueBaseOperator, Which
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ __all__ = ["RedBrickAutoReviewOperator", "Review"]
 _KEYS = ("taskId", "reviewVal", "comment", "series", "classification")
 
 
-class RedBrickAutoReviewOperator(RedBrickQueueOperator):
+class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
     """Take tasks of a review stage and accept, reject or correct them, or leave them to people.
 
     What the reviewer raises for one task is that task's failure and nobody else's. See the base class for how tasks
@@ -42,7 +42,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueOperator):
         ``classification``.
     """
 
-    template_fields: Sequence[str] = (*RedBrickQueueOperator.template_fields, "comment", "reviews")
+    template_fields: Sequence[str] = (*RedBrickQueueBaseOperator.template_fields, "comment", "reviews")
     operation = "auto_review"
     moves = ON
 

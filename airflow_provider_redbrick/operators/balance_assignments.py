@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, one_line
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.outcome import Outcome
 
 
-class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
+class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
     """Give a stage's unassigned tasks to people so that their total queues end up as even as possible.
 
     What each already holds in the stage counts. The same queue and people always give the same plan; it is logged as
@@ -32,7 +32,7 @@ class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
     """
 
     template_fields: Sequence[str] = (
-        *RedBrickTasksOperator.template_fields,
+        *RedBrickBaseOperator.template_fields,
         "stage_name",
         "emails",
         "weights",
@@ -60,7 +60,7 @@ class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Share the queue and return the manifest."""
         from airflow_provider_redbrick.api.threads import at_once
-        from airflow_provider_redbrick.batch.balance import Wish, check_people, share
+        from airflow_provider_redbrick.batch.balance import SharingRules, check_people, share
         from airflow_provider_redbrick.hooks.working import working_stage
 
         emails = [check.text(f"emails[{i}]", entry) for i, entry in enumerate(check.sequence("emails", self.emails))]
@@ -76,8 +76,8 @@ class RedBrickBalanceAssignmentsOperator(RedBrickTasksOperator):
                 "In a consensus project several people label each task: balancing would overwrite who they are."
             )
         people = check_people(members, stage, emails)
-        wish = Wish(people, weights, ceiling, rebalance=self.rebalance)
-        shared = share(project, stage, wish)
+        rules = SharingRules(people, weights, ceiling, rebalance=self.rebalance)
+        shared = share(project, stage, rules)
         self.log.info("Plan for %s:\n%s", one_line(stage.name), shared.plan.table())
         total = len(shared.plan.moves) + len(shared.plan.left_over)
         return self.settle(context, project, stage, self._carry_out(project, shared), total=total)

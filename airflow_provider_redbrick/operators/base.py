@@ -29,7 +29,7 @@ _LOGGED = 50
 _REASONS = 5
 
 
-class RedBrickTasksOperator(StoppableOperator):
+class RedBrickBaseOperator(StoppableOperator):
     """Base of the operators that do one thing to many tasks.
 
     :param fail_on: when failed tasks fail the Airflow task, after all tasks were tried: ``any`` of them failed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.hooks.storage import FilesBeside
 
 
-class RedBrickListFileOperator(RedBrickTasksOperator):
+class RedBrickListFileBaseOperator(RedBrickBaseOperator):
     """Base of the operators whose tasks may come from a file.
 
     :param allowed_folders: folders, as absolute paths or URIs, that files named in such a file may come from besides

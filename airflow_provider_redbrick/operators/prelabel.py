@@ -11,7 +11,7 @@ from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import ON, STAY
-from airflow_provider_redbrick.operators.stage_base import RedBrickQueueOperator
+from airflow_provider_redbrick.operators.stage_base import RedBrickQueueBaseOperator
 from airflow_provider_redbrick.operators.tries import retry_since
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.operators.stage_base import Which
 
 
-class RedBrickPrelabelOperator(RedBrickQueueOperator):
+class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
     """Take tasks of a stage, call a model for each, and put its labels on them.
 
     What the labeler raises for one task is that task's failure and nobody else's. See the base class for how tasks
@@ -51,7 +51,7 @@ class RedBrickPrelabelOperator(RedBrickQueueOperator):
     :param model_version: with ``anywhere``: the model's version, kept there too.
     """
 
-    template_fields: Sequence[str] = (*RedBrickQueueOperator.template_fields, "model_name", "model_version")
+    template_fields: Sequence[str] = (*RedBrickQueueBaseOperator.template_fields, "model_name", "model_version")
     operation = "prelabel"
 
     @property

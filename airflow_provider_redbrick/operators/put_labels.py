@@ -11,8 +11,8 @@ from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import ON, STAY
-from airflow_provider_redbrick.operators.list_file import RedBrickListFileOperator
-from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageOperator
+from airflow_provider_redbrick.operators.list_file import RedBrickListFileBaseOperator
+from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageBaseOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.operators.given import Given
 
 
-class RedBrickPutLabelsOperator(RedBrickListFileOperator, RedBrickStageOperator):
+class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseOperator):
     """Put labels on tasks of a stage, and submit them; in a review stage, accept them with the labels as correction.
 
     Labels replace those the task had. One invalid task does not sink the others. See the base class for
@@ -47,7 +47,7 @@ class RedBrickPutLabelsOperator(RedBrickListFileOperator, RedBrickStageOperator)
     """
 
     template_fields: Sequence[str] = (
-        *RedBrickStageOperator.template_fields,
+        *RedBrickStageBaseOperator.template_fields,
         "tasks",
         "labels_path",
         "allowed_folders",

@@ -8,7 +8,7 @@ from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import BACK
-from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
 from airflow_provider_redbrick.operators.tries import retry_since
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.outcome import Outcome
 
 
-class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
+class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
     """Send ground-truth tasks back to the first stage, with their labels, for people to correct.
 
     Either given tasks, or those that a selector picks among the ground truth last updated within
@@ -42,7 +42,7 @@ class RedBrickReopenGroundTruthOperator(RedBrickTasksOperator):
     """
 
     template_fields: Sequence[str] = (
-        *RedBrickTasksOperator.template_fields,
+        *RedBrickBaseOperator.template_fields,
         "task_ids",
         "updated_after",
         "updated_before",

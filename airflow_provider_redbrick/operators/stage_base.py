@@ -10,7 +10,7 @@ import pendulum
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.operators.base import RedBrickTasksOperator
+from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
 from airflow_provider_redbrick.operators.rendering import beside_labels
 from airflow_provider_redbrick.operators.tries import retry_since
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LABEL_KEYS = frozenset({"series", "classification", "labels"})
 
 
-class RedBrickStageOperator(RedBrickTasksOperator):
+class RedBrickStageBaseOperator(RedBrickBaseOperator):
     """Base of the operators that work on tasks where they wait.
 
     Tasks are claimed (assigned to the API key) a few at a time. Whatever was claimed and not finished is given back,
@@ -41,7 +41,7 @@ class RedBrickStageOperator(RedBrickTasksOperator):
         ``off`` does not look.
     """
 
-    template_fields: Sequence[str] = (*RedBrickTasksOperator.template_fields, "stage_name")
+    template_fields: Sequence[str] = (*RedBrickBaseOperator.template_fields, "stage_name")
 
     def __init__(
         self,
@@ -126,14 +126,14 @@ class Which(NamedTuple):
     limit: int | None
 
 
-class RedBrickQueueOperator(RedBrickStageOperator):
+class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
     """Base of the operators that call a function for each of some given tasks, or of a stage's queue.
 
     :param task_ids: the tasks to take; without them, unassigned tasks of the stage are taken.
     :param limit: how many to take in all, when no ``task_ids`` are given; all of them by default.
     """
 
-    template_fields: Sequence[str] = (*RedBrickStageOperator.template_fields, "task_ids", "limit")
+    template_fields: Sequence[str] = (*RedBrickStageBaseOperator.template_fields, "task_ids", "limit")
 
     def __init__(self, *, task_ids: Sequence[str] | None = None, limit: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -12,7 +12,7 @@ from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import IN
-from airflow_provider_redbrick.operators.list_file import RedBrickListFileOperator
+from airflow_provider_redbrick.operators.list_file import RedBrickListFileBaseOperator
 from airflow_provider_redbrick.operators.rendering import beside_labels
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MORE_LABELS = frozenset({"classification", "segmentMap", "heatMaps", "transforms", "centerline"})
 
 
-class RedBrickUploadTasksOperator(RedBrickListFileOperator):
+class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
     """Create tasks, each name once: one that is there already is left as it is, and nothing of it is uploaded.
 
     A description is an object with
@@ -58,7 +58,7 @@ class RedBrickUploadTasksOperator(RedBrickListFileOperator):
     """
 
     template_fields: Sequence[str] = (
-        *RedBrickListFileOperator.template_fields,
+        *RedBrickListFileBaseOperator.template_fields,
         "tasks",
         "tasks_path",
         "storage_id",

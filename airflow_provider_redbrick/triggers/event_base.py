@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.batch.watching import SCHEMA_VERSION, Persistence
+from airflow_provider_redbrick.batch.watching import SCHEMA_VERSION, Backoff
 from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickInputError, told
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
@@ -19,7 +19,7 @@ from airflow_provider_redbrick.triggers.shared import SharedProject, shared_proj
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from airflow_provider_redbrick.batch.watching import Told
+    from airflow_provider_redbrick.batch.watching import WatchResult
 
 # Seconds after which an event that was handed to the triggerer is in Airflow's database, with some to spare.
 STORED_AFTER = 5.0
@@ -77,7 +77,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
         """Return the arguments that say what is watched."""
         raise NotImplementedError
 
-    async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> Told:
+    async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
         """Look once, and decide what is to be told."""
         raise NotImplementedError
 
@@ -92,7 +92,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
             getattr(self, "asset_state_store", None),
             [type(self).__name__, self.org_id, self.project_id, self.watches()],
         )
-        persistence = Persistence(self.poke_interval)
+        persistence = Backoff(self.poke_interval)
         while True:
             async with shared_project(*key) as project:
                 try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
 from airflow_provider_redbrick.batch.arriving import Arrivals
-from airflow_provider_redbrick.batch.watching import Told, arrivals, since
+from airflow_provider_redbrick.batch.watching import WatchResult, arrivals, since
 from airflow_provider_redbrick.triggers.event_base import RedBrickWatchTrigger
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class RedBrickGroundTruthEventTrigger(RedBrickWatchTrigger):
         """Return the stage that events are about."""
         return GROUND_TRUTH
 
-    async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> Told:
+    async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
         """Look once, and decide what is to be told."""
         seen = await project.read(partial(self._arrivals.look, since=since(state)))
         return arrivals(state, seen, mark=self._arrivals.mark)

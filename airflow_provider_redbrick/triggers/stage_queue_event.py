@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.stage_names import as_users_see_it
-from airflow_provider_redbrick.batch.watching import Told, crossing
+from airflow_provider_redbrick.batch.watching import WatchResult, crossing
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.triggers.event_base import RedBrickWatchTrigger
@@ -45,6 +45,6 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
         """Return the stage that events are about."""
         return as_users_see_it(self.stage_name)
 
-    async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> Told:
+    async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
         """Look once, and decide what is to be told."""
         return crossing(state, await project.count(self.stage_name), at_least=int(self.at_least))

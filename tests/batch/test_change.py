@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.api.pace import Bundle
+from airflow_provider_redbrick.api.rate_limit import Bundle
 from airflow_provider_redbrick.batch.change import ATTEMPTS, SETTLE, Change, apply_all, apply_together
 from airflow_provider_redbrick.batch.outcome import Status
 

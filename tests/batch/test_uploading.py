@@ -8,13 +8,13 @@ import pytest
 
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.imports import Created, Datapoint
-from airflow_provider_redbrick.api.pace import Bundle
+from airflow_provider_redbrick.api.rate_limit import Bundle
 from airflow_provider_redbrick.batch.change import ATTEMPTS, SETTLE, apply_together
 from airflow_provider_redbrick.batch.converting import Converter
 from airflow_provider_redbrick.batch.creating import THERE, Creation
 from airflow_provider_redbrick.batch.new_tasks import NewTask, read_new_task
 from airflow_provider_redbrick.batch.outcome import Status
-from airflow_provider_redbrick.batch.reading import Breaker
+from airflow_provider_redbrick.batch.reading import CircuitBreaker
 from airflow_provider_redbrick.batch.uploading import Uploading
 
 LOST = err.RedBrickConnectionError("the answer was lost.", maybe_applied=True)
@@ -56,7 +56,7 @@ def create(server, stored=None, breaker=None):
         return Datapoint("study", "s", ["a"], {}, {})
 
     pauses = []
-    creation = Creation(NewTask("study", [{"items": "a"}]), datapoint, breaker or Breaker())
+    creation = Creation(NewTask("study", [{"items": "a"}]), datapoint, breaker or CircuitBreaker())
     (outcome,) = apply_together(server, [creation], sleep=pauses.append)
     return outcome, pauses
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_stored_is_not_created(error):
 
 
 def test_storage_that_is_down_is_not_asked_again_and_again():
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     reasons = [create(Server(), stored=DOWN, breaker=breaker)[0].reason for _ in range(4)]
     assert [reason.startswith("Not tried") for reason in reasons] == [False, False, True, True]
 

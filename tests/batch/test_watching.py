@@ -13,7 +13,7 @@ from airflow_provider_redbrick.batch.watching import (
     MOST_REMEMBERED,
     OVERLAP,
     Arrival,
-    Persistence,
+    Backoff,
     arrivals,
     crossing,
     since,
@@ -192,7 +192,7 @@ def test_the_cursor_moves_with_what_happens_and_seldom_without(watch):
 
 
 def test_an_outage_is_borne_longer_and_longer_and_for_ever():
-    persistence = Persistence(60.0)
+    persistence = Backoff(60.0)
     error = err.RedBrickServerError("down", status=503)
     assert [persistence.after_error(error) for _ in range(5)] == [60.0, 120.0, 240.0, 480.0, 900.0]
     assert {persistence.after_error(error) for _ in range(5_000)} == {900.0}
@@ -203,9 +203,9 @@ def test_an_outage_is_borne_longer_and_longer_and_for_ever():
 
 @pytest.mark.parametrize("kind", [err.RedBrickAuthError, err.RedBrickNotFoundError, err.RedBrickInputError])
 def test_what_somebody_has_to_put_right_is_tried_rarely(kind):
-    assert Persistence(60.0).after_error(kind("x")) == 900.0
-    assert Persistence(3600.0).after_error(kind("x")) == 3600.0
+    assert Backoff(60.0).after_error(kind("x")) == 900.0
+    assert Backoff(3600.0).after_error(kind("x")) == 3600.0
 
 
 def test_a_watcher_that_looks_without_a_pause_does_not_fail_without_one():
-    assert Persistence(0.01).after_error(err.RedBrickServerError("down", status=503)) == 1.0
+    assert Backoff(0.01).after_error(err.RedBrickServerError("down", status=503)) == 1.0

@@ -21,7 +21,7 @@ from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.exports import BulkRead, read_again
 from airflow_provider_redbrick.api.imports import Datapoint
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.balance import Wish, check_people, share
+from airflow_provider_redbrick.batch.balance import SharingRules, check_people, share
 from airflow_provider_redbrick.batch.calling import handed
 from airflow_provider_redbrick.batch.converting import Converter, Labels
 from airflow_provider_redbrick.batch.exporting import export
@@ -78,7 +78,7 @@ def converted(project: Any, world: World) -> list[Any]:
 def balanced(project: Any, _world: World) -> Any:
     stage = project.stage("Label")
     people = check_people(project.members(), stage, ["alice@example.com", "bob@example.com"])
-    return share(project, stage, Wish(people, {}, None, rebalance=True)).plan.table()
+    return share(project, stage, SharingRules(people, {}, None, rebalance=True)).plan.table()
 
 
 def labelled_remotely(project: Any, world: World) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_redbrick.batch.assignment import AssignmentPlan, Holder, Move, plan_assignments
+from airflow_provider_redbrick.batch.planning import AssignmentPlan, Holder, Move, plan_assignments
 
 
 def held(prefix: str, count: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from airflow_provider_redbrick.api.pace import Bundle, Pace, shared_pace
+from airflow_provider_redbrick.api.rate_limit import Bundle, RateLimiter, shared_rate_limiter
 
 
 class Clock:
@@ -26,9 +26,9 @@ class Clock:
         self.now += seconds
 
 
-def paced(per_second=None):
+def limited(per_second=None):
     clock = Clock()
-    return clock, Pace(per_second, clock=clock, sleep=clock.sleep)
+    return clock, RateLimiter(per_second, clock=clock, sleep=clock.sleep)
 
 
 def in_another_thread(action):
@@ -38,56 +38,56 @@ def in_another_thread(action):
 
 
 def test_without_a_rate_nobody_waits():
-    clock, pace = paced()
+    clock, limiter = limited()
     for _ in range(100):
-        pace.wait()
+        limiter.wait()
     assert clock.slept == []
 
 
 def test_requests_begin_no_faster_than_the_rate():
-    clock, pace = paced(4)
+    clock, limiter = limited(4)
     for _ in range(9):
-        pace.wait()
+        limiter.wait()
     assert clock.now == pytest.approx(100 + 8 / 4)
 
 
 def test_it_tells_how_long_one_waited():
-    _, pace = paced(4)
-    assert [pace.wait(), pace.wait()] == [0.0, pytest.approx(1 / 4)]
+    _, limiter = limited(4)
+    assert [limiter.wait(), limiter.wait()] == [0.0, pytest.approx(1 / 4)]
 
 
 def test_time_that_was_not_used_is_not_saved_up():
-    clock, pace = paced(1)
-    pace.wait()
+    clock, limiter = limited(1)
+    limiter.wait()
     clock.now += 50
-    pace.wait()
-    pace.wait()
+    limiter.wait()
+    limiter.wait()
     assert clock.slept == [pytest.approx(1)]
 
 
 def test_when_one_is_told_to_wait_all_others_do():
-    clock, pace = paced()
-    in_another_thread(lambda: pace.hold(7))
-    pace.wait()
+    clock, limiter = limited()
+    in_another_thread(lambda: limiter.hold(7))
+    limiter.wait()
     assert clock.slept == [7]
-    pace.wait()
+    limiter.wait()
     assert clock.slept == [7]
 
 
 def test_who_was_told_to_wait_does_so_by_himself():
-    clock, pace = paced()
-    pace.hold(7)
-    pace.wait()
+    clock, limiter = limited()
+    limiter.hold(7)
+    limiter.wait()
     assert clock.slept == []
 
 
 def test_threads_share_the_rate():
-    pace = Pace(200)
+    limiter = RateLimiter(200)
     stamps = []
 
     def work():
         for _ in range(10):
-            pace.wait()
+            limiter.wait()
             stamps.append(1)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -127,13 +127,13 @@ def test_it_never_goes_below_one():
 
 
 def test_all_of_a_process_who_talk_to_an_account_share_its_pace():
-    one = shared_pace(("https://a", "key"), 5)
-    assert shared_pace(("https://a", "key"), 5) is one
-    assert shared_pace(("https://a", "another key"), 5) is not one
-    assert shared_pace(("https://a", "key"), None) is not one
+    one = shared_rate_limiter(("https://a", "key"), 5)
+    assert shared_rate_limiter(("https://a", "key"), 5) is one
+    assert shared_rate_limiter(("https://a", "another key"), 5) is not one
+    assert shared_rate_limiter(("https://a", "key"), None) is not one
 
 
 def test_nobody_s_pace_is_kept():
-    forgotten = weakref.ref(shared_pace("an account", None))
+    forgotten = weakref.ref(shared_rate_limiter("an account", None))
     gc.collect()
     assert forgotten() is None

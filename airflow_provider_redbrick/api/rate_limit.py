@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _GROWS_AFTER = 8
 
 
-class Pace:
+class RateLimiter:
     """Keeps the requests of all threads below a rate, and lets all of them wait when the server says so.
 
     :param per_second: how many requests may begin in a second; None for as many as there are.
@@ -53,20 +53,20 @@ class Pace:
             self._holder = threading.get_ident()
 
 
-_paces: WeakValueDictionary[Hashable, Pace] = WeakValueDictionary()
+_shared: WeakValueDictionary[Hashable, RateLimiter] = WeakValueDictionary()
 _looking = threading.Lock()
 
 
-def shared_pace(account: Hashable, per_second: float | None) -> Pace:
-    """Return the one pace of all in this process who talk to an account at the same time.
+def shared_rate_limiter(account: Hashable, per_second: float | None) -> RateLimiter:
+    """Return the one limiter of all in this process who talk to an account at the same time.
 
     :param account: the server and the credential, which its limits are about.
     """
     with _looking:
-        pace = _paces.get((account, per_second))
-        if pace is None:
-            pace = _paces[account, per_second] = Pace(per_second)
-        return pace
+        limiter = _shared.get((account, per_second))
+        if limiter is None:
+            limiter = _shared[account, per_second] = RateLimiter(per_second)
+        return limiter
 
 
 class Bundle:
