@@ -116,7 +116,7 @@ def quick(monkeypatch):
     """Back off for milliseconds instead of seconds."""
     policy = RetryPolicy(base=0.002, cap=0.02)
     monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda **_: policy)
-    monkeypatch.setattr("airflow_provider_redbrick.batch.change.SETTLE", (0.0, 0.01, 0.02))
+    monkeypatch.setattr("airflow_provider_redbrick.batch.applying.SETTLE", (0.0, 0.01, 0.02))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from airflow_provider_redbrick.api.models import Member, Task, User
+    from airflow_provider_redbrick.api.models import Task, User
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
 
@@ -83,27 +83,6 @@ class Share:
     queue: Mapping[str, QueuedTask]
     people: Mapping[str, User]
     read_at: float
-
-
-def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str]) -> dict[str, User]:
-    """Return the people by their e-mails as the project spells them.
-
-    :raises RedBrickInputError: naming everybody who is not a member, or may not work in the stage.
-    """
-    known = {member.user.email.lower(): member for member in members if member.user.email}
-    unknown = [email for email in emails if email.lower() not in known]
-    if unknown:
-        raise RedBrickInputError(
-            f"Not members of the project: {', '.join(unknown)}. Its members are: {', '.join(sorted(known)) or 'none'}."
-        )
-    barred = [email for email in emails if not known[email.lower()].may_work_in(stage.name)]
-    if barred:
-        raise RedBrickInputError(f"No access to stage {stage.name}: {', '.join(barred)}.")
-    twins = sorted({email for email in emails if [other.lower() for other in emails].count(email.lower()) > 1})
-    if twins:
-        raise RedBrickInputError(f"emails: named twice: {', '.join(twins)}.")
-    users = [known[email.lower()].user for email in emails]
-    return {str(user.email): user for user in users}
 
 
 def share(project: RedBrickProject, stage: Stage, rules: SharingRules) -> Share:

@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.batch.applying import apply_all
 from airflow_provider_redbrick.batch.calling import CallableFailedError
-from airflow_provider_redbrick.batch.change import Change, apply_all
+from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.converting import Converted, Labels
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError

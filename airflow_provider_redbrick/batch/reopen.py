@@ -13,8 +13,9 @@ from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
+from airflow_provider_redbrick.batch.applying import apply_all
 from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
-from airflow_provider_redbrick.batch.change import Change, apply_all
+from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, CircuitBreaker, read_in_chunks

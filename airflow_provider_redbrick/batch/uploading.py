@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.client import REDBRICK_STORAGE
 from airflow_provider_redbrick.api.imports import Datapoint
-from airflow_provider_redbrick.batch.change import apply_all
+from airflow_provider_redbrick.batch.applying import apply_all
 from airflow_provider_redbrick.batch.converting import convert_all
 from airflow_provider_redbrick.batch.creating import THERE, Creation
 from airflow_provider_redbrick.batch.items import Items

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class InRedBrickProject(BaseOperator):
-    """Base of all operators and sensors.
+    """Base of all operators and sensors: which project, through which connection.
 
     :param redbrick_conn_id: the connection.
     :param org_id: the organisation; the connection's when not given.

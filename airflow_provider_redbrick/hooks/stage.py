@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.batch.balance import check_people
 from airflow_provider_redbrick.batch.checking import MODES
 from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.handing import give, held, let_go, take
 from airflow_provider_redbrick.batch.labelling import put_labels
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
+from airflow_provider_redbrick.batch.people import check_people
 from airflow_provider_redbrick.batch.reopen import reopen as batch_reopen
 from airflow_provider_redbrick.batch.review import review_as_told
 from airflow_provider_redbrick.batch.stage_work import StageWork

@@ -46,7 +46,7 @@ class RedBrickTaskLink(BaseOperatorLink):
 
 
 class InLinkedProject(InRedBrickProject):
-    """Base of all operators and sensors, with links to what they are about."""
+    """Base of all operators and sensors: links from a task instance to what it is about."""
 
     operator_extra_links = (RedBrickProjectLink(), RedBrickTaskLink())
 

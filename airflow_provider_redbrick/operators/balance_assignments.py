@@ -60,7 +60,8 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Share the queue and return the manifest."""
         from airflow_provider_redbrick.api.threads import at_once
-        from airflow_provider_redbrick.batch.balance import SharingRules, check_people, share
+        from airflow_provider_redbrick.batch.balance import SharingRules, share
+        from airflow_provider_redbrick.batch.people import check_people
         from airflow_provider_redbrick.hooks.working import working_stage
 
         emails = [check.text(f"emails[{i}]", entry) for i, entry in enumerate(check.sequence("emails", self.emails))]

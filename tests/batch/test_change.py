@@ -10,7 +10,8 @@ import pytest
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.rate_limit import Bundle
-from airflow_provider_redbrick.batch.change import ATTEMPTS, SETTLE, Change, apply_all, apply_together
+from airflow_provider_redbrick.batch.applying import ATTEMPTS, SETTLE, apply_all, apply_together
+from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.outcome import Status
 
 LOST = err.RedBrickConnectionError("the answer was lost.", maybe_applied=True)

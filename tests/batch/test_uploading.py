@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.imports import Created, Datapoint
 from airflow_provider_redbrick.api.rate_limit import Bundle
-from airflow_provider_redbrick.batch.change import ATTEMPTS, SETTLE, apply_together
+from airflow_provider_redbrick.batch.applying import ATTEMPTS, SETTLE, apply_together
 from airflow_provider_redbrick.batch.converting import Converter
 from airflow_provider_redbrick.batch.creating import THERE, Creation
 from airflow_provider_redbrick.batch.new_tasks import NewTask, read_new_task

@@ -21,12 +21,13 @@ from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.exports import BulkRead, read_again
 from airflow_provider_redbrick.api.imports import Datapoint
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.balance import SharingRules, check_people, share
+from airflow_provider_redbrick.batch.balance import SharingRules, share
 from airflow_provider_redbrick.batch.calling import handed
 from airflow_provider_redbrick.batch.converting import Converter, Labels
 from airflow_provider_redbrick.batch.exporting import export
 from airflow_provider_redbrick.batch.handing import take
 from airflow_provider_redbrick.batch.labelling import misfit
+from airflow_provider_redbrick.batch.people import check_people
 from airflow_provider_redbrick.batch.remote import queue
 from airflow_provider_redbrick.batch.waiting import QueueCondition, TasksCondition
 from airflow_provider_redbrick.labels.checks import check_labels
