@@ -8,7 +8,7 @@ export UV_COMPILE_BYTECODE := 1
 # Airflow starts several processes; without compiled modules each takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo ui test compat compat-lowest compat-highest bench scale docs screenshots lint audit format pins clean
+.PHONY: demo ui test compat compat-lowest compat-highest has-lowest has-highest bench scale docs screenshots lint audit format pins clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
@@ -24,9 +24,11 @@ test: $(VENV)/.ready $(SDK_VENV)/.ready
 
 # What of the tests meets Airflow, with the lowest of everything that is supported and with the highest. An interpreter
 # that is nowhere here is fetched by uv.
-LOWEST ?= $(or $(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python))),3.10)
-HIGHEST ?= $(or $(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.14.*/bin/python))),$(shell command -v python3.14),\
-	$(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python))),3.14)
+found = $(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python)))
+PYTHON_lowest ?= $(or $(call found,3.10),3.10)
+PYTHON_highest ?= $(or $(call found,3.14),$(shell command -v python3.14),$(call found,3.13),3.14)
+PINS_lowest := requirements/lowest.txt
+PINS_highest := requirements/dev.txt
 COMPAT_TESTS := $(addprefix tests/,assets dags decorators hooks lineage links notifications operators plugins sensors \
 	triggers test_import_cost.py test_provider_info.py test_retry_policy.py)
 
@@ -35,16 +37,14 @@ compat: compat-lowest compat-highest
 compat-lowest compat-highest: compat-%: .venv-%/.ready
 	.venv-$*/bin/python -m pytest -q $(WORKERS) $(COMPAT_TESTS)
 
-.venv-lowest/.ready: $(VENV)/bin/uv requirements/lowest.txt pyproject.toml
-	@$(BIN)/uv venv --quiet --clear --python $(LOWEST) .venv-lowest
-	@$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python -r requirements/lowest.txt
-	@$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --no-deps --editable .
-	@touch $@
+# Whether this machine has the interpreter that it takes.
+has-lowest has-highest: has-%: $(VENV)/bin/uv
+	@$(BIN)/uv python find --quiet --no-python-downloads "$(PYTHON_$*)" >/dev/null
 
-.venv-highest/.ready: $(VENV)/bin/uv requirements/dev.txt pyproject.toml
-	@$(BIN)/uv venv --quiet --clear --python $(HIGHEST) .venv-highest
-	@$(BIN)/uv pip install --quiet --python .venv-highest/bin/python -r requirements/dev.txt
-	@$(BIN)/uv pip install --quiet --python .venv-highest/bin/python --no-deps --editable .
+.venv-lowest/.ready .venv-highest/.ready: .venv-%/.ready: $(VENV)/bin/uv $(PINS_lowest) $(PINS_highest) pyproject.toml
+	@$(BIN)/uv venv --quiet --clear --python "$(PYTHON_$*)" .venv-$*
+	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python -r $(PINS_$*)
+	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --editable .
 	@touch $@
 
 # Ours and the public SDK's, in one run. `python -m benchmarks --help` names shorter ones.
