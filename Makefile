@@ -75,7 +75,7 @@ audit: $(VENV)/bin/uv
 	@for file in dev lowest scale sdk; do \
 		echo "requirements/$$file.txt"; \
 		$(BIN)/uv tool run --from "$$(cat requirements/audit.txt)" pip-audit --strict --no-deps --disable-pip \
-			--progress-spinner off -r requirements/$$file.txt || exit 1; \
+			--progress-spinner off $(AUDIT_ARGS) -r requirements/$$file.txt || exit 1; \
 	done
 
 format: $(VENV)/.ready
