@@ -157,6 +157,7 @@ class TestExamples:
         assert ran.state == "success"
         assert 0 < ran.returned("prelabel")["counts"]["done"] == sandbox.count("Review_1")
 
+    @pytest.mark.skipif(BEFORE_3_1, reason="this Airflow's DAG.test takes a short circuit for a failure")
     def test_rounds_of_active_learning(self, run_dag, sandbox, tmp_path):
         """A round begins when enough is finished since the last one that trained, and replaces what models saved."""
         pytest.importorskip("scipy")
