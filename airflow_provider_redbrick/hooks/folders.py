@@ -32,13 +32,9 @@ def is_uri(path: str) -> bool:
     return "://" in path
 
 
-def local_path(path: str) -> str | None:
-    """Return where something on this machine really is, all links followed; None when it is elsewhere.
-
-    :raises RedBrickInputError: for a URI that may mean several things.
-    """
-    scheme, _, rest = _split(path)
-    return os.path.realpath(rest) if scheme in _LOCAL else None
+def local_path(place: Place) -> str | None:
+    """Return the path of a place on this machine; None when it is elsewhere."""
+    return str(Path(*place[1:])) if place[0] == _ON_THIS_MACHINE else None
 
 
 def place_of(path: str) -> Place:
@@ -46,10 +42,9 @@ def place_of(path: str) -> Place:
 
     :raises RedBrickInputError: for a URI that may mean several things.
     """
-    local = local_path(path)
-    if local is not None:
-        return (_ON_THIS_MACHINE, *Path(local).parts)
     scheme, connection, rest = _split(path)
+    if scheme in _LOCAL:
+        return (_ON_THIS_MACHINE, *Path(os.path.realpath(rest)).parts)
     if any(unquote(part) == ".." for part in _SEPARATORS.split(unquote(rest))):
         # Stores differ in whether they take that for a name like any other.
         raise RedBrickInputError("'..' is no part of a URI")
@@ -94,6 +89,6 @@ def _folder(name: str, value: object) -> Place:
         place = place_of(value)
     except RedBrickInputError as error:
         raise RedBrickInputError(f"{name} {value!r} cannot be a folder: {error}.") from None
-    if place[0] != _ON_THIS_MACHINE and not place[1]:
+    if local_path(place) is None and not place[1]:
         raise RedBrickInputError(f"{name} {value!r} names no bucket.")
     return place

@@ -79,20 +79,20 @@ class FilesBeside:
 
         :raises RedBrickInputError: when it is not where it may be.
         """
-        try:
-            within = is_within(place_of(name), self._folders)
-        except RedBrickInputError as error:
-            raise RedBrickInputError(f"{self._out} ({error})") from None
-        if not within:
-            raise RedBrickInputError(self._out)
+        self._checked(name)
 
-    @property
-    def _out(self) -> str:
-        return f"it leads out of the folder of {self._path}, and into none of allowed_folders"
+    def _checked(self, name: str) -> Place:
+        out = f"it leads out of the folder of {self._path}, and into none of allowed_folders"
+        try:
+            place = place_of(name)
+        except RedBrickInputError as error:
+            raise RedBrickInputError(f"{out} ({error})") from None
+        if not is_within(place, self._folders):
+            raise RedBrickInputError(out)
+        return place
 
     def _open(self, name: str) -> BinaryIO | None:
-        self.check(name)
-        local = local_path(name)
+        local = local_path(self._checked(name))
         if local is not None:
             # Where the links led when they were looked at, in case somebody turns them now.
             return open_file(local)

@@ -96,3 +96,22 @@ def test_what_is_beside_it_is_opened_with_its_connection(name, monkeypatch):
 def test_what_is_no_folder_is_refused(value):
     with pytest.raises(RedBrickInputError, match="allowed_folders"):
         check_folders("allowed_folders", value)
+
+
+def test_a_link_that_is_turned_after_the_look_leads_where_it_led(tmp_path, monkeypatch):
+    (tmp_path / "secret").write_text("secret")
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "scan").write_text("scan")
+    link = folder / "link"
+    link.symlink_to("scan")
+
+    def looked(place, folders):
+        found = is_within(place, folders)
+        link.unlink()
+        link.symlink_to(tmp_path / "secret")
+        return found
+
+    monkeypatch.setattr("airflow_provider_redbrick.hooks.storage.is_within", looked)
+    with FilesBeside(str(folder / "tasks.jsonl"))("link") as file:
+        assert file.read() == b"scan"
