@@ -68,18 +68,17 @@ class Overwriting:
 
     def _on(self, decisions: Decisions, task_ids: Sequence[str]) -> Iterator[Outcome]:
         read_at = time.monotonic()
-        for found in read_in_chunks(self.project, task_ids, detail=Detail.FULL, breaker=self.breaker):
-            tasks: list[Task] = []
-            for task_id, task in found.items():
-                if isinstance(task, RedBrickAPIError):
-                    yield unread(task_id, task)
-                elif (ending := self._ending(task)) is not None:
-                    yield ending
-                else:
-                    tasks.append(task)
-            batches = (self._still_as_read(steps, read_at) for steps in decisions.on(tasks))
-            yield from act(self.project, batches, stop=self.stop)
-            read_at = time.monotonic()
+        (found,) = read_in_chunks(self.project, task_ids, detail=Detail.FULL, breaker=self.breaker)
+        tasks: list[Task] = []
+        for task_id, task in found.items():
+            if isinstance(task, RedBrickAPIError):
+                yield unread(task_id, task)
+            elif (ending := self._ending(task)) is not None:
+                yield ending
+            else:
+                tasks.append(task)
+        batches = (self._still_as_read(steps, read_at) for steps in decisions.on(tasks))
+        yield from act(self.project, batches, stop=self.stop)
 
     def _still_as_read(self, steps: Sequence[Step], read_at: float) -> Sequence[Step]:
         """Look again at tasks that were read long ago: nothing is claimed here that keeps people from them."""

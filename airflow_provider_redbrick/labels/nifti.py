@@ -88,7 +88,7 @@ def read_volume(file: BinaryIO, name: str) -> Volume:
     if size > MOST_BYTES:
         raise RedBrickInputError(f"mask {name!r} says that its voxels are {size} bytes; {MOST_BYTES} are the most")
     with _readable(name):
-        _check_claim(file, image)
+        _check_claim(file, size)
         scaled = _Scaled(image.dataobj.get_unscaled(), image.dataobj.slope, image.dataobj.inter)
     voxels, values = _whole_numbers(scaled, name)
     return Volume(name, voxels, values, scaled.is_plain, image)
@@ -130,8 +130,7 @@ def _open(file: BinaryIO) -> Any:
     from nibabel.nifti1 import Nifti1Header, Nifti1Image
     from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
-    file.seek(0)
-    packed = file.read(2) == b"\x1f\x8b"
+    packed = _is_packed(file)
     file.seek(0)
     stream: Any = gzip.GzipFile(fileobj=file) if packed else file
     beginning = stream.read(Nifti2Header.template_dtype.itemsize)
@@ -156,13 +155,19 @@ def _header(kind: Any, stream: Any, beginning: bytes) -> Any:
     return kind.from_fileobj(io.BytesIO(stream.read(max(int(offset), len(beginning)))))
 
 
-def _check_claim(file: BinaryIO, image: Any) -> None:
-    """Check that a file can hold the voxels that its header claims: room is made for them before they are read."""
-    claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
-    at = file.tell()
+def _is_packed(file: BinaryIO) -> bool:
     file.seek(0)
-    packed = file.read(2) == b"\x1f\x8b"
-    there = file.seek(0, io.SEEK_END) * (_MOST_PACKED if packed else 1)
+    return file.read(2) == b"\x1f\x8b"
+
+
+def _check_claim(file: BinaryIO, claimed: int) -> None:
+    """Check that a file can hold the voxels that its header claims: room is made for them before they are read.
+
+    :param claimed: bytes of voxels.
+    """
+    at = file.tell()
+    most = _MOST_PACKED if _is_packed(file) else 1
+    there = file.seek(0, io.SEEK_END) * most
     file.seek(at)
     if claimed > there:
         raise ValueError(f"its header claims {claimed} bytes of voxels, which it does not have")

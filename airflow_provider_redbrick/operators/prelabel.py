@@ -148,8 +148,9 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         work = self.work_on(context, project, stage, claim=False, detail=Detail.FULL, only_unlabelled=only_unlabelled)
         # Its labels are held against the stage's own taxonomy instead of the project's.
         work = replace(work, converter=replace(work.converter, check=None))
-        queued = queue(remote, limit=which.limit, page_size=project.client.page_size)
-        wanted = queued if which.ids is None else which.ids
+        wanted: Iterable[str] | None = which.ids
+        if wanted is None:
+            wanted = queue(remote, limit=which.limit, page_size=project.client.page_size)
         return prelabel(work, wanted, self.labeler, write="submit", put=putting_remotely(work, remote))
 
     def _anywhere(

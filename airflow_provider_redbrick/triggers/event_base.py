@@ -92,13 +92,13 @@ class RedBrickWatchTrigger(BaseEventTrigger):
             getattr(self, "asset_state_store", None),
             [type(self).__name__, self.org_id, self.project_id, self.watches()],
         )
-        persistence = Backoff(self.poke_interval)
+        backoff = Backoff(self.poke_interval)
         while True:
             async with shared_project(*key) as project:
                 try:
                     while True:
                         found = await self.look(project, await memory.recall())
-                        if failed := persistence.after_success():
+                        if failed := backoff.after_success():
                             self.log.info("Looking again, after %d failed looks.", failed)
                         for event in found.events:
                             yield TriggerEvent({**await self._about(project), **event})  # type: ignore[no-untyped-call]
@@ -107,7 +107,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
                         await memory.keep(found.state)
                         await asyncio.sleep(until_next_poll(key, self.poke_interval, now=time.time()))
                 except Exception as error:  # noqa: BLE001 - a watcher that ends is one that nobody misses in time
-                    pause = persistence.after_error(error)
+                    pause = backoff.after_error(error)
                     log = self.log.error if isinstance(error, HOPELESS) else self.log.warning
                     log("A look failed; the next one is in %.0f s. %s: %s", pause, type(error).__name__, error)
             # Not within: who comes back may find another key in the connection.
