@@ -17,29 +17,31 @@ MUTATIONS_A_REQUEST = 10
 PAGE = 200
 PEOPLE = 5
 
-# The project, who this key is, the taxonomy, the members: none needs another's answer.
-_OPENING = 1
+# The project with its taxonomy, and who this key is.
+_OPENING = 2
+# Neither these nor the project's members need another's answer; what is listed is found by a stage of the project.
+_OPENED = 1
 
 
 def limit_s(work: str, n: int, latency_s: float) -> float:
     """Return the least seconds that ``work`` on ``n`` tasks can take."""
-    return (_OPENING + _ROUNDS[work](n)) * latency_s
+    return _ROUNDS[work](n) * latency_s
 
 
 def _put_labels(n: int) -> int:
-    # Labels are converted while tasks are read; then they are claimed, then labels are put.
+    # Read with the project; then labels are converted, which the taxonomy is needed for; claimed; put.
     converted, read = ceil(n / CONVERSIONS_A_REQUEST), ceil(n / MAX_IDS)
-    return _shared(converted + read + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=3)
+    return _shared(_OPENING + converted + read + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=4)
 
 
 def _review(n: int) -> int:
-    # Read, claimed, accepted.
-    return _shared(ceil(n / MAX_IDS) + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=3)
+    # Read with the project; claimed; accepted.
+    return _shared(_OPENING + ceil(n / MAX_IDS) + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=3)
 
 
 def _reopen(n: int) -> int:
-    # Read, sent back.
-    return _shared(ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=2)
+    # Read with the project; sent back.
+    return _shared(_OPENING + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=2)
 
 
 def _assign(n: int) -> int:
@@ -49,12 +51,12 @@ def _assign(n: int) -> int:
 
 def _list(n: int) -> int:
     # A page is found by the cursor in the one before it.
-    return ceil(n / PAGE)
+    return _OPENED + ceil(n / PAGE)
 
 
 def _export(n: int) -> int:
     # Likewise; these have no masks to fetch.
-    return ceil(n / LARGEST_PAGE)
+    return _OPENED + ceil(n / LARGEST_PAGE)
 
 
 def _shared(requests: int, *, depth: int) -> int:

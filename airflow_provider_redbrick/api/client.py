@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import elements, index, reading, text
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.api.rate_limit import Bundle
+from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickInputError,
@@ -40,6 +42,14 @@ class RedBrickClient:
     max_concurrency: int = 10
     bundle: Bundle = field(default_factory=lambda: Bundle(10))
     _me: str | None = field(default=None, init=False)
+
+    @read_once
+    def threads(self) -> ThreadPoolExecutor:
+        """Threads for requests that are sent at the same time; what is done in one must not wait for another.
+
+        They are kept: to start one takes about as long as to send something.
+        """
+        return ThreadPoolExecutor(self.max_concurrency, thread_name_prefix="redbrick")
 
     def me(self) -> str:
         """Return the id of the user behind the credential, ``API:<uuid>`` for an API key."""

@@ -29,7 +29,7 @@ from airflow_provider_redbrick.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 MAX_IDS = 50
 """Ids per request that only assigns tasks, or asks where they are; RedBrick's own clients keep to it."""
@@ -60,12 +60,13 @@ class RedBrickProject(Scope):
 
     # ------------------------------------------------------------------ reads
 
-    def open(self, *, taxonomy: bool = False) -> None:
+    def open(self, *others: Callable[[], object], taxonomy: bool = False) -> None:
         """Read at once what is kept and will be needed: the project itself, and whose credential this is.
 
+        :param others: what else is done at the same time.
         :param taxonomy: what labels may be, too; in the same request as the project.
         """
-        at_once(self._read_with_taxonomy if taxonomy else lambda: self.info, self.client.me)
+        at_once(self._read_with_taxonomy if taxonomy else lambda: self.info, self.client.me, *others)
 
     @read_once
     def info(self) -> ProjectInfo:

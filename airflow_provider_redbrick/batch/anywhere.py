@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.stage_names import ARCHIVED
-from airflow_provider_redbrick.batch.assigning import FRESH
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.deciding import Decisions, act
 from airflow_provider_redbrick.batch.labelling import carrier, has_new_labels, misfit
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.prelabel import WHAT, predict
-from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, look, read_in_chunks
+from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, Found, is_fresh, look, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
@@ -67,25 +65,24 @@ class Overwriting:
         return in_parallel(chunks, partial(self._on, decisions), workers=workers, stop=self.stop, desk=desk)
 
     def _on(self, decisions: Decisions, task_ids: Sequence[str]) -> Iterator[Outcome]:
-        read_at = time.monotonic()
         (found,) = read_in_chunks(self.project, task_ids, detail=Detail.FULL, breaker=self.breaker)
         tasks: list[Task] = []
-        for task_id, task in found.items():
+        for task_id, task in found.tasks.items():
             if isinstance(task, RedBrickAPIError):
                 yield unread(task_id, task)
             elif (ending := self._ending(task)) is not None:
                 yield ending
             else:
                 tasks.append(task)
-        batches = (self._still_as_read(steps, read_at) for steps in decisions.on(tasks))
+        batches = (self._still_as_read(steps, found) for steps in decisions.on(tasks))
         yield from act(self.project, batches, stop=self.stop)
 
-    def _still_as_read(self, steps: Sequence[Step], read_at: float) -> Sequence[Step]:
+    def _still_as_read(self, steps: Sequence[Step], found: Found) -> Sequence[Step]:
         """Look again at tasks that were read long ago: nothing is claimed here that keeps people from them."""
-        if time.monotonic() - read_at <= FRESH:
+        if is_fresh(found.read_at):
             return steps
-        found = look(self.project, [step.task.task_id for step in steps if isinstance(step, Change)])
-        return [self._unless_changed(step, found) if isinstance(step, Change) else step for step in steps]
+        again = look(self.project, [step.task.task_id for step in steps if isinstance(step, Change)])
+        return [self._unless_changed(step, again.tasks) if isinstance(step, Change) else step for step in steps]
 
     def _unless_changed(self, change: Change, found: Mapping[str, Task | RedBrickAPIError]) -> Step:
         before, now = change.task, found[change.task.task_id]

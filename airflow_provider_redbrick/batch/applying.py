@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -34,24 +33,20 @@ def apply_all(project: RedBrickProject, mutations: Sequence[Mutation], *, stop: 
     :raises RedBrickStoppedError: when it was set before all was sent.
     """
     bundles = list(_bundles(mutations, project.client.bundle.size))
-    workers = min(project.client.max_concurrency, len(bundles))
 
     def apply(bundle: Sequence[Mutation]) -> list[Outcome]:
         if stop is not None and stop.is_set():
             raise RedBrickStoppedError("Not sent: the work was stopped.")
         return apply_together(project, bundle)
 
-    if workers <= 1:
+    if min(project.client.max_concurrency, len(bundles)) <= 1:
         return [outcome for bundle in bundles for outcome in apply(bundle)]
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="redbrick")
-    futures = [pool.submit(apply, bundle) for bundle in bundles]
+    futures = [project.client.threads.submit(apply, bundle) for bundle in bundles]
     try:
         return [outcome for future in futures for outcome in future.result()]
     except BaseException:
-        cut_short(pool, futures)
+        cut_short(futures)
         raise
-    finally:
-        pool.shutdown(wait=False)
 
 
 def apply_together(

@@ -5,14 +5,13 @@ Results map each id to None when it was given, or to why it was not.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.project import MAX_IDS, RedBrickProject
 from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
-from airflow_provider_redbrick.batch.reading import look
+from airflow_provider_redbrick.batch.reading import is_fresh, look
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task, User
 
 ATTEMPTS = 3
-# Seconds for which what was read of a task is good enough to assign it. A look costs a request for 50 tasks.
-FRESH = 5.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assign
 def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: Assignment) -> Given:
     result: Given = {}
     open_ids = list(chunk)
-    if time.monotonic() - assignment.read_at > FRESH:
+    if not is_fresh(assignment.read_at):
         open_ids = _still_free(project, open_ids, assignment, result)
     for attempt in range(1, ATTEMPTS + 1):
         if not open_ids:
@@ -110,7 +107,7 @@ def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: As
 def _still_free(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment, result: Given) -> list[str]:
     """Read tasks again and return those that may still be given."""
     free = []
-    for task_id, task in look(project, task_ids).items():
+    for task_id, task in look(project, task_ids).tasks.items():
         if isinstance(task, RedBrickAPIError):
             result[task_id] = NotGiven(str(task))
         elif assignment.free(task):
@@ -135,7 +132,7 @@ def _settle(
 ) -> list[str]:
     """Read what the server did not name as given; return the ids worth another request."""
     waiting: list[Task] = []
-    for task_id, task in look(project, task_ids).items():
+    for task_id, task in look(project, task_ids).tasks.items():
         if isinstance(task, RedBrickAPIError):
             result[task_id] = NotGiven(str(error or task))
         elif assignment.holds(task):

@@ -50,18 +50,17 @@ def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Gi
 
     Each is read first: what an admin has given to a person in the meantime must stay with that person.
     """
-    read_at = time.monotonic()
     found = look(project, task_ids)
     result: Given = {}
     mine: dict[str, Task] = {}
-    for task_id, task in found.items():
+    for task_id, task in found.tasks.items():
         if isinstance(task, RedBrickAPIError):
             result[task_id] = NotGiven(str(task))
         elif task.held_by(me) and not task.is_leaving:
             mine[task_id] = task
         else:
             result[task_id] = None
-    return {**result, **_hand_back(project, None, mine, me=me, read_at=read_at)}
+    return {**result, **_hand_back(project, None, mine, me=me, read_at=found.read_at)}
 
 
 def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str, stopped: bool = False) -> None:
@@ -96,11 +95,10 @@ def _given_back(project: RedBrickProject, tasks: Sequence[Task], *, me: str, aga
     """
     problems: dict[str, object] = {}
     to: dict[str | None, dict[str, Task]] = {}
-    read_at = time.monotonic()
     found = look(project, [task.task_id for task in tasks])
     try:
         for task in tasks:
-            now = found[task.task_id]
+            now = found.tasks[task.task_id]
             if isinstance(now, RedBrickAPIError):
                 problems[task.task_id] = now
                 continue
@@ -110,7 +108,7 @@ def _given_back(project: RedBrickProject, tasks: Sequence[Task], *, me: str, aga
             if not now.is_leaving and (now.held_by(me) or (lost and owner)):
                 to.setdefault(_email(owner), {})[task.task_id] = now
         for email, held in to.items():
-            given = _hand_back(project, email, held, me=me, read_at=read_at)
+            given = _hand_back(project, email, held, me=me, read_at=found.read_at)
             problems.update((task_id, problem) for task_id, problem in given.items() if problem is not None)
     except RedBrickAPIError as error:
         return {**{task.task_id: error for task in tasks}, **problems}

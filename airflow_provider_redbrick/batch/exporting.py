@@ -69,7 +69,7 @@ def export(
             yield under_way.popleft().result()
     except BaseException:
         work.stopped.set()
-        cut_short(pool, under_way)
+        cut_short(under_way)
         raise
     finally:
         pool.shutdown(wait=False)

@@ -68,7 +68,7 @@ def held(project: RedBrickProject, stage: Stage, *, me: str) -> Iterator[Task]:
     """
     ids = [task.task_id for task in project.list_tasks(stage, assignee=me)]
     for found in read_in_chunks(project, ids, detail=Detail.FULL):
-        for task in found.values():
+        for task in found.tasks.values():
             if isinstance(task, RedBrickAPIError):
                 raise task
             yield handed(project, task)
@@ -123,20 +123,18 @@ def _each(
 
     :param hand: is given the tasks, and when they were read.
     """
-    read_at = time.monotonic()
     for found in read_in_chunks(project, task_ids):
         tasks: dict[str, Task] = {}
-        for task_id, task in found.items():
+        for task_id, task in found.tasks.items():
             if isinstance(task, RedBrickAPIError):
                 yield unread(task_id, task)
             elif (end := ending(task)) is not None:
                 yield end
             else:
                 tasks[task_id] = task
-        for task_id, problem in hand(tasks, read_at).items():
+        for task_id, problem in hand(tasks, found.read_at).items():
             name = tasks[task_id].name
             if problem is None:
                 yield done(task_id, name=name)
             else:
                 yield problem.outcome(task_id, name=name)
-        read_at = time.monotonic()

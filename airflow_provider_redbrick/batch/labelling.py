@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.api.threads import at_once
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.converting import CONVERSIONS_A_REQUEST, Converted, Labels
 from airflow_provider_redbrick.batch.masks import labels_map
@@ -22,7 +20,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.calls import Call
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.deciding import Put
-    from airflow_provider_redbrick.batch.stage_work import Found, StageWork
+    from airflow_provider_redbrick.batch.reading import Found
+    from airflow_provider_redbrick.batch.stage_work import StageWork
 
 
 def put_labels(
@@ -40,7 +39,6 @@ def put_labels(
 
 
 def _put_chunk(work: StageWork, chunk: Sequence[Labels], *, finished: bool, elapsed_ms: int) -> Iterator[Outcome]:
-    read_at = time.monotonic()
     found, converted = _read_and_converted(work, chunk)
     valid: dict[str, Converted] = {}
     for task_id, stored in converted.items():
@@ -57,10 +55,8 @@ def _put_chunk(work: StageWork, chunk: Sequence[Labels], *, finished: bool, elap
     def objection(task: Task) -> str | None:
         return misfit(valid[task.task_id], task) if task.task_id in valid else None
 
-    wanted = {task_id: task for task_id, task in found.items() if task_id in valid or task_id not in converted}
-    yield from work.work_on(
-        wanted, lambda tasks: [[change(task) for task in tasks]], read_at=read_at, objection=objection
-    )
+    wanted = {task_id: task for task_id, task in found.tasks.items() if task_id in valid or task_id not in converted}
+    yield from work.work_on(replace(found, tasks=wanted), lambda tasks: [list(map(change, tasks))], objection=objection)
 
 
 def _read_and_converted(work: StageWork, chunk: Sequence[Labels]) -> tuple[Found, Mapping[str, Converted | str]]:
@@ -70,11 +66,11 @@ def _read_and_converted(work: StageWork, chunk: Sequence[Labels]) -> tuple[Found
     with_body = [labels for labels in chunk if labels.body is not None]
     if not any(labels.names_masks for labels in with_body):
         # Neither needs the other's answer, and looking at labels takes about as long as being answered.
-        found, converted = at_once(read, lambda: work.converter.convert(with_body))
-        return found, converted
+        converting = work.project.client.threads.submit(work.converter.convert, with_body)
+        return read(), converting.result()
     found = read()
     # Which masks are stored already: those are not looked for here.
-    known = {task_id: task.mask_paths for task_id, task in found.items() if isinstance(task, Task)}
+    known = {task_id: task.mask_paths for task_id, task in found.tasks.items() if isinstance(task, Task)}
     told = (replace(labels, stored=known.get(labels.task_id, frozenset())) for labels in with_body)
     return found, work.converter.convert(told)
 

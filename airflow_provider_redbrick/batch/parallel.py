@@ -128,7 +128,7 @@ def in_parallel(
         stop.set()
         if desk is not None:
             desk.close()
-        cut_short(pool, under_way, seconds=seconds)
+        cut_short(under_way, seconds=seconds)
         raise
     finally:
         pool.shutdown(wait=False)
@@ -149,11 +149,10 @@ def _stopped() -> RedBrickStoppedError:
     return RedBrickStoppedError("Not asked: the work was stopped.")
 
 
-def cut_short(pool: ThreadPoolExecutor, futures: Iterable[Future[Any]], *, seconds: float = LAST_MOMENT) -> None:
-    """Stop what a pool works on, when Airflow has killed or timed out the task.
+def cut_short(futures: Iterable[Future[Any]], *, seconds: float = LAST_MOMENT) -> None:
+    """Stop what threads work on, when Airflow has killed or timed out the task.
 
     What has not begun never will. What is under way gets a moment, no more: Airflow kills for good a few seconds
     later, and there is still to be cleaned up.
     """
-    pool.shutdown(wait=False, cancel_futures=True)
-    wait([future for future in futures if not future.cancelled()], timeout=seconds)
+    wait([future for future in list(futures) if not future.cancel()], timeout=seconds)

@@ -18,7 +18,7 @@ from airflow_provider_redbrick.batch.calling import CallableFailedError, call, h
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
-from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, CircuitBreaker, read_in_chunks
+from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, CircuitBreaker, ReadAhead, read_in_chunks
 from airflow_provider_redbrick.batch.stage_work import moved_since
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
@@ -63,7 +63,7 @@ def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector
 
     def on(chunk: Sequence[str]) -> Sequence[Task | Outcome]:
         (found,) = read_in_chunks(project, chunk, detail=Detail.FULL, breaker=breaker)
-        return desk.ask(partial(judge, found))
+        return desk.ask(partial(judge, found.tasks))
 
     workers = project.client.max_concurrency
     return in_parallel(in_chunks(task_ids, CHUNK), on, workers=workers, stop=Event(), desk=desk)
@@ -76,14 +76,16 @@ def reopen(
     me: str,
     since: pendulum.DateTime | None,
     once_since: pendulum.DateTime | None = None,
+    ahead: ReadAhead | None = None,
 ) -> Iterator[Outcome]:
     """Send ground-truth tasks back to the first stage; yields one outcome a task.
 
     :param since: on a retry, when the run began: what this key reopened since then, an earlier try did.
     :param once_since: when the interval begins: what this key reopened because of an update in it, and people have put
         back since, is left alone.
+    :param ahead: what is read of them already.
     """
-    work = _Reopening(project, me, since, once_since)
+    work = _Reopening(project, me, since, once_since, ahead)
     workers = project.client.max_concurrency
     return in_parallel(in_chunks(task_ids, KNOWN_CHUNK), work.on, workers=workers, stop=work.stop)
 
@@ -94,12 +96,16 @@ class _Reopening:
     me: str
     since: pendulum.DateTime | None
     once_since: pendulum.DateTime | None
+    ahead: ReadAhead | None
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     stop: Event = field(default_factory=Event)
 
     def on(self, task_ids: Sequence[str]) -> list[Outcome]:
         """Reopen some tasks."""
-        (found,) = read_in_chunks(self.project, task_ids, detail=Detail.PLACE, size=KNOWN_CHUNK, breaker=self.breaker)
+        (read,) = read_in_chunks(
+            self.project, task_ids, detail=Detail.PLACE, size=KNOWN_CHUNK, breaker=self.breaker, ahead=self.ahead
+        )
+        found = read.tasks
         tasks = [task for task in found.values() if isinstance(task, Task)]
         moved = moved_since(self.project, [task.task_id for task in tasks], GROUND_TRUTH, me=self.me, since=self.since)
         before = _reopened_for_interval(self.project, tasks, me=self.me, since=self.once_since)

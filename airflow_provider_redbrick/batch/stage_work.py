@@ -17,7 +17,7 @@ from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
-from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, read_in_chunks
+from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, Found, ReadAhead, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickStoppedError
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ Plan = Callable[[Sequence[Task]], Iterable[Sequence[Step]]]
 """Decides, batch by batch, what to do with tasks that are ours to work on: a change to apply, or an outcome."""
 
 Objection = Callable[[Task], "str | None"]
-Found = Mapping[str, "Task | RedBrickAPIError"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class StageWork:
     :param may_hold: the tasks that may be worked on when this key holds them already; None for all. Any other one is
         in the hands of another run with the same key.
     :param chunk: how many tasks are looked at, and claimed, at a time.
+    :param ahead: what is read of the tasks already.
     :param breaker: says when to stop asking a server that is down.
     :param stop: when it is set, nothing more is claimed or sent, and what was claimed is given back.
     """
@@ -69,6 +69,7 @@ class StageWork:
     only_unlabelled: bool = False
     may_hold: Collection[str] | None = None
     chunk: int = CHUNK
+    ahead: ReadAhead | None = None
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     stop: Event = field(default_factory=Event)
     me: str = field(init=False)
@@ -90,15 +91,19 @@ class StageWork:
 
     def run(self, task_ids: Sequence[str], plan: Plan) -> Iterator[Outcome]:
         """Read tasks, work on them, and yield the outcome of each, exactly one a task."""
-        read_at = time.monotonic()
-        return self.work_on(self.read(task_ids), plan, read_at=read_at)
+        return self.work_on(self.read(task_ids), plan)
 
     def read(self, task_ids: Sequence[str]) -> Found:
-        """Return for each id its task, or why it could not be read."""
-        found: dict[str, Task | RedBrickAPIError] = {}
-        for some in read_in_chunks(self.project, task_ids, detail=self.detail, size=self.chunk, breaker=self.breaker):
-            found.update(some)
-        return found
+        """Read tasks, unless they have been."""
+        tasks: dict[str, Task | RedBrickAPIError] = {}
+        read_at = time.monotonic()
+        chunks = read_in_chunks(
+            self.project, task_ids, detail=self.detail, size=self.chunk, breaker=self.breaker, ahead=self.ahead
+        )
+        for found in chunks:
+            tasks.update(found.tasks)
+            read_at = min(read_at, found.read_at)
+        return Found(tasks, read_at)
 
     def came_back(self, task: Task) -> bool:
         """Whether a reviewer sent this key's own labels back to it."""
@@ -116,23 +121,20 @@ class StageWork:
             return ()
         return {task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.since}
 
-    def work_on(
-        self, found: Found, plan: Plan, *, read_at: float, objection: Objection | None = None
-    ) -> Iterator[Outcome]:
+    def work_on(self, found: Found, plan: Plan, *, objection: Objection | None = None) -> Iterator[Outcome]:
         """Work on tasks and yield the outcome of each, exactly one a task.
 
-        :param found: the tasks, as they were read at ``read_at``, by the monotonic clock: what was read too long ago
-            is read again before it is claimed.
+        :param found: the tasks; what was read too long ago is read again before it is claimed.
         :param objection: says why a task cannot be worked on, before it is claimed.
         """
-        ours, to_claim, outcomes = self._sort(found, objection or (lambda _task: None))
+        ours, to_claim, outcomes = self._sort(found.tasks, objection or (lambda _task: None))
         yield from outcomes
         if self.stop.is_set():
             raise RedBrickStoppedError("Not claimed: the work was stopped.")
         claimed = [task for task in ours if task.task_id in self._left_behind and not self.came_back(task)] + to_claim
         finished: set[str] = set()
         try:
-            refused = claim(self.project, to_claim, me=self.me, read_at=read_at)
+            refused = claim(self.project, to_claim, me=self.me, read_at=found.read_at)
             for task in to_claim:
                 problem = refused[task.task_id]
                 if problem is None:
@@ -148,7 +150,9 @@ class StageWork:
             unfinished = [task for task in claimed if task.task_id not in finished]
             give_back(self.project, unfinished, me=self.me, stopped=self.stop.is_set())
 
-    def _sort(self, found: Found, objection: Objection) -> tuple[list[Task], list[Task], list[Outcome]]:
+    def _sort(
+        self, found: Mapping[str, Task | RedBrickAPIError], objection: Objection
+    ) -> tuple[list[Task], list[Task], list[Outcome]]:
         """Split tasks into ours already, to be claimed, and those that end here."""
         ours: list[Task] = []
         to_claim: list[Task] = []

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.api.workflow import Stage
+    from airflow_provider_redbrick.batch.reading import ReadAhead
     from airflow_provider_redbrick.batch.review import Reviewer
 
 
@@ -63,26 +66,39 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Review and return the manifest."""
-        from airflow_provider_redbrick.api.detail import Detail
-        from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
-        from airflow_provider_redbrick.batch.review import review, review_as_told
+        from airflow_provider_redbrick.batch.review import review
 
         which, decided = self._decided()
         project = self.get_project()
-        stage = self.get_stage(project)
+        if decided is not None:
+            return self._review_as_told(context, project, decided)
+        stage = self._review_stage(project)
+        work, ids = self.take_up(context, project, stage, which)
+        outcomes = review(work, ids, cast("Reviewer", self.reviewer))
+        return self.settle(context, project, stage, outcomes, total=len(ids))
+
+    def _review_as_told(
+        self, context: Context, project: RedBrickProject, decided: Mapping[str, Review]
+    ) -> dict[str, Any]:
+        from airflow_provider_redbrick.api.detail import Detail
+        from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, ReadAhead
+        from airflow_provider_redbrick.batch.review import review_as_told
+
+        corrects = any(review.decision == "correct" for review in decided.values())
+        detail = Detail.STATE if corrects else Detail.PLACE
+        ahead = ReadAhead(project, list(decided), detail=detail, size=KNOWN_CHUNK)
+        stage = self._review_stage(project, ahead)
+        work = self.work_on(context, project, stage, detail=detail, chunk=KNOWN_CHUNK, ahead=ahead)
+        return self.settle(context, project, stage, review_as_told(work, decided), total=len(decided))
+
+    def _review_stage(self, project: RedBrickProject, ahead: ReadAhead | None = None) -> Stage:
+        stage = self.get_stage(project, ahead=ahead)
         if stage.is_label:
             reviews = [known.name for known in project.info.workflow.stages if known.is_review]
             raise RedBrickInputError(
                 f"{stage.name} is a label stage; review stages are: {', '.join(reviews) or 'none'}."
             )
-        if decided is not None:
-            corrects = any(review.decision == "correct" for review in decided.values())
-            detail = Detail.STATE if corrects else Detail.PLACE
-            work = self.work_on(context, project, stage, detail=detail, chunk=KNOWN_CHUNK)
-            return self.settle(context, project, stage, review_as_told(work, decided), total=len(decided))
-        work, ids = self.take_up(context, project, stage, which)
-        outcomes = review(work, ids, cast("Reviewer", self.reviewer))
-        return self.settle(context, project, stage, outcomes, total=len(ids))
+        return stage
 
     def _decided(self) -> tuple[Which, Mapping[str, Review] | None]:
         """Return which tasks to take, and what is decided on each unless a reviewer does that.

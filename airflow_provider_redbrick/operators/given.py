@@ -116,6 +116,8 @@ def _read(entry: object) -> Given:
 
 def with_ids(work: StageWork, entries: Iterable[Given]) -> Iterator[Given]:
     """Yield tasks with the ids that belong to their names, looked up a few at a time."""
+    if isinstance(entries, Sequence) and not any(given.name for given in entries):
+        return iter(entries)
     workers = work.project.client.max_concurrency
     return in_parallel(in_chunks(entries, CHUNK), partial(_with_ids, work), workers=workers, stop=Event())
 

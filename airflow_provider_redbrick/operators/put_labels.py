@@ -108,16 +108,19 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
         return listed
 
     def _put(self, context: Context, entries: Iterable[Given]) -> dict[str, Any]:
-        from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK
+        from airflow_provider_redbrick.api.detail import Detail
+        from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, ReadAhead
         from airflow_provider_redbrick.operators.given import once_each, refuse_twins, with_ids
 
         project = self.get_project()
-        stage = self.get_stage(project, labels=not self.existing_labels)
+        known = [given.task_id for given in entries if given.task_id] if isinstance(entries, list) else []
+        ahead = ReadAhead(project, known, detail=Detail.STATE, size=KNOWN_CHUNK)
+        stage = self.get_stage(project, labels=not self.existing_labels, ahead=ahead)
         if self.existing_labels and stage.is_review:
             raise RedBrickInputError(
                 f"{stage.name} is a review stage: to accept tasks as they are, use RedBrickAutoReviewOperator."
             )
-        work = self.work_on(context, project, stage, saved_counts=not self.finalize, chunk=KNOWN_CHUNK)
+        work = self.work_on(context, project, stage, saved_counts=not self.finalize, chunk=KNOWN_CHUNK, ahead=ahead)
         found, total = with_ids(work, entries), None
         if self.labels_path is None:
             listed = list(found)

@@ -68,6 +68,8 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Reopen and return the manifest."""
+        from airflow_provider_redbrick.api.detail import Detail
+        from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, ReadAhead
         from airflow_provider_redbrick.batch.reopen import reopen
 
         total = None
@@ -79,8 +81,9 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
             ids = check.task_ids(self.task_ids)
             total = len(ids)
             project = self.get_project()
-            project.open()
-            outcomes = reopen(project, ids, me=project.client.me(), since=retry_since(context))
+            ahead = ReadAhead(project, ids, detail=Detail.PLACE, size=KNOWN_CHUNK)
+            project.open(ahead.begin)
+            outcomes = reopen(project, ids, me=project.client.me(), since=retry_since(context), ahead=ahead)
         else:
             if not callable(self.selector):
                 raise RedBrickInputError(f"selector must be callable, not {type(self.selector).__name__}.")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.batch.converting import Converter
+    from airflow_provider_redbrick.batch.reading import ReadAhead
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
 LABEL_KEYS = frozenset({"series", "classification", "labels"})
@@ -74,16 +75,17 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
         check.flag("take_from_people", self.take_from_people)
         return super().get_project()
 
-    def get_stage(self, project: RedBrickProject, *, labels: bool = False) -> Stage:
+    def get_stage(self, project: RedBrickProject, *, labels: bool = False, ahead: ReadAhead | None = None) -> Stage:
         """Return the stage to work in; what else the work needs to know beforehand is read with it.
 
         :param labels: whether there are labels to check.
+        :param ahead: tasks to read meanwhile.
         :raises RedBrickInputError: when there is none in which tasks can be worked on.
         """
         from airflow_provider_redbrick.hooks.working import working_stage
 
         check.text("stage_name", self.stage_name)
-        project.open(taxonomy=labels and self.validate != "off")
+        project.open(*([ahead.begin] if ahead else ()), taxonomy=labels and self.validate != "off")
         return working_stage(project, self.stage_name)
 
     def converter(self, project: RedBrickProject) -> Converter:

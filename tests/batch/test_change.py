@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_redbrick import exceptions as err
+from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.rate_limit import Bundle
 from airflow_provider_redbrick.batch.applying import ATTEMPTS, SETTLE, apply_all, apply_together
@@ -23,6 +23,12 @@ FAILED = err.RedBrickServerError("HTTP 500.", status=500, maybe_applied=True)
 NONSENSE = err.RedBrickAnswerError("a login page.", maybe_applied=True)
 
 
+def client(connections, bundle):
+    made = RedBrickClient(transport=None, max_concurrency=connections, bundle=bundle)
+    made.me = lambda: "API:me"
+    return made
+
+
 class Server:
     """One task. Each send is one of: (applied at all?, the error that comes back or None)."""
 
@@ -30,7 +36,7 @@ class Server:
         self.sends, self.reads = list(sends), list(reads)
         self.sent = self.applied = 0
         self.looked = []
-        self.client = SimpleNamespace(max_concurrency=4, bundle=Bundle(1), me=lambda: "API:me")
+        self.client = client(4, Bundle(1))
 
     def send(self, calls):
         for call in calls:
@@ -229,7 +235,7 @@ class Together:
 
     def __init__(self, *, most=50, poison=(), error=REFUSED, applies=False, bad=()):
         self.most, self.poison, self.error, self.applies, self.bad = most, set(poison), error, applies, set(bad)
-        self.client = SimpleNamespace(max_concurrency=1, bundle=Bundle(10), me=lambda: "API:me")
+        self.client = client(1, Bundle(10))
         self.requests, self.looked, self.applied = [], [], []
 
     def send(self, calls):

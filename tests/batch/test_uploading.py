@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from airflow_provider_redbrick import exceptions as err
+from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.imports import Created, Datapoint
 from airflow_provider_redbrick.api.rate_limit import Bundle
 from airflow_provider_redbrick.batch.applying import ATTEMPTS, SETTLE, apply_together
@@ -152,9 +151,8 @@ class Project:
         self.converts = converts or (lambda task: {**task, "items": [s["items"] for s in task["series"]]})
         self.asked, self.created = [], []
         self.imports = self.files = self
-        self.client = SimpleNamespace(
-            max_concurrency=2, bundle=Bundle(1), convert_labels=lambda tasks: list(map(self.converts, tasks))
-        )
+        self.client = RedBrickClient(transport=None, max_concurrency=2, bundle=Bundle(1))
+        self.client.convert_labels = lambda tasks: list(map(self.converts, tasks))
 
     def find_by_name(self, names):
         self.asked.append(len(names))

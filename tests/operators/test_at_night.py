@@ -16,7 +16,8 @@ from fixtures import counts
 from sandbox_calls import ASSIGN as CLAIM
 from sandbox_calls import data
 
-from airflow_provider_redbrick.batch import anywhere, assigning, deciding, labelling
+from airflow_provider_redbrick.batch import deciding, reading
+from airflow_provider_redbrick.batch.converting import Converter
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickStoppedError, RedBrickTasksFailedError
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator
 from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
@@ -153,7 +154,7 @@ class TestRunsThatOverlap:
 
     def test_who_takes_a_task_long_after_the_queue_was_read_keeps_it(self, sandbox, run, give, holders, monkeypatch):
         first, *_ = sandbox.seed_tasks(4)
-        monkeypatch.setattr(assigning, "FRESH", -1.0)
+        monkeypatch.setattr(reading, "FRESH", -1.0)
         listed = RedBrickBalanceAssignmentsOperator._carry_out
 
         def taken_first(self, project, shared):
@@ -167,16 +168,16 @@ class TestRunsThatOverlap:
 
     def test_who_takes_a_task_while_labels_are_converted_keeps_it(self, sandbox, run, give, holders, monkeypatch):
         first, *others = sandbox.seed_tasks(3)
-        monkeypatch.setattr(assigning, "FRESH", 0.2)
-        converted_meanwhile = labelling.at_once
+        monkeypatch.setattr(reading, "FRESH", 0.2)
+        convert = Converter.convert
 
-        def slowly(*reads):
-            found = converted_meanwhile(*reads)
+        def slowly(*args):
+            converted = convert(*args)
             give(first, "carol@example.com")
             time.sleep(0.3)
-            return found
+            return converted
 
-        monkeypatch.setattr(labelling, "at_once", slowly)
+        monkeypatch.setattr(Converter, "convert", slowly)
         entries = [{"taskId": task_id, "series": [{"boundingBoxes": [BOX]}]} for task_id in (first, *others)]
         assert run.try_once(put(entries))["counts"] == counts(done=2, skipped=1)
         assert holders("Label") == {first: "carol@example.com"}
@@ -185,7 +186,7 @@ class TestRunsThatOverlap:
     @pytest.mark.parametrize("read_again", [True, False])
     def test_who_takes_a_task_while_a_model_works_anywhere_keeps_it(self, sandbox, run, give, monkeypatch, read_again):
         ids = sandbox.seed_tasks(4)
-        monkeypatch.setattr(anywhere, "FRESH", 0.0)
+        monkeypatch.setattr(reading, "FRESH", 0.0)
         taken, labelled = ids[:2]
 
         def labeler(task):
@@ -247,7 +248,7 @@ class TestAServerThatIsDown:
 
     def test_one_that_goes_down_before_a_second_look_costs_no_manifest(self, sandbox, run, quick, monkeypatch):
         sandbox.seed_tasks(4)
-        monkeypatch.setattr(assigning, "FRESH", -1.0)
+        monkeypatch.setattr(reading, "FRESH", -1.0)
         sandbox.fault_once("http_503", "task", times=1000)
         manifest = run.try_once(balance(emails=["alice@example.com", "bob@example.com"], fail_on="never"))
         assert manifest["counts"] == counts(failed=4)
