@@ -85,7 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     add("what", nargs="?", choices=("compare", "growth", "soak"), default="compare", help="(default: compare)")
     add("--quick", action="store_true", help=f"{SIZES[0]} and {SIZES[1]} tasks only")
     add("--sizes", type=int, nargs="+", metavar="N", help="numbers of tasks instead")
-    add("--runs", type=int, default=RUNS, metavar="N", help="how often each is measured (default: %(default)s)")
+    add(
+        "--runs",
+        type=int,
+        default=RUNS,
+        metavar="N",
+        help="how often thousands are measured; hundreds twice as often, and once (default: %(default)s)",
+    )
     add("--without-sdk", action="store_true", help="ours alone")
     add("--results", type=Path, default=RESULTS, metavar="PATH", help="where to save; elsewhere, nothing is drawn")
     add("--tasks", type=int, default=1000, metavar="N", help="soak: tasks of each work (default: %(default)s)")

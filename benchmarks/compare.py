@@ -43,6 +43,7 @@ class Comparison:
 def compare(*, sizes: Sequence[int], runs: int, sdk_python: str | None, sdk_cap: float) -> Comparison:
     """Measure everything ``runs`` times and return the medians.
 
+    :param runs: how often; what takes a second or less varies most, and is measured twice as often, and once.
     :param sdk_python: the SDK's interpreter; None measures ours alone.
     :param sdk_cap: seconds that one run of the SDK may take; what would take longer is left out.
     """
@@ -62,7 +63,9 @@ def compare(*, sizes: Sequence[int], runs: int, sdk_python: str | None, sdk_cap:
                     comparison.left_out.append(
                         f"{work.words}, {n:,}, SDK: not measured, a run takes over {would_take:,.0f} s."
                     )
-                comparison.rows.append(_row(work, n, _by_turns(work, n, runs, chosen)))
+                comparison.rows.append(
+                    _row(work, n, _by_turns(work, n, runs if n > LEARNT_FROM else 2 * runs + 1, chosen))
+                )
         comparison.rates.update(throughput(sandbox))
     return comparison
 
