@@ -13,7 +13,7 @@ from airflow_provider_redbrick.sandbox.convert_labels import (
     series_labels,
     study_label,
 )
-from airflow_provider_redbrick.sandbox.look import Look, Problems, is_number, is_paths, is_text
+from airflow_provider_redbrick.sandbox.look import Look, Problems, is_list, is_number, is_object, is_paths, is_text
 
 MOST_PROBLEMS_TOLD = 20
 
@@ -118,9 +118,9 @@ def _task(look: Look) -> dict[str, Any]:
         "taskId": look.text("taskId"),
         "name": look.text("name", required=True),
         "priority": look.of("priority", lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
-        "metaData": look.of("metaData", lambda value: isinstance(value, dict), "an object"),
-        "preAssign": look.of("preAssign", lambda value: isinstance(value, dict), "an object"),
-        "attributes": look.of("attributes", lambda value: isinstance(value, list), "a list"),
+        "metaData": look.of("metaData", is_object, "an object"),
+        "preAssign": look.of("preAssign", is_object, "an object"),
+        "attributes": look.of("attributes", is_list, "a list"),
     }
     task = {key: value for key, value in task.items() if value is not None}
     if look.value.get("series") is not None or look.value.get("classification") is not None:
@@ -170,8 +170,8 @@ def _series_info(one: Look, series: Series, masks: dict[str, Any]) -> dict[str, 
     info = {
         "name": one.of("name", lambda value: isinstance(value, str), "text"),
         "itemsIndices": list(series.items),
-        "metaData": one.of("metaData", lambda value: isinstance(value, dict), "an object"),
-        "imageHeaders": one.of("imageHeaders", lambda value: isinstance(value, dict), "an object"),
+        "metaData": one.of("metaData", is_object, "an object"),
+        "imageHeaders": one.of("imageHeaders", is_object, "an object"),
         "binaryMask": one.flag("binaryMask"),
         "semanticMask": one.flag("semanticMask"),
         "pngMask": one.flag("pngMask"),
@@ -204,11 +204,11 @@ def _from_labels(look: Look) -> dict[str, Any]:
                 label.problems.note(label.at, f"unknown key {key!r}")
         _flat_attributes(label)
     kept = {
-        "labelsMap": look.of("labelsMap", lambda value: isinstance(value, list), "a list"),
+        "labelsMap": look.of("labelsMap", is_list, "a list"),
         "segmentations": look.raw("segmentations"),
         "segmentMap": look.raw("segmentMap"),
         "labelsPath": look.of("labelsPath", is_text, "a path"),
-        "seriesInfo": look.of("seriesInfo", lambda value: isinstance(value, list), "a list"),
+        "seriesInfo": look.of("seriesInfo", is_list, "a list"),
     }
     look.skip(*_EXPORT_ONLY, "tdId", "itemsPresigned")
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.sandbox.look import Look, is_number, is_paths, is_text
+from airflow_provider_redbrick.sandbox.look import Look, is_list, is_number, is_paths, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ def segment_labels(look: Look, series: Series) -> tuple[list[Flat], dict[str, An
             look.problems.note(at, f"a mask's values are whole numbers from 1 to {LARGEST_INSTANCE}")
             continue
         segment = Look(value if isinstance(value, dict) else {"category": value}, at, look.problems)
-        groups = segment.of("overlappingGroups", lambda each: isinstance(each, list), "a list of numbers")
+        groups = segment.of("overlappingGroups", is_list, "a list of numbers")
         mask = segment.of("mask", is_paths, "a path or a list of paths")
         if mask is not None:
             masks[key] = mask

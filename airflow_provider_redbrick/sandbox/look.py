@@ -30,8 +30,11 @@ class Look:
 
     def raw(self, key: str) -> Any:
         """Take a value as it is; None when it is absent or null."""
+        # Most keys that are asked for are absent.
+        if key not in self.value:
+            return None
         self._asked.add(key)
-        return self.value.get(key)
+        return self.value[key]
 
     def skip(self, *keys: str) -> None:
         """Allow keys without reading them."""
@@ -69,7 +72,7 @@ class Look:
 
     def flag(self, key: str) -> Any:
         """Take true or false."""
-        return self.of(key, lambda value: isinstance(value, bool), "true or false")
+        return self.of(key, is_flag, "true or false")
 
     def inside(self, key: str, *, required: bool = False) -> Look | None:
         """Look into an object; None when it is absent."""
@@ -82,8 +85,10 @@ class Look:
 
     def each(self, key: str) -> list[Look]:
         """Look into every object of a list; none when it is absent."""
-        found = self.of(key, lambda value: isinstance(value, list), "a list")
-        return [Look(value, f"{self.at}.{key}[{index}]", self.problems) for index, value in enumerate(found or [])]
+        found = self.of(key, is_list, "a list")
+        if not found:
+            return []
+        return [Look(value, f"{self.at}.{key}[{index}]", self.problems) for index, value in enumerate(found)]
 
     def coordinates(self, key: str, names: tuple[str, ...], *, required: bool = False) -> list[Any] | None:
         """Take a point given by named numbers, as a list in the order of the names."""
@@ -117,6 +122,21 @@ def is_index(value: Any) -> bool:
 def is_text(value: Any) -> bool:
     """Whether a value is text with something in it."""
     return isinstance(value, str) and bool(value)
+
+
+def is_flag(value: Any) -> bool:
+    """Whether a value is true or false."""
+    return isinstance(value, bool)
+
+
+def is_list(value: Any) -> bool:
+    """Whether a value is a list."""
+    return isinstance(value, list)
+
+
+def is_object(value: Any) -> bool:
+    """Whether a value is an object."""
+    return isinstance(value, dict)
 
 
 def is_paths(value: Any) -> bool:
