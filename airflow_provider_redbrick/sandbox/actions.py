@@ -6,7 +6,6 @@ Each function refuses with `RefusalError` before anything is changed.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.sandbox import seed, workflow
@@ -126,7 +125,7 @@ def overwrite_labels(
     if finalize and stage is not None and (stage.is_label or stage.is_review):
         step = workflow.submit(project.flow, record.task, stage.name, free, time_ms=time_ms, version=version)
     else:
-        step = workflow.Step(replace(record.task, updated_at=doing.now))
+        step = workflow.Step(record.task._replace(updated_at=doing.now))
     sandbox.apply(project, record, _explained(step, record.task, doing, time_ms, extra), version=version)
 
 
@@ -136,10 +135,10 @@ def _explained(
     """Put `extra` into the trail: beside the way out of the stage or, when the task stays, by itself."""
     if any(fact.kind == "output" for fact in step.facts):
         facts = [
-            replace(fact, data={**fact.data, "extraData": extra}) if fact.kind == "output" else fact
+            fact._replace(data={**fact.data, "extraData": extra}) if fact.kind == "output" else fact
             for fact in step.facts
         ]
-        return replace(step, facts=tuple(facts))
+        return step._replace(facts=tuple(facts))
     # Labels replaced in ground truth are an output of END; in a queue the trail knows of them only by `extra`.
     in_truth = before.stage == GROUND_TRUTH
     if extra is None and not in_truth:
@@ -152,7 +151,7 @@ def _explained(
         "timeSpentMs": time_ms,
         "extraData": extra,
     }
-    return replace(step, facts=(*step.facts, workflow.Fact("output", doing.now, doing.actor, edited)))
+    return step._replace(facts=(*step.facts, workflow.Fact("output", doing.now, doing.actor, edited)))
 
 
 def review(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ class Stats:
 
     requests: int = 0
     root_fields: Counter[str] = field(default_factory=Counter)
-    applied: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    applied: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Give the counters as the control route shows them."""
@@ -50,9 +50,10 @@ class Project:
     flow: Flow
 
     @property
-    def access(self) -> dict[str, dict[str, bool]]:
+    def access(self) -> Mapping[str, Mapping[str, bool]]:
         """Who may work in which stage: by user id, then stage name."""
-        return dict(self.document["access"])
+        access: Mapping[str, Mapping[str, bool]] = self.document["access"]
+        return access
 
 
 class Sandbox:
@@ -192,7 +193,8 @@ class Sandbox:
             yield touched
         if name is not None:
             for task_id in touched:
-                self.stats.applied[task_id][name] += 1
+                counts = self.stats.applied.setdefault(task_id, {})
+                counts[name] = counts.get(name, 0) + 1
 
     # -- files ---------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ def _reads_page(node: FieldNode) -> bool:
 def _field(source: dict[str, Any], info: Any, **arguments: Any) -> Any:
     """Look a field up in a shape. What the library does by itself asks of each what kind of mapping it is."""
     value = source.get(info.field_name)
-    return value(info, **arguments) if callable(value) else value
+    return value(**arguments) if callable(value) else value
 
 
 def _shown(error: GraphQLError) -> dict[str, Any]:

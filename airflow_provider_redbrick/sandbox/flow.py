@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -76,9 +77,13 @@ class Flow:
     consensus: bool = False
     seed: int = 0
 
+    @cached_property
+    def _named(self) -> dict[str, Stage]:
+        return {stage.name: stage for stage in self.stages}
+
     def find(self, name: str) -> Stage | None:
         """Give the stage of this name, or None."""
-        return next((stage for stage in self.stages if stage.name == name), None)
+        return self._named.get(name)
 
     def get(self, name: str) -> Stage:
         """Get the stage of this name, or refuse with those there are."""
@@ -143,7 +148,7 @@ class Flow:
 
     def _passes_unseen(self, stage: Stage, task_id: str) -> bool:
         share = stage.config.get("reviewPercent")
-        if share is None:
+        if share is None or float(share) >= 1:
             return False
         # Not a shared generator: the same task is sampled or not whenever it comes by.
         return random.Random(f"{self.seed}:{stage.name}:{task_id}").random() >= float(share)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.sandbox.flow import FEEDBACK, INPUT, LABEL, OUTPUT, REVIEW, Flow, stage_from
@@ -68,6 +69,7 @@ DEMO_STAGES: tuple[dict[str, Any], ...] = (
 )
 
 
+@lru_cache(1000)
 def user(user_id: str | None) -> dict[str, Any] | None:
     """Show a user as the API does: by his id, an API key with an empty e-mail."""
     if user_id is None:

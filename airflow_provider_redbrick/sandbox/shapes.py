@@ -1,4 +1,4 @@
-"""How stored things look in the API. Fields that cost a query are functions, called only when selected."""
+"""How stored things look in the API. Fields that cost something are functions, called only when selected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.sandbox import seed
 from airflow_provider_redbrick.sandbox.labels import parse_labels
-from airflow_provider_redbrick.sandbox.lazy import lazy
 from airflow_provider_redbrick.sandbox.taxonomy import TAXONOMY, interpolate
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def project(sandbox: Sandbox, found: Project) -> Shape:
         "hangingProtocol": settings.get("hangingProtocol"),
         "webhookSettings": settings.get("webhook"),
         "taskDuplicationCount": settings.get("taskDuplicationCount"),
-        "workforceSummary": lazy(lambda **asked: workforce(sandbox, found, asked.get("userIds"))),
+        "workforceSummary": lambda **asked: workforce(sandbox, found, asked.get("userIds")),
     }
 
 
@@ -129,8 +128,8 @@ def workforce(sandbox: Sandbox, found: Project, user_ids: list[str] | None) -> S
 
         return {
             "stageName": name,
-            "allUsersProductivity": lazy(productivity),
-            "allUsersAccuracy": lazy(accuracy),
+            "allUsersProductivity": productivity,
+            "allUsersAccuracy": accuracy,
         }
 
     working = found.flow.working_stages
@@ -179,10 +178,10 @@ def version_row(sandbox: Sandbox, row: sqlite3.Row) -> Shape:
         "createdAt": row["created_at"],
         "createdBy": row["created_by"],
         "createdByEntity": seed.user(row["created_by"]),
-        "labelsData": lazy(labels_data),
-        "labelsDataPath": lazy(labels_path),
-        "labelsStorage": storage(seed.REDBRICK_STORAGE),
-        "labelsMap": lazy(labels_map),
+        "labelsData": labels_data,
+        "labelsDataPath": labels_path,
+        "labelsStorage": lambda: storage(seed.REDBRICK_STORAGE),
+        "labelsMap": labels_map,
     }
 
 

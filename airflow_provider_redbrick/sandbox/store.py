@@ -7,8 +7,8 @@ import json
 import sqlite3
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_redbrick.sandbox.workflow import Fact, Task, Work
 
@@ -48,11 +48,12 @@ CREATE TABLE files (path TEXT PRIMARY KEY, content BLOB NOT NULL, type TEXT NOT 
 """
 _NAMES = ("projects", "datapoints", "tasks", "versions", "events", "completions", "files")
 _SPACE = uuid.UUID("0a9c6e10-5b1d-4c8e-9f00-00000000ffff").bytes
+# The first digit of a UUID's fourth part has two bits that are always the same.
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A task as stored: the state machine's part, and what surrounds it. `version` is its newest labels' tdId."""
 
     task: Task
@@ -74,7 +75,7 @@ def body_of(task: Task) -> str:
     """Write the part of a task that no query looks into."""
     return _compact(
         {
-            "works": [vars(work) for work in task.works],
+            "works": [work._asdict() for work in task.works],
             "heading": task.heading,
             "goes_back": task.goes_back,
             "pre_assign": dict(task.pre_assign),
@@ -86,31 +87,25 @@ def body_of(task: Task) -> str:
 
 def record_of(row: sqlite3.Row) -> Record:
     """Read a row of the tasks table."""
-    body = json.loads(row["body"])
+    # By place: a row searches its columns for each name it is asked for.
+    seq, task_id, project_id, dp_id, name, priority, _, created_at, updated_at, *state, version, text = row
+    stage, status, _, review_state, arrives_at = state
+    body = json.loads(text)
     task = Task(
-        task_id=row["task_id"],
-        stage=row["stage"],
-        state=row["state"],
-        works=tuple(Work(**work) for work in body["works"]),
-        updated_at=row["updated_at"],
-        heading=body["heading"],
-        arrives_at=row["arrives_at"],
-        goes_back=body["goes_back"],
-        pre_assign={stage: tuple(users) for stage, users in body["pre_assign"].items()},
-        labelers={stage: tuple(users) for stage, users in body["labelers"].items()},
-        review_state=row["review_state"],
-        cycle=body["cycle"],
+        task_id,
+        stage,
+        status,
+        tuple(Work(**work) for work in body["works"]),
+        updated_at,
+        body["heading"],
+        arrives_at,
+        body["goes_back"],
+        {stage: tuple(users) for stage, users in body["pre_assign"].items()},
+        {stage: tuple(users) for stage, users in body["labelers"].items()},
+        review_state,
+        body["cycle"],
     )
-    return Record(
-        task,
-        row["seq"],
-        row["project_id"],
-        row["dp_id"],
-        row["name"],
-        row["priority"],
-        row["created_at"],
-        row["version"],
-    )
+    return Record(task, seq, project_id, dp_id, name, priority, created_at, version)
 
 
 class Store:
@@ -173,12 +168,7 @@ class Store:
         rows = list(rows)
         if not rows:
             return
-        columns = ", ".join(rows[0])
-        marks = ", ".join("?" * len(rows[0]))
-        self._db.executemany(
-            f"INSERT INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608 - constants of the code
-            [tuple(row.values()) for row in rows],
-        )
+        self._db.executemany(_insertion(table, tuple(rows[0])), [tuple(row.values()) for row in rows])
         if table in self._numbers:
             self._numbers[table] += len(rows)
 
@@ -227,14 +217,17 @@ class Store:
         self.insert("completions", completions)
 
 
+@cache
+def _insertion(table: str, columns: tuple[str, ...]) -> str:
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - constants of the code
+
+
 def make_id(kind: str, number: int) -> str:
     """Make the id of the n-th thing of its kind: a UUID, and the same on every start."""
     # What uuid.uuid5 does, which takes ten times as long: every step of a task makes some of these.
-    made = bytearray(hashlib.sha1(_SPACE + f"{kind}:{number}".encode(), usedforsecurity=False).digest()[:16])
-    made[6] = made[6] & 0x0F | 0x50
-    made[8] = made[8] & 0x3F | 0x80
-    text = made.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = hashlib.sha1(_SPACE + f"{kind}:{number}".encode(), usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 def facts_as_rows(

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.sandbox import seed, shapes
-from airflow_provider_redbrick.sandbox.lazy import lazy
 from airflow_provider_redbrick.sandbox.trail import events
 from airflow_provider_redbrick.sandbox.workflow import Work
 
@@ -25,10 +24,10 @@ def task(sandbox: Sandbox, found: Project, record: Record) -> shapes.Shape:
         "createdAt": record.created_at,
         "updatedAt": state.updated_at,
         "priority": record.priority,
-        "datapoint": lazy(lambda: datapoint(sandbox, record.dp_id)),
-        "latestTaskData": lazy(lambda: shapes.version(sandbox, record.version)),
-        "currentStageSubTask": lazy(lambda **_: sub_task(sandbox, found, record)),
-        "genericEvents": lazy(lambda: events(sandbox, state.task_id)),
+        "datapoint": lambda: datapoint(sandbox, record.dp_id),
+        "latestTaskData": lambda: shapes.version(sandbox, record.version),
+        "currentStageSubTask": lambda **_: sub_task(sandbox, found, record),
+        "genericEvents": lambda: events(sandbox, state.task_id),
     }
 
 
@@ -53,7 +52,7 @@ def _work(sandbox: Sandbox, work: Work, subs: list[shapes.Shape]) -> shapes.Shap
         "progressSavedAt": work.saved_at,
         "completedAt": work.completed_at,
         "completionTimeMs": work.time_ms if work.completed_at else None,
-        "taskData": lazy(lambda: shapes.version(sandbox, work.version)),
+        "taskData": lambda: shapes.version(sandbox, work.version),
         "subTasks": subs,
         "overallConsensusScore": None,
         "consensusInfo": [],
@@ -65,9 +64,9 @@ def datapoint(sandbox: Sandbox, dp_id: str) -> shapes.Shape | None:
     row = sandbox.store.row("SELECT * FROM datapoints WHERE dp_id = ?", (dp_id,))
     if row is None:
         return None
-    paths = json.loads(row["items"])
 
     def items(*, presigned: bool | None = None) -> list[str]:
+        paths: list[str] = json.loads(row["items"])
         return [sandbox.download_url(path) for path in paths] if presigned else paths
 
     return {
@@ -76,9 +75,9 @@ def datapoint(sandbox: Sandbox, dp_id: str) -> shapes.Shape | None:
         **json.loads(row["body"]),
         "dpId": dp_id,
         "name": row["name"],
-        "items": lazy(items),
-        "itemsPresigned": lazy(lambda: items(presigned=True)),
+        "items": items,
+        "itemsPresigned": lambda: items(presigned=True),
         "createdAt": row["created_at"],
         "createdByEntity": seed.user(row["created_by"]),
-        "storageMethod": shapes.storage(row["storage_id"]),
+        "storageMethod": lambda: shapes.storage(row["storage_id"]),
     }

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.sandbox import seed, shapes
-from airflow_provider_redbrick.sandbox.lazy import lazy
 
 if TYPE_CHECKING:
     import sqlite3
@@ -47,7 +46,7 @@ def _task_event(sandbox: Sandbox, row: sqlite3.Row, data: dict[str, Any]) -> sha
         "createdAt": row["at"],
         "updatedBy": row["actor"],
         _TASK_EVENTS[row["kind"]]: data,
-        "taskData": lazy(lambda: shapes.version(sandbox, row["version"])),
+        "taskData": lambda: shapes.version(sandbox, row["version"]),
     }
 
 
@@ -68,6 +67,6 @@ def _comment(sandbox: Sandbox, row: sqlite3.Row, data: dict[str, Any]) -> shapes
         **data,
         "createdAt": row["at"],
         "createdBy": seed.user(row["actor"]),
-        "taskData": lazy(lambda: shapes.version(sandbox, row["version"])),
+        "taskData": lambda: shapes.version(sandbox, row["version"]),
         "replies": [],
     }

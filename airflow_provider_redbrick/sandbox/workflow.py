@@ -6,8 +6,7 @@ What is not allowed raises `RefusalError`, and then nothing has happened.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_redbrick.sandbox.flow import ARCHIVED, GROUND_TRUTH, RESTING, Flow, RefusalError, Stage
 
@@ -23,8 +22,7 @@ COMPLETED = "COMPLETED"
 SYSTEM = "RB:SYSTEM"
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """One person's part in a task: in consensus projects there are several, else one at most."""
 
     user: str
@@ -36,8 +34,7 @@ class Work:
     version: str | None = None
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """Where a task is, who holds it, and where it is on its way to.
 
     `stage` is a stage's name, "END" (ground truth) or "ARCHIVED". `heading` and `arrives_at` are set between a
@@ -52,8 +49,8 @@ class Task:
     heading: str | None = None
     arrives_at: str | None = None
     goes_back: bool = False
-    pre_assign: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    labelers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pre_assign: Mapping[str, tuple[str, ...]] = {}
+    labelers: Mapping[str, tuple[str, ...]] = {}
     review_state: str | None = None
     cycle: int = 0
 
@@ -63,8 +60,7 @@ class Task:
         return tuple(work.user for work in self.works)
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """One entry of the audit trail: kind is create, input, output, state or done; `data` its details."""
 
     kind: str
@@ -73,16 +69,14 @@ class Fact:
     data: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What an action made of a task, and what is to be remembered of it."""
 
     task: Task
     facts: tuple[Fact, ...] = ()
 
 
-@dataclass(frozen=True)
-class Doing:
+class Doing(NamedTuple):
     """Who acts, when, and when a task that leaves its stage now arrives in the next one.
 
     `must_hold` says whether the actor has to hold the task he works on.
@@ -132,8 +126,7 @@ def arrive(flow: Flow, task: Task, now: str) -> Step:
     # Each pre-assignment counts once, or a task that comes back would be taken from its labeler.
     waiting = {stage: users for stage, users in task.pre_assign.items() if stage != place}
     users = task.labelers.get(place, ()) if task.goes_back else task.pre_assign.get(place, ())
-    here = replace(
-        task,
+    here = task._replace(
         stage=place,
         state=UNASSIGNED if rests else None,
         works=(),
@@ -180,7 +173,7 @@ def save(flow: Flow, task: Task, stage: str, doing: Doing, *, version: str | Non
     _working(flow, task, stage)
     held = _held(task, doing)
     works = tuple(
-        replace(work, state=STAGED, saved_at=doing.now, version=version) if work.user == doing.actor else work
+        work._replace(state=STAGED, saved_at=doing.now, version=version) if work.user == doing.actor else work
         for work in held.works
     )
     after = _hold(held, works, doing.now)
@@ -230,8 +223,7 @@ def move(flow: Flow, task: Task, target: str, doing: Doing) -> Step:
         {"currentStageName": task.stage, "nextStageName": target, "cycleCount": task.cycle},
     )
     back = target not in (GROUND_TRUTH, ARCHIVED)
-    there = replace(
-        task,
+    there = task._replace(
         stage=target,
         state=UNASSIGNED if back else None,
         works=(),
@@ -274,7 +266,7 @@ def _held(task: Task, doing: Doing) -> Task:
     if doing.must_hold:
         owner = "somebody else" if task.works else "nobody"
         raise RefusalError(f"task {task.task_id} in stage {task.stage!r} is assigned to {owner}, not to you")
-    return replace(task, works=(Work(doing.actor, ASSIGNED, assigned_at=doing.now),))
+    return task._replace(works=(Work(doing.actor, ASSIGNED, assigned_at=doing.now),))
 
 
 def _finish(
@@ -290,8 +282,7 @@ def _finish(
 ) -> Step:
     """Complete the actor's work; the task leaves once everybody who holds it, if anybody, has completed his."""
     works = tuple(
-        replace(
-            work,
+        work._replace(
             state=COMPLETED,
             completed_at=doing.now,
             time_ms=time_ms,
@@ -305,7 +296,7 @@ def _finish(
     change = _change(flow, before, after, doing.now, doing.actor)
     if verdict in ("PASSED", "CORRECTED"):
         # Readers of the trail tell an acceptance from a correction by this pair alone.
-        change = replace(change, data={**change.data, "reviewResultAfter": verdict == "PASSED"})
+        change = change._replace(data={**change.data, "reviewResultAfter": verdict == "PASSED"})
     done = Fact(
         "done",
         doing.now,
@@ -329,8 +320,7 @@ def _finish(
         },
     )
     rejected = verdict == "FAILED"
-    leaving = replace(
-        after,
+    leaving = after._replace(
         state=COMPLETED,
         heading=place.leads_to(passed) or GROUND_TRUTH,
         arrives_at=doing.arrival,
@@ -346,7 +336,7 @@ def _hold(task: Task, works: tuple[Work, ...], now: str) -> Task:
     """Give the task with these works; its state is that of the first who is not yet done."""
     open_works = [work for work in works if work.state != COMPLETED]
     state = open_works[0].state if open_works else COMPLETED if works else UNASSIGNED
-    return replace(task, works=works, state=state, updated_at=now)
+    return task._replace(works=works, state=state, updated_at=now)
 
 
 def _change(flow: Flow, before: Task, after: Task, now: str, actor: str) -> Fact:

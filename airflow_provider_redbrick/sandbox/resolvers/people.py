@@ -63,7 +63,7 @@ def _api_keys(_request: Request, arguments: Arguments) -> list[dict[str, Any]]:
 
 def _update_membership(request: Request, arguments: Arguments) -> dict[str, Any]:
     sandbox, project = scope(request, arguments)
-    access = project.access
+    access = dict(project.access)
     for change in arguments["memberAccess"]:
         if seed.person_of(change["userId"]) is None:
             raise RefusalError(f"there is no member {change['userId']}")

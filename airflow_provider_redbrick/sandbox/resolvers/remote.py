@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.sandbox import listing, task_shapes, workflow
 from airflow_provider_redbrick.sandbox.first_taxonomy import FIRST_TAXONOMY, PATHS
 from airflow_provider_redbrick.sandbox.flow import RefusalError
-from airflow_provider_redbrick.sandbox.lazy import lazy
 from airflow_provider_redbrick.sandbox.request import Arguments, Request, scope
 from airflow_provider_redbrick.sandbox.resolvers import work
 
@@ -71,7 +69,7 @@ def _task(sandbox: Sandbox, record: Record) -> dict[str, Any]:
         "createdAt": record.created_at,
         "dpId": record.dp_id,
         "taxonomy": FIRST_TAXONOMY,
-        "datapoint": lazy(lambda: task_shapes.datapoint(sandbox, record.dp_id)),
+        "datapoint": lambda: task_shapes.datapoint(sandbox, record.dp_id),
     }
 
 
@@ -101,7 +99,7 @@ def _put_old_labels(request: Request, arguments: Arguments) -> dict[str, Any]:
     version = sandbox.add_version(
         record.task.task_id, place.name, doing, json.dumps(labels), sub_name=arguments["subName"]
     )
-    step = workflow.Step(replace(record.task, updated_at=doing.now))
+    step = workflow.Step(record.task._replace(updated_at=doing.now))
     sandbox.apply(project, record, step, version=version)
     request.touched.append(record.task.task_id)
     return {"ok": True, "message": None}

@@ -8,7 +8,6 @@ from typing import Any
 from airflow_provider_redbrick.sandbox import listing, seed, shapes, task_shapes
 from airflow_provider_redbrick.sandbox.convert import convert
 from airflow_provider_redbrick.sandbox.flow import RefusalError
-from airflow_provider_redbrick.sandbox.lazy import lazy
 from airflow_provider_redbrick.sandbox.request import Arguments, Request, scope
 
 
@@ -40,7 +39,7 @@ def _tasks_paged(request: Request, arguments: Arguments) -> dict[str, Any]:
         "entries": [task_shapes.task(sandbox, project, record) for record in page.records],
         "cursor": page.cursor,
         "cacheTime": now,
-        "count": lazy(lambda: listing.count(sandbox, query)),
+        "count": lambda: listing.count(sandbox, query),
     }
 
 
