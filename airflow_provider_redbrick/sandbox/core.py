@@ -148,7 +148,7 @@ class Sandbox:
         self._write(record, step, version or record.version)
 
     def _write(self, record: Record, step: workflow.Step, version: str | None) -> None:
-        self.store.write(step.task, version=version)
+        self.store.write(record._replace(task=step.task, version=version))
         self.store.remember(record.project_id, record.task.task_id, step.facts, version)
 
     def next_version(self) -> str:

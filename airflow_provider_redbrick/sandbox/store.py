@@ -46,6 +46,7 @@ CREATE INDEX completions_stage ON completions (project_id, stage, task_id, seq);
 CREATE INDEX completions_task ON completions (task_id);
 CREATE TABLE files (path TEXT PRIMARY KEY, content BLOB NOT NULL, type TEXT NOT NULL, encoding TEXT);
 """
+_RECORDS_KEPT = 1000
 _NAMES = ("projects", "datapoints", "tasks", "versions", "events", "completions", "files")
 _SPACE = uuid.UUID("0a9c6e10-5b1d-4c8e-9f00-00000000ffff").bytes
 # The first digit of a UUID's fourth part has two bits that are always the same.
@@ -114,6 +115,8 @@ class Store:
     def __init__(self, path: str | None = None) -> None:
         # What next_number tells: asking each time costs half as much as writing.
         self._numbers: dict[str, int] = {}
+        # What task reads: a task is read again for each step it makes.
+        self._records: dict[str, Record] = {}
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         # A sandbox that loses its last moments in a power cut has lost nothing worth waiting for.
@@ -135,7 +138,7 @@ class Store:
             for name in _NAMES:
                 self._db.execute(f"DELETE FROM {name}")  # noqa: S608 - constants of the code
             self._db.execute("DELETE FROM sqlite_sequence")
-        self._numbers.clear()
+        self._forget()
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -145,10 +148,14 @@ class Store:
             yield
         except BaseException:
             self._db.execute("ROLLBACK TO step")
-            self._numbers.clear()
+            self._forget()
             raise
         finally:
             self._db.execute("RELEASE step")
+
+    def _forget(self) -> None:
+        self._numbers.clear()
+        self._records.clear()
 
     def rows(self, query: str, values: Iterable[Any] = ()) -> list[sqlite3.Row]:
         """Run a query and give all its rows."""
@@ -161,6 +168,7 @@ class Store:
 
     def run(self, statement: str, values: Iterable[Any] = ()) -> int:
         """Run a statement; answers how many rows it touched."""
+        self._records.clear()
         return self._db.execute(statement, tuple(values)).rowcount
 
     def insert(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -183,17 +191,29 @@ class Store:
 
     def task(self, project_id: str, task_id: str) -> Record | None:
         """Read one task of a project."""
-        found = self.row("SELECT * FROM tasks WHERE task_id = ? AND project_id = ?", (task_id, project_id))
-        return record_of(found) if found else None
+        record = self._records.get(task_id)
+        if record is None:
+            found = self.row("SELECT * FROM tasks WHERE task_id = ?", (task_id,))
+            if found is None:
+                return None
+            record = self._kept(record_of(found))
+        return record if record.project_id == project_id else None
+
+    def _kept(self, record: Record) -> Record:
+        if len(self._records) >= _RECORDS_KEPT:
+            self._records.clear()
+        self._records[record.task.task_id] = record
+        return record
 
     def due(self, now: str) -> list[Record]:
         """Read the tasks whose time of arrival has come."""
         query = "SELECT * FROM tasks WHERE arrives_at IS NOT NULL AND arrives_at <= ? ORDER BY arrives_at, seq"
         return [record_of(row) for row in self.rows(query, (now,))]
 
-    def write(self, task: Task, *, version: str | None) -> None:
-        """Write a task that is there already."""
-        self.run(
+    def write(self, record: Record) -> None:
+        """Write what a step has made of a task that is there already."""
+        task = record.task
+        self._db.execute(
             "UPDATE tasks SET stage = ?, state = ?, holders = ?, review_state = ?, arrives_at = ?, updated_at = ?,"
             " version = ?, body = ? WHERE task_id = ?",
             (
@@ -203,11 +223,12 @@ class Store:
                 task.review_state,
                 task.arrives_at,
                 task.updated_at,
-                version,
+                record.version,
                 body_of(task),
                 task.task_id,
             ),
         )
+        self._kept(record)
 
     def remember(self, project_id: str, task_id: str, facts: Iterable[Fact], version: str | None) -> None:
         """Add facts to a task's audit trail, and completions to those of its stage."""

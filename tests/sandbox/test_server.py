@@ -260,6 +260,15 @@ def test_assigning_is_all_or_nothing(sandbox, emails, words):
     assert sandbox.stats()["applied"] == {}
 
 
+def test_moving_is_all_or_nothing(sandbox):
+    (task_id,) = sandbox.seed_tasks(1)
+    before = sandbox.task(task_id)
+    assert NOBODY in error(sandbox, MOVE, ids=[task_id, NOBODY], s="END")
+    assert sandbox.task(task_id) == before
+    # What the refused request had done to the task is not what the next one begins with.
+    assert len(claim(sandbox, task_id)) == 1
+
+
 def test_at_most_fifty_ids(sandbox):
     ids = sandbox.seed_tasks(51)
     assert "at most 50" in error(sandbox, ASSIGN, ids=ids, me=True)
