@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from airflow_provider_redbrick.sandbox import seed, workflow
+from airflow_provider_redbrick.sandbox import documents, seed, workflow
 from airflow_provider_redbrick.sandbox.clock import Clock, later
 from airflow_provider_redbrick.sandbox.faults import Faults
 from airflow_provider_redbrick.sandbox.flow import Flow, RefusalError, stage_from
@@ -179,7 +179,7 @@ class Sandbox:
             "created_by": doing.actor,
             "labels": labels,
             "labels_path": path,
-            "labels_map": json.dumps(list(labels_map)),
+            "labels_map": documents.write(list(labels_map)),
             "sub_name": sub_name,
         }
         self.store.insert("versions", [row])

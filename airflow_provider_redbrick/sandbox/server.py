@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
-from airflow_provider_redbrick.sandbox import control, faults, seed
+from airflow_provider_redbrick.sandbox import control, documents, faults, seed
 from airflow_provider_redbrick.sandbox.board_source import StoreBoard
 from airflow_provider_redbrick.sandbox.core import Sandbox, signature
 from airflow_provider_redbrick.sandbox.engine import FAULT_WORDS, Document, Engine, InvalidDocumentError
@@ -125,7 +125,7 @@ class GraphQL:
             answer = self._engine.run(document, call.variables, request)
         except InvalidDocumentError as error:
             return _errors(error.errors)
-        return Cut() if fault == "drop_after" else JSONResponse(answer)
+        return Cut() if fault == "drop_after" else Response(documents.write(answer), media_type="application/json")
 
 
 def _errors(errors: list[Any]) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.sandbox import seed
+from airflow_provider_redbrick.sandbox import documents, seed
 from airflow_provider_redbrick.sandbox.labels import parse_labels
 from airflow_provider_redbrick.sandbox.taxonomy import TAXONOMY, interpolate
 
@@ -162,7 +162,7 @@ def version_row(sandbox: Sandbox, row: sqlite3.Row) -> Shape:
         return sandbox.download_url(path) if path and presigned else path
 
     def labels_map(*, presigned: bool | None = None) -> list[Shape | None]:
-        entries: list[Shape | None] = json.loads(row["labels_map"])
+        entries: list[Shape | None] = documents.read(row["labels_map"])
         if not presigned:
             return entries
         return [

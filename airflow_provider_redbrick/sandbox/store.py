@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 import uuid
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_redbrick.sandbox import documents
 from airflow_provider_redbrick.sandbox.workflow import Fact, Task, Work
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ _NAMES = ("projects", "datapoints", "tasks", "versions", "events", "completions"
 _SPACE = uuid.UUID("0a9c6e10-5b1d-4c8e-9f00-00000000ffff").bytes
 # The first digit of a UUID's fourth part has two bits that are always the same.
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-_compact = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Record(NamedTuple):
@@ -74,7 +73,7 @@ def holders_text(task: Task) -> str:
 
 def body_of(task: Task) -> str:
     """Write the part of a task that no query looks into."""
-    return _compact(
+    return documents.write(
         {
             "works": [work._asdict() for work in task.works],
             "heading": task.heading,
@@ -91,7 +90,7 @@ def record_of(row: sqlite3.Row) -> Record:
     # By place: a row searches its columns for each name it is asked for.
     seq, task_id, project_id, dp_id, name, priority, _, created_at, updated_at, *state, version, text = row
     stage, status, _, review_state, arrives_at = state
-    body = json.loads(text)
+    body = documents.read(text)
     task = Task(
         task_id,
         stage,
@@ -270,7 +269,7 @@ def facts_as_rows(
                 "at": fact.at,
                 "actor": fact.actor,
                 "version": version,
-                "data": _compact(fact.data),
+                "data": documents.write(fact.data),
             }
         )
     return events, completions

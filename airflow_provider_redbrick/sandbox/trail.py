@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.sandbox import seed, shapes
+from airflow_provider_redbrick.sandbox import documents, seed, shapes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,7 +20,7 @@ def events(sandbox: Sandbox, task_id: str) -> list[shapes.Shape]:
     shown: list[shapes.Shape] = []
     comments: dict[str, shapes.Shape] = {}
     for row in rows:
-        data = json.loads(row["data"])
+        data = documents.read(row["data"])
         if row["kind"] == "comment":
             comment = _comment(sandbox, row, data)
             comments[data["commentId"]] = comment

@@ -1,0 +1,26 @@
+"""JSON as the sandbox keeps and answers it: whatever a client managed to bring in comes out again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_redbrick.sandbox import documents
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
+KEPT = [{"a": [1, 0.5, None, True, "é\0"]}, ["\ud800"], nested(400)]
+
+
+@pytest.mark.parametrize("value", [*KEPT, {"a": 10**30}])
+def test_written(value):
+    assert json.loads(documents.write(value)) == value
+
+
+@pytest.mark.parametrize("value", KEPT)
+def test_read(value):
+    assert documents.read(documents.write(value)) == value
