@@ -58,13 +58,17 @@ class QueueCondition:
         """Whether the queue has to be listed; otherwise the server's own count will do."""
         return self.unassigned or self.by_listing
 
+    @property
+    def enough(self) -> int:
+        """How far the queue has to be listed for the answer to be certain."""
+        return max(self.at_least or 0, self.at_most + 1 if self.at_most is not None else 0)
+
     def look(self, project: RedBrickProject) -> Poll:
-        """Count and compare. A listing stops as soon as the answer is certain."""
+        """Count and compare."""
         stage = project.stage(self.stage_name)
         if not self.lists:
             return self.judge(project.count(stage))
-        enough = max(self.at_least or 0, self.at_most + 1 if self.at_most is not None else 0)
-        return self.judge(project.count_by_listing(stage, unassigned=self.unassigned, stop_at=enough))
+        return self.judge(project.count_by_listing(stage, unassigned=self.unassigned, stop_at=self.enough))
 
     def judge(self, count: int) -> Poll:
         """Compare a count with the threshold."""

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import zlib
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.batch.waiting import Condition, Poll
+    from airflow_provider_redbrick.batch.waiting import Condition, Poll, QueueCondition
 
     Key = tuple[str, str | None, str | None]
     Seen = TypeVar("Seen")
@@ -47,6 +48,7 @@ class SharedProject:
         self._project: RedBrickProject | None = None
         self._counts = Together(self._count_all)
         self._tasks = Together(self._read_all)
+        self._listings: dict[tuple[str, bool], Together[int, int]] = {}
 
     async def look(self, condition: Condition) -> Poll:
         """Look whether a condition is met.
@@ -58,7 +60,7 @@ class SharedProject:
             found = await self._tasks.ask(condition.task_ids)
             return await self.read(lambda project: condition.judge(project, found))
         if condition.lists:
-            return await self.read(condition.look)
+            return condition.judge(await self._noticing(self._list(condition)))
         return condition.judge(await self.count(condition.stage_name))
 
     async def read(self, what: Callable[[RedBrickProject], Seen]) -> Seen:
@@ -76,10 +78,14 @@ class SharedProject:
         return await self._noticing(self._count(stage_name))
 
     async def _count(self, stage_name: str) -> int:
-        found = (await self._counts.ask([stage_name]))[stage_name]
-        if isinstance(found, RedBrickError):
-            raise found.with_traceback(None)
-        return found
+        return _sound((await self._counts.ask([stage_name]))[stage_name])
+
+    async def _list(self, condition: QueueCondition) -> int:
+        """Return how many tasks there are, by one listing for all who count them alike."""
+        alike = (condition.stage_name, condition.unassigned)
+        if alike not in self._listings:
+            self._listings[alike] = Together(partial(self._list_for_all, *alike))
+        return _sound((await self._listings[alike].ask([condition.enough]))[condition.enough])
 
     async def _noticing(self, answer: Coroutine[Any, Any, Seen]) -> Seen:
         """Take notice of a key that is refused: whoever comes later may find another one in the connection."""
@@ -110,6 +116,12 @@ class SharedProject:
         counts = apart_if_need_be(counted, list(dict.fromkeys(stages.values())))
         return answers | {name: counts[stage] for name, stage in stages.items()}
 
+    def _list_for_all(self, stage_name: str, unassigned: bool, enough: Sequence[int]) -> dict[int, int | RedBrickError]:
+        """Return for each number the count as far as that, as if it had been listed for it alone."""
+        project = self._at()
+        count = project.count_by_listing(project.stage(stage_name), unassigned=unassigned, stop_at=max(enough))
+        return {each: min(each, count) for each in enough}
+
     def _read_all(self, task_ids: Sequence[str]) -> dict[str, Task | RedBrickError]:
         """Return for each id where its task is, or why that is not known."""
         project = self._at()
@@ -127,6 +139,12 @@ class SharedProject:
                 _ = project.info
                 self._project = project
             return self._project
+
+
+def _sound(found: int | RedBrickError) -> int:
+    if isinstance(found, RedBrickError):
+        raise found.with_traceback(None)
+    return found
 
 
 def until_next_poll(key: Key, interval: float, *, now: float) -> float:

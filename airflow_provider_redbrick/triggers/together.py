@@ -13,32 +13,33 @@ if TYPE_CHECKING:
 # Seconds that a question is held back, so that all whose turn it is can join.
 GATHER = 0.05
 
+Asked = TypeVar("Asked")
 Seen = TypeVar("Seen")
 
 
-class Together(Generic[Seen]):
+class Together(Generic[Asked, Seen]):
     """Asks for what all want that come within a moment, and gives each what it wants.
 
     :param ask: asks for some keys, in a thread, and returns for each what is seen or why it cannot be.
     """
 
-    def __init__(self, ask: Callable[[Sequence[str]], dict[str, Seen | RedBrickError]]) -> None:
+    def __init__(self, ask: Callable[[Sequence[Asked]], dict[Asked, Seen | RedBrickError]]) -> None:
         self._ask = ask
-        self._wanted: set[str] = set()
-        self._asking: asyncio.Task[dict[str, Seen | RedBrickError]] | None = None
+        self._wanted: dict[Asked, None] = {}
+        self._asking: asyncio.Task[dict[Asked, Seen | RedBrickError]] | None = None
 
-    async def ask(self, wanted: Collection[str]) -> dict[str, Seen | RedBrickError]:
+    async def ask(self, wanted: Collection[Asked]) -> dict[Asked, Seen | RedBrickError]:
         """Return for each key what is seen, or why it cannot be."""
         if self._asking is None:
             self._asking = asyncio.create_task(self._answers())
-        self._wanted.update(wanted)
+        self._wanted.update(dict.fromkeys(wanted))
         # One of them may be cancelled; the others wait on.
         answers = await asyncio.shield(self._asking)
         return {key: answers[key] for key in wanted}
 
-    async def _answers(self) -> dict[str, Seen | RedBrickError]:
+    async def _answers(self) -> dict[Asked, Seen | RedBrickError]:
         await asyncio.sleep(GATHER)
-        wanted, self._wanted, self._asking = sorted(self._wanted), set(), None
+        wanted, self._wanted, self._asking = list(self._wanted), {}, None
         try:
             return await asyncio.to_thread(self._ask, wanted)
         except RedBrickError as error:

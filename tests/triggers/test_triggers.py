@@ -347,6 +347,41 @@ class TestTogether:
         assert [event["status"] for (event,) in ended] == ["timeout"] * 29
         assert sandbox.stats()["requests"] <= 1 + 1 + 3 + 1
 
+    @pytest.mark.parametrize("how", [{"unassigned": True}, {"count_by": "listing"}])
+    def test_one_listing_a_poll_will_do_for_all_thresholds(self, sandbox, how):
+        sandbox.seed_tasks(30)
+        deadline = time.time() + 2.2
+
+        async def scene() -> list[list[dict[str, Any]]]:
+            waiting = [
+                queue(stage_name="Label", at_least=31 + i, poke_interval=1.0, deadline=deadline, **how)
+                for i in range(20)
+            ]
+            return await asyncio.gather(*(events(trigger) for trigger in waiting))
+
+        ended = asyncio.run(scene())
+        assert [event["status"] for (event,) in ended] == ["timeout"] * 20
+        assert sandbox.stats()["requests"] <= 1 + 1 + 3 + 1
+
+    def test_each_counts_as_far_as_its_own_threshold_and_in_its_own_way(self, sandbox):
+        sandbox.seed_tasks(5)
+        sandbox.seed_tasks(3, assignee="alice@example.com")
+
+        async def scene() -> list[list[dict[str, Any]]]:
+            ways = [
+                {"at_least": 2, "unassigned": True},
+                {"at_least": 5, "unassigned": True},
+                {"at_most": 5, "unassigned": True},
+                {"at_least": 8, "count_by": "listing"},
+                {"at_least": 1, "unassigned": True, "stage_name": "Gone"},
+            ]
+            return await asyncio.gather(*(events(queue(**{"stage_name": "Label", **way})) for way in ways))
+
+        *found, (gone,) = asyncio.run(scene())
+        assert [(event["status"], event["seen"]) for (event,) in found] == [("success", n) for n in (2, 5, 5, 8)]
+        assert gone["status"] == "error"
+        assert "no stage 'Gone'" in gone["message"]
+
     def test_each_sees_its_own_tasks(self, sandbox):
         ids = sandbox.seed_tasks(2) + sandbox.seed_tasks(2, stage="Review_1")
 
