@@ -379,6 +379,7 @@ class TestFaults:
 
 
 class TestPeopleAtTheSameTime:
+    @pytest.mark.usefixtures("one_by_one")
     def test_who_takes_a_task_before_a_lost_request_is_repeated_keeps_it(
         self, sandbox, run, holders, give, monkeypatch
     ):
