@@ -63,9 +63,8 @@ def compare(*, sizes: Sequence[int], runs: int, sdk_python: str | None, sdk_cap:
                     comparison.left_out.append(
                         f"{work.words}, {n:,}, SDK: not measured, a run takes over {would_take:,.0f} s."
                     )
-                comparison.rows.append(
-                    _row(work, n, _by_turns(work, n, runs if n > LEARNT_FROM else 2 * runs + 1, chosen))
-                )
+                times = runs if n > LEARNT_FROM else 2 * runs + 1
+                comparison.rows.append(_row(work, n, _by_turns(work, n, times, chosen)))
         comparison.rates.update(throughput(sandbox))
     return comparison
 

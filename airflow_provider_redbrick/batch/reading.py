@@ -49,16 +49,20 @@ def is_fresh(read_at: float) -> bool:
 
 def look(project: RedBrickProject, task_ids: Iterable[str], *, detail: Detail = Detail.STATE) -> Found:
     """Read tasks; that they cannot be read is an answer too."""
-    ids, read_at = list(task_ids), time.monotonic()
+    ids = list(task_ids)
     try:
         return _read(project, ids, detail)
     except RedBrickAPIError as error:
-        return Found(dict.fromkeys(ids, error), read_at)
+        return _unread(ids, error)
 
 
 def _read(project: RedBrickProject, task_ids: Sequence[str], detail: Detail) -> Found:
     read_at = time.monotonic()
     return Found(project.read_tasks(task_ids, detail=detail), read_at)
+
+
+def _unread(task_ids: Iterable[str], error: RedBrickAPIError) -> Found:
+    return Found(dict.fromkeys(task_ids, error), time.monotonic())
 
 
 class ReadAhead:
@@ -130,13 +134,13 @@ def read_in_chunks(
     breaker = breaker or CircuitBreaker()
     for chunk in in_chunks(task_ids, size):
         if breaker.is_open:
-            yield Found(dict.fromkeys(chunk, RedBrickConnectionError(NOT_TRIED)), time.monotonic())
+            yield _unread(chunk, RedBrickConnectionError(NOT_TRIED))
             continue
         try:
             found = (ahead.take(chunk) if ahead else None) or _read(project, chunk, detail)
         except RedBrickAPIError as error:
             breaker.saw(error)
-            found = Found(dict.fromkeys(chunk, error), time.monotonic())
+            found = _unread(chunk, error)
         else:
             breaker.saw(None)
         yield found

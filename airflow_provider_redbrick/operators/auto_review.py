@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
-    from airflow_provider_redbrick.batch.reading import ReadAhead
     from airflow_provider_redbrick.batch.review import Reviewer
 
 
@@ -87,12 +86,12 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
         corrects = any(review.decision == "correct" for review in decided.values())
         detail = Detail.STATE if corrects else Detail.PLACE
         ahead = ReadAhead(project, list(decided), detail=detail, size=KNOWN_CHUNK)
-        stage = self._review_stage(project, ahead)
+        stage = self._review_stage(project, ahead.begin)
         work = self.work_on(context, project, stage, detail=detail, chunk=KNOWN_CHUNK, ahead=ahead)
         return self.settle(context, project, stage, review_as_told(work, decided), total=len(decided))
 
-    def _review_stage(self, project: RedBrickProject, ahead: ReadAhead | None = None) -> Stage:
-        stage = self.get_stage(project, ahead=ahead)
+    def _review_stage(self, project: RedBrickProject, *others: Callable[[], object]) -> Stage:
+        stage = self.get_stage(project, *others)
         if stage.is_label:
             reviews = [known.name for known in project.info.workflow.stages if known.is_review]
             raise RedBrickInputError(

@@ -115,7 +115,7 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
         project = self.get_project()
         known = [given.task_id for given in entries if given.task_id] if isinstance(entries, list) else []
         ahead = ReadAhead(project, known, detail=Detail.STATE, size=KNOWN_CHUNK)
-        stage = self.get_stage(project, labels=not self.existing_labels, ahead=ahead)
+        stage = self.get_stage(project, ahead.begin, labels=not self.existing_labels)
         if self.existing_labels and stage.is_review:
             raise RedBrickInputError(
                 f"{stage.name} is a review stage: to accept tasks as they are, use RedBrickAutoReviewOperator."

@@ -15,14 +15,13 @@ from airflow_provider_redbrick.operators.rendering import beside_labels
 from airflow_provider_redbrick.operators.tries import retry_since
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.batch.converting import Converter
-    from airflow_provider_redbrick.batch.reading import ReadAhead
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
 LABEL_KEYS = frozenset({"series", "classification", "labels"})
@@ -75,17 +74,17 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
         check.flag("take_from_people", self.take_from_people)
         return super().get_project()
 
-    def get_stage(self, project: RedBrickProject, *, labels: bool = False, ahead: ReadAhead | None = None) -> Stage:
+    def get_stage(self, project: RedBrickProject, *others: Callable[[], object], labels: bool = False) -> Stage:
         """Return the stage to work in; what else the work needs to know beforehand is read with it.
 
+        :param others: what else is done at the same time.
         :param labels: whether there are labels to check.
-        :param ahead: tasks to read meanwhile.
         :raises RedBrickInputError: when there is none in which tasks can be worked on.
         """
         from airflow_provider_redbrick.hooks.working import working_stage
 
         check.text("stage_name", self.stage_name)
-        project.open(*([ahead.begin] if ahead else ()), taxonomy=labels and self.validate != "off")
+        project.open(*others, taxonomy=labels and self.validate != "off")
         return working_stage(project, self.stage_name)
 
     def converter(self, project: RedBrickProject) -> Converter:
