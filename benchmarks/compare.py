@@ -43,59 +43,81 @@ class Comparison:
 def compare(*, sizes: Sequence[int], runs: int, sdk_python: str | None, sdk_cap: float) -> Comparison:
     """Measure everything ``runs`` times and return the medians.
 
+    A machine has faster and slower minutes. So everything is measured once, then once more and so on, and not one thing
+    after the other: none has the bad minutes all to itself.
+
     :param runs: how often; what takes a second or less varies most, and is measured twice as often, and once.
     :param sdk_python: the SDK's interpreter; None measures ours alone.
     :param sdk_cap: seconds that one run of the SDK may take; what would take longer is left out.
     """
     comparison = Comparison()
+    rounds = 2 * runs + 1
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
         sandbox = stack.enter_context(Sandbox(latency_ms=LATENCY_MS))
         sides = {"ours": stack.enter_context(Side(sys.executable, "benchmarks.ours", sandbox, folder))}
         if sdk_python:
             sides["sdk"] = stack.enter_context(Side(sdk_python, "benchmarks.public_sdk", sandbox, folder))
+        cases = [_Case(work, n, runs if n > LEARNT_FROM else rounds, dict(sides)) for work in WORKS for n in sizes]
+        comparison.left_out.extend(words for case in cases if (words := case.without_what_takes_over(sdk_cap)))
         for work in WORKS:
-            for n in sizes:
-                chosen = dict(sides)
-                would_take = sdk_s(work.name, n, LATENCY_MS / 1000)
-                if "sdk" in chosen and would_take > sdk_cap:
-                    del chosen["sdk"]
-                    comparison.left_out.append(
-                        f"{work.words}, {n:,}, SDK: not measured, a run takes over {would_take:,.0f} s."
-                    )
-                times = runs if n > LEARNT_FROM else 2 * runs + 1
-                comparison.rows.append(_row(work, n, _by_turns(work, n, times, chosen)))
+            # Our documents are long, and the sandbox takes its time with a new one: that is not to be measured.
+            sides["ours"].measure(work, min(max(sizes), LEARNT_FROM), dict(work.tasks))
+        for number in range(rounds):
+            for case in cases:
+                case.measure(number, rounds)
+        comparison.rows.extend(case.row() for case in cases)
         comparison.rates.update(throughput(sandbox))
     return comparison
 
 
-def _by_turns(work: Work, n: int, runs: int, sides: dict[str, Side]) -> dict[str, list[Measured]]:
-    found: dict[str, list[Measured]] = {name: [] for name in sides}
-    # Our documents are long, and the sandbox takes its time with one it has not seen before: not ours to measure.
-    sides["ours"].measure(work, min(n, LEARNT_FROM), dict(work.tasks))
-    for number in range(runs):
-        # Who comes first changes, since a machine gets faster or slower while it works.
-        for name in sorted(sides, reverse=bool(number % 2)):
-            tasks = {**work.tasks, **(work.for_sdk if name == "sdk" else {})}
-            found[name].append(sides[name].measure(work, n, tasks))
-    spent = "; ".join(f"{name} {', '.join(f'{one.seconds:.2f}' for one in many)} s" for name, many in found.items())
-    sys.stderr.write(f"{work.words}, {n:,}: {spent}\n")
-    return found
+@dataclass
+class _Case:
+    """A work on so many tasks.
 
+    :param times: how often it is measured.
+    :param sides: who is measured.
+    """
 
-def _row(work: Work, n: int, found: dict[str, list[Measured]]) -> dict[str, Any]:
-    def middle(side: str, what: str, digits: int | None) -> float | None:
-        many = found.get(side)
+    work: Work
+    n: int
+    times: int
+    sides: dict[str, Side]
+    found: dict[str, list[Measured]] = field(default_factory=dict)
+
+    def without_what_takes_over(self, cap: float) -> str | None:
+        """Leave the SDK out where a run of it takes over so many seconds; return words about that."""
+        would_take = sdk_s(self.work.name, self.n, LATENCY_MS / 1000)
+        if would_take <= cap or self.sides.pop("sdk", None) is None:
+            return None
+        return f"{self.work.words}, {self.n:,}, SDK: not measured, a run takes over {would_take:,.0f} s."
+
+    def measure(self, number: int, rounds: int) -> None:
+        """Measure each side, in as many of all rounds as it is to be measured, evenly spread."""
+        if number * self.times // rounds == (number - 1) * self.times // rounds:
+            return
+        spent = []
+        for name in sorted(self.sides, reverse=bool(number % 2)):
+            tasks = {**self.work.tasks, **(self.work.for_sdk if name == "sdk" else {})}
+            measured = self.sides[name].measure(self.work, self.n, tasks)
+            self.found.setdefault(name, []).append(measured)
+            spent.append(f"{name} {measured.seconds:.2f} s")
+        sys.stderr.write(f"{number + 1}. {self.work.words}, {self.n:,}: {', '.join(spent)}\n")
+
+    def row(self) -> dict[str, Any]:
+        """Return the medians."""
+        return {
+            "work": self.work.name,
+            "n": self.n,
+            "ours_s": self._middle("ours", "seconds", 3),
+            "sdk_s": self._middle("sdk", "seconds", 3),
+            "limit_s": round(limit_s(self.work.name, self.n, LATENCY_MS / 1000), 3),
+            "ours_requests": self._middle("ours", "requests", None),
+            "sdk_requests": self._middle("sdk", "requests", None),
+            "ours_peak_mb": self._middle("ours", "peak_mb", 1),
+            "sdk_peak_mb": self._middle("sdk", "peak_mb", 1),
+        }
+
+    def _middle(self, side: str, what: str, digits: int | None) -> float | None:
+        many = self.found.get(side)
         return round(median(getattr(one, what) for one in many), digits) if many else None
-
-    return {
-        "work": work.name,
-        "n": n,
-        "ours_s": middle("ours", "seconds", 3),
-        "sdk_s": middle("sdk", "seconds", 3),
-        "limit_s": round(limit_s(work.name, n, LATENCY_MS / 1000), 3),
-        "ours_requests": middle("ours", "requests", None),
-        "sdk_requests": middle("sdk", "requests", None),
-        "ours_peak_mb": middle("ours", "peak_mb", 1),
-        "sdk_peak_mb": middle("sdk", "peak_mb", 1),
-    }

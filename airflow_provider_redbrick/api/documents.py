@@ -40,7 +40,7 @@ currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} 
 
 _TASK_STATE = f"""
 taskId currentStageName
-datapoint {{ dpId name seriesInfo {{ itemsIndices }} }}
+datapoint {{ name seriesInfo {{ itemsIndices }} }}
 currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
 latestTaskData {{
   tdId createdAt createdByEntity {{ {_USER} }}
@@ -48,15 +48,9 @@ latestTaskData {{
 }}
 """
 
-_TASK_LABELS = f"""
-taskId currentStageName
-datapoint {{ dpId name }}
-currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
-latestTaskData {{
-  tdId createdAt createdByEntity {{ {_USER} }}
-  labelsData(interpolate: true)
-  labelsDataPath(presigned: false)
-}}
+_TASK_LABELS = """
+taskId
+latestTaskData { labelsData(interpolate: true) labelsDataPath(presigned: false) }
 """
 
 _TASK_FULL = f"""
@@ -319,7 +313,7 @@ task_states = _aliased_tasks(_TASK_STATE)
 """The same, and who labelled them last."""
 
 tasks_with_labels = _aliased_tasks(_TASK_LABELS)
-"""The same with current labels, or the path of their file."""
+"""Their current labels, or the path of their file."""
 
 tasks_in_full = _aliased_tasks(_TASK_FULL)
 """Everything a callable may want to see: item URLs and current labels too."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.sandbox import seed, shapes
+from airflow_provider_redbrick.sandbox import documents, seed, shapes
 from airflow_provider_redbrick.sandbox.trail import events
 from airflow_provider_redbrick.sandbox.workflow import Work
 
@@ -66,13 +65,13 @@ def datapoint(sandbox: Sandbox, dp_id: str) -> shapes.Shape | None:
         return None
 
     def items(*, presigned: bool | None = None) -> list[str]:
-        paths: list[str] = json.loads(row["items"])
+        paths: list[str] = documents.read(row["items"])
         return [sandbox.download_url(path) for path in paths] if presigned else paths
 
     return {
         "archived": False,
         "cohorts": [],
-        **json.loads(row["body"]),
+        **documents.read(row["body"]),
         "dpId": dp_id,
         "name": row["name"],
         "items": items,

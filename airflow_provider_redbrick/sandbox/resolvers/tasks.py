@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from airflow_provider_redbrick.sandbox import listing, seed, shapes, task_shapes
+from airflow_provider_redbrick.sandbox import documents, listing, seed, shapes, task_shapes
 from airflow_provider_redbrick.sandbox.convert import convert
 from airflow_provider_redbrick.sandbox.flow import RefusalError
 from airflow_provider_redbrick.sandbox.request import Arguments, Request, scope
@@ -105,7 +104,7 @@ def _completions(request: Request, arguments: Arguments, condition: str, *values
 def _validate(_request: Request, arguments: Arguments) -> dict[str, Any]:
     result = convert(arguments["original"])
     valid = result.error is None
-    converted = json.dumps(result.converted) if valid and arguments.get("convert") else None
+    converted = documents.write(result.converted) if valid and arguments.get("convert") else None
     return {"isValid": valid, "error": result.error, "converted": converted}
 
 
