@@ -193,7 +193,7 @@ ASSIGN_TASKS_MULTIPLE_USERS = """mutation assignTasksMultipleUsers(
   assignTasksMultipleUsers(
     orgId: $orgId, projectId: $projectId, taskIds: $taskIds,
     emails: $emails, currentUser: $currentUser, refresh: $refresh
-  ) { taskId name stageName }
+  ) { taskId stageName }
 }"""
 
 PUT_MANUAL_LABELING_TASK_AND_LABELS = """mutation putManualLabelingTaskAndLabels(
