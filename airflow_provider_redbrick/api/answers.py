@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, storable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -22,13 +22,16 @@ _ID = re.compile(r"[\w-]{1,100}")
 
 
 @contextmanager
-def reading(operation: str) -> Iterator[None]:
-    """Make an answer of another shape an error of its own, named after the operation, instead of a ``KeyError``."""
+def reading(operation: str, *, changed: Sequence[str] = ()) -> Iterator[None]:
+    """Make an answer of another shape an error of its own, named after the operation, instead of a ``KeyError``.
+
+    :param changed: what the operation may have been applied to, whatever its answer is.
+    """
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
         words = f"RedBrick's answer lacks what was asked for ({type(error).__name__}: {error})."
-        raise RedBrickAnswerError(words, operation=operation) from None
+        raise RedBrickAnswerError(words, operation=operation, task_ids=changed, maybe_applied=bool(changed)) from None
 
 
 def text(value: object) -> str:

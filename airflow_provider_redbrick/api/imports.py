@@ -124,12 +124,8 @@ class ProjectImports:
             "priority": new.priority,
         }
         data = self._scope.execute(documents.CREATE_DATAPOINT, variables, task_ids=[new.name])
-        try:
-            with reading("createDatapoint"):
-                return _created(data["createDatapoint"])
-        except RedBrickAnswerError as error:
-            error.task_ids, error.maybe_applied = (new.name,), True
-            raise
+        with reading("createDatapoint", changed=[new.name]):
+            return _created(data["createDatapoint"])
 
 
 def content_type(name: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.aliased import TASKS_PER_READ, read_aliased
-from airflow_provider_redbrick.api.answers import reading, text
+from airflow_provider_redbrick.api.answers import identifier, reading, text
 from airflow_provider_redbrick.api.calls import Call
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
@@ -314,9 +314,11 @@ class RedBrickProject(Scope):
         }
         data = self.execute(documents.ASSIGN_TASKS_MULTIPLE_USERS, variables, task_ids=task_ids)
         operation = "assignTasksMultipleUsers"
-        with reading(operation):
-            given = data[operation] or ()
-            return {str(entry["taskId"]).lower(): public_stage_name(text(entry.get("stageName"))) for entry in given}
+        with reading(operation, changed=task_ids):
+            given = {identifier(entry["taskId"]): text(entry.get("stageName")) for entry in data[operation] or ()}
+        # An answer about tasks that were not asked about says nothing of those that were.
+        asked = {task_id.lower() for task_id in task_ids}
+        return {task_id: public_stage_name(stage) for task_id, stage in given.items() if task_id in asked}
 
     def _listed(self, variables: Mapping[str, Any], page_size: int) -> Iterator[Task]:
         for entry in pages(

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api import documents
-from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.answers import identifier, reading
 from airflow_provider_redbrick.api.calls import Call
 from airflow_provider_redbrick.exceptions import RedBrickNotFoundError
 
@@ -67,13 +67,14 @@ class RemoteStage:
         """Return the ids of the first tasks that wait; reading them takes none of them."""
         data = self._execute(documents.TASKS_TO_LABEL_REMOTE, {"numTasks": count})
         with reading("tasksToLabelRemote"):
-            return [str(task["taskId"]).lower() for task in data["tasksToLabelRemote"] or ()]
+            return [identifier(task["taskId"]) for task in data["tasksToLabelRemote"] or ()]
 
     def submit(self, task: Task, labels: Sequence[Mapping[str, Any]]) -> Call:
         """Put labels on a task, and return what hands it on with them.
 
         The labels change nothing that people see before the task is handed on: both can be sent again.
 
+        :param task: read in full, since labels are put on the data that it is about.
         :param labels: what :func:`~airflow_provider_redbrick.labels.label_input.label_inputs` returned.
         """
         output = self.output

@@ -85,7 +85,7 @@ def balanced(project: Any, _world: World) -> Any:
 def labelled_remotely(project: Any, world: World) -> Any:
     remote = project.remote(project.stage("Model"))
     ids = list(islice(queue(remote, limit=None, page_size=1), 100))
-    found = project.read_tasks(world.waiting)
+    found = project.read_tasks(world.waiting, detail=Detail.FULL)
     for task in found.values():
         if isinstance(task, Task):
             labels = label_inputs([{**BOX, "category": [["object", "finding"]]}], remote.output)
