@@ -69,8 +69,7 @@ def _read_chunk(scope: Scope, document: Callable[[int], str], chunk: Sequence[st
 def _parsed(task_id: str, data: Mapping[str, Any], parse: Parse) -> Any:
     """Read one task's answer; one that makes no sense is that task's failure, not its neighbours'."""
     try:
-        with reading("task"):
+        with reading("task", task_ids=[task_id]):
             return parse(data)
     except RedBrickAnswerError as error:
-        error.task_ids = (task_id,)
         return error

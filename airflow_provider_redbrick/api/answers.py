@@ -22,16 +22,17 @@ _ID = re.compile(r"[\w-]{1,100}")
 
 
 @contextmanager
-def reading(operation: str, *, changed: Sequence[str] = ()) -> Iterator[None]:
+def reading(operation: str, *, task_ids: Sequence[str] = (), maybe_applied: bool = False) -> Iterator[None]:
     """Make an answer of another shape an error of its own, named after the operation, instead of a ``KeyError``.
 
-    :param changed: what the operation may have been applied to, whatever its answer is.
+    :param task_ids: the tasks it is about.
+    :param maybe_applied: whether it was a mutation, which the server has carried out whatever it answers.
     """
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
         words = f"RedBrick's answer lacks what was asked for ({type(error).__name__}: {error})."
-        raise RedBrickAnswerError(words, operation=operation, task_ids=changed, maybe_applied=bool(changed)) from None
+        raise RedBrickAnswerError(words, operation=operation, task_ids=task_ids, maybe_applied=maybe_applied) from None
 
 
 def text(value: object) -> str:

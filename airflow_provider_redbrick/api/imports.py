@@ -124,7 +124,7 @@ class ProjectImports:
             "priority": new.priority,
         }
         data = self._scope.execute(documents.CREATE_DATAPOINT, variables, task_ids=[new.name])
-        with reading("createDatapoint", changed=[new.name]):
+        with reading("createDatapoint", task_ids=[new.name], maybe_applied=True):
             return _created(data["createDatapoint"])
 
 

@@ -314,7 +314,7 @@ class RedBrickProject(Scope):
         }
         data = self.execute(documents.ASSIGN_TASKS_MULTIPLE_USERS, variables, task_ids=task_ids)
         operation = "assignTasksMultipleUsers"
-        with reading(operation, changed=task_ids):
+        with reading(operation, task_ids=task_ids, maybe_applied=True):
             given = {identifier(entry["taskId"]): text(entry.get("stageName")) for entry in data[operation] or ()}
         # An answer about tasks that were not asked about says nothing of those that were.
         asked = {task_id.lower() for task_id in task_ids}
