@@ -11,7 +11,8 @@ import pendulum
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.aliased import read_aliased
 from airflow_provider_redbrick.api.answers import reading, text_as_it_is
-from airflow_provider_redbrick.api.models import Task, moment
+from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.api.moments import moment
 from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError
 

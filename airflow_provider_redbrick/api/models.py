@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
-
-import pendulum
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.answers import elements, identifier, index, number, text, text_as_it_is
+from airflow_provider_redbrick.api.moments import moment
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH, public_stage_name
 from airflow_provider_redbrick.api.values import too_many, values_in
+
+if TYPE_CHECKING:
+    import pendulum
 
 STAYED = "stayed"
 """Key of what is written beside labels that replace others where a task is: how the trail shows that is not known."""
@@ -248,25 +248,6 @@ def _mask(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         text_as_it_is(entry.get("labelName"))
         index(entry.get("seriesIndex"))
     return entry
-
-
-def moment(value: object) -> pendulum.DateTime | None:
-    """Read one of the API's timestamps; None when there is none, or none that can be read."""
-    if not isinstance(value, str) or not value:
-        return None
-    with suppress(ValueError):
-        # What the API writes, at a third of the cost: a listing has several a task.
-        read = datetime.fromisoformat(value)
-        if read.tzinfo is not None and not read.utcoffset():
-            return pendulum.DateTime(*read.timetuple()[:6], read.microsecond, tzinfo=pendulum.UTC)
-    try:
-        parsed = pendulum.parse(value)
-        if isinstance(parsed, pendulum.DateTime):
-            parsed.in_timezone("UTC")  # one that is out of all calendars there is none to calculate with
-            return parsed
-    except (ValueError, TypeError, OverflowError):
-        pass
-    return None
 
 
 def _json_object(written: object) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pendulum
 
 from airflow_provider_redbrick.api.ids import check_uuid
+from airflow_provider_redbrick.api.moments import moment
 from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
 
 LARGEST_NUMBER = 2**31 - 1
@@ -71,17 +72,19 @@ def time(name: str, value: object) -> pendulum.DateTime | None:
     """Return a moment, or None; ISO-8601 text is read, in UTC when it names no zone."""
     if value is None:
         return None
+    found = _instance(value) if isinstance(value, datetime) else moment(text(name, value))
+    if found is None:
+        raise RedBrickInputError(f"{name} must be a date and time, not {told(value)}.")
+    return found
+
+
+def _instance(value: datetime) -> pendulum.DateTime | None:
     try:
-        if isinstance(value, datetime):
-            found: object = pendulum.instance(value, tz="UTC")
-        else:
-            found = pendulum.parse(text(name, value), tz="UTC")
-        if isinstance(found, pendulum.DateTime):
-            found.in_timezone("UTC")  # what is out of the calendar there cannot be sent, nor compared
-            return found
+        found = pendulum.instance(value, tz="UTC")
+        found.in_timezone("UTC")  # what is out of the calendar there cannot be sent, nor compared
     except (ValueError, TypeError, OverflowError):
-        pass
-    raise RedBrickInputError(f"{name} must be a date and time, not {told(value)}.")
+        return None
+    return found
 
 
 def flag(name: str, value: object) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import cast
 
 import pendulum
 
@@ -15,7 +14,10 @@ def text_of(moment: dt.datetime) -> str:
 
 def canonical(text: str) -> str:
     """Read any ISO-8601 time (no offset means UTC) and write it in the canonical form; ValueError if it is none."""
-    return text_of(cast("dt.datetime", pendulum.parse(text, exact=False, tz="UTC")))
+    found = None if "/" in text else pendulum.parse(text, exact=False, tz="UTC")
+    if isinstance(found, pendulum.DateTime):
+        return text_of(found)
+    raise ValueError(f"{text!r} is not a moment")
 
 
 def later(text: str, milliseconds: int) -> str:

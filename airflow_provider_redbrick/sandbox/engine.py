@@ -151,7 +151,7 @@ def _canonical_id(text: str) -> str:
 def _time(value: Any) -> str:
     try:
         return canonical(value)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, OverflowError):
         raise GraphQLError(f"{str(value)[:80]!r} is not an ISO-8601 time") from None
 
 

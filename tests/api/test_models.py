@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_redbrick.api.answers import reading
-from airflow_provider_redbrick.api.models import Member, Task, User, moment, output_events
+from airflow_provider_redbrick.api.models import Member, Task, User, output_events
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 
 ID = "11111111-1111-1111-1111-111111111111"
@@ -144,20 +144,6 @@ def test_a_tower_of_json_is_an_answer_error():
 def test_reading_lets_other_errors_pass():
     with pytest.raises(KeyboardInterrupt), reading("x"):
         raise KeyboardInterrupt
-
-
-@given(TIMES)
-def test_no_text_breaks_a_timestamp_otherwise_than_by_value(text):
-    try:
-        found = moment(text)
-    except ValueError:
-        return
-    assert found is None or isinstance(found, pendulum.DateTime)
-
-
-@pytest.mark.parametrize("value", [None, "", 5, {}, True])
-def test_no_text_is_no_moment(value):
-    assert moment(value) is None
 
 
 # ------------------------------------------------------------------ labels

@@ -16,7 +16,8 @@ from fuzz.values import SIGNATURE
 from fuzz.works import SERIES, a_mask
 
 from airflow_provider_redbrick.api.answers import reading
-from airflow_provider_redbrick.api.models import Task, moment
+from airflow_provider_redbrick.api.models import Task
+from airflow_provider_redbrick.api.moments import moment
 from airflow_provider_redbrick.batch.converting import Converter, Labels
 from airflow_provider_redbrick.exceptions import (
     LONGEST_MESSAGE,

@@ -99,7 +99,11 @@ def test_no_time():
 
 
 @pytest.mark.parametrize(
-    "value", ["", "  ", "yesterday", "{{ data_interval_start }}", "None", "P1D", 5, date(2024, 5, 1)]
+    "value",
+    [
+        *["", "  ", "yesterday", "{{ data_interval_start }}", "None", "P1D", 5, date(2024, 5, 1)],
+        *["/", "2024-05-01/", "/2024-05-01", "2024-05-01/P1D", "2024-05-01/2024-05-02", "P1W/2024-05-01"],
+    ],
 )
 def test_what_is_no_time_is_refused(value):
     with refused("updated_after must"):

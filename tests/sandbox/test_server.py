@@ -217,6 +217,14 @@ def test_changed_since(sandbox):
     assert walk(sandbox, PAGED, since=mark) == [old[0]]
 
 
+@pytest.mark.parametrize("since", ["", "yesterday", "P1D", "/", "2024-03-03/P1D", "0001-01-01T00:00:00+14:00", 5])
+def test_what_is_no_time_is_named(sandbox, since):
+    asked = {"o": sandbox.org_id, "p": sandbox.project_id, "s": "END", "since": since}
+    response = post(sandbox, encoded(PAGED, asked), ApiKey=sandbox.api_key, **{"Content-Encoding-RB": "gzip"})
+    assert response.status_code == 400
+    assert f"{str(since)!r} is not an ISO-8601 time" in response.json()["errors"][0]["message"]
+
+
 def test_pages_have_a_largest_size(sandbox):
     assert "at most 500" in error(sandbox, LIST, s="Label", first=501)
     sandbox.settings(max_page=20)
