@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.answers import reading
+from airflow_provider_redbrick.api.answers import identifier, reading
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickNotFoundError, RedBrickRefusedError
 
@@ -67,9 +67,12 @@ def _read_chunk(scope: Scope, document: Callable[[int], str], chunk: Sequence[st
 
 
 def _parsed(task_id: str, data: Mapping[str, Any], parse: Parse) -> Any:
-    """Read one task's answer; one that makes no sense is that task's failure, not its neighbours'."""
+    """Read one task's answer; one that makes no sense, or is of another, is its failure, not its neighbours'."""
     try:
         with reading("task", task_ids=[task_id]):
+            told = identifier(data["taskId"])
+            if told != task_id.lower():
+                raise ValueError(f"it is about task {told}")
             return parse(data)
     except RedBrickAnswerError as error:
         return error

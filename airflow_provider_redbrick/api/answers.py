@@ -27,12 +27,18 @@ def reading(operation: str, *, task_ids: Sequence[str] = (), maybe_applied: bool
 
     :param task_ids: the tasks it is about.
     :param maybe_applied: whether it was a mutation, which the server has carried out whatever it answers.
+
+    The error that it makes does not lead to the one it was made of, which may hold the whole answer.
     """
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
         words = f"RedBrick's answer lacks what was asked for ({type(error).__name__}: {error})."
-        raise RedBrickAnswerError(words, operation=operation, task_ids=task_ids, maybe_applied=maybe_applied) from None
+        told = RedBrickAnswerError(words, operation=operation, task_ids=task_ids, maybe_applied=maybe_applied)
+        try:
+            raise told from None
+        finally:
+            told.__context__ = None
 
 
 def text(value: object) -> str:
