@@ -8,7 +8,7 @@ export UV_COMPILE_BYTECODE := 1
 # Airflow starts several processes; without compiled modules each takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo ui test compat compat-lowest compat-highest has-lowest has-highest bench scale docs screenshots lint audit format pins clean
+.PHONY: demo ui test compat compat-lowest compat-highest has-lowest has-highest fuzz bench scale docs screenshots lint audit format pins clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
@@ -46,6 +46,12 @@ has-lowest has-highest: has-%: $(VENV)/bin/uv
 	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python -r $(PINS_$*)
 	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --editable .
 	@touch $@
+
+# Looks for input and answers that nobody thought of: new ones every time, ten times as many as the tests try.
+FUZZ_EXAMPLES ?= 1000
+
+fuzz: $(VENV)/.ready
+	REDBRICK_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q $(WORKERS) -m hypothesis --timeout=0 $(PYTEST_ARGS)
 
 # Ours and the public SDK's, in one run. `python -m benchmarks --help` names shorter ones.
 bench: $(VENV)/.ready $(SDK_VENV)/.ready

@@ -9,6 +9,7 @@ import tempfile
 
 import ijson
 import pytest
+from examples import examples
 from hypothesis import settings
 
 AIRFLOW = "tests/running_airflow/"
@@ -22,9 +23,8 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_") or
     del os.environ[_name]
 os.environ["NO_PROXY"] = "*"
 
-# A busy machine is no defect.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+settings.register_profile("ours", examples(100))
+settings.load_profile("ours")
 
 
 @pytest.fixture(params=["yajl2_c", "python"])

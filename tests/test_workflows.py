@@ -48,3 +48,9 @@ def test_both_ends_of_what_is_supported_are_tested_and_all_that_is_installed_is_
     audited = re.search(r"^audit:.*?for file in ([^;]*);", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)
     pinned = {path.stem for path in (ROOT / "requirements").glob("*.txt")} - {"audit", "build", "uv"}
     assert set(audited[1].split()) == pinned
+
+
+def test_new_examples_are_looked_for_every_week_and_stop_nobodys_change():
+    fuzz = WORKFLOWS["ci.yml"]["jobs"]["fuzz"]
+    assert commands(fuzz) == ["make fuzz"]
+    assert fuzz["if"] == "github.event_name == 'schedule'"

@@ -9,7 +9,8 @@ from collections import Counter
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_redbrick.batch.planning import AssignmentPlan, Holder, Move, plan_assignments
@@ -334,7 +335,7 @@ def levels_sorted(people: list[Holder], loads: tuple[int, ...]) -> list[Fraction
     return sorted((level(p, load) for p, load in zip(people, loads, strict=True)), reverse=True)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(states(weights=(0.5, 1, 2, 3), ceilings=False, most=4, most_people=4))
 def test_rebalancing_is_as_even_as_any_sharing_out_and_takes_no_more_moves(state):
     unassigned, people = state
@@ -356,7 +357,7 @@ def test_rebalancing_is_as_even_as_any_sharing_out_and_takes_no_more_moves(state
     assert changing_hands == fewest
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(states(weights=(1, 2, 3), most=4, most_people=3))
 def test_without_rebalance_the_highest_level_is_the_lowest_possible(state):
     unassigned, people = state

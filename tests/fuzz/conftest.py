@@ -1,8 +1,4 @@
-"""A sandbox behind a server that meddles, and a client with no patience.
-
-``REDBRICK_FUZZ_EXAMPLES=5000 pytest tests/fuzz`` looks for long: fifty times as many examples as otherwise, and other
-ones every time; without it they are the same ones every time.
-"""
+"""A sandbox behind a server that meddles, and a client with no patience."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import pytest
 from fixtures import running_sandbox
 from fuzz.asking import GOOD
 from fuzz.meddler import Meddler
-from fuzz.values import EXAMPLES
 from tiny_server import TinyServer
 
 from airflow_provider_redbrick.api.retry import RetryPolicy
@@ -19,12 +14,10 @@ __all__ = ["running_sandbox"]
 
 
 def pytest_collection_modifyitems(items):
-    """Pass over what hypothesis thinks of long values, which are meant to be; whoever looks for long may take long."""
+    """Pass over what hypothesis thinks of long values, which are meant to be."""
     for item in items:
         if item.path.parent.name == "fuzz":
             item.add_marker(pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"))
-            if EXAMPLES is not None:
-                item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.fixture(scope="session")

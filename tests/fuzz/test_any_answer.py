@@ -11,7 +11,7 @@ import zlib
 import pytest
 from fuzz.asking import GOOD, MUTATION, QUERY, ask, fetch, new_transport
 from fuzz.promises import promises, refuse_secrets
-from fuzz.values import ECHOES, JSON, KEY, RAW, SIGNATURE, any_text, examples, of_a_secret, tower
+from fuzz.values import ECHOES, JSON, KEY, RAW, SIGNATURE, any_text, fuzzed, of_a_secret, tower
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_server import Reply
@@ -92,7 +92,7 @@ NO_URLS = ("http://x/\xff", "http://[::1/x", "\xff", "//[", "http://x:y/", "http
 
 
 @pytest.mark.parametrize("document", [QUERY, MUTATION], ids=["read", "mutation"])
-@examples(50)
+@fuzzed(50)
 @given(status=STATUSES, body=BODIES, headers=HEADERS, packing=PACKINGS)
 @example(status=302, body=b"", headers={"Location": NO_URLS[0]}, packing="plain")
 @example(status=307, body=b"", headers={"Location": NO_URLS[1]}, packing="plain")
@@ -103,7 +103,7 @@ def test_any_answer(server, document, status, body, headers, packing):  # noqa: 
         assert watch.error.maybe_applied is (document == MUTATION)
 
 
-@examples(40)
+@fuzzed(40)
 @given(
     BYTES
     | st.builds(
@@ -122,7 +122,7 @@ def test_any_bytes_for_an_answer(server, content):
     ask(server, answer)
 
 
-@examples(40)
+@fuzzed(40)
 @given(JSON)
 def test_any_json_for_an_answer(server, value):
     ask(server, Reply(200, json.dumps(value).encode()))
@@ -143,7 +143,7 @@ def test_towers_of_any_height(server, height):
 # ------------------------------------------------------------------ waiting as told
 
 
-@examples(100)
+@fuzzed(100)
 @given(
     WORDS
     | any_text(40)
@@ -170,7 +170,7 @@ def test_a_key_is_told_in_no_spelling(server, echo, status):
         ask(server, Reply(status, text.encode(), {"Content-Type": "application/json"}))
 
 
-@examples(40)
+@fuzzed(40)
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=8, max_size=60), st.randoms())
 def test_whatever_json_makes_of_a_key_is_masked(secret, random):
     spelled = "".join(
@@ -183,7 +183,7 @@ def test_whatever_json_makes_of_a_key_is_masked(secret, random):
 # ------------------------------------------------------------------ storage
 
 
-@examples(25)
+@fuzzed(25)
 @given(status=STATUSES, body=BYTES, headers=HEADERS, packing=PACKINGS)
 def test_any_answer_of_storage(server, status, body, headers, packing):
     content, said = packed(body, packing)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fuzz.promises import promises
 from fuzz.replay import Replayer, project_at, recorded
-from fuzz.values import CHANGES, examples
+from fuzz.values import CHANGES, fuzzed
 from fuzz.works import REMOTE, SERIES, a_mask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -174,7 +174,7 @@ def conversation(running_sandbox):
 
 
 @pytest.mark.parametrize("name", list(ACTS))
-@examples(25)
+@fuzzed(25)
 @given(changes=st.dictionaries(st.integers(0, 6), CHANGES, min_size=1, max_size=3))
 def test_answers_that_have_changed(conversation, running_sandbox, name, changes):
     world, answers, ids = conversation(name)

@@ -13,7 +13,7 @@ from fixtures import Run
 from fuzz.meddler import Meddling
 from fuzz.promises import promises
 from fuzz.test_operators_and_answers import REPLIES
-from fuzz.values import CHANGES, JSON, KEY, RAW, TEXTS, any_text, examples, spoiled, tower
+from fuzz.values import CHANGES, JSON, KEY, RAW, TEXTS, any_text, fuzzed, spoiled, tower
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_server import Reply
@@ -70,7 +70,7 @@ PLACES = (
 HOSTS = st.none() | TEXTS | st.sampled_from(PLACES)
 
 
-@examples(60)
+@fuzzed(60)
 @given(
     host=HOSTS,
     port=st.none() | st.integers(),
@@ -87,7 +87,7 @@ def test_any_connection(host, port, schema, extra, key):
     assert watch.error is None or isinstance(watch.error, RedBrickInputError)
 
 
-@examples(40)
+@fuzzed(40)
 @given(
     any_text(30) | st.sampled_from(["/a b", "/%", "/\r\nX: y", "/\ud800", "?q", "#f", "/..", "/é", "/" + "x" * 70_000])
 )
@@ -104,7 +104,7 @@ def test_any_path_of_a_host(server, path):
 # ------------------------------------------------------------------ what is seen of one
 
 
-@examples(25)
+@fuzzed(25)
 @given(st.lists(st.builds(Meddling, st.integers(0, 1), CHANGES | REPLIES), max_size=2))
 def test_the_test_of_a_connection(meddler, meddlings):
     meddler.begin(meddlings)
@@ -143,7 +143,7 @@ def event_of(trigger: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["queue", "tasks"])
-@examples(8)
+@fuzzed(8)
 @given(st.lists(st.builds(Meddling, st.integers(2, 12), CHANGES | REPLIES), max_size=3))
 def test_whatever_a_trigger_is_answered(meddler, kind, meddlings):
     """A trigger ends with an event; neither it nor what is stored of it tells the key."""
@@ -168,7 +168,7 @@ def test_whatever_a_trigger_is_answered(meddler, kind, meddlings):
     assert watch.error is None
 
 
-@examples(25)
+@fuzzed(25)
 @given(JSON | st.builds(lambda status, rest: {"status": status, **rest}, JSON, st.dictionaries(TEXTS, JSON)))
 def test_any_event_for_a_sensor(event):
     sensor = RedBrickStageQueueSensor(task_id="t", stage_name="Label", at_least=1, deferrable=True)

@@ -11,7 +11,7 @@ import tracemalloc
 
 import pytest
 from fuzz.promises import promises
-from fuzz.values import JSON, RAW, examples, spoiled, tower
+from fuzz.values import JSON, RAW, fuzzed, spoiled, tower
 from fuzz.works import a_mask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,7 +48,7 @@ LINES = st.lists(RAW | JSON.map(json.dumps), max_size=4)
 
 
 @pytest.mark.usefixtures("backend")
-@examples(40)
+@fuzzed(40)
 @given(
     LINES.map("\n".join)
     | LINES.map(lambda parts: f"[{','.join(parts)}]")
@@ -69,7 +69,7 @@ def test_any_file(text, where, how):
     read(content[:at] if how.startswith("cut") else content)
 
 
-@examples(40)
+@fuzzed(40)
 @given(
     st.binary(max_size=100), st.sampled_from([b"", b"[", b"{", b"\xef\xbb\xbf", b"\x1f\x8b", b"\x1f\x8b\x08\0", b" "])
 )
@@ -112,7 +112,7 @@ def test_as_deep_as_can_be_meant():
     assert read(f"[{{}},{{}},{tower(DEEPEST - 1)}]".encode())[2].problem == "it must be an object, not list"
 
 
-@examples(50)
+@fuzzed(50)
 @given(JSON, st.lists(st.integers(0, 200), max_size=5))
 def test_the_depth_is_that_of_the_text(value, cuts):
     """However it is cut in pieces, with whatever strings in it."""
@@ -189,7 +189,7 @@ def broken_masks(draw):
     return gzip.compress(content) if draw(st.booleans()) else content
 
 
-@examples(120)
+@fuzzed(120)
 @given(broken_masks() | st.binary(max_size=400))
 def test_any_mask(content):
     with promises(seconds=10) as watch:
@@ -222,7 +222,7 @@ MASKED = {
 ALONE = {"binaryMask": True, "segmentMap": {"1": {"category": "x", "mask": "m"}, "2": {"category": "y", "mask": ["n"]}}}
 
 
-@examples(60)
+@fuzzed(60)
 @given(spoiled({"series": [MASKED, ALONE]}, JSON | st.integers(0, 9) | st.just("1")))
 def test_any_segmentation(body):
     with promises(seconds=10) as watch:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from fuzz.promises import promises
-from fuzz.values import ANYTHING, JSON, examples, real, spoiled
+from fuzz.values import ANYTHING, JSON, fuzzed, real, spoiled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,7 +82,7 @@ MASKS = [{"labelName": "m.nii", "seriesIndex": 0, "imageIndex": 0}, None]
 
 
 @pytest.mark.parametrize("of_taxonomy", [False, True], ids=["labels", "taxonomy"])
-@examples(60)
+@fuzzed(60)
 @given(data=st.data())
 def test_any_labels_are_checked(of_taxonomy, data):
     """Checks find problems; they have none of their own."""
@@ -98,7 +98,7 @@ def test_any_labels_are_checked(of_taxonomy, data):
     assert watch.error is None
 
 
-@examples(60)
+@fuzzed(60)
 @given(spoiled(STORED, JSON), spoiled(INFOS, JSON), spoiled(MASKS, JSON), st.none() | spoiled(["a", "b"], JSON))
 def test_any_stored_labels_become_series(stored, infos, masks, items):
     """Whatever is stored, in whatever shape a task of the API may bring it."""
@@ -112,7 +112,7 @@ def test_any_stored_labels_become_series(stored, infos, masks, items):
     assert watch.error is None
 
 
-@examples(40)
+@fuzzed(40)
 @given(spoiled(STORED[:1], JSON), st.sampled_from(["IMAGE_BBOX", "VIDEO_BBOX", "IMAGE_CLASSIFY", ""]))
 def test_any_labels_for_a_stage_of_the_first_kind(stored, kind):
     output = RemoteOutput(kind, "t", 1, frozenset({("object", "finding"), ("object", "a", "b")}))
@@ -140,7 +140,7 @@ FORMER = {
 
 
 @pytest.mark.parametrize("name", list(FORMER))
-@examples(50)
+@fuzzed(50)
 @given(data=st.data())
 def test_any_labels_of_former_times(name, data):
     labels, options = FORMER[name]
@@ -161,7 +161,7 @@ def test_a_class_of_all_frames_there_could_be_is_refused():
 NEW = {"name": "n", "series": [{"items": ["a"], "name": "s", "metaData": {"a": "b"}, "heatMaps": [{"item": "x"}]}]}
 
 
-@examples(50)
+@fuzzed(50)
 @given(
     spoiled({**NEW, "priority": 0.5, "metaData": {"a": "b"}, "preAssign": {"Label": ["a@b"]}, "isGroundTruth": True})
 )
@@ -172,7 +172,7 @@ def test_any_description_of_a_task(value):
     assert watch.error is None or isinstance(watch.error, RedBrickInputError)
 
 
-@examples(40)
+@fuzzed(40)
 @given(spoiled(STORED, JSON), spoiled(TAXONOMY, JSON))
 def test_names_from_any_taxonomy(stored, taxonomy):
     """Answers of other shapes are errors of the kinds that are taken for those of an answer."""

@@ -8,7 +8,7 @@ from itertools import count, cycle, islice
 
 import pytest
 from fuzz.promises import promises
-from fuzz.values import JSON, KEY, examples
+from fuzz.values import JSON, KEY, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_server import json_reply
@@ -76,7 +76,7 @@ def test_long_listings_of_honest_servers_are_walked():
     assert walk(iter(shown)) == 6
 
 
-@examples(30)
+@fuzzed(30)
 @given(JSON.filter(bool))
 def test_a_cursor_is_text(cursor):
     listing = iter([(tasks(1), cursor), (tasks(2), None)])
@@ -127,7 +127,7 @@ def test_no_read_goes_on_for_ever(server, project, read, monkeypatch):
     assert "does not come to an end" in str(watch.error)
 
 
-@examples(30)
+@fuzzed(30)
 @given(st.lists(st.tuples(JSON, JSON), min_size=1, max_size=4))
 def test_pages_of_anything(server, project, shown):
     server.replies = [

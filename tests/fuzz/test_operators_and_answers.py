@@ -1,8 +1,4 @@
-"""Every operator and sensor against a server of which any answer may be anything.
-
-``REDBRICK_FUZZ_EXAMPLES=5000 pytest tests/fuzz`` looks for long: so many examples where it is 100 otherwise, and other
-ones every time.
-"""
+"""Every operator and sensor against a server of which any answer may be anything."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 from fixtures import Run
 from fuzz.meddler import Meddling
 from fuzz.promises import promises, refuse_unsendable
-from fuzz.values import CHANGES, KEY, examples
+from fuzz.values import CHANGES, KEY, fuzzed
 from fuzz.works import WORKS
 from hypothesis import event, given
 from hypothesis import strategies as st
@@ -41,7 +37,7 @@ MEDDLINGS = st.lists(st.builds(Meddling, st.integers(0, 14), CHANGES | CHANGES |
 
 
 @pytest.mark.parametrize("kind", list(WORKS))
-@examples(8)
+@fuzzed(8)
 @given(meddlings=MEDDLINGS)
 def test_whatever_the_server_answers(meddler, tmp_path, kind, meddlings):
     shutil.rmtree(tmp_path)

@@ -11,7 +11,7 @@ from airflow.exceptions import AirflowNotFoundException
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 from fixtures import Run
 from fuzz.promises import promises, refuse_unsendable
-from fuzz.values import ANYTHING, TEXTS, examples, real, spoiled
+from fuzz.values import ANYTHING, TEXTS, fuzzed, real, spoiled
 from fuzz.works import SERIES, WAIT
 from hypothesis import given
 from hypothesis import strategies as st
@@ -184,7 +184,7 @@ def executed(place, kind, given, changes):
 
 
 @pytest.mark.parametrize("name", list(OPERATORS))
-@examples(10)
+@fuzzed(10)
 @given(data=st.data())
 def test_whatever_a_user_says(place, name, data):
     kind, good = OPERATORS[name]
@@ -228,7 +228,7 @@ CALLS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", list(CALLS))
-@examples(10)
+@fuzzed(10)
 @given(data=st.data())
 def test_whatever_a_program_says(place, name, data):
     stage, arguments, options = CALLS[name]
@@ -271,7 +271,7 @@ ANSWERS = st.sampled_from(["raise", "fetch", True, None]) | spoiled(BODY) | spoi
 
 
 @pytest.mark.parametrize("name", list(CALLABLES))
-@examples(10)
+@fuzzed(10)
 @given(answers=st.lists(ANSWERS, min_size=2, max_size=2))
 def test_whatever_a_callable_answers(place, name, answers):
     kind, good = OPERATORS[name]
@@ -279,7 +279,7 @@ def test_whatever_a_callable_answers(place, name, answers):
     executed(place, kind, {**place.real(good), CALLABLES[name]: answering(answers)}, {})
 
 
-@examples(15)
+@fuzzed(15)
 @given(
     answers=st.lists(ANSWERS, min_size=2, max_size=2), decision=st.sampled_from(["accept", "correct", 5]), said=ANYTHING
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -11,13 +10,12 @@ from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, settings
+from examples import examples
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-EXAMPLES = os.environ.get("REDBRICK_FUZZ_EXAMPLES")
 
 KEY = "canary/+\"\\%&<>='?#:@;,.~^0123456789A-yranac"
 """43 characters, with all that JSON, URLs and HTML escape."""
@@ -25,16 +23,9 @@ KEY = "canary/+\"\\%&<>='?#:@;,.~^0123456789A-yranac"
 SIGNATURE = "canary-of-a-signature-yranac"
 
 
-def examples(number: int) -> Callable[[Any], Any]:
-    """Run a test with so many examples, the same ones every time, or as many times more as the environment says."""
-    return settings(
-        max_examples=number if EXAMPLES is None else max(1, number * int(EXAMPLES) // 100),
-        derandomize=EXAMPLES is None,
-        database=None,
-        deadline=None,
-        print_blob=True,
-        suppress_health_check=list(HealthCheck),
-    )
+def fuzzed(number: int) -> Callable[[Any], Any]:
+    """Run a test with so many examples, which may be long, and differ much in how long they take."""
+    return examples(number, suppress_health_check=list(HealthCheck))
 
 
 def of_a_secret(text: str) -> bool:

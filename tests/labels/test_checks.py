@@ -7,7 +7,8 @@ import json
 import random
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_redbrick.labels.checks import Problem, check_labels, check_stored
@@ -797,7 +798,7 @@ WHOLE = {
 PLACES = list(places(WHOLE))[1:]
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.sampled_from(PLACES), JSON)
 def test_good_labels_with_anything_anywhere_do_not_make_it_raise(place, value):
     body = fresh(WHOLE)

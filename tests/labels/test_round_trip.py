@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_redbrick.batch.converting import Converter, Labels
@@ -305,7 +306,7 @@ def test_every_kind_takes_part():
 
 
 @WAYS
-@settings(max_examples=150)
+@examples(150)
 @given(task=_TASKS)
 def test_what_comes_out_is_what_went_in(way, task):
     given_before = copy.deepcopy(task)
