@@ -72,7 +72,7 @@ def time(name: str, value: object) -> pendulum.DateTime | None:
     """Return a moment, or None; ISO-8601 text is read, in UTC when it names no zone."""
     if value is None:
         return None
-    found = _instance(value) if isinstance(value, datetime) else moment(text(name, value))
+    found = _instance(value) if isinstance(value, datetime) else moment(value)
     if found is None:
         raise RedBrickInputError(f"{name} must be a date and time, not {told(value)}.")
     return found
