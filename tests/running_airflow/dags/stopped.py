@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from itertools import count
 
 import pendulum
-from airflow.sdk import dag
+from airflow.sdk import dag, get_current_context
 
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
@@ -14,11 +15,17 @@ from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSens
 CONNECTION = "redbrick_to_stop"
 START = pendulum.datetime(2026, 1, 1, tz="UTC")
 BOX = {"pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4, "category": "finding"}
+STUCK_AT = 70
 IN_PROJECT = {"redbrick_conn_id": CONNECTION, "project_id": "{{ params.project }}", "stage_name": "Label"}
 
 
+labelled = count(1)
+
+
 def labeler(_task):
-    time.sleep(0.1)
+    """Get stuck in the second fifty of a first try: that is when it is stopped, with tasks claimed and not finished."""
+    stuck = next(labelled) == STUCK_AT and get_current_context()["ti"].try_number == 1
+    time.sleep(120 if stuck else 0.01)
     return {"series": [{"boundingBoxes": [BOX]}]}
 
 
@@ -35,7 +42,7 @@ def stopped_by_people():
 @dag(schedule=None, start_date=START, params={"project": ""})
 def stopped_by_a_limit():
     """Work that takes longer than it may."""
-    work(execution_timeout=timedelta(seconds=8))
+    work(execution_timeout=timedelta(seconds=10))
 
 
 @dag(schedule=None, start_date=START, params={"project": ""})
