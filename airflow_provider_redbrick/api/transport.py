@@ -14,13 +14,14 @@ import requests
 from airflow_provider_redbrick.api.bounds import LARGEST, BoundedAdapter, body_of
 from airflow_provider_redbrick.api.classify import classify_exception
 from airflow_provider_redbrick.api.endpoint import is_overheard
+from airflow_provider_redbrick.api.masking import masked
 from airflow_provider_redbrick.api.observer import NoObserver
 from airflow_provider_redbrick.api.operation import describe
 from airflow_provider_redbrick.api.rate_limit import RateLimiter
 from airflow_provider_redbrick.api.retry import Retries, RetryPolicy
 from airflow_provider_redbrick.api.sessions import StorageSession, StraightSession
 from airflow_provider_redbrick.api.storage import LARGEST_FILE, Storage
-from airflow_provider_redbrick.api.wire import Answer, decode, encode, masked
+from airflow_provider_redbrick.api.wire import Answer, decode, encode
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:

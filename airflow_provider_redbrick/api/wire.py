@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
-import html
 import json
-import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus
 
 from airflow_provider_redbrick.api.classify import MAX_SERVER_WORDS, classify_status
 from airflow_provider_redbrick.api.values import too_many, values_in
@@ -24,7 +20,6 @@ _MOST_ISSUES = 1000
 _NO_JSON = object()
 # Higher levels take twice as long for labels, and make them no smaller to speak of.
 _LEVEL = 5
-_ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
 
 
 @dataclass(frozen=True)
@@ -85,28 +80,6 @@ def _json(content: bytes) -> object:
         return json.loads(str(content, "utf-8-sig"))
     except (ValueError, RecursionError):
         return _NO_JSON
-
-
-def masked(content: bytes, secret: str) -> bytes:
-    """Return an answer without the secret, however it may be spelled there: nothing a server echoes may be logged."""
-    spellings, escaped = _spellings(secret)
-    for spelling in spellings:
-        content = content.replace(spelling, b"***")
-    return escaped.sub(b"***", content) if _ESCAPED_ASCII.search(content) else content
-
-
-@lru_cache(maxsize=8)
-def _spellings(secret: str) -> tuple[tuple[bytes, ...], re.Pattern[bytes]]:
-    """Return the ways in which a secret is usually written, and a pattern for what JSON may make of it besides."""
-    quoted = [json.dumps(secret)[1:-1]]
-    quoted.append(quoted[0].replace("/", "\\/"))
-    quoted += [json.dumps(text)[1:-1] for text in quoted]  # in JSON within JSON
-    in_url = quote(secret, safe=""), quote(secret), quote_plus(secret)
-    lower = [re.sub("%..", lambda found: found[0].lower(), text) for text in in_url]
-    usual = (secret, *quoted, *in_url, *lower, html.escape(secret))
-    # JSON may escape any character, and JSON in JSON escapes the escapes.
-    any_way = (rf"(?:\\{{1,7}}u00(?i:{ord(each):02x})|\\{{0,7}}{re.escape(each)})" for each in secret)
-    return tuple(text.encode() for text in dict.fromkeys(usual)), re.compile("".join(any_way).encode())
 
 
 def _issue(entry: object) -> GraphQLIssue:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import html
 import io
 import json
 import logging
 import zlib
+from urllib.parse import quote
 
 import pytest
 from fuzz.asking import GOOD, MUTATION, QUERY, ask, fetch, new_transport
@@ -17,8 +19,8 @@ from hypothesis import strategies as st
 from tiny_server import Reply
 
 from airflow_provider_redbrick import exceptions as err
+from airflow_provider_redbrick.api.masking import masked
 from airflow_provider_redbrick.api.retry import RetryPolicy, retry_after_seconds, seconds_until_retry
-from airflow_provider_redbrick.api.wire import masked
 
 # ------------------------------------------------------------------ what is in an answer
 
@@ -178,6 +180,18 @@ def test_whatever_json_makes_of_a_key_is_masked(secret, random):
     )
     assert json.loads(f'"{spelled}"') == secret
     assert masked(f'"a{spelled}b"'.encode(), secret) == b'"a***b"'
+
+
+@pytest.mark.parametrize("echo", [*ECHOES, json.dumps(json.dumps({"a/b": KEY})), quote(KEY), html.escape(KEY)])
+def test_the_beginning_of_a_key_is_not_told_by_an_answer_that_was_cut_short(server, echo):
+    for length in range(len(echo)):
+        refuse_secrets(masked(f"{'x' * 1000} {echo[:length]}".encode(), KEY).decode())
+    ask(server, Reply(500, echo[: len(echo) // 2].encode()))
+
+
+def test_an_answer_that_was_cut_short_elsewhere_is_told():
+    for said in ("Bad gateway", "<html>It is down</html>\n", '{"errors": [{"message": "It is d', "", KEY[:3]):
+        assert masked(said.encode(), KEY) == said.encode()
 
 
 # ------------------------------------------------------------------ storage
