@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sqlite3
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT_PORT = 8585
+_LAST_PORT = 65535
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sockets = serve.loopback_sockets(options.port)
     except OSError as error:
         return _fail(f"cannot listen on port {options.port}: {error}")
-    return serve.run(Sandbox(settings, Store(options.db)), sockets)
+    try:
+        sandbox = Sandbox(settings, Store(options.db))
+    except sqlite3.Error as error:
+        why = "another sandbox works with it" if "locked" in str(error) else str(error)
+        return _fail(f"--db {options.db}: {why}")
+    return serve.run(sandbox, sockets)
 
 
 def _fail(words: str) -> int:
@@ -51,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve on loopback until stopped; prints one line of JSON when ready")
     add = serve.add_argument
-    add("--port", type=_count, default=DEFAULT_PORT, help="0 takes any free one (default: %(default)s)")
+    add("--port", type=_port, default=DEFAULT_PORT, help="0 takes any free one (default: %(default)s)")
     add("--db", metavar="PATH", help="keep everything in this SQLite file (default: in memory)")
     add("--demo-tasks", type=_count, default=0, metavar="N", help="start with N tasks with real images")
     add("--latency-ms", type=_count, default=0, metavar="MS", help="wait before every answer")
@@ -64,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
         help="whether the API key must hold a task before it submits or reviews it (default: yes)",
     )
     return parser
+
+
+def _port(text: str) -> int:
+    number = _count(text)
+    if number > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {_LAST_PORT}")
+    return number
 
 
 def _count(text: str) -> int:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.sandbox import listing, seed
-from airflow_provider_redbrick.sandbox.flow import GROUND_TRUTH, OUTPUT
+from airflow_provider_redbrick.sandbox.flow import GROUND_TRUTH, OUTPUT, RefusalError
 from airflow_provider_redbrick.sandbox.labels import current_labels
 
 if TYPE_CHECKING:
@@ -81,10 +81,17 @@ class StoreBoard:
             "name": record.name,
             "state": record.task.state,
             "assignee": seed.short_name(holders[0]) if holders else None,
-            "labels": current_labels(self._sandbox, record.version),
+            "labels": self._labels(record),
             "item": items[0] if items else None,
             "data_type": series[0].get("dataType"),
         }
+
+    def _labels(self, record: Record) -> list[dict[str, Any]]:
+        try:
+            return current_labels(self._sandbox, record.version)
+        except RefusalError:
+            # Their file has been overwritten with what is none. The API says so; a board shows what it can.
+            return []
 
     def blob(self, path: str) -> bytes:
         """Read a stored file; KeyError when there is none at this path."""

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from airflow_provider_redbrick.sandbox import people, seed
 from airflow_provider_redbrick.sandbox.board_source import StoreBoard
 from airflow_provider_redbrick.sandbox.creation import Bulk, create_many
-from airflow_provider_redbrick.sandbox.demo import populate, study_entries
+from airflow_provider_redbrick.sandbox.demo import study_entries
 from airflow_provider_redbrick.sandbox.faults import Shot
 from airflow_provider_redbrick.sandbox.flow import RefusalError
 from airflow_provider_redbrick.sandbox.store import make_id
@@ -43,9 +43,9 @@ def routes(sandbox: Sandbox) -> list[Route]:
     made += [Route(f"/_sandbox/{name}", _post(action), methods=["POST"]) for name, action in changing.items()]
 
     async def board(request: Request) -> Response:
-        limit = int(request.query_params.get("limit", _CARDS))
+        limit = request.query_params.get("limit", _CARDS)
         project_id = request.query_params.get("project_id", seed.PROJECT_ID)
-        return _answer(lambda: control.board(project_id, limit))
+        return _answer(lambda: control.board(project_id, int(limit)))
 
     return [*made, Route("/_sandbox/board", board, methods=["GET"])]
 
@@ -53,7 +53,7 @@ def routes(sandbox: Sandbox) -> list[Route]:
 def _answer(action: Callable[[], Body]) -> Response:
     try:
         return JSONResponse(action())
-    except (RefusalError, ValueError, TypeError, KeyError) as error:
+    except (RefusalError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         words = f"{error!s} is missing" if isinstance(error, KeyError) else str(error)
         return JSONResponse({"error": words}, status_code=400)
 
@@ -111,14 +111,12 @@ class Control:
         shots = [Shot(**shot) for shot in body.get("once") or []]
         if "spec" in body:
             self._sandbox.faults.replace(str(body["spec"]))
-        for shot in shots:
-            self._sandbox.faults.add(shot)
+        self._sandbox.faults.add(shots)
         return self.faults()
 
     def reset(self, _body: Body) -> Body:
         """Go back to a fresh start."""
         self._sandbox.reset()
-        populate(self._sandbox)
         return {"ok": True}
 
     def humans(self, body: Body) -> Body:

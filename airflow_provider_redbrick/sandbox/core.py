@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 
 from airflow_provider_redbrick.sandbox import documents, seed, workflow
 from airflow_provider_redbrick.sandbox.clock import Clock, later
+from airflow_provider_redbrick.sandbox.demo import populate
 from airflow_provider_redbrick.sandbox.faults import Faults
 from airflow_provider_redbrick.sandbox.flow import Flow, RefusalError, stage_from
 from airflow_provider_redbrick.sandbox.settings import Settings
@@ -55,6 +56,15 @@ class Project:
         access: Mapping[str, Mapping[str, bool]] = self.document["access"]
         return access
 
+    def role(self, person: seed.Person) -> str:
+        """Tell somebody's role in the project."""
+        # A file of before roles could be changed has none.
+        return str((self.document.get("roles") or {}).get(person.user_id, person.role))
+
+    def may_work(self, user_id: str, stage: str) -> bool:
+        """Whether somebody has access to a stage; the API key has to all."""
+        return self.access.get(user_id, {}).get(stage, user_id == seed.API_KEY_USER)
+
 
 class Sandbox:
     """All there is behind the routes. `url` is where the server can be reached, known once it listens."""
@@ -68,18 +78,23 @@ class Sandbox:
         self.settings = self.initial
         self.stats = Stats()
         self.faults = Faults(self.initial.fault)
-        self.fresh = self.store.row("SELECT 1 FROM projects") is None
-        if self.fresh:
-            self.save_project(seed.demo_project())
+        if self.store.row("SELECT 1 FROM projects") is None:
+            self._begin()
 
     def reset(self) -> None:
-        """Go back to how it was right after a start with an empty database (without the demo's tasks)."""
+        """Go back to how it was right after a start with an empty database."""
         self.store.clear()
         self._projects.clear()
         self.settings = self.initial
         self.stats = Stats()
         self.faults = Faults(self.initial.fault)
-        self.save_project(seed.demo_project())
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make the demo's project and tasks; all or nothing, or a start that is cut short would pass for whole."""
+        with self.store.savepoint():
+            self.save_project(seed.demo_project())
+            populate(self)
 
     # -- projects ------------------------------------------------------------------------------
 

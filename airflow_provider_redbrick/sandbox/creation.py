@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,16 @@ from airflow_provider_redbrick.sandbox import seed, workflow
 from airflow_provider_redbrick.sandbox.actions import people_by_email
 from airflow_provider_redbrick.sandbox.clock import canonical
 from airflow_provider_redbrick.sandbox.flow import ARCHIVED, GROUND_TRUTH, RESTING, RefusalError
-from airflow_provider_redbrick.sandbox.labels import drawn_by_hand, incoming
+from airflow_provider_redbrick.sandbox.labels import drawn_by_hand, incoming, parse_labels
 from airflow_provider_redbrick.sandbox.store import body_of, facts_as_rows, holders_text, make_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow_provider_redbrick.sandbox.core import Project, Sandbox
+
+
+_STATES = ("UNASSIGNED", "ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PROBLEM", "COMPLETED")
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,13 @@ def _pre_assigned(project: Project, given: Mapping[str, Any]) -> dict[str, tuple
         place = project.flow.find(stage)
         if place is None or not (place.is_label or place.is_review):
             raise RefusalError(f"preAssign: there is no label or review stage {stage!r}")
-        people = people_by_email(project, [emails] if isinstance(emails, str) else list(emails))
+        named = [emails] if isinstance(emails, str) else emails
+        if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+            raise RefusalError(f"preAssign: stage {stage!r} takes an e-mail or a list of them")
+        people = people_by_email(project, named)
+        for person in people:
+            if not project.may_work(person.user_id, stage):
+                raise RefusalError(f"preAssign: {person.email} has no access to stage {stage!r}")
         if len(people) > 1 and not (project.flow.consensus and place.is_label):
             raise RefusalError(f"preAssign: stage {stage!r} takes one assignee")
         wanted[stage] = tuple(person.user_id for person in people)
@@ -141,6 +151,12 @@ def create_many(sandbox: Sandbox, project: Project, bulk: Bulk) -> list[str]:
 
     `files`, when given, holds for each task its name, items and body. Refuses unknown stages and people.
     """
+    if bulk.state is not None and bulk.state not in _STATES:
+        raise RefusalError(f"no state {bulk.state!r}; there are {', '.join(_STATES)}")
+    if bulk.priority is not None and not 0 <= bulk.priority <= 1:
+        raise RefusalError("priority must be from 0 to 1")
+    if bulk.labels is not None:
+        parse_labels(json.dumps(bulk.labels), "labels")
     now = sandbox.clock.now()
     moment = canonical(bulk.updated_at) if bulk.updated_at else now
     stage = GROUND_TRUTH if bulk.ground_truth else _resting(project, bulk.stage)
@@ -175,9 +191,12 @@ def create_many(sandbox: Sandbox, project: Project, bulk: Bulk) -> list[str]:
         events, done = facts_as_rows(project.project_id, task_id, facts, td_id, event_number)
         rows["events"] += events
         rows["completions"] += done
-    with store.savepoint():
-        for name, many in rows.items():
-            store.insert(name, many)
+    try:
+        with store.savepoint():
+            for name, many in rows.items():
+                store.insert(name, many)
+    except sqlite3.IntegrityError:
+        raise RefusalError(f"{rows['tasks'][0]['name']!r} or a name after it is taken: give another prefix") from None
     return [row["task_id"] for row in rows["tasks"]]
 
 

@@ -107,11 +107,14 @@ class Faults:
         if not spec.strip():
             self.shots.clear()
 
-    def add(self, shot: Shot) -> None:
-        """Line up a one-shot fault; ValueError when there is no fault of its name."""
-        if shot.fault not in NAMES:
-            raise ValueError(f"no fault {shot.fault!r}; there are {', '.join(NAMES)}")
-        self.shots.append(shot)
+    def add(self, shots: Sequence[Shot]) -> None:
+        """Line up one-shot faults, all or none; ValueError when there is no fault of a name, or no such number."""
+        for shot in shots:
+            if shot.fault not in NAMES:
+                raise ValueError(f"no fault {shot.fault!r}; there are {', '.join(NAMES)}")
+            if type(shot.root_field) is not str or type(shot.skip) is not int or type(shot.times) is not int:
+                raise ValueError("root_field takes text, skip and times whole numbers")
+        self.shots += shots
 
     def decide(self, root_fields: Sequence[str], *, size: int, mutation: bool, pages: bool) -> str | None:
         """Name the fault of this request, if any.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 GROUND_TRUTH = "END"
 ARCHIVED = "ARCHIVED"
@@ -52,6 +50,25 @@ class Stage:
     def is_remote(self) -> bool:
         """Whether a program labels here, as in the first generation of the API: it reads tasks, it never holds them."""
         return self.brick == REMOTE
+
+    @property
+    def can_be_passed(self) -> bool:
+        """Whether tasks may go through without anybody working on them."""
+        if self.brick == OUTPUT:
+            return False
+        return self.brick not in RESTING or (self.is_review and self.review_share < 1)
+
+    @property
+    def review_share(self) -> float:
+        """The share of tasks that are reviewed here; all unless the stage says otherwise."""
+        share = self.config.get("reviewPercent")
+        return 1.0 if share is None else float(share)
+
+    @property
+    def exits(self) -> tuple[str, ...]:
+        """All stages a task may go to from here."""
+        named = [self.routing.get(key) for key in ("passed", "failed", "nextStageName", "feedbackStageName")]
+        return tuple(str(name) for name in (*named, *(self.routing.get("stageNames") or ())) if name)
 
     def leads_to(self, verdict: bool | None = None) -> str | None:
         """Name the stage a task goes to from here; `verdict` is the review's, None where none is given."""
@@ -124,6 +141,23 @@ class Flow:
                     return stage.name
         raise RefusalError("the project has no stage a task could be sent back to")
 
+    def check(self) -> None:
+        """Refuse stages in which a task would get lost on its way, or never come to rest."""
+        for stage in self.stages:
+            for name in stage.exits:
+                if name not in (GROUND_TRUTH, ARCHIVED) and self.find(name) is None:
+                    raise RefusalError(f"stage {stage.name!r} leads to {name!r}, which does not exist")
+            share = stage.config.get("reviewPercent")
+            number = isinstance(share, int | float) and not isinstance(share, bool)
+            if share is not None and not (number and 0 <= share <= 1):
+                raise RefusalError(f"stage {stage.name!r}: reviewPercent must be a number from 0 to 1")
+        for stage in self.stages:
+            place: Stage | None = stage
+            for _ in self.stages:
+                place = self.find(place.leads_to() or GROUND_TRUTH) if place and place.can_be_passed else None
+            if place and place.can_be_passed:
+                raise RefusalError(f"stage {stage.name!r} leads in a circle in which nobody works")
+
     def begin(self) -> str:
         """Where the input stage leads."""
         entry = next((stage for stage in self.stages if stage.brick == INPUT), None)
@@ -147,18 +181,16 @@ class Flow:
         raise RefusalError("the workflow leads in a circle in which nobody works")
 
     def _passes_unseen(self, stage: Stage, task_id: str) -> bool:
-        share = stage.config.get("reviewPercent")
-        if share is None or float(share) >= 1:
+        if stage.review_share >= 1:
             return False
         # Not a shared generator: the same task is sampled or not whenever it comes by.
-        return random.Random(f"{self.seed}:{stage.name}:{task_id}").random() >= float(share)
+        return random.Random(f"{self.seed}:{stage.name}:{task_id}").random() >= stage.review_share
 
 
 def stage_from(document: Mapping[str, Any]) -> Stage:
     """Read a stage as the control route and the seed write it: stageName, brickName, routing, stageConfig."""
-    return Stage(
-        name=str(document["stageName"]),
-        brick=str(document["brickName"]),
-        routing=dict(document.get("routing") or {}),
-        config=dict(document.get("stageConfig") or {}),
-    )
+    name = str(document["stageName"])
+    routing, config = document.get("routing") or {}, document.get("stageConfig") or {}
+    if not isinstance(routing, Mapping) or not isinstance(config, Mapping):
+        raise RefusalError(f"stage {name!r}: routing and stageConfig must be objects")
+    return Stage(name=name, brick=str(document["brickName"]), routing=dict(routing), config=dict(config))

@@ -21,10 +21,14 @@ def parse_labels(text: str, what: str = "labelsData") -> list[Label]:
     """Read JSON text that must be a list of objects, or refuse."""
     try:
         labels = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusalError(f"{what} is not JSON: {error}") from None
     if not isinstance(labels, list) or not all(isinstance(label, dict) for label in labels):
         raise RefusalError(f"{what} is not a list of labels")
+    for label in labels:
+        attributes = label.get("attributes") or []
+        if not isinstance(attributes, list) or not all(isinstance(each, dict) for each in attributes):
+            raise RefusalError(f"{what}: attributes are a list of objects with name and value")
     return labels
 
 
@@ -62,6 +66,13 @@ def current_labels(sandbox: Sandbox, version: str | None) -> list[Label]:
     if row["labels_path"]:
         return file_labels(sandbox, row["labels_path"])
     return parse_labels(row["labels"])
+
+
+def current_map(sandbox: Sandbox, version: str | None) -> list[dict[str, Any] | None]:
+    """Read which mask belongs to which series in a version (tdId)."""
+    row = sandbox.store.row("SELECT labels_map FROM versions WHERE td_id = ?", (version,))
+    found: list[dict[str, Any] | None] = json.loads(row["labels_map"]) if row else []
+    return found
 
 
 def drawn_by_hand(name: str) -> list[Label]:

@@ -202,5 +202,5 @@ def read_cursor(text: str | None) -> tuple[tuple[float, int] | None, bool]:
         was_empty = bool(document) and document[-1] == "e"
         numbers = document[:-1] if was_empty else document
         return ((float(numbers[0]), int(numbers[1])) if numbers else None), was_empty
-    except (ValueError, TypeError, IndexError, binascii.Error):
+    except (ValueError, TypeError, IndexError, KeyError, RecursionError, binascii.Error):
         raise RefusalError(f"after: {text!r} is not a cursor of this server") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.sandbox import actions, seed, workflow
 from airflow_provider_redbrick.sandbox.flow import RefusalError, Stage
-from airflow_provider_redbrick.sandbox.labels import corrected, current_labels, drawn_by_hand
+from airflow_provider_redbrick.sandbox.labels import corrected, current_labels, current_map, drawn_by_hand
 from airflow_provider_redbrick.sandbox.store import Record, record_of
 
 if TYPE_CHECKING:
@@ -105,17 +105,9 @@ def _label(
             sandbox.doing(work_of_one.user),
             finished=True,
             data=text,
-            labels_map=_masks(sandbox, record),
+            labels_map=current_map(sandbox, record.version),
             time_ms=MINUTE_MS,
         )
-
-
-def _masks(sandbox: Sandbox, record: Record) -> list[Mapping[str, Any] | None]:
-    if record.version is None:
-        return []
-    row = sandbox.store.row("SELECT labels_map FROM versions WHERE td_id = ?", (record.version,))
-    masks: list[Mapping[str, Any] | None] = json.loads(row["labels_map"]) if row else []
-    return masks
 
 
 def _judge(
@@ -131,7 +123,8 @@ def _judge(
     doing = sandbox.doing(record.task.works[0].user)
     if accept and labels is not None:
         text = json.dumps(list(labels))
-        actions.put_labels(sandbox, project, task_id, place.name, doing, finished=True, data=text)
+        masks = current_map(sandbox, record.version)
+        actions.put_labels(sandbox, project, task_id, place.name, doing, finished=True, data=text, labels_map=masks)
         return
     comment = None if accept else "Please look at this again."
     actions.review(sandbox, project, task_id, place.name, doing, accept=accept, comment=comment, time_ms=MINUTE_MS // 2)

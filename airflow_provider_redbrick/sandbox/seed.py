@@ -114,11 +114,12 @@ def stage_access(flow: Flow) -> dict[str, dict[str, bool]]:
 def project_document(
     project_id: str, name: str, stages: tuple[Mapping[str, Any], ...], *, consensus: bool, now: str
 ) -> dict[str, Any]:
-    """Write a project as it is stored; ValueError or KeyError when its stages are not usable."""
+    """Write a project as it is stored; ValueError, KeyError or RefusalError when its stages are not usable."""
     flow = Flow(tuple(stage_from(stage) for stage in stages), consensus)
     names = [stage.name for stage in flow.stages]
     if len(set(names)) != len(names):
         raise ValueError("two stages have the same name")
+    flow.check()
     if not flow.working_stages and not any(stage.is_remote for stage in flow.stages):
         raise ValueError("a project needs a label, a review or a remote-labeling stage")
     return {
@@ -127,6 +128,7 @@ def project_document(
         "stages": [dict(stage) for stage in stages],
         "consensus": consensus,
         "access": stage_access(flow),
+        "roles": {person.user_id: person.role for person in PEOPLE},
         "createdAt": now,
         "settings": {},
     }

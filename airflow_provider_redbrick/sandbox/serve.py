@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import gc
 import json
 import signal
@@ -15,7 +15,6 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from airflow_provider_redbrick.sandbox import seed
-from airflow_provider_redbrick.sandbox.demo import populate
 from airflow_provider_redbrick.sandbox.server import CUT, build_app
 
 if TYPE_CHECKING:
@@ -57,13 +56,19 @@ class _Server(uvicorn.Server):
 
 
 def loopback_sockets(port: int) -> list[socket.socket]:
-    """Listen on 127.0.0.1 and, where there is IPv6, on ::1 with the same port; 0 is any free port."""
+    """Listen on 127.0.0.1 and, where there is IPv6, on ::1 with the same port; 0 is any port free on both."""
     four = _bound(socket.AF_INET, "127.0.0.1", port)
-    sockets = [four]
-    # Clients try ::1 first for `localhost`; on a machine without it they come to 127.0.0.1 by themselves.
-    with contextlib.suppress(OSError):
-        sockets.append(_bound(socket.AF_INET6, "::1", four.getsockname()[1]))
-    return sockets
+    try:
+        return [four, _bound(socket.AF_INET6, "::1", four.getsockname()[1])]
+    except OSError as error:
+        # Clients try ::1 first for `localhost`: whoever else is there would be taken for this server. On a machine
+        # without it they come to 127.0.0.1 by themselves.
+        if error.errno != errno.EADDRINUSE:
+            return [four]
+        four.close()
+        if port:
+            raise
+        return loopback_sockets(port)
 
 
 def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
@@ -97,8 +102,6 @@ def ready_line(sandbox: Sandbox) -> dict[str, Any]:
 def run(sandbox: Sandbox, sockets: list[socket.socket]) -> int:
     """Serve on listening sockets until SIGINT or SIGTERM; answers the exit code."""
     sandbox.url = f"http://localhost:{sockets[0].getsockname()[1]}"
-    if sandbox.fresh:
-        populate(sandbox)
 
     def say_ready() -> None:
         sys.stdout.write(json.dumps(ready_line(sandbox)) + "\n")

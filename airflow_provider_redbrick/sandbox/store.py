@@ -118,11 +118,16 @@ class Store:
         self._records: dict[str, Record] = {}
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
+        # Numbers and tasks are kept here: with a second server on the same file neither would see the other's.
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         # A sandbox that loses its last moments in a power cut has lost nothing worth waiting for.
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA journal_mode = WAL")
-        if not self.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+        there = {row["name"] for row in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not there:
             self._db.executescript(_TABLES)
+        elif not there.issuperset(_NAMES):
+            raise sqlite3.DatabaseError("it is another program's database")
         elif not self.rows("SELECT 1 FROM pragma_table_info('versions') WHERE name = 'sub_name'"):
             # A file of before there was the column: people keep their sandboxes.
             self._db.execute("ALTER TABLE versions ADD COLUMN sub_name TEXT")

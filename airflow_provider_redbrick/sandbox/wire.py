@@ -41,7 +41,7 @@ def read_call(body: bytes, headers: Mapping[str, str]) -> Call:
         raise BodyError(f"{ENCODING_HEADER}: {encoding!r} is not known")
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BodyError(f"the body is not JSON: {error}") from None
     query = document.get("query") if isinstance(document, dict) else None
     if not isinstance(query, str):

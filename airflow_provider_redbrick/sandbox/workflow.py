@@ -165,7 +165,12 @@ def assign(flow: Flow, task: Task, users: Sequence[str], doing: Doing, *, refres
     kept = {work.user: work for work in task.works}
     works = tuple(kept.get(user) or Work(user, ASSIGNED, assigned_at=doing.now) for user in wanted)
     after = _hold(task, works, doing.now)
-    return Step(after, (_change(flow, task, after, doing.now, doing.actor),))
+    change = _change(flow, task, after, doing.now, doing.actor)
+    if after.state != COMPLETED:
+        return Step(after, (change,))
+    # Of those who are left everybody has submitted.
+    gone = _leave(flow, after, stage, doing, verdict=None, time_ms=0)
+    return Step(gone.task, (change, *gone.facts))
 
 
 def save(flow: Flow, task: Task, stage: str, doing: Doing, *, version: str | None = None) -> Step:
@@ -306,6 +311,12 @@ def _finish(
     facts = (change, done) if works else (done,)
     if any(work.state != COMPLETED for work in works):
         return Step(after, facts)
+    gone = _leave(flow, after, place, doing, verdict=verdict, time_ms=time_ms)
+    return Step(gone.task, (*facts, *gone.facts))
+
+
+def _leave(flow: Flow, task: Task, place: Stage, doing: Doing, *, verdict: str | None, time_ms: int) -> Step:
+    """Let a task that is done with leave its stage."""
     passed = None if verdict is None else verdict != "FAILED"
     left = Fact(
         "output",
@@ -316,20 +327,20 @@ def _finish(
             "outputBool": passed,
             "cycleCount": task.cycle,
             "timeSpentMs": time_ms,
-            "multiLabels": [[w.user, w.version] for w in works] if flow.consensus and place.is_label else None,
+            "multiLabels": [[w.user, w.version] for w in task.works] if flow.consensus and place.is_label else None,
         },
     )
     rejected = verdict == "FAILED"
-    leaving = after._replace(
+    leaving = task._replace(
         state=COMPLETED,
         heading=place.leads_to(passed) or GROUND_TRUTH,
         arrives_at=doing.arrival,
         goes_back=rejected,
-        labelers={**task.labelers, place.name: after.holders} if place.is_label else task.labelers,
+        labelers={**task.labelers, place.name: task.holders} if place.is_label else task.labelers,
         review_state=verdict or task.review_state,
         cycle=task.cycle + 1 if rejected else task.cycle,
     )
-    return Step(leaving, (*facts, left))
+    return Step(leaving, (left,))
 
 
 def _hold(task: Task, works: tuple[Work, ...], now: str) -> Task:

@@ -41,7 +41,6 @@ def sandbox(monkeypatch):
     monkeypatch.setitem(sys.modules, "airflow_provider_redbrick.sandbox.images", stand_in)
     demo._studies.cache_clear()
     made = Sandbox(Settings(demo_tasks=3))
-    demo.populate(made)
     yield made
     demo._studies.cache_clear()
 

@@ -62,7 +62,7 @@ def test_faults_strike_only_what_they_can_change():
 
 def test_one_shots_wait_and_end():
     faults = Faults()
-    faults.add(Shot("slow", "task", skip=2, times=2))
+    faults.add([Shot("slow", "task", skip=2, times=2)])
     fired = [faults.decide([name], size=1, mutation=False, pages=False) for name in ["task", "me", *["task"] * 5]]
     assert fired == [None, None, None, "slow", "slow", None, None]
     assert faults.shots == []

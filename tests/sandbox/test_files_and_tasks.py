@@ -45,8 +45,8 @@ def create(sandbox, name, **options):
     return data(sandbox, CREATE, **variables)
 
 
-def exported(sandbox, stage=None):
-    page = data(sandbox, EXPORT, s=stage)
+def exported(sandbox, stage=None, **where):
+    page = data(sandbox, EXPORT, s=stage, **where)
     assert page["cursor"] is None
     return {entry["taskId"]: entry for entry in page["entries"]}
 
@@ -138,6 +138,22 @@ def test_a_mask_without_labels_is_kept_too(sandbox):
     made = create(sandbox, "mask", map=[{"seriesIndex": 0, "labelName": mask}])
     latest = exported(sandbox)[made["taskId"]]["latestTaskData"]
     assert (latest["labelsData"], latest["labelsMap"][0]["labelName"]) == ("[]", mask)
+
+
+def test_a_mask_goes_along_when_a_task_is_copied_and_when_people_correct_it(sandbox):
+    mask = [{"seriesIndex": 0, "labelName": upload(sandbox, "labels/a/b/0.nii.gz", MASK)}]
+    made = create(sandbox, "mask", map=mask)
+    target = sandbox.add_project()
+    copy = """mutation ($o: UUID!, $p: UUID!, $from: UUID!, $tasks: [TaskMetaDataInput!]!) {
+        importTasksFromWorkspace(orgId: $o, projectId: $p, sourceProjectId: $from, tasks: $tasks, withLabels: true) {
+            ok } }"""
+    data(sandbox, copy, p=target, **{"from": sandbox.project_id}, tasks=[{"taskId": made["taskId"]}])
+    (copied,) = exported(sandbox, p=target).values()
+    sandbox.humans("Label")
+    sandbox.humans("Review_1", labels=[BOX])
+    corrected = exported(sandbox, "END")[made["taskId"]]
+    for task in (copied, corrected):
+        assert task["latestTaskData"]["labelsMap"][0]["labelName"] == mask[0]["labelName"]
 
 
 def test_a_mask_that_was_submitted_comes_back(sandbox):

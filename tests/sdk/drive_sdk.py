@@ -134,6 +134,28 @@ def create_datapoints(project, box):
     assert state(made[0]["response"]["taskId"])["stage"] == "END", made
 
 
+def create_from_a_list_of_items(project, _):
+    """What the SDK does with videos in RedBrick's own storage: a list, uploaded first, says what the tasks are."""
+    video = FILES / "scan.mp4"
+    video.write_bytes(b"not really")
+    study = {"abnormal": True}
+    point = {
+        "name": "video/1",
+        "series": [{"items": str(video)}],
+        "classification": {"attributes": study},
+        "priority": 0.5,
+        "metaData": {"ward": "3"},
+    }
+    upload = project.upload.create_datapoints
+    upload(redbrick.StorageMethod.REDBRICK, [{**point, "preAssign": {"Label": BOB}}])
+    upload(redbrick.StorageMethod.REDBRICK, [{**point, "name": "video/2"}], is_ground_truth=True)
+    tasks = {card["name"]: card for stage in control("board")["stages"] for card in stage["cards"]}
+    (labels,) = state(tasks["video/2"]["task_id"])["labels"]
+    assert labels["attributes"] == [{"name": "abnormal", "value": True}], labels
+    assert tasks["video/1"]["assignee"] == BOB, tasks
+    assert state(tasks["video/2"]["task_id"])["stage"] == "END", tasks
+
+
 def list_tasks(project, box):
     free = seed(12, prefix="free")
     mine = seed(2, prefix="alices", assignee=ALICE)
@@ -392,6 +414,7 @@ STEPS = [
     put_exported_back,
     move_tasks_to_start,
     get_task_events,
+    create_from_a_list_of_items,
 ]
 
 

@@ -38,6 +38,7 @@ STEPS = [
     "put_exported_back",
     "move_tasks_to_start",
     "get_task_events",
+    "create_from_a_list_of_items",
 ]
 
 

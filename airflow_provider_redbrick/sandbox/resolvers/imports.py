@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.sandbox import seed
 from airflow_provider_redbrick.sandbox.creation import NewTask, create
 from airflow_provider_redbrick.sandbox.flow import RefusalError
-from airflow_provider_redbrick.sandbox.labels import current_labels
+from airflow_provider_redbrick.sandbox.labels import current_labels, current_map
 from airflow_provider_redbrick.sandbox.request import Arguments, Request, scope
 from airflow_provider_redbrick.sandbox.resolvers.work import check_many
 
@@ -23,6 +23,8 @@ def _create_datapoint(request: Request, arguments: Arguments) -> dict[str, Any]:
     if arguments.get("projectId") is None:
         raise RefusalError("the sandbox has no workspaces: projectId is needed")
     sandbox, project = scope(request, arguments)
+    for name in ("metaData", "attributes"):
+        _check_json(arguments.get(name), name)
     new = NewTask(
         name=arguments["name"],
         items=arguments["items"],
@@ -42,13 +44,21 @@ def _create_datapoint(request: Request, arguments: Arguments) -> dict[str, Any]:
     return {"dpId": made[0][0], "taskId": made[0][1], "taskIds": [task_id for _, task_id in made]}
 
 
+def _check_json(text: Any, what: str) -> None:
+    try:
+        json.loads(text or "null")
+    except (ValueError, TypeError, RecursionError):
+        raise RefusalError(f"{what} is not JSON") from None
+
+
 def _copied(new: NewTask, index: int) -> NewTask:
     return replace(new, name=f"{new.name} ({index + 1})") if index else new
 
 
-def _object(text: str | None, what: str) -> dict[str, Any]:
+def _object(value: Any, what: str) -> dict[str, Any]:
+    """Read what may be JSON text: it is in mutations, and is not in uploaded lists."""
     try:
-        found = json.loads(text or "null") or {}
+        found = (json.loads(value or "null") if isinstance(value, str) else value) or {}
     except ValueError:
         raise RefusalError(f"{what} is not JSON") from None
     if not isinstance(found, dict):
@@ -61,7 +71,7 @@ def _update_items(request: Request, arguments: Arguments) -> dict[str, Any]:
     task_id, dp_id = arguments.get("taskId"), arguments.get("dpId")
     items = arguments.get("items")
     row = sandbox.store.row(
-        "SELECT datapoints.* FROM datapoints LEFT JOIN tasks USING (dp_id)"
+        "SELECT datapoints.*, tasks.task_id FROM datapoints LEFT JOIN tasks USING (dp_id)"
         " WHERE datapoints.project_id = ? AND (tasks.task_id = ? OR datapoints.dp_id = ?)",
         (project.project_id, task_id, dp_id),
     )
@@ -86,8 +96,9 @@ def _update_items(request: Request, arguments: Arguments) -> dict[str, Any]:
             row["dp_id"],
         ),
     )
-    if task_id is not None:
-        request.touched.append(task_id)
+    if row["task_id"] is not None:
+        sandbox.store.run("UPDATE tasks SET updated_at = ? WHERE task_id = ?", (sandbox.clock.now(), row["task_id"]))
+        request.touched.append(row["task_id"])
     return {"ok": True, "message": None}
 
 
@@ -95,13 +106,35 @@ def _item_list(request: Request, arguments: Arguments) -> dict[str, Any]:
     sandbox, project = scope(request, {**arguments, "projectId": arguments.get("projectId") or ""})
     payload = arguments["payload"]
     row = sandbox.store.row("SELECT content FROM files WHERE path = ?", (payload.get("filePath"),))
-    entries = json.loads(bytes(row["content"])) if row else None
+    try:
+        entries = json.loads(bytes(row["content"])) if row else None
+    except ValueError:
+        entries = None
     if not isinstance(entries, list):
         raise RefusalError(f"{payload.get('filePath')!r} is not an uploaded list of items")
     for entry in entries:
-        new = NewTask(name=entry["name"], items=entry["items"], storage_id=payload["storageId"])
-        request.touched.append(create(sandbox, project, new, sandbox.doing())[1])
+        request.touched.append(create(sandbox, project, _listed(entry, payload), sandbox.doing())[1])
     return {"ok": True}
+
+
+def _listed(entry: Any, payload: dict[str, Any]) -> NewTask:
+    """Read one entry of an uploaded list; what it does not say is left to the task's defaults."""
+    items = entry.get("items") if isinstance(entry, dict) else None
+    if not (isinstance(items, list) and all(isinstance(each, str) for each in items)):
+        raise RefusalError("each entry of an uploaded list needs a name and a list of items")
+    meta, labels, priority = entry.get("metaData"), entry.get("labels"), entry.get("priority")
+    if priority is not None and not isinstance(priority, int | float):
+        raise RefusalError("priority must be from 0 to 1")
+    return NewTask(
+        name=str(entry.get("name") or ""),
+        items=items,
+        storage_id=str(payload.get("storageId") or seed.REDBRICK_STORAGE),
+        body={} if not meta else {"metaData": meta if isinstance(meta, str) else json.dumps(meta)},
+        labels=json.dumps(labels) if labels else None,
+        ground_truth=bool(payload.get("isGroundTruth")),
+        pre_assign=_object(entry.get("preAssign"), "preAssign"),
+        priority=priority,
+    )
 
 
 def _delete(request: Request, arguments: Arguments) -> dict[str, Any]:
@@ -151,6 +184,7 @@ def _copy(sandbox: Sandbox, source: Project, task_id: str, *, with_labels: bool)
         storage_id=row["storage_id"],
         body=json.loads(row["body"]),
         labels=json.dumps(current_labels(sandbox, record.version)) if with_labels else None,
+        labels_map=current_map(sandbox, record.version) if with_labels else (),
     )
 
 

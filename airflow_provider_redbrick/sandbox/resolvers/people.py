@@ -46,7 +46,7 @@ def _project_members(request: Request, arguments: Arguments) -> list[dict[str, A
     return [
         {
             "member": _org_member(person),
-            "role": person.role,
+            "role": project.role(person),
             "stageAccess": [
                 {"stageName": stage, "access": access} for stage, access in project.access[person.user_id].items()
             ],
@@ -63,23 +63,31 @@ def _api_keys(_request: Request, arguments: Arguments) -> list[dict[str, Any]]:
 
 def _update_membership(request: Request, arguments: Arguments) -> dict[str, Any]:
     sandbox, project = scope(request, arguments)
-    access = dict(project.access)
+    access, roles = dict(project.access), dict(project.document.get("roles") or {})
     for change in arguments["memberAccess"]:
-        if seed.person_of(change["userId"]) is None:
-            raise RefusalError(f"there is no member {change['userId']}")
+        person = _person(change["userId"])
         stages = {stage.name: change["role"] != "LABELER" for stage in project.flow.working_stages}
         given = {each["stageName"]: each["access"] for each in change.get("stageAccess") or []}
         unknown = sorted(set(given) - set(stages))
         if unknown:
             raise RefusalError(f"there is no label or review stage {unknown[0]!r}")
-        access[change["userId"]] = {**stages, **given}
-    sandbox.save_project({**project.document, "access": access})
+        access[person.user_id] = {**stages, **given}
+        roles[person.user_id] = change["role"]
+    sandbox.save_project({**project.document, "access": access, "roles": roles})
     return {"ok": True}
+
+
+def _person(name: str) -> seed.Person:
+    person = seed.person_of(name)
+    if person is None:
+        raise RefusalError(f"there is no member {name}")
+    return person
 
 
 def _remove_members(request: Request, arguments: Arguments) -> dict[str, Any]:
     sandbox, project = scope(request, arguments)
-    access = {user: stages for user, stages in project.access.items() if user not in arguments["userIds"]}
+    leaving = {_person(name).user_id for name in arguments["userIds"]}
+    access = {user: stages for user, stages in project.access.items() if user not in leaving}
     sandbox.save_project({**project.document, "access": access})
     return {"ok": True}
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from airflow_provider_redbrick.sandbox import seed, shapes
 from airflow_provider_redbrick.sandbox.first_taxonomy import FIRST_TAXONOMY
-from airflow_provider_redbrick.sandbox.flow import RefusalError
+from airflow_provider_redbrick.sandbox.flow import Flow, RefusalError, stage_from
 from airflow_provider_redbrick.sandbox.request import Arguments, Request, Resolver, scope
 from airflow_provider_redbrick.sandbox.taxonomy import TAXONOMY
+
+_MOST_COPIES = 100
 
 
 def _project(request: Request, arguments: Arguments) -> dict[str, Any] | None:
@@ -52,6 +54,8 @@ def _setting(key: str, *names: str) -> Resolver:
         value: Any = {name: arguments.get(name) for name in names}
         if key == "taskDuplicationCount":
             value = arguments.get(key)
+            if value is not None and not 1 <= value <= _MOST_COPIES:
+                raise RefusalError(f"taskDuplicationCount must be from 1 to {_MOST_COPIES}")
         settings = {**project.document["settings"], key: value}
         sandbox.save_project({**project.document, "settings": settings})
         return {"ok": True}
@@ -66,12 +70,20 @@ def _update_stage(request: Request, arguments: Arguments) -> dict[str, Any]:
         raise RefusalError(f"there is no stage {name!r}")
     changes: dict[str, Any] = {}
     if config is not None:
-        changes["stageConfig"] = json.loads(config) or {}
+        changes["stageConfig"] = _config(config)
     if routing is not None:
         changes["routing"] = routing
     stages = [{**stage, **changes} if stage["stageName"] == name else stage for stage in project.document["stages"]]
+    Flow(tuple(stage_from(stage) for stage in stages)).check()
     sandbox.save_project({**project.document, "stages": stages})
     return {"ok": True, "pipeline": [shapes.stage(stage) for stage in stages]}
+
+
+def _config(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RefusalError(f"config is not JSON: {error}") from None
 
 
 def _nothing_to_do(request: Request, arguments: Arguments) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _priorities(request: Request, arguments: Arguments) -> dict[str, Any]:
     sandbox, project = scope(request, arguments)
     check_many(sandbox, arguments["tasks"])
     now = sandbox.clock.now()
-    for change in arguments["tasks"]:
+    for change in {each["taskId"]: each for each in arguments["tasks"]}.values():
         priority = change.get("priority")
         sandbox.record(project, change["taskId"])
         if priority is not None and not 0 <= priority <= 1:
