@@ -44,6 +44,13 @@ def told(value: object) -> str:
     return storable(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...")
 
 
+def kind_of(answer: object) -> str:
+    """Return what a callable's answer is, for a message that says it should be True or False."""
+    kind = type(answer)
+    hint = "; turn it into one with bool(...)" if kind.__module__ == "numpy" else ""
+    return f"{kind.__module__}.{kind.__name__}".removeprefix("builtins.") + hint
+
+
 class RedBrickError(Exception):
     """The root of every error this provider raises on purpose. What it says is one line."""
 

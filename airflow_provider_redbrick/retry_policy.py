@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
 from airflow_provider_redbrick.api.retry import retry_after_seconds
-from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickAPIError
+from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickAPIError, RedBrickInputError, told
 
 try:
     from airflow.sdk import RetryPolicy
@@ -42,6 +42,9 @@ class RedBrickRetryPolicy(RetryPolicy):
     """
 
     def __init__(self, *, longest_wait: timedelta = _LONGEST_WAIT) -> None:
+        if not isinstance(longest_wait, timedelta):
+            # Found out when the policy is needed, it would be as if there were none.
+            raise RedBrickInputError(f"longest_wait must be a timedelta, not {told(longest_wait)}.")
         self.longest_wait = longest_wait
 
     def evaluate(

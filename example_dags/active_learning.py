@@ -26,8 +26,6 @@ FINISHED = stage_asset(
         AssetWatcher(name="newly_finished", trigger=RedBrickGroundTruthEventTrigger(poke_interval=300, **PROJECT))
     ],
 )
-# Where the round before has ended: the mark of its export. A run that did not train leaves none.
-LAST_ROUND = "(ti.xcom_pull(task_ids='train', include_prior_dates=True) or {})"
 
 
 def predict_anew(scan: Task) -> dict[str, Any] | None:
@@ -54,7 +52,7 @@ def active_learning() -> None:
     export = RedBrickExportTasksOperator(
         task_id="export",
         export_path="{{ params.folder }}/{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}",
-        updated_after=f"{{{{ {LAST_ROUND}.get('mark', '2000-01-01') }}}}",
+        mark_from="train",  # a run that did not train leaves no mark
         **PROJECT,
     )
 

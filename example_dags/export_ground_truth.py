@@ -24,9 +24,7 @@ def export_ground_truth() -> None:
     RedBrickExportTasksOperator(
         task_id="export",
         export_path="{{ params.folder }}/{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}",
-        updated_after=(
-            "{{ (ti.xcom_pull(task_ids='export', include_prior_dates=True) or {}).get('mark', '2000-01-01') }}"
-        ),
+        mark_from="export",
     )
 
 

@@ -133,3 +133,9 @@ def test_an_airflow_without_policies_is_told_so():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "AirflowOptionalProviderFeatureException Retry policies need Airflow 3.3" in done.stdout
+
+
+@pytest.mark.parametrize("wait", [60, "60", None])
+def test_a_bound_that_is_none_is_refused_where_it_is_written(wait):
+    with pytest.raises(RedBrickInputError, match="longest_wait must be a timedelta"):
+        RedBrickRetryPolicy(longest_wait=wait)

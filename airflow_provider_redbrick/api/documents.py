@@ -33,13 +33,13 @@ currentStageSubTask {{
 """
 
 _TASK_PLACE = f"""
-taskId currentStageName
+taskId currentStageName updatedAt
 datapoint {{ name }}
 currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
 """
 
 _TASK_STATE = f"""
-taskId currentStageName
+taskId currentStageName updatedAt
 datapoint {{ name seriesInfo {{ itemsIndices }} }}
 currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
 latestTaskData {{
@@ -48,13 +48,13 @@ latestTaskData {{
 }}
 """
 
-_TASK_LABELS = """
+_TASK_LABELS = f"""
 taskId
-latestTaskData { labelsData(interpolate: true) labelsDataPath(presigned: false) }
+latestTaskData {{ createdByEntity {{ {_USER} }} labelsData(interpolate: true) labelsDataPath(presigned: false) }}
 """
 
 _TASK_FULL = f"""
-taskId currentStageName priority
+taskId currentStageName updatedAt priority
 datapoint {{
   dpId name metaData
   items(presigned: false)
@@ -96,6 +96,16 @@ genericEvents {
     outputEvent { currentStageName nextStageName outputBool extraData }
   }
 }
+"""
+
+_TASK_HOLDERS = f"""
+taskId currentStageName
+genericEvents {{
+  __typename
+  ... on TaskStateChanges {{
+    createdAt assignedToBeforeEntity {{ {_USER} }} assignedToAfterEntity {{ {_USER} }}
+  }}
+}}
 """
 
 ME = "query me { me { userId } }"
@@ -323,6 +333,9 @@ tasks_to_export = _aliased_tasks(_TASK_TO_EXPORT)
 
 task_events = _aliased_tasks(_TASK_EVENTS)
 """What left which stage, when and by whom."""
+
+task_holders = _aliased_tasks(_TASK_HOLDERS)
+"""Who had them, one after the other."""
 
 
 def task_counts(n: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +181,10 @@ class Task:
         """Whether this user saved the labels the task has."""
         return self.labels_by is not None and self.labels_by.user_id == user_id
 
+    def relabelled_by(self, user_id: str, since: Task) -> bool:
+        """Whether this user has saved the labels the task has, and had not when it was read before."""
+        return self.labels_id != since.labels_id and self.saved_by(user_id)
+
     @property
     def where(self) -> str:
         """Where the task is and who holds it, for messages."""
@@ -232,6 +236,22 @@ def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
             accepted = output["outputBool"] if isinstance(output.get("outputBool"), bool) else None
             events.append(OutputEvent(stage, by, at, following, accepted, extra))
     return tuple(sorted(events, key=lambda event: event.at.timestamp() if event.at else 0.0))
+
+
+def holder_before(user_id: str) -> Callable[[Mapping[str, Any]], User | None]:
+    """Return a function that reads from a task's ``genericEvents`` whom it was taken from when a user got it last."""
+
+    def read(data: Mapping[str, Any]) -> User | None:
+        taken: list[tuple[float, User | None]] = []
+        for entry in data.get("genericEvents") or ():
+            after = User.from_wire((entry or {}).get("assignedToAfterEntity"))
+            before = User.from_wire((entry or {}).get("assignedToBeforeEntity"))
+            if after is not None and after.user_id == user_id and before != after:
+                at = moment(entry.get("createdAt"))
+                taken.append((at.timestamp() if at else 0.0, before))
+        return max(taken, key=lambda one: one[0])[1] if taken else None
+
+    return read
 
 
 def _series(info: Mapping[str, Any] | None) -> Mapping[str, Any]:

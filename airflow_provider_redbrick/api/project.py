@@ -16,7 +16,7 @@ from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.files import ProjectFiles
 from airflow_provider_redbrick.api.imports import ProjectImports
-from airflow_provider_redbrick.api.models import STAYED, Member, OutputEvent, Task, output_events
+from airflow_provider_redbrick.api.models import STAYED, Member, OutputEvent, Task, User, holder_before, output_events
 from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.api.remote import RemoteStage
 from airflow_provider_redbrick.api.scope import Scope
@@ -185,13 +185,22 @@ class RedBrickProject(Scope):
                 answers[task_id] = self._with_stored_labels(task, task.labels_url)
         return answers
 
-    def are_labelled(self, task_ids: Sequence[str]) -> dict[str, bool | RedBrickAPIError]:
-        """Read which tasks have labels."""
-        return read_aliased(self, documents.tasks_with_labels, task_ids, lambda data: Task.from_wire(data).has_labels)
+    def are_labelled(self, task_ids: Sequence[str], *, by: str) -> dict[str, bool | RedBrickAPIError]:
+        """Read which tasks have labels, or were found to have none by a user."""
+
+        def is_labelled(data: Mapping[str, Any]) -> bool:
+            task = Task.from_wire(data)
+            return task.has_labels or task.saved_by(by)
+
+        return read_aliased(self, documents.tasks_with_labels, task_ids, is_labelled)
 
     def output_events(self, task_ids: Sequence[str]) -> dict[str, tuple[OutputEvent, ...] | RedBrickAPIError]:
         """Read when each task left which stage, oldest first."""
         return read_aliased(self, documents.task_events, task_ids, output_events)
+
+    def holders_before(self, task_ids: Sequence[str], user_id: str) -> dict[str, User | RedBrickAPIError | None]:
+        """Read whom each task was taken from when a user got it last; None when nobody had it."""
+        return read_aliased(self, documents.task_holders, task_ids, holder_before(user_id))
 
     def find_by_name(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return for each exact name the ids of the tasks called so."""

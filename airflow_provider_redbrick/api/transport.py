@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from airflow_provider_redbrick.api import stopping
 from airflow_provider_redbrick.api.bounds import LARGEST, BoundedAdapter, body_of
 from airflow_provider_redbrick.api.classify import classify_exception
 from airflow_provider_redbrick.api.endpoint import is_overheard
@@ -135,6 +136,9 @@ class Transport:
         try:
             with self._connections:
                 began = time.monotonic()
+                if mutation:
+                    # It may have waited for minutes: for its turn, or since the server said no.
+                    stopping.check()
                 with self._session.post(
                     self.url, data=body, headers=headers, timeout=self.timeout, allow_redirects=False, stream=True
                 ) as response:

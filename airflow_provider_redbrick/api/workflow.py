@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_redbrick.api.stage_names import END, GROUND_TRUTH, means_ground_truth, public_stage_name
-from airflow_provider_redbrick.exceptions import RedBrickInputError, storable
+from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
 
 _PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
 
@@ -87,6 +87,8 @@ class Workflow:
 
         :raises RedBrickInputError: when there is none, naming those there are.
         """
+        if not isinstance(name, str):
+            raise RedBrickInputError(f"A stage has a name, and {told(name)} is none.")
         for stage in self.stages:
             if stage.name == name:
                 return stage

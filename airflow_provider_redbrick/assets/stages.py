@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset
+from airflow.sdk import Asset, AssetWatcher
 
 from airflow_provider_redbrick.assets.uris import stage_uri
+from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from airflow.sdk import AssetWatcher
 
 
 def stage_asset(
@@ -32,8 +31,12 @@ def stage_asset(
     :param stage_name: the stage; ``Ground Truth`` for finished tasks.
     :param name: what Airflow calls it; its URI by default.
     :param watchers: what wakes it.
-    :raises RedBrickInputError: when an id is no UUID, or the stage's name is blank.
+    :raises RedBrickInputError: when an id is no UUID, the stage's name is blank, or a watcher is none.
     """
+    if not isinstance(watchers, (list, tuple)) or not all(isinstance(each, AssetWatcher) for each in watchers):
+        raise RedBrickInputError(
+            f"watchers must be a list of AssetWatcher(name=..., trigger=...), not {told(watchers)}."
+        )
     uri = stage_uri(org_id=org_id, project_id=project_id, stage_name=stage_name)
     return Asset(name=name or uri, uri=uri, watchers=list(watchers), extra=extra or {})
 

@@ -12,8 +12,8 @@ from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.stage_names import ARCHIVED
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.deciding import Decisions, act
-from airflow_provider_redbrick.batch.labelling import carrier, has_new_labels, misfit
-from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
+from airflow_provider_redbrick.batch.labelling import carrier, misfit, relabelling
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, labelled, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.prelabel import WHAT, predict
 from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, Found, is_fresh, look, read_in_chunks
@@ -99,8 +99,8 @@ class Overwriting:
             return already_done(task.task_id, "an earlier try wrote its labels", name=task.name)
         if task.stage_name == ARCHIVED:
             return skipped(task.task_id, "it is archived", name=task.name)
-        if self.only_unlabelled and task.has_labels:
-            return skipped(task.task_id, "it has labels already; overwrite is off", name=task.name)
+        if self.only_unlabelled and (before := labelled(task, me=self.me)) is not None:
+            return before
         if task.assignee is not None and not task.held_by(self.me) and not self.take_from_people:
             return skipped(task.task_id, f"it is {task.where}; take_from_people is off", name=task.name)
         return None
@@ -114,4 +114,4 @@ class Overwriting:
         def call() -> Call:
             return self.project.put_labels_anywhere(task.task_id, carried(), extra=self.extra, elapsed_ms=elapsed_ms)
 
-        return Change(task, call, has_new_labels(task, me=self.me))
+        return relabelling(task, call, me=self.me)

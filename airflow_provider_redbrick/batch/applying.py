@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
+from threading import Event
 from typing import TYPE_CHECKING
 
+from airflow_provider_redbrick.api import stopping
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.batch.change import each_alone, tried
 from airflow_provider_redbrick.batch.outcome import Outcome, Status
@@ -16,7 +18,6 @@ from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from threading import Event
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.change import Mutation
@@ -33,11 +34,13 @@ def apply_all(project: RedBrickProject, mutations: Sequence[Mutation], *, stop: 
     :raises RedBrickStoppedError: when it was set before all was sent.
     """
     bundles = list(_bundles(mutations, project.client.bundle.size))
+    stop = stop or Event()
 
     def apply(bundle: Sequence[Mutation]) -> list[Outcome]:
-        if stop is not None and stop.is_set():
+        if stop.is_set():
             raise RedBrickStoppedError("Not sent: the work was stopped.")
-        return apply_together(project, bundle)
+        with stopping.until(stop):
+            return apply_together(project, bundle)
 
     if min(project.client.max_concurrency, len(bundles)) <= 1:
         return [outcome for bundle in bundles for outcome in apply(bundle)]
@@ -45,6 +48,7 @@ def apply_all(project: RedBrickProject, mutations: Sequence[Mutation], *, stop: 
     try:
         return [outcome for future in futures for outcome in future.result()]
     except BaseException:
+        stop.set()
         cut_short(futures)
         raise
 

@@ -15,7 +15,7 @@ from airflow_provider_redbrick.batch.reading import is_fresh, look
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_redbrick.api.models import Task, User
 
@@ -68,10 +68,38 @@ class Before(Protocol):
     def assignee(self) -> User | None:
         """Who had it, if anybody."""
 
+    @property
+    def state(self) -> str | None:
+        """Its state: whoever has begun with it keeps it."""
+
 
 def is_as_before(task: Task, before: Before) -> bool:
     """Whether a task, read again, still waits where it was, in the same hands."""
     return task.is_queued_in(before.stage_name) and task.assignee == before.assignee
+
+
+def given_there(stages: Mapping[str, str], before: Mapping[str, Before]) -> set[str]:
+    """Return the tasks that were given where they were: one that has moved on is given all the same, where it is now.
+
+    :param stages: where the server says that each is which it has given; empty when it does not say.
+    """
+    known = ((task_id, stage) for task_id, stage in stages.items() if task_id in before)
+    return {task_id for task_id, stage in known if stage in {"", before[task_id].stage_name}}
+
+
+def to_person(
+    project: RedBrickProject, user: User, email: str, before: Mapping[str, Before], *, read_at: float
+) -> Assignment:
+    """Return how to give tasks that wait in a stage to a person.
+
+    :param before: the tasks, as they were read at ``read_at``.
+    """
+    return Assignment(
+        send=lambda task_ids: given_there(project.assign(task_ids, email), before),
+        holds=lambda task: user.is_same(task.assignee) and task.is_queued_in(before[task.task_id].stage_name),
+        free=lambda task: is_as_before(task, before[task.task_id]) and task.state == before[task.task_id].state,
+        read_at=read_at,
+    )
 
 
 def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment) -> Given:

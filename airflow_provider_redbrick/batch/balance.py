@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.project import MAX_IDS
-from airflow_provider_redbrick.batch.assigning import Assignment, assign, is_as_before
+from airflow_provider_redbrick.batch.assigning import Assignment, assign, to_person
 from airflow_provider_redbrick.batch.outcome import Outcome, done, skipped
 from airflow_provider_redbrick.batch.parallel import in_parallel
 from airflow_provider_redbrick.batch.planning import AssignmentPlan, Holder, Move, plan_assignments
@@ -140,9 +140,4 @@ def _holder(
 
 
 def _assignment(project: RedBrickProject, email: str, shared: Share) -> Assignment:
-    return Assignment(
-        send=lambda ids: set(project.assign(ids, email)),
-        holds=lambda task: shared.people[email].is_same(task.assignee),
-        free=lambda task: is_as_before(task, shared.queue[task.task_id]),
-        read_at=shared.read_at,
-    )
+    return to_person(project, shared.people[email], email, shared.queue, read_at=shared.read_at)

@@ -72,7 +72,9 @@ class Change(Mutation):
     :param task: the task as it was read.
     :param call: makes the mutation ready to be sent; files are stored on the way.
     :param applied: whether the task, read again, shows that the mutation was applied.
-    :param leaves: the stage that the mutation takes the task out of, if it does: somebody else can do that too.
+    :param overtaken: whether the task, read again, shows that somebody else changed the same since.
+    :param leaves: the stage that the mutation takes the task out of, if it does: somebody else can do that too, and a
+        reviewer may have sent it back already.
     :param verdict: for a review, what it decides: another run with this key can decide the opposite.
     :param detail: what the report says of a task that was changed.
     """
@@ -82,6 +84,7 @@ class Change(Mutation):
     task: Task
     call: Callable[[], Call]
     applied: Callable[[Task], bool]
+    overtaken: Callable[[Task], bool] | None = None
     leaves: str | None = None
     verdict: bool | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
@@ -130,12 +133,12 @@ class Change(Mutation):
         """Read all tasks again, several a request."""
         ids = [change.task.task_id for change, _ in doubts]
         found = project.read_tasks(ids)
-        gone = [
+        leaving = [
             change.task.task_id
             for change, _ in doubts
-            if change.leaves is not None and _shows(change, found[change.task.task_id])
+            if change.leaves is not None and not isinstance(found[change.task.task_id], RedBrickAPIError)
         ]
-        events = project.output_events(gone) if gone else {}
+        events = project.output_events(leaving) if leaving else {}
         return [
             change.seen(found[change.task.task_id], events.get(change.task.task_id), errors, me=project.client.me)
             for change, errors in doubts
@@ -155,11 +158,39 @@ class Change(Mutation):
         if isinstance(found, RedBrickAPIError):
             return found
         if not self.applied(found):
-            return None
+            return self._seen_here(found, events, errors, me=me)
         if self._is_ours(events, me):
             return self.success()
         reason = f"it was moved on in the meantime, not by this try. {errors[-1]}"
         return skipped(self.task.task_id, reason, name=self.task.name)
+
+    def _seen_here(
+        self,
+        found: Task,
+        events: Sequence[OutputEvent] | RedBrickAPIError | None,
+        errors: Sequence[RedBrickAPIError],
+        *,
+        me: Callable[[], str],
+    ) -> Outcome | RedBrickAPIError | None:
+        """Return what a task that is where it was says of the change; None when it is unchanged."""
+        if isinstance(events, RedBrickAPIError):
+            return events
+        if self.overtaken is not None and self.overtaken(found):
+            reason = f"somebody else changed it in the meantime, and that was left alone. {errors[-1]}"
+            return skipped(self.task.task_id, reason, name=self.task.name)
+        # It may have left and been sent back since. Both times are the server's.
+        since = self.task.updated_at
+        mine = (
+            event
+            for event in events or ()
+            if event.stage_name == self.leaves and not event.is_edit and event.by == me() and self._decides(event)
+        )
+        came_back = since is not None and any(event.at is not None and event.at > since for event in mine)
+        return self.success() if came_back else None
+
+    def _decides(self, event: OutputEvent) -> bool:
+        """Whether an event is of the same verdict, as far as either has one."""
+        return None in {self.verdict, event.accepted} or event.accepted == self.verdict
 
     def _is_ours(self, events: Sequence[OutputEvent] | RedBrickAPIError | None, me: Callable[[], str]) -> bool:
         """Whether it was this key that took the task out of its stage; events that cannot be read do not deny it."""
@@ -168,8 +199,7 @@ class Change(Mutation):
         left = [event for event in events if event.stage_name == self.leaves and not event.is_edit]
         if not left:
             return True
-        decided = None in {self.verdict, left[-1].accepted} or left[-1].accepted == self.verdict
-        return left[-1].by == me() and decided
+        return left[-1].by == me() and self._decides(left[-1])
 
 
 def _send(project: RedBrickProject, calls: Sequence[Call]) -> list[RedBrickAPIError | None]:
@@ -192,10 +222,6 @@ def _send(project: RedBrickProject, calls: Sequence[Call]) -> list[RedBrickAPIEr
         return [error] * len(calls)
     bundle.went_well(len(calls))
     return answers
-
-
-def _shows(change: Change, found: Task | RedBrickAPIError) -> bool:
-    return not isinstance(found, RedBrickAPIError) and change.applied(found)
 
 
 def each_alone(project: RedBrickProject, mutations: Sequence[Mutation]) -> list[Outcome | RedBrickAPIError]:

@@ -6,12 +6,20 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.batch.assigning import ATTEMPTS, Assignment, Given, NotGiven, assign, is_as_before
+from airflow_provider_redbrick.batch.assigning import (
+    ATTEMPTS,
+    Assignment,
+    Given,
+    NotGiven,
+    assign,
+    given_there,
+    is_as_before,
+)
 from airflow_provider_redbrick.batch.reading import look
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from airflow_provider_redbrick.api.models import Task, User
     from airflow_provider_redbrick.api.project import RedBrickProject
@@ -31,13 +39,9 @@ def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str, read_at: 
     """
     before = {task.task_id: task for task in tasks}
 
-    def send(task_ids: Sequence[str]) -> set[str]:
-        # A task that has moved on is given all the same: it is then somebody else's work, and goes back to them.
-        stages = project.claim(task_ids).items()
-        return {task_id for task_id, stage in stages if task_id in before and stage in {"", before[task_id].stage_name}}
-
+    # One that has moved on is somebody else's work, and goes back to them.
     assignment = Assignment(
-        send=send,
+        send=lambda task_ids: given_there(project.claim(task_ids), before),
         holds=lambda task: task.held_by(me) and task.is_queued_in(before[task.task_id].stage_name),
         free=lambda task: is_as_before(task, before[task.task_id]),
         read_at=read_at,
@@ -63,12 +67,20 @@ def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Gi
     return {**result, **_hand_back(project, None, mine, me=me, read_at=found.read_at)}
 
 
-def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str, stopped: bool = False) -> None:
+def give_back(
+    project: RedBrickProject,
+    tasks: Iterable[Task],
+    *,
+    me: str,
+    keep: Callable[[Task, Task], bool] = lambda _before, _now: False,
+    stopped: bool = False,
+) -> None:
     """Undo claims on tasks that were not finished: to whom they were taken from, or to nobody.
 
     It is the last thing done for a task that has its outcome already, so what cannot be given back is named in the
     log, and is not an error.
 
+    :param keep: whether the key keeps a task after all, as it was claimed and as it is now.
     :param stopped: whether the work was stopped; then what became of its claims is worth more than a word in passing.
     """
     left = {task.task_id: task for task in tasks}
@@ -76,7 +88,7 @@ def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str, stopp
     problems: dict[str, object] = {}
     began = time.monotonic()
     for attempt in range(ATTEMPTS):
-        problems = _given_back(project, list(left.values()), me=me, again=attempt > 0) if left else {}
+        problems = _given_back(project, list(left.values()), keep, me=me, again=attempt > 0) if left else {}
         left = {task_id: left[task_id] for task_id in problems}
         # A server that is down has been asked long enough, and Airflow may be about to kill the process.
         if not left or time.monotonic() - began > _AGAIN_WITHIN:
@@ -88,7 +100,9 @@ def give_back(project: RedBrickProject, tasks: Iterable[Task], *, me: str, stopp
         log.warning("Task %s stays assigned to the API key: it could not be given back: %s", task_id, problem)
 
 
-def _given_back(project: RedBrickProject, tasks: Sequence[Task], *, me: str, again: bool) -> dict[str, object]:
+def _given_back(
+    project: RedBrickProject, tasks: Sequence[Task], keep: Callable[[Task, Task], bool], *, me: str, again: bool
+) -> dict[str, object]:
     """Return what is wrong with those that could not be given back.
 
     :param again: they have been given back before, and whether that went well is not known.
@@ -101,6 +115,8 @@ def _given_back(project: RedBrickProject, tasks: Sequence[Task], *, me: str, aga
             now = found.tasks[task.task_id]
             if isinstance(now, RedBrickAPIError):
                 problems[task.task_id] = now
+                continue
+            if keep(task, now):
                 continue
             owner = _owner(project, task, now)
             # Sent back by a reviewer in that moment, it was taken from its labeler.
@@ -141,7 +157,7 @@ def _hand_back(
 
     def send(task_ids: Sequence[str]) -> set[str]:
         stages = project.release(task_ids) if email is None else project.assign(task_ids, email)
-        return {task_id for task_id, stage in stages.items() if stage in {"", held[task_id].stage_name}}
+        return given_there(stages, held)
 
     def is_right(task: Task) -> bool:
         if task.held_by(me):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # The import format insists on names and items; labels do not depend on them.
 _ITEM = "https://test"
 _NOT_LABELS = frozenset({"name", "items", "imageHeaders", "metaData"})
+_NAME_MASKS = ("segmentations", "segmentMap")
 _MOST_ITEMS = 100_000
 CONVERSIONS_A_REQUEST = 50
 
@@ -47,9 +48,9 @@ class Labels:
         series = (self.body or {}).get("series")
         if not isinstance(series, Sequence):
             return False
-        return any(
-            isinstance(each, Mapping) and (each.get("segmentations") or each.get("segmentMap")) for each in series
-        )
+        named = (each.get(key) for each in series if isinstance(each, Mapping) for key in _NAME_MASKS)
+        # Somebody's array, which is no path, is neither true nor false.
+        return any(bool(value) if isinstance(value, Sequence | Mapping) else value is not None for value in named)
 
     def plain(self) -> Labels:
         """Return the same labels as plain JSON values: models hand out numbers of their own kinds.
@@ -61,7 +62,7 @@ class Labels:
             check_depth(text.encode())
             return replace(self, body=json.loads(text))
         except (TypeError, ValueError, RecursionError, BeyondError) as error:
-            raise RedBrickInputError(f"its labels cannot be written as JSON: {error}") from None
+            raise RedBrickInputError(f"it cannot be written as JSON: {error}") from None
 
     def to_import(self) -> dict[str, Any]:
         """Return the task in the server's import format.
@@ -207,8 +208,12 @@ def read_body(value: object) -> Mapping[str, Any]:
         body = {key: value[key] for key in ("series", "classification", "labels") if value.get(key) is not None}
         if body:
             return body
-    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and value:
-        return {"series": list(value)}
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        if value:
+            return {"series": list(value)}
+        raise RedBrickInputError(
+            "an empty list of series says nothing: give {'series': []} for no labels, or None to leave the task alone"
+        )
     raise RedBrickInputError(
         "labels must be an object with 'series', 'classification' or the older 'labels', or a list of series, "
         f"not {type(value).__name__}" + (f" with {sorted(map(str, value))}" if isinstance(value, Mapping) else "")

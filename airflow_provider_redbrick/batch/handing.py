@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.detail import Detail
-from airflow_provider_redbrick.batch.assigning import Assignment, Given, assign, is_as_before
+from airflow_provider_redbrick.batch.assigning import Given, assign, to_person
 from airflow_provider_redbrick.batch.calling import handed
 from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, give_back, release
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done, failed, skipped, unread
@@ -85,13 +85,7 @@ def give(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], user: 
         return None
 
     def hand(tasks: Mapping[str, Task], read_at: float) -> Given:
-        to_user = Assignment(
-            send=lambda ids: set(project.assign(ids, str(user.email))),
-            holds=lambda task: user.is_same(task.assignee),
-            free=lambda task: is_as_before(task, tasks[task.task_id]),
-            read_at=read_at,
-        )
-        return assign(project, list(tasks), to_user)
+        return assign(project, list(tasks), to_person(project, user, str(user.email), tasks, read_at=read_at))
 
     return _each(project, task_ids, ending, hand)
 

@@ -91,7 +91,7 @@ def put(work: StageWork, task: Task, converted: Converted, *, finished: bool, el
         return work.project.put_labels(work.stage, task.task_id, carried(), finished=finished, elapsed_ms=elapsed_ms)
 
     if not finished:
-        return Change(task, call, has_new_labels(task, me=work.me))
+        return relabelling(task, call, me=work.me)
     if work.stage.is_review:
         return leaving(work, task, call, verdict=True, detail={"decision": "correct"})
     return leaving(work, task, call)
@@ -137,9 +137,14 @@ def leaving(
     )
 
 
-def has_new_labels(before: Task, *, me: str) -> Callable[[Task], bool]:
-    """Return whether a task, read again, has labels that this key saved after ``before`` was read."""
-    return lambda task: task.labels_id != before.labels_id and task.saved_by(me)
+def relabelling(task: Task, call: Callable[[], Call], *, me: str) -> Change:
+    """Return a change that gives a task new labels where it is: applied when they are new, and this key's."""
+    return Change(
+        task,
+        call,
+        applied=lambda found: found.relabelled_by(me, task),
+        overtaken=lambda found: found.labels_id != task.labels_id,
+    )
 
 
 def misfit(converted: Converted, task: Task) -> str | None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airflow_provider_redbrick.api.models import Task
+
 SCHEMA_VERSION = 1
 MAX_FAILED_SHOWN = 50
 MAX_TASK_IDS = 1000
@@ -70,14 +72,27 @@ def skipped(task_id: str, reason: str, *, name: str = "") -> Outcome:
     return Outcome(task_id, Status.SKIPPED, reason, name)
 
 
+def labelled(task: Task, *, me: str) -> Outcome | None:
+    """Return the outcome of a task that was labelled before, if only to say that there is nothing on it."""
+    if task.has_labels:
+        return skipped(task.task_id, "it has labels already; overwrite is off", name=task.name)
+    if task.saved_by(me):
+        words = "this key has looked at it already and found nothing; overwrite is off"
+        return skipped(task.task_id, words, name=task.name)
+    return None
+
+
 def failed(task_id: str, reason: object, *, name: str = "") -> Outcome:
     """Return the outcome of a task tried without success; a retry tries it again."""
     return Outcome(task_id, Status.FAILED, str(reason), name)
 
 
-def unread(task_id: str, error: object) -> Outcome:
-    """Return the outcome of a task that could not even be looked at."""
-    return failed(task_id, f"It could not be read, and nothing was sent: {error}")
+EARLIER = "What earlier tries did to it"
+
+
+def unread(task_id: str, error: object, *, what: str = "It", name: str = "") -> Outcome:
+    """Return the outcome of a task of which could not even be read what must be known first."""
+    return failed(task_id, f"{what} could not be read, and nothing was sent: {error}", name=name)
 
 
 class Tally:

@@ -15,7 +15,7 @@ import pendulum
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.models import SAVED
 from airflow_provider_redbrick.batch.parallel import in_parallel
-from airflow_provider_redbrick.batch.reading import CHUNK
+from airflow_provider_redbrick.batch.reading import CHUNK, look
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
@@ -53,12 +53,24 @@ def candidates(work: StageWork, *, limit: int | None, now: pendulum.DateTime) ->
     :param limit: how many to take in all.
     """
     mine = work.project.list_tasks(work.stage, assignee=work.me) if work.me.startswith("API:") else iter(())
-    held = list(islice(_wanted(work, (task for task in mine if _abandoned(work, task, now)), limit), limit))
+    abandoned: Iterator[Task] = (task for task in mine if _abandoned(work, task, now))
+    if limit is not None and work.stage.is_label:
+        # What a reviewer sent back would be in front every time, and nothing is done with it.
+        workers = work.project.client.max_concurrency
+        abandoned = in_parallel(in_chunks(abandoned, CHUNK), partial(_not_back, work), workers=workers, stop=Event())
+    held = list(islice(_wanted(work, abandoned, limit), limit))
     room = None if limit is None else limit - len(held)
     page_size = None if work.only_unlabelled else room or None
     unassigned = work.project.list_tasks(work.stage, unassigned=True, page_size=page_size)
     waiting = list(islice(_wanted(work, unassigned, room), room))
     return Candidates(tuple(dict.fromkeys([*held, *waiting])), frozenset(held))
+
+
+def _not_back(work: StageWork, tasks: Sequence[Task]) -> list[Task]:
+    found = look(work.project, [task.task_id for task in tasks]).tasks
+    return [
+        task for task in tasks if isinstance(now := found[task.task_id], RedBrickAPIError) or not work.came_back(now)
+    ]
 
 
 def _wanted(work: StageWork, tasks: Iterator[Task], limit: int | None) -> Iterator[str]:
@@ -81,7 +93,7 @@ def _unlabelled(work: StageWork, tasks: Sequence[Task]) -> list[str]:
     labelled: Mapping[str, bool | RedBrickAPIError] = {}
     if asked and not work.breaker.is_open:
         try:
-            labelled = work.project.are_labelled(asked)
+            labelled = work.project.are_labelled(asked, by=work.me)
             work.breaker.saw(None)
         except RedBrickAPIError as error:
             log.warning("Whether tasks have labels could not be seen, and is looked at again: %s", error)

@@ -16,15 +16,16 @@ from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
 from airflow_provider_redbrick.batch.applying import apply_all
 from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
 from airflow_provider_redbrick.batch.change import Change
-from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
+from airflow_provider_redbrick.batch.outcome import EARLIER, Outcome, already_done, failed, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, CircuitBreaker, ReadAhead, read_in_chunks
 from airflow_provider_redbrick.batch.stage_work import moved_since
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, kind_of
 
 if TYPE_CHECKING:
     import pendulum
 
+    from airflow_provider_redbrick.api.models import OutputEvent
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
 
@@ -50,7 +51,8 @@ def updated_between(
             return False
         return (after is None or moment >= after) and (before is None or moment < before)
 
-    return [task.task_id for task in project.list_tasks(ground_truth) if within(task)]
+    # What changes while it is listed may be told twice.
+    return list(dict.fromkeys(task.task_id for task in project.list_tasks(ground_truth) if within(task)))
 
 
 def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector) -> Iterator[Task | Outcome]:
@@ -112,14 +114,17 @@ class _Reopening:
         outcomes: list[Outcome] = []
         here: list[Task] = []
         for task_id, task in found.items():
+            earlier, reopened = moved.get(task_id, False), before.get(task_id, False)
             if isinstance(task, RedBrickAPIError):
                 outcomes.append(unread(task_id, task))
-            elif task_id in moved:
+            elif isinstance(problem := earlier or reopened, RedBrickAPIError):
+                outcomes.append(unread(task_id, problem, what=EARLIER, name=task.name))
+            elif earlier:
                 reason = f"an earlier try reopened it; it is {task.where}"
                 outcomes.append(already_done(task_id, reason, name=task.name))
             elif task.stage_name != GROUND_TRUTH:
                 outcomes.append(skipped(task_id, f"it is {task.where}, not in {GROUND_TRUTH}", name=task.name))
-            elif task_id in before:
+            elif reopened:
                 reason = "it was reopened for this interval already, and people have put it back since"
                 outcomes.append(skipped(task_id, reason, name=task.name))
             else:
@@ -138,27 +143,35 @@ def _move(project: RedBrickProject, task: Task) -> Change:
 
 def _reopened_for_interval(
     project: RedBrickProject, tasks: Sequence[Task], *, me: str, since: pendulum.DateTime | None
-) -> set[str]:
-    """Return the tasks that this key has reopened when their last update was one since a time.
+) -> Mapping[str, bool | RedBrickAPIError]:
+    """Return for each task whether this key has reopened it when its last update was one since a time.
 
-    The reopening itself says nothing: a run comes when its interval is over, and so reopens within the next one.
+    Or why that is not known; nothing when no time is given. The reopening itself says nothing: a run comes when its
+    interval is over, and so reopens within the next one.
     """
     if since is None or not tasks:
-        return set()
+        return {}
+    ids = [task.task_id for task in tasks]
     try:
-        events = project.output_events([task.task_id for task in tasks])
+        found = project.output_events(ids)
     except RedBrickAPIError as error:
-        log.warning("What earlier runs did could not be read: %s", error)
-        return set()
-    reopened = set()
-    for task in tasks:
-        updated = task.created_at
-        for event in known if isinstance(known := events[task.task_id], tuple) else ():
-            mine = event.stage_name == GROUND_TRUTH and event.by == me and not event.is_edit
-            if mine and updated is not None and updated >= since:
-                reopened.add(task.task_id)
-            updated = event.at or updated
-    return reopened
+        return dict.fromkeys(ids, error)
+    return {
+        task.task_id: events
+        if isinstance(events := found[task.task_id], RedBrickAPIError)
+        else _was_reopened(task, events, me=me, since=since)
+        for task in tasks
+    }
+
+
+def _was_reopened(task: Task, events: Sequence[OutputEvent], *, me: str, since: pendulum.DateTime) -> bool:
+    updated = task.created_at
+    for event in events:
+        mine = event.stage_name == GROUND_TRUTH and event.by == me and not event.is_edit
+        if mine and updated is not None and updated >= since:
+            return True
+        updated = event.at or updated
+    return False
 
 
 def _judged(
@@ -177,5 +190,5 @@ def _wanted(project: RedBrickProject, selector: Selector, task: Task) -> bool:
     answer, _ = call(selector, handed(project, task), what="selector")
     if not isinstance(answer, bool):
         # Truthiness would reopen a task because of, say, a forgotten call's bound method.
-        raise RedBrickInputError(f"the selector must return True or False, not {type(answer).__name__}")
+        raise RedBrickInputError(f"the selector must return True or False, not {kind_of(answer)}")
     return answer

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
+from airflow_provider_redbrick.api import stopping
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.models import SAVED, Task
 from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
-from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, skipped, unread
+from airflow_provider_redbrick.batch.outcome import EARLIER, Outcome, already_done, failed, labelled, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, Found, ReadAhead, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickStoppedError
@@ -106,8 +107,14 @@ class StageWork:
         return Found(tasks, read_at)
 
     def came_back(self, task: Task) -> bool:
-        """Whether a reviewer sent this key's own labels back to it."""
-        return self.stage.is_label and task.held_by(self.me) and task.saved_by(self.me)
+        """Whether a reviewer sent this key's own labels back to it; a draft that stayed with the key is none."""
+        return self.stage.is_label and self._is_own(task) and task.state not in SAVED
+
+    def _is_own(self, task: Task) -> bool:
+        return task.held_by(self.me) and task.saved_by(self.me)
+
+    def _is_draft(self, task: Task) -> bool:
+        return self._is_own(task) and task.state in SAVED
 
     @read_once
     def _left_behind(self) -> Collection[str]:
@@ -131,10 +138,11 @@ class StageWork:
         yield from outcomes
         if self.stop.is_set():
             raise RedBrickStoppedError("Not claimed: the work was stopped.")
-        claimed = [task for task in ours if task.task_id in self._left_behind and not self.came_back(task)] + to_claim
+        claimed = self._taken_up(ours) + to_claim
         finished: set[str] = set()
         try:
-            refused = claim(self.project, to_claim, me=self.me, read_at=found.read_at)
+            with stopping.until(self.stop):
+                refused = claim(self.project, to_claim, me=self.me, read_at=found.read_at)
             for task in to_claim:
                 problem = refused[task.task_id]
                 if problem is None:
@@ -148,7 +156,31 @@ class StageWork:
         finally:
             # Also those whose claim was refused or never answered: giving back looks before it acts.
             unfinished = [task for task in claimed if task.task_id not in finished]
-            give_back(self.project, unfinished, me=self.me, stopped=self.stop.is_set())
+            give_back(self.project, unfinished, me=self.me, keep=self._keeps, stopped=self.stop.is_set())
+
+    def _taken_up(self, ours: Sequence[Task]) -> list[Task]:
+        """Return those tasks that a try which is gone had claimed, as they were before that."""
+        left = [task for task in ours if task.task_id in self._left_behind and not self.came_back(task)]
+        if not left or not self.take_from_people:
+            return left
+        ids = [task.task_id for task in left]
+        try:
+            before = self.project.holders_before(ids, self.me)
+        except RedBrickAPIError as error:
+            before = dict.fromkeys(ids, error)
+        known: list[Task] = []
+        for task in left:
+            holder = before[task.task_id]
+            if isinstance(holder, RedBrickAPIError):
+                words = "Task %s keeps its claim unless it is finished, since whose it was cannot be read: %s"
+                log.warning(words, task.task_id, holder)
+            else:
+                known.append(replace(task, assignee=holder))
+        return known
+
+    def _keeps(self, before: Task, now: Task) -> bool:
+        """Whether a draft that may have been saved was, and is to stay with the key."""
+        return self.saved_counts and not self.hands_over and now.relabelled_by(self.me, before)
 
     def _sort(
         self, found: Mapping[str, Task | RedBrickAPIError], objection: Objection
@@ -159,9 +191,16 @@ class StageWork:
         outcomes: list[Outcome] = []
         moved = moved_since(self.project, list(found), self.stage.public_name, me=self.me, since=self.since)
         for task_id, task in found.items():
+            earlier = moved.get(task_id, False)
             if isinstance(task, RedBrickAPIError):
                 outcomes.append(unread(task_id, task))
-            elif (ending := self._ending(task, moved)) is not None:
+            elif isinstance(earlier, RedBrickAPIError):
+                outcomes.append(unread(task_id, earlier, what=EARLIER, name=task.name))
+            elif earlier:
+                # Even when it is back by now: a reviewer who sent it back does not want the same again.
+                done = already_done(task_id, f"an earlier try moved it on; it is {task.where}", name=task.name)
+                outcomes.append(done)
+            elif (ending := self._ending(task)) is not None:
                 outcomes.append(ending)
             elif (reason := objection(task)) is not None:
                 outcomes.append(failed(task_id, reason, name=task.name))
@@ -171,18 +210,18 @@ class StageWork:
                 to_claim.append(task)
         return ours, to_claim, outcomes
 
-    def _ending(self, task: Task, moved: Collection[str]) -> Outcome | None:
+    def _ending(self, task: Task) -> Outcome | None:
         """Return the outcome of a task that is not to be worked on, None for one that is."""
         task_id, name = task.task_id, task.name
-        if task_id in moved:
-            # Even when it is back by now: a reviewer who sent it back does not want the same again.
-            return already_done(task_id, f"an earlier try moved it on; it is {task.where}", name=name)
         if not task.is_queued_in(self.stage.public_name):
             return skipped(task_id, f"it is {task.where}, not waiting in {self.stage.public_name}", name=name)
         if self._was_saved(task):
             return already_done(task_id, "an earlier try saved its labels", name=name)
-        if self.only_unlabelled and task.has_labels:
-            return self._ending_of_labelled(task)
+        if self.only_unlabelled and self.hands_over and self._is_draft(task):
+            # None that a reviewer sent back to the key: that was submitted, and is no draft.
+            return already_done(task_id, "its draft was saved before, and is handed over now", name=name)
+        if self.only_unlabelled and (before := labelled(task, me=self.me)) is not None:
+            return before
         if task.state == "PROBLEM":
             return skipped(task_id, "it has an open issue, which an admin must resolve", name=name)
         return self._ending_by_holder(task)
@@ -202,13 +241,6 @@ class StageWork:
             return skipped(task.task_id, f"it is {task.where}, and could not be given back", name=task.name)
         return skipped(task.task_id, f"it is {task.where}; take_from_people is off", name=task.name)
 
-    def _ending_of_labelled(self, task: Task) -> Outcome:
-        # None that a reviewer sent back to the key: that was submitted, and is no draft.
-        is_draft = task.held_by(self.me) and task.saved_by(self.me) and task.state in SAVED
-        if self.hands_over and is_draft:
-            return already_done(task.task_id, "its draft was saved before, and is handed over now", name=task.name)
-        return skipped(task.task_id, "it has labels already; overwrite is off", name=task.name)
-
     def _was_saved(self, task: Task) -> bool:
         """Whether an earlier try saved labels on this task, which is still where it was."""
         if not self.saved_counts or self.since is None or task.labels_at is None:
@@ -223,23 +255,22 @@ def moved_since(
     *,
     me: str,
     since: pendulum.DateTime | None,
-) -> set[str]:
-    """Return the tasks that left a stage by this key's doing since a time; none when no time is given.
+) -> Mapping[str, bool | RedBrickAPIError]:
+    """Return for each task whether it left a stage by this key's doing since a time, or why that is not known.
 
-    Events that cannot be read prove nothing and break nothing: the state of the task decides then.
+    Nothing when no time is given. To take what cannot be read for a no would be to do the same again: a task that a
+    reviewer has sent back is where it was.
     """
     if since is None or not task_ids:
-        return set()
+        return {}
     try:
         found = project.output_events(task_ids)
     except RedBrickAPIError as error:
-        log.warning("What earlier tries did could not be read: %s", error)
-        return set()
+        return dict.fromkeys(task_ids, error)
     return {
-        task_id
-        for task_id, events in found.items()
-        if not isinstance(events, RedBrickAPIError)
-        and any(
+        task_id: events
+        if isinstance(events, RedBrickAPIError)
+        else any(
             event.stage_name == stage_name
             and event.by == me
             and event.at is not None
@@ -247,4 +278,5 @@ def moved_since(
             and not event.is_edit
             for event in events
         )
+        for task_id, events in found.items()
     }

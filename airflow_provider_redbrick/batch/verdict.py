@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, kind_of, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +74,4 @@ class Review:
             return answer
         if isinstance(answer, bool):
             return cls("accept" if answer else "reject")
-        kind = type(answer)
-        hint = "; turn it into one with bool(...)" if kind.__module__ == "numpy" else ""
-        name = f"{kind.__module__}.{kind.__name__}".removeprefix("builtins.")
-        raise RedBrickInputError(f"the reviewer must return True, False or a Review, not {name}{hint}")
+        raise RedBrickInputError(f"the reviewer must return True, False or a Review, not {kind_of(answer)}")

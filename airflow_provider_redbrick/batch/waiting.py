@@ -19,7 +19,7 @@ from airflow_provider_redbrick.exceptions import (
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.api.workflow import Workflow
+    from airflow_provider_redbrick.api.workflow import Stage, Workflow
 
 EVENT_VERSION = 1
 """Goes up when a field changes its meaning; fields that are only added are ignored by whoever does not know them."""
@@ -64,11 +64,23 @@ class QueueCondition:
         return max(self.at_least or 0, self.at_most + 1 if self.at_most is not None else 0)
 
     def look(self, project: RedBrickProject) -> Poll:
-        """Count and compare."""
-        stage = project.stage(self.stage_name)
+        """Count and compare; raises what :meth:`check` raises."""
+        stage = self.check(project)
         if not self.lists:
             return self.judge(project.count(stage))
         return self.judge(project.count_by_listing(stage, unassigned=self.unassigned, stop_at=self.enough))
+
+    def check(self, project: RedBrickProject) -> Stage:
+        """Return the stage; refuse one that is not there, and one in which there will never be so many tasks.
+
+        :raises RedBrickInputError: when it is one of these.
+        """
+        stage = project.stage(self.stage_name)
+        if self.at_least and stage.is_passed_through:
+            raise RedBrickInputError(f"Tasks only pass through {stage.name}: there will never be {self.at_least}.")
+        if self.at_least and self.unassigned and stage.is_ground_truth:
+            raise RedBrickInputError("Tasks in Ground Truth wait for nobody: none of them counts as unassigned.")
+        return stage
 
     def judge(self, count: int) -> Poll:
         """Compare a count with the threshold."""

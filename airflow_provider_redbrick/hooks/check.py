@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -21,11 +22,21 @@ TASK_STATES = ("UNASSIGNED", "ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PR
 
 def text(name: str, value: object) -> str:
     """Return a non-blank string."""
+    if value is not None and not isinstance(value, str):
+        raise RedBrickInputError(f"{name} must be text, not {told(value)}.")
     if not isinstance(value, str) or not value.strip():
         raise RedBrickInputError(f"{name} must not be empty (an unrendered template?), got {told(value)}.")
     if value != storable(value):
         raise RedBrickInputError(f"{name} has characters that cannot be sent or stored: {value[:60]!a}.")
     return value
+
+
+def path(name: str, value: object) -> str:
+    """Return a local path, with ``~`` as the shell reads it, or a URI; objects that stand for either are read."""
+    # Airflow's ObjectStoragePath is no path of Python's in all of its releases.
+    stands_for_one = isinstance(value, os.PathLike) or hasattr(value, "storage_options")
+    found = text(name, str(value) if stands_for_one else value)
+    return found if "://" in found else os.path.expanduser(found)  # noqa: PTH111 - a Path would change what it names
 
 
 def sequence(name: str, value: object) -> list[Any]:

@@ -65,7 +65,7 @@ class RedBrickStageQueue:
     ) -> Iterator[Task]:
         """Yield the tasks that wait in the stage, page by page, without their labels.
 
-        :param assignee: only those of a person, by e-mail or user id.
+        :param assignee: only those of a person, by e-mail or user id, or of the API key itself: ``me``.
         :param state: only those in a state, e.g. ``STAGED`` (drafts).
         :param unassigned: only those that nobody holds and anybody may take.
         """
@@ -75,6 +75,8 @@ class RedBrickStageQueue:
         check.flag("unassigned", unassigned)
         if unassigned and (assignee is not None or state not in {None, "UNASSIGNED"}):
             raise RedBrickInputError("What is unassigned has no assignee and no other state: ask for one or the other.")
+        if assignee == "me":
+            assignee = self._me
         return self._project.list_tasks(self._stage, assignee=assignee, state=state, unassigned=unassigned)
 
     def mine(self) -> list[Task]:
@@ -218,7 +220,9 @@ class RedBrickStageQueue:
 
 def reopen(project: RedBrickProject, task_ids: Sequence[str]) -> dict[str, Outcome]:
     """Send ground-truth tasks back to the first stage, with their labels."""
-    return settled("reopen", batch_reopen(project, _ids(task_ids), me=project.client.me(), since=None))
+    ids = _ids(task_ids)
+    project.open()
+    return settled("reopen", batch_reopen(project, ids, me=project.client.me(), since=None))
 
 
 def settled(operation: str, outcomes: Iterable[Outcome]) -> dict[str, Outcome]:

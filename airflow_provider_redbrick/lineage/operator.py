@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.stage_names import as_users_see_it
@@ -90,4 +91,4 @@ class TracedOperator(InRedBrickProject):
 
     def _files(self, name: str) -> tuple[Any, ...]:
         path = getattr(self, name, None) if name else None
-        return (file_place(path),) if isinstance(path, str) else ()
+        return (file_place(str(path)),) if isinstance(path, str | PathLike) else ()

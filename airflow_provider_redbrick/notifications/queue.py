@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk.bases.notifier import BaseNotifier  # 3.0.0 shows it nowhere else
 
-from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
+from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, told
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 if TYPE_CHECKING:
@@ -70,12 +70,16 @@ class RedBrickQueueNotifier(BaseNotifier):
 
     def notify(self, context: Context) -> None:
         """Look at the queues, and deliver the message."""
-        send = _receiver(self.send)
-        told = self._look()
+        facts = self._look()
+        try:
+            send = _receiver(self.send)
+        except RedBrickInputError:
+            self.log.warning("Not delivered: %s", facts["redbrick_message"])
+            raise
         if send is None:
-            self.log.info("%s", told["redbrick_message"])
+            self.log.info("%s", facts["redbrick_message"])
         else:
-            send(cast("Context", {**context, **told}))
+            send(cast("Context", {**context, **facts}))
 
     async def async_notify(self, context: Context) -> None:
         """Do the same in a thread: the event loop has others to serve."""
@@ -101,7 +105,9 @@ class RedBrickQueueNotifier(BaseNotifier):
             reason = str(error) if isinstance(error, RedBrickError) else type(error).__name__
             queues = f"The queues could not be read through connection {self.redbrick_conn_id!r}: {reason}"
             self.log.warning("%s", queues)
-        text = "\n".join(filter(None, (self.message, queues, address)))
+        # Rendered to native objects, a message may be a number.
+        said = "" if self.message is None else str(self.message)
+        text = "\n".join(filter(None, (said, queues, address)))
         return {"redbrick_message": text, "redbrick_counts": counts, "redbrick_url": address}
 
 
@@ -112,7 +118,10 @@ def _receiver(send: object) -> Callable[[Context], Any] | None:
     """
     if send is None:
         return None
-    found = pkgutil.resolve_name(send) if isinstance(send, str) else send
+    try:
+        found = pkgutil.resolve_name(send) if isinstance(send, str) else send
+    except Exception as error:
+        raise RedBrickInputError(f"send: {told(send)} cannot be imported: {error}") from error
     if not callable(found) or inspect.iscoroutinefunction(found):
         raise RedBrickInputError(f"send must be a notifier or a plain function, not {type(found).__name__}.")
     # A notifier renders its templates in place: the next message needs them as they were.

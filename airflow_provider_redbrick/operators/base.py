@@ -48,9 +48,11 @@ class RedBrickBaseOperator(StoppableOperator):
     def get_project(self) -> RedBrickProject:
         """Return the project to work in, once what is to become of the outcomes is clear."""
         check.one_of("fail_on", self.fail_on, FAIL_ON)
-        if self.report_path is not None:
-            check.text("report_path", self.report_path)
+        self._report()
         return super().get_project()
+
+    def _report(self) -> str | None:
+        return None if self.report_path is None else check.path("report_path", self.report_path)
 
     def settle(
         self,
@@ -76,7 +78,7 @@ class RedBrickBaseOperator(StoppableOperator):
             if isinstance(outcomes, Generator):
                 # When the report cannot be written any more, what was claimed is given back now.
                 stack.enter_context(closing(outcomes))
-            report = stack.enter_context(report_at(self.report_path, context))
+            report = stack.enter_context(report_at(self._report(), context))
             stack.enter_context(self.at_work(lambda: f"{tally.words()}, and perhaps some on their way"))
             for outcome in map(_storable, outcomes):
                 tally.add(outcome)

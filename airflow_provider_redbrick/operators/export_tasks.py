@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
 from airflow_provider_redbrick.assets.outlets import tell_outlets
+from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import NOWHERE
+from airflow_provider_redbrick.operators.marks import last_mark
 from airflow_provider_redbrick.operators.progress import Progress
 from airflow_provider_redbrick.operators.stopping import StoppableOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pendulum
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.exports import BulkRead
@@ -35,17 +38,25 @@ class RedBrickExportTasksOperator(StoppableOperator):
     The export appears when it is whole: a page, task or mask that cannot be read fails the Airflow task, and what an
     earlier export left in the folder stays. In a consensus project the labels are those that a task goes on with.
 
-    Returns a manifest. Its ``mark`` is the ``updated_after`` of a next run that is to export what changed since::
-
-        {{ (ti.xcom_pull(task_ids="export", include_prior_dates=True) or {}).get("mark", "2000-01-01") }}
+    Returns a manifest. Its ``mark`` is where an export begins that is to have what changed since: see ``mark_from``.
 
     :param export_path: the folder: a local path or any URI that Airflow's object storage knows.
     :param stage_name: the stage; None exports all stages.
     :param updated_after: only tasks changed at this moment or later, in any way.
+    :param mark_from: instead of ``updated_after``: an Airflow task of this DAG, by its id, from whose last ``mark`` in
+        earlier runs this export goes on. The export's own id makes each export begin where the last one did. Without
+        a mark, as in the first run, all tasks are exported. What counts is an XCom that is an object with ``mark``,
+        so that another Airflow task may hand a manifest's mark on when its part is done.
     :param masks: whether masks are fetched; else labels name them by their paths in RedBrick's label storage.
     """
 
-    template_fields: Sequence[str] = (*StoppableOperator.template_fields, "export_path", "stage_name", "updated_after")
+    template_fields: Sequence[str] = (
+        *StoppableOperator.template_fields,
+        "export_path",
+        "stage_name",
+        "updated_after",
+        "mark_from",
+    )
     operation = "export_tasks"
     moves = NOWHERE
     writes_to = "export_path"
@@ -58,6 +69,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
         export_path: str,
         stage_name: str | None = GROUND_TRUTH,
         updated_after: Any = None,
+        mark_from: str | None = None,
         masks: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -65,6 +77,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
         self.export_path = export_path
         self.stage_name = stage_name
         self.updated_after = updated_after
+        self.mark_from = mark_from
         self.masks = masks
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -74,13 +87,14 @@ class RedBrickExportTasksOperator(StoppableOperator):
         from airflow_provider_redbrick.batch.outcome import SCHEMA_VERSION
         from airflow_provider_redbrick.operators.publishing import Publication
 
-        path = check.text("export_path", self.export_path)
+        path = check.path("export_path", self.export_path)
         name = None if self.stage_name is None else check.text("stage_name", self.stage_name)
-        after = check.time("updated_after", self.updated_after)
+        after = self._after(context)
         check.flag("masks", self.masks)
         with Publication(path) as publication:
             project = self.get_project()
             stage = None if name is None else project.stage(name)
+            _ = project.info  # a listing of a project that is not there says something less clear
             tasks = BulkRead(project, stage, updated_after=after)
             counts = self._export(project, stage, tasks, publication)
         place = path.rstrip("/")
@@ -101,6 +115,14 @@ class RedBrickExportTasksOperator(StoppableOperator):
         }
         tell_outlets(context, self.outlets, manifest)
         return manifest
+
+    def _after(self, context: Context) -> pendulum.DateTime | None:
+        """Return the moment from which on what changed is exported, None for all."""
+        if self.mark_from is None:
+            return check.time("updated_after", self.updated_after)
+        if self.updated_after is not None:
+            raise RedBrickInputError("Give updated_after or mark_from, and not both.")
+        return last_mark(context, check.text("mark_from", self.mark_from))
 
     def _export(
         self, project: RedBrickProject, stage: Stage | None, tasks: BulkRead, publication: Publication

@@ -89,6 +89,7 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
         if unassigned and assignee is not None:
             raise RedBrickInputError("A task that is UNASSIGNED has no assignee: give one or the other.")
         project = self.get_project()
+        _ = project.info  # a listing of a project that is not there says something less clear
         stage = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
         self.trace(project, stage, counts)
         if assignee == "me":

@@ -90,7 +90,7 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         which = self.which_tasks()
         project = self.get_project()
         if write == "anywhere":
-            stage = None if self.stage_name is None and which.ids is not None else self._stage(project)
+            stage = self._stage_anywhere(project, which)
             outcomes = self._anywhere(context, project, stage, which, model)
             total = None if which.ids is None else len(which.ids)
             return self.settle(context, project, stage, outcomes, total=total)
@@ -122,6 +122,14 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         if stage.is_remote and self.write != "submit":
             raise RedBrickInputError(f"{stage.name} is a remote-labeling stage, to which labels can only be submitted.")
         return stage
+
+    def _stage_anywhere(self, project: RedBrickProject, which: Which) -> Stage | None:
+        project.open()
+        if which.ids is None:
+            if self.stage_name is not None and project.stage(check.text("stage_name", self.stage_name)).is_ground_truth:
+                raise RedBrickInputError("Which tasks of Ground Truth are to be labelled must be told: give task_ids.")
+            return self._stage(project)
+        return None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
 
     def _overwrites(self, which: Which) -> bool:
         return which.ids is not None if self.overwrite is None else self.overwrite

@@ -90,14 +90,16 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
             return self._put(context, self._listed())
         if self.existing_labels:
             raise RedBrickInputError("existing_labels submits what is there, so it does not go with labels_path.")
-        path = check.text("labels_path", self.labels_path)
+        path = check.path("labels_path", self.labels_path)
         with closing(open_input("labels_path", path)) as file:
             return self._put(context, in_file(file, name=f"labels_path {unsigned(path)!r}"))
 
     def converter(self, project: RedBrickProject) -> Converter:
         """Return what makes labels ready to be sent, with the masks that a file of labels names."""
         made = super().converter(project)
-        return made if self.labels_path is None else replace(made, open_file=self.files_beside(self.labels_path))
+        if self.labels_path is None:
+            return made
+        return replace(made, open_file=self.files_beside(check.path("labels_path", self.labels_path)))
 
     def _listed(self) -> list[Given]:
         from airflow_provider_redbrick.operators.given import in_list

@@ -110,15 +110,17 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
         if self.tasks_path is None:
             tasks = self._listed()
             project = self.get_project()
+            _ = project.info  # a wrong key or project is known before the first task
             uploading = self._uploading(project, label_converter(project, validate=self.validate), storage_id)
             for i, new in enumerate(tasks):
                 with _about(i):
                     uploading.assignees.check(new.pre_assign)
             return self.settle(context, project, None, uploading.run(tasks), total=len(tasks))
-        path = check.text("tasks_path", self.tasks_path)
+        path = check.path("tasks_path", self.tasks_path)
         with closing(open_input("tasks_path", path)) as file:
             given = read_new_tasks(entries_of(file, name=f"tasks_path {unsigned(path)!r}"))
             project = self.get_project()
+            _ = project.info  # a wrong key or project is known before the first task
             files = self.files_beside(path)
             converter = replace(label_converter(project, validate=self.validate), open_file=files)
             uploading = replace(self._uploading(project, converter, storage_id), may_open=files.check)

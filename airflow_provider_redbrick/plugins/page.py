@@ -46,6 +46,9 @@ _SAFE = {
     "Cache-Control": "no-store",
 }
 
+# Of days or minutes: more is a mistake, or more than a clock can tell.
+_MOST = 100_000
+
 User = Annotated[Any, Depends(get_user)]
 
 
@@ -95,7 +98,7 @@ def page_app() -> FastAPI:
 
 
 def _sample() -> None:
-    minutes = conf.getfloat("redbrick", "queue_sample_minutes", fallback=15.0)
+    minutes = _number("queue_sample_minutes", 15.0)
     days = _history_days()
     if minutes > 0 and days > 0:
         Sampling(read_choices(_boards()), minutes=minutes, days=days).start()
@@ -110,7 +113,17 @@ def _choices() -> list[Choice]:
 
 
 def _history_days() -> float:
-    return float(conf.getfloat("redbrick", "queue_history_days", fallback=7.0))
+    return _number("queue_history_days", 7.0)
+
+
+def _number(option: str, default: float) -> float:
+    """Return an option that is a number; a typo in it must not keep Airflow's API server from starting."""
+    try:
+        number = float(conf.getfloat("redbrick", option, fallback=default))
+    except Exception as error:  # noqa: BLE001 - releases of Airflow differ in what they raise
+        log.warning("[redbrick] %s is no number, and %s is used instead: %s", option, default, error)
+        return default
+    return number if number <= _MOST else default
 
 
 def _file(name: str) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from importlib import import_module
@@ -31,6 +32,8 @@ from airflow_provider_redbrick.links.redbrick import InLinkedProject
 from airflow_provider_redbrick.sensors.starting import why_not_from_trigger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.api.project import RedBrickProject
@@ -142,7 +145,8 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait, and return what was seen when the wait was over."""
         if not self.deferrable:
-            return super().execute(context)
+            with self._never_failing_by_timeout():
+                return super().execute(context)
         started = time.time()
         # The first look is taken here: a mistake is known at once, and what is met already need not be waited for.
         try:
@@ -177,11 +181,25 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume, or fail by the limit that has ended the wait: Airflow itself takes either for the timeout."""
+        with self._never_failing_by_timeout():
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except (AirflowSensorTimeout, AirflowSkipException) as error:
+                # Airflow has let soft_fail and never_fail speak already, which the timeout alone is a matter of.
+                late = error if isinstance(error, AirflowSensorTimeout) else error.__cause__
+                given_up = next_method != "execute_complete" and isinstance(late, AirflowSensorTimeout)
+                if given_up and self._limits().name == "execution_timeout":
+                    raise AirflowTaskTimeout(str(late)) from error
+                raise
+
+    @contextmanager
+    def _never_failing_by_timeout(self) -> Iterator[None]:
+        """Let never_fail hold for the timeout too, which Airflow does in some modes and some releases alone."""
         try:
-            return super().resume_execution(next_method, next_kwargs, context)
+            yield
         except AirflowSensorTimeout as error:
-            if next_method != "execute_complete" and self._limits().name == "execution_timeout":
-                raise AirflowTaskTimeout(str(error)) from error
+            if self.never_fail:
+                raise AirflowSkipException("Skipping since never_fail is set.") from error
             raise
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002

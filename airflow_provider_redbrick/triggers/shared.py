@@ -59,9 +59,12 @@ class SharedProject:
             await self.read(condition.check)
             found = await self._tasks.ask(condition.task_ids)
             return await self.read(lambda project: condition.judge(project, found))
-        if condition.lists:
-            return condition.judge(await self._noticing(self._list(condition)))
-        return condition.judge(await self.count(condition.stage_name))
+        counted = self._noticing(self._list(condition)) if condition.lists else self.count(condition.stage_name)
+        poll = condition.judge(await counted)
+        if not poll.met and self._project is not None:
+            # What it asks of the project was read for the count: this waits for nothing.
+            condition.check(self._project)
+        return poll
 
     async def read(self, what: Callable[[RedBrickProject], Seen]) -> Seen:
         """Return what is read of the project, in a thread.

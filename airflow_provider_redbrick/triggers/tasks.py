@@ -25,7 +25,8 @@ class RedBrickTasksTrigger(RedBrickPollTrigger):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.task_ids = list(task_ids)
+        # Text is a mistake, which is told when it is looked at; letters of it would be told of instead.
+        self.task_ids = task_ids if isinstance(task_ids, str) else list(task_ids)
         self.left_stage = left_stage
         self.reached_stage = reached_stage
 

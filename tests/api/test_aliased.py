@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -32,7 +33,7 @@ def test_an_answer_about_another_task_is_none_about_this_one(detail):
     assert found[OTHER].task_id == OTHER
 
 
-@pytest.mark.parametrize("read", [RedBrickProject.are_labelled, RedBrickProject.output_events])
+@pytest.mark.parametrize("read", [partial(RedBrickProject.are_labelled, by="API:k"), RedBrickProject.output_events])
 def test_what_another_task_has_is_not_this_ones(read):
     found = read(project(OTHER), [ID])
     assert "it is about task" in str(found[ID])

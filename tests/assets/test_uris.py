@@ -135,3 +135,31 @@ def test_what_a_dag_has_put_there_stays():
 def test_no_outlets_and_no_context_are_no_trouble():
     tell_outlets({}, [stage_asset(**AT, stage_name="Label")], MANIFEST)
     tell_outlets({"outlet_events": Events()}, [], MANIFEST)
+
+
+class Named:
+    """An outlet that names an asset, as ``Asset.ref(name=...)`` does: where that is, Airflow looks up."""
+
+    name = "finished"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_outlet_may_name_its_asset(known, caplog):
+    ours = stage_asset(**AT, stage_name="Review_1")
+    event = SimpleNamespace(extra={}, key=SimpleNamespace(name="finished", uri=ours.uri))
+
+    class ByName(dict):
+        def __getitem__(self, asset):
+            if not known:
+                raise LookupError("no such asset")
+            return event
+
+    tell_outlets({"outlet_events": ByName()}, [Named()], MANIFEST)
+    assert event.extra.get("counts") == (MANIFEST["counts"] if known else None)
+    assert ("no such asset" in caplog.text) is not known
+
+
+@pytest.mark.parametrize("watchers", [None, "watcher", [object()], object()])
+def test_watchers_are_watchers(watchers):
+    with pytest.raises(RedBrickInputError, match="must be a list of AssetWatcher"):
+        stage_asset(**AT, stage_name="Label", watchers=watchers)

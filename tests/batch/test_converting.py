@@ -119,11 +119,15 @@ def test_labels_as_an_object_or_as_a_list_of_series(value, body):
     assert read_body(value) == body
 
 
-@pytest.mark.parametrize(
-    "value", [None, True, 5, "", "text", b"bytes", [], (), {}, {"serie": SERIES}, {"series": None}, {1}]
-)
+@pytest.mark.parametrize("value", [None, True, 5, "", "text", b"bytes", {}, {"serie": SERIES}, {"series": None}, {1}])
 def test_what_is_neither_is_refused(value):
     with refused("must be an object with 'series'"):
+        read_body(value)
+
+
+@pytest.mark.parametrize("value", [[], ()])
+def test_an_empty_list_says_what_may_be_meant(value):
+    with refused("for no labels, or None to leave the task alone"):
         read_body(value)
 
 
@@ -215,3 +219,19 @@ def test_labels_without_a_shape_are_never_sent():
     found = convert(client, [Labels("a", {"series": "x"}), *batch(1)])
     assert "must be a list of objects" in found["a"]
     assert client.requests == [["0"]]
+
+
+class Array:
+    """An array of a library: neither true nor false as a whole."""
+
+    def __len__(self):
+        return 2
+
+    def __bool__(self):
+        raise ValueError("The truth value of an array with more than one element is ambiguous")
+
+
+@pytest.mark.parametrize("key", ["segmentations", "segmentMap"])
+def test_an_array_in_place_of_a_mask_is_one_tasks_mistake_and_not_the_end_of_all(key):
+    assert Labels("t", {"series": [{key: Array()}]}).names_masks
+    assert not Labels("t", {"series": [{key: []}, {key: None}, {}]}).names_masks

@@ -9,9 +9,9 @@ from chaos.scale import SEEDS, TASKS
 from chaos.tap import Tap
 from chaos.tries import KeptState, Tries
 from chaos.works import WORKS, Work
-from fixtures import Run, quick, run, running_sandbox, sandbox
+from fixtures import Run, holders, impatient, new_run, quick, run, running_sandbox, sandbox
 
-__all__ = ["quick", "run", "running_sandbox", "sandbox"]
+__all__ = ["holders", "impatient", "new_run", "quick", "run", "running_sandbox", "sandbox"]
 
 # Of all requests; a tenth fails with 5xx. Those with a wait of a second in them are few, or nobody would wait for it.
 WEATHER = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 
 import pendulum
 import pytest
+from airflow.sdk import ObjectStoragePath
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,10 +26,29 @@ def test_text():
     assert check.text("stage_name", "Label") == "Label"
 
 
-@pytest.mark.parametrize("value", ["", "  ", "\n", None, 5, ["Label"], True])
+@pytest.mark.parametrize("value", ["", "  ", "\n", None])
 def test_blank_text_is_refused(value):
     with refused("stage_name must not be empty"):
         check.text("stage_name", value)
+
+
+@pytest.mark.parametrize("value", [5, ["Label"], True, Path("Label")])
+def test_what_is_no_text_is_called_so(value):
+    with refused("stage_name must be text, not "):
+        check.text("stage_name", value)
+
+
+@pytest.mark.parametrize("value", ["/data/x", Path("/data/x"), ObjectStoragePath("/data/x")])
+def test_a_path_may_be_an_object(value):
+    assert check.path("report_path", value) == "/data/x"
+
+
+def test_paths_are_read_as_the_shell_reads_them(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert check.path("report_path", "~/x") == "/home/me/x"
+    assert check.path("report_path", ObjectStoragePath("s3://me@bucket/~x")) == "s3://me@bucket/~x"
+    with refused("report_path must be text"):
+        check.path("report_path", 5)
 
 
 def test_sequence():

@@ -139,6 +139,16 @@ class TestTrouble:
         with pytest.raises(ConnectionError):
             RedBrickQueueNotifier(send=refuse).notify({})
 
+    @pytest.mark.parametrize("send", ["no_such_module.alert", "os.nope", "", "not a path!"])
+    def test_what_cannot_be_imported_is_named_and_the_message_is_not_lost(self, sandbox, send, caplog, capsys):
+        notifier = RedBrickQueueNotifier(message="It failed.", send=send)
+        with pytest.raises(RedBrickInputError, match=r"send: .* cannot be imported"):
+            notifier.notify({})
+        assert "Not delivered: It failed." in caplog.text + "".join(capsys.readouterr())
+
+    def test_a_message_that_was_rendered_to_a_number(self, told):
+        assert told(message=5)["redbrick_message"].startswith("5\n")
+
     async def nobody_waits_for(self): ...
 
     @pytest.mark.parametrize("send", [3, [Telling()], nobody_waits_for], ids=["number", "list", "async"])

@@ -537,7 +537,7 @@ class TestRefusals:
             ({"export_path": None}, "export_path must not be empty"),
             ({"export_path": "nowhere://bucket/x"}, "nowhere"),
             ({"stage_name": ""}, "stage_name must not be empty"),
-            ({"stage_name": 5}, "stage_name must not be empty"),
+            ({"stage_name": 5}, "stage_name must be text"),
             ({"updated_after": ""}, "updated_after must be a date and time"),
             ({"updated_after": "None"}, "updated_after must be a date and time"),
             ({"updated_after": "yesterday"}, "updated_after must be a date and time"),

@@ -389,8 +389,8 @@ class TestOnce:
     def test_many_take_few_requests(self, sandbox, run):
         before = sandbox.stats()["requests"]
         run.try_once(upload(studies(100), storage_id=PUBLIC))
-        # One a task, for each 25 of them: look up, convert; and the taxonomy.
-        assert sandbox.stats()["requests"] - before <= 100 + 2 * 4 + 1
+        # One a task, for each 25 of them: look up, convert; the project and the taxonomy.
+        assert sandbox.stats()["requests"] - before <= 100 + 2 * 4 + 2
 
     def test_copies(self, sandbox, report):
         document = """mutation ($o: UUID!, $p: UUID!) {
@@ -673,7 +673,7 @@ BAD_TASKS = {
     "metaData of numbers": (one(metaData={"age": 5}), "metaData.age: must be text, not 5"),
     "classification": (one(classification="x"), "classification: must be an object, not 'x'"),
     "ground truth": (one(isGroundTruth="False"), "isGroundTruth: must be true or false, not 'False'"),
-    "no JSON": (one(metaData={"a": {1, 2}}), "tasks[1]: its labels cannot be written as JSON"),
+    "no JSON": (one(metaData={"a": {1, 2}}), "tasks[1]: it cannot be written as JSON"),
     "preAssign": (one(preAssign=ALICE), "preAssign: must be an object, not 'alice@example.com'"),
     "blank e-mail": (one(preAssign={"Label": " "}), "preAssign.Label: must be an e-mail or a list of e-mails, not ' '"),
     "no e-mails": (one(preAssign={"Label": []}), "preAssign.Label: must be an e-mail or a list of e-mails"),

@@ -344,3 +344,15 @@ def test_a_slow_server_is_not_waited_for(sandbox, connection):
 
     connection(host=sandbox.url, extra=ids(sandbox, timeout=300))
     assert reading.PageHook("odd").settings.timeout < 10
+
+
+@pytest.mark.parametrize("value", ["15m", "", "inf", "nan", "1e300"])
+def test_a_typo_in_an_option_does_not_keep_airflow_from_starting(monkeypatch, value):
+    from airflow_provider_redbrick.plugins import page
+
+    begun = []
+    monkeypatch.setattr(page, "Sampling", lambda *_, **options: SimpleNamespace(start=lambda: begun.append(options)))
+    for option in ("QUEUE_SAMPLE_MINUTES", "QUEUE_HISTORY_DAYS"):
+        monkeypatch.setenv(f"AIRFLOW__REDBRICK__{option}", value)
+    page.page_app()
+    assert begun == [{"minutes": 15.0, "days": 7.0}]

@@ -45,6 +45,11 @@ class Wait:
         self.deferred: list[TaskDeferred] = []
         self.rescheduled = 0
 
+    @staticmethod
+    def event_of(trigger: Any) -> Any:
+        """Return what ends a trigger's wait."""
+        return event_of(trigger)
+
     def __call__(self, sensor: Any) -> Any:
         first = pendulum.now("UTC")
         context = {"ti": SimpleNamespace(try_number=1, get_first_reschedule_date=lambda _context: first)}

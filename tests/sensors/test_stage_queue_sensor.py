@@ -21,6 +21,7 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickTriggerEventError,
 )
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
+from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
 
 HOUR = 3600.0
 
@@ -198,6 +199,23 @@ class TestLimits:
         with pytest.raises(AirflowSkipException):
             wait(sensor(stage_name="Nowhere", at_least=1, never_fail=True, **mode))
 
+    def test_never_fail_skips_at_the_timeout_too(self, sandbox, wait, mode):
+        with pytest.raises(AirflowSkipException):
+            wait(sensor(at_least=1, never_fail=True, **{**mode, "timeout": 0.2}))
+
+    @pytest.mark.parametrize("stage", ["Input", "Failed_Review_1"])
+    def test_what_can_never_be_is_refused_instead_of_waited_for(self, sandbox, wait, mode, stage):
+        with pytest.raises(RedBrickInputError, match=f"only pass through {stage}: there will never be 1"):
+            wait(sensor(stage_name=stage, at_least=1, **mode))
+        with pytest.raises(RedBrickInputError, match="none of them counts as unassigned"):
+            wait(sensor(stage_name="Ground Truth", at_least=1, unassigned=True, **mode))
+        assert wait(sensor(stage_name=stage, at_most=0, **mode)) == 0
+
+    def test_a_trigger_that_begins_the_wait_refuses_it_too(self, sandbox, wait):
+        options = {"redbrick_conn_id": "redbrick_default", "org_id": None, "project_id": None, "poke_interval": 0.05}
+        event = wait.event_of(RedBrickStageQueueTrigger(stage_name="Input", at_least=1, timeout=5.0, **options))
+        assert (event["status"], event["error"]) == ("error", "RedBrickInputError")
+
     def test_soft_fail_does_not_hide_a_mistake(self, sandbox, wait, mode):
         with pytest.raises(RedBrickInputError):
             wait(sensor(stage_name="Nowhere", at_least=1, soft_fail=True, **mode))
@@ -291,6 +309,15 @@ class TestTroubleWhileDeferred:
             sensor(at_least=1, execution_timeout=timedelta(seconds=9)).resume_execution("__fail__", reason, {})
         with pytest.raises(AirflowSensorTimeout):
             sensor(at_least=1, execution_timeout=timedelta(hours=9)).resume_execution("__fail__", reason, {})
+
+    @pytest.mark.parametrize("leniently", ["soft_fail", "never_fail"])
+    def test_an_execution_timeout_is_a_failure_whoever_began_the_wait(self, sandbox, leniently):
+        reason = {"error": "Trigger timeout"}
+        late = sensor(at_least=1, execution_timeout=timedelta(seconds=9), **{leniently: True})
+        with pytest.raises(AirflowTaskTimeout):
+            late.resume_execution("__fail__", reason, {})
+        with pytest.raises((AirflowSkipException, AirflowSensorTimeout)):
+            sensor(at_least=1, **{leniently: True}).resume_execution("__fail__", reason, {})
 
     def test_nothing_secret_is_in_what_is_stored(self, sandbox):
         sandbox.seed_tasks(1)

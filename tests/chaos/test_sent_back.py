@@ -1,0 +1,289 @@
+"""What people do while an answer is lost, a worker is gone, or a try has not come yet: it stays done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pendulum
+import pytest
+from chaos.works import ASSIGN, PEOPLE, PUT, REOPEN, REVIEW, box
+from fixtures import alarm, counts
+from sandbox_calls import BOX
+
+from airflow_provider_redbrick.api.project import RedBrickProject
+from airflow_provider_redbrick.batch import assigning
+from airflow_provider_redbrick.exceptions import RedBrickStoppedError, RedBrickTasksFailedError
+from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator
+from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
+from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
+from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
+from airflow_provider_redbrick.operators.reopen_ground_truth import RedBrickReopenGroundTruthOperator
+
+_, BOB, CAROL = PEOPLE
+PUT_ANYWHERE = "putLabels"
+LABELS = {"series": [{"boundingBoxes": [box("study-1")]}]}
+NOTHING = {"series": []}
+WRONG = {"series": [{"boundingBoxes": [{"category": "none such"}]}]}
+
+
+def put(ids, **options):
+    tasks = [{"taskId": task_id, **LABELS} for task_id in ids]
+    return RedBrickPutLabelsOperator(task_id="work", stage_name="Label", **{"tasks": tasks, **options})
+
+
+def prelabel(answer=LABELS, **options):
+    given = {"task_id": "work", "stage_name": "Label", "labeler": lambda _task: answer}
+    return RedBrickPrelabelOperator(**{**given, **options})
+
+
+def reopen(**options):
+    return RedBrickReopenGroundTruthOperator(task_id="work", **options)
+
+
+def failing(run, operator):
+    """Let a try fail because of its tasks, and return what it counted."""
+    with pytest.raises(RedBrickTasksFailedError) as caught:
+        run.try_once(operator)
+    return run.xcoms["manifest"]["counts"], str(caught.value)
+
+
+@pytest.fixture
+def meanwhile(sandbox):
+    """Do something in between: as soon as the server has been asked for a root field."""
+    threads = []
+
+    def when(root_field, action) -> None:
+        def wait() -> None:
+            while not sandbox.stats()["root_fields"].get(root_field):
+                time.sleep(0.005)
+            action()
+
+        threads.append(threading.Thread(target=wait, daemon=True))
+        threads[-1].start()
+
+    yield when
+    for thread in threads:
+        thread.join(10)
+
+
+@pytest.fixture
+def hours(monkeypatch):
+    """Let hours go by for what an operator takes to be abandoned: ``hours.append(2)``."""
+    passed = []
+
+    class Later:
+        @staticmethod
+        def now(zone):
+            return pendulum.now(zone).add(hours=sum(passed))
+
+    monkeypatch.setattr("airflow_provider_redbrick.operators.stage_base.pendulum", Later)
+    return passed
+
+
+class TestEarlierTriesThatCannotBeRead:
+    """Not to know what an earlier try did is no leave to do it again."""
+
+    @pytest.mark.parametrize("fault", ["http_500", "html", "gql_error", "gql_partial"])
+    def test_what_a_reviewer_sent_back_is_not_submitted_again(self, sandbox, run, quick, fault):
+        ids = sandbox.seed_tasks(2)
+        tasks = [{"taskId": ids[0], **LABELS}, {"taskId": ids[1], **WRONG}]
+        failing(run, put(ids, tasks=tasks))
+        sandbox.humans("Review_1", accept_ratio=0.0)
+        sandbox.fault_once(fault, "task", skip=1, times=2 if fault == "gql_partial" else 1)
+        found, _ = failing(run, put(ids, tasks=tasks))
+        assert (found, sandbox.applied(PUT)) == (counts(failed=2), {ids[0]: 1})
+        failing(run, put(ids, tasks=tasks))
+        assert run.xcoms["manifest"]["counts"] == counts(already_done=1, failed=1)
+        assert sandbox.applied(PUT) == {ids[0]: 1}
+
+    def test_what_people_have_corrected_is_not_reopened_again(self, sandbox, run, quick):
+        ids = sandbox.seed_tasks(1, ground_truth=True)
+        run.try_once(reopen(task_ids=ids))
+        sandbox.humans("Label")
+        sandbox.humans("Review_1")
+        sandbox.fault_once("http_500", "task", skip=1)
+        found, words = failing(run, reopen(task_ids=ids))
+        assert (found, sandbox.applied(REOPEN)) == (counts(failed=1), {ids[0]: 1})
+        assert "What earlier tries did to it could not be read, and nothing was sent" in words
+
+    def test_nor_by_a_second_run_of_the_same_interval(self, sandbox, new_run, quick):
+        ids = sandbox.seed_tasks(1, ground_truth=True)
+        now = pendulum.now("UTC")
+        window = {"updated_after": now.subtract(hours=1), "updated_before": now.add(hours=1)}
+        new_run().try_once(reopen(selector=lambda _task: True, **window))
+        sandbox.humans("Label")
+        sandbox.humans("Review_1")
+        sandbox.fault_once("http_500", "task", skip=2)
+        found, _ = failing(new_run(), reopen(selector=lambda _task: True, **window))
+        assert (found, sandbox.applied(REOPEN)) == (counts(failed=1), {ids[0]: 1})
+
+
+class TestLostAnswers:
+    """A task that is where it was may have been changed, and sent back, before anybody looked."""
+
+    def test_a_submission_that_was_rejected_right_away(self, sandbox, run, quick, meanwhile):
+        ids = sandbox.seed_tasks(1)
+        sandbox.fault_once("drop_after", PUT)
+        sandbox.fault_once("slow", "task", skip=1)  # the look, by which time the reviewer is done
+        meanwhile(PUT, lambda: sandbox.humans("Review_1", accept_ratio=0.0))
+        assert run.try_once(put(ids))["counts"] == counts(done=1)
+        assert sandbox.applied(PUT) == {ids[0]: 1}
+        assert sandbox.stage_of(ids[0]) == "Label"
+
+    def test_a_rejection_that_was_answered_with_new_labels(self, sandbox, run, quick, meanwhile):
+        ids = sandbox.seed_tasks(1, stage="Review_1", labels=[BOX])
+        sandbox.fault_once("drop_after", REVIEW)
+        sandbox.fault_once("slow", "task", skip=1)
+        meanwhile(REVIEW, lambda: sandbox.humans("Label"))
+        review = RedBrickAutoReviewOperator(task_id="work", stage_name="Review_1", reviewer=lambda _task: False)
+        assert run.try_once(review)["counts"] == counts(done=1)
+        assert sandbox.applied(REVIEW) == {ids[0]: 1}
+
+    def test_a_reopening_after_which_it_was_corrected(self, sandbox, run, quick, meanwhile):
+        ids = sandbox.seed_tasks(1, ground_truth=True)
+        sandbox.fault_once("drop_after", REOPEN)
+        sandbox.fault_once("slow", "task", skip=1)
+        meanwhile(REOPEN, lambda: (sandbox.humans("Label"), sandbox.humans("Review_1")))
+        assert run.try_once(reopen(task_ids=ids))["counts"] == counts(done=1)
+        assert (sandbox.applied(REOPEN), sandbox.stage_of(ids[0])) == ({ids[0]: 1}, "END")
+
+    def test_an_earlier_submission_does_not_pass_for_this_one(self, sandbox, new_run, quick):
+        """The key has submitted the task before, it was sent back, and now the request itself is lost."""
+        ids = sandbox.seed_tasks(1)
+        new_run().try_once(put(ids))
+        sandbox.humans("Review_1", accept_ratio=0.0)
+        sandbox.fault_once("drop_before", PUT)
+        assert new_run().try_once(put(ids))["counts"] == counts(done=1)
+        assert (sandbox.applied(PUT), sandbox.stage_of(ids[0])) == ({ids[0]: 2}, "Review_1")
+
+    @pytest.mark.parametrize("fault", ["drop_before", "drop_after"])
+    def test_labels_that_a_person_has_put_since_are_not_replaced(self, sandbox, run, quick, meanwhile, fault):
+        ids = sandbox.seed_tasks(1)
+        theirs = [{**BOX, "bbox2d": {"xnorm": 0.5, "ynorm": 0.5, "wnorm": 0.1, "hnorm": 0.1}}]
+        sandbox.fault_once(fault, PUT_ANYWHERE)
+        sandbox.fault_once("slow", "task", skip=1)
+        meanwhile(PUT_ANYWHERE, lambda: sandbox.humans("Label", labels=theirs))
+        made = run.try_once(prelabel(stage_name=None, task_ids=ids, write="anywhere", overwrite=False))
+        assert made["counts"] == counts(skipped=1)
+        assert sandbox.task(ids[0])["labels"][0]["bbox2d"] == theirs[0]["bbox2d"]
+        assert sandbox.applied(PUT_ANYWHERE).get(ids[0], 0) == (fault == "drop_after")
+
+
+class TestDrafts:
+    @pytest.mark.parametrize("options", [{"overwrite": True}, {"answer": NOTHING}], ids=["overwrite", "nothing found"])
+    def test_one_that_was_left_behind_is_handed_over_later(self, sandbox, new_run, impatient, hours, options):
+        ids = sandbox.seed_tasks(1)
+        sandbox.fault_once("http_500", ASSIGN, skip=1, times=50)
+        failing(new_run(), prelabel(write="draft_and_release", **options))
+        assert sandbox.task(ids[0])["state"] == "STAGED"
+        sandbox.faults("")
+        hours.append(2)
+        new_run().try_once(prelabel(write="draft_and_release", **options))
+        assert (sandbox.task(ids[0])["owner"], sandbox.task(ids[0])["state"]) == (None, "UNASSIGNED")
+
+    def test_nothing_found_is_not_looked_for_again_every_night(self, sandbox, new_run):
+        sandbox.seed_tasks(2)
+        asked = []
+
+        def labeler(task):
+            asked.append(task.task_id)
+            return NOTHING
+
+        for _ in range(3):
+            new_run().try_once(prelabel(labeler=labeler, write="draft_and_release"))
+        assert len(asked) == 2
+
+    @pytest.mark.parametrize("write", ["draft", None])
+    def test_one_that_may_have_been_saved_stays_with_the_key(self, sandbox, run, quick, write):
+        ids = sandbox.seed_tasks(1)
+        operator = (lambda: prelabel(write=write, task_ids=ids)) if write else (lambda: put(ids, finalize=False))
+        sandbox.fault_once("drop_after", PUT)
+        sandbox.fault_once("http_500", "task", skip=1)
+        found, _ = failing(run, operator())
+        assert (found, sandbox.task(ids[0])["state"]) == (counts(unknown=1), "STAGED")
+        assert run.try_once(operator())["counts"] == counts(already_done=1)
+        assert (sandbox.task(ids[0])["state"], sandbox.applied(PUT)) == ("STAGED", {ids[0]: 1})
+
+
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"answer": NOTHING}], ids=["overwrite", "nothing found"])
+def test_what_was_sent_back_to_the_key_leaves_the_limit_to_others(sandbox, new_run, hours, options):
+    sandbox.seed_tasks(2)
+    new_run().try_once(prelabel(limit=2, **options))
+    assert sandbox.humans("Review_1", accept_ratio=0.0)["rejected"] == 2
+    sandbox.seed_tasks(3)
+    hours.append(2)
+    assert new_run().try_once(prelabel(limit=2, **options))["counts"] == counts(done=2)
+
+
+def test_what_was_taken_from_somebody_goes_back_to_them_whichever_try_gives_it_back(sandbox, run, impatient):
+    def labeler(_task):
+        raise ValueError("no model")
+
+    ids = sandbox.seed_tasks(2, assignee=BOB)
+    operator = {"labeler": labeler, "task_ids": ids, "take_from_people": True}
+    sandbox.fault_once("http_500", ASSIGN, skip=1, times=50)  # the claim passes, giving back does not
+    failing(run, prelabel(**operator))
+    assert sandbox.task(ids[0])["owner"] not in {None, BOB}
+    sandbox.faults("")
+    failing(run, prelabel(**operator))
+    assert [sandbox.task(task_id)["owner"] for task_id in ids] == [BOB, BOB]
+
+
+def balance():
+    return RedBrickBalanceAssignmentsOperator(task_id="work", stage_name="Label", emails=[BOB, CAROL], rebalance=True)
+
+
+class TestBalance:
+    def test_a_task_begun_since_the_queue_was_read_stays_where_it_is(self, sandbox, run, monkeypatch, holders):
+        ids = sandbox.seed_tasks(4, assignee=BOB)
+        monkeypatch.setattr("airflow_provider_redbrick.batch.assigning.is_fresh", lambda _read_at: False)
+        look = assigning.look
+
+        def begun(project, task_ids):
+            found = look(project, task_ids)
+            tasks = {each: replace(task, state="IN_PROGRESS") for each, task in found.tasks.items()}
+            return replace(found, tasks=tasks)
+
+        monkeypatch.setattr(assigning, "look", begun)
+        assert run.try_once(balance())["counts"] == counts(skipped=2)
+        assert holders("Label") == dict.fromkeys(ids, BOB)
+        assert sandbox.stats()["applied"] == {}
+
+    def test_one_that_its_holder_submits_meanwhile_is_not_called_given(self, sandbox, run, tap):
+        sandbox.seed_tasks(4, assignee=BOB)
+        done = []
+
+        def before(text):
+            if f"{ASSIGN}(" in text and not done:
+                done.append(sandbox.humans("Label"))
+
+        tap.before = before
+        assert run.try_once(balance())["counts"] == counts(skipped=2)
+
+
+def test_what_waited_when_the_work_was_stopped_is_not_sent_any_more(sandbox, run):
+    """Drafts would be saved a second time, after the next try has saved them."""
+    ids = sandbox.seed_tasks(2)
+    sandbox.fault_once("rate_limit_after", PUT, times=2)
+    operator = put(ids, finalize=False)
+    with pytest.raises(RedBrickStoppedError), alarm(0.7, RedBrickStoppedError("stopped")):
+        run.try_once(operator)
+    sent = sandbox.stats()["root_fields"][PUT]
+    time.sleep(2.5)
+    assert (sandbox.stats()["root_fields"][PUT], sandbox.applied(PUT)) == (sent, {})
+
+
+def test_a_task_told_twice_is_reopened_once(sandbox, run, monkeypatch):
+    ids = sandbox.seed_tasks(60, ground_truth=True)
+    listed = RedBrickProject.list_tasks
+
+    def twice(self, *args, **kwargs):
+        tasks = list(listed(self, *args, **kwargs))
+        return iter([*tasks, tasks[0]])
+
+    monkeypatch.setattr(RedBrickProject, "list_tasks", twice)
+    window = {"updated_after": "2000-01-01", "updated_before": pendulum.now("UTC").add(hours=1)}
+    assert run.try_once(reopen(selector=lambda _task: True, **window))["counts"] == counts(done=60)
+    assert sandbox.applied(REOPEN) == dict.fromkeys(ids, 1)
