@@ -74,6 +74,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typed_dag.py
 	$(BIN)/lint-imports
 
 # Known vulnerabilities of what is installed anywhere; asks a public service, so it needs a network.

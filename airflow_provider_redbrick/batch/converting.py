@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -273,7 +274,9 @@ def _items_named(series: Mapping[str, Any]) -> Iterator[int]:
 
 
 def _plain_value(value: Any) -> Any:
-    """Turn an array library's number or array into a plain one."""
+    """Turn an array library's number or array into a plain one, and a path into its text."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if not hasattr(value, "tolist"):
         raise TypeError(f"{type(value).__name__} is not JSON")
     return value.tolist()

@@ -57,6 +57,7 @@ def _put_chunk(work: StageWork, chunk: Sequence[Labels], *, finished: bool, elap
 
     wanted = {task_id: task for task_id, task in found.tasks.items() if task_id in valid or task_id not in converted}
     yield from work.work_on(replace(found, tasks=wanted), lambda tasks: [list(map(change, tasks))], objection=objection)
+    work.give_up([task for task_id, task in found.tasks.items() if task_id not in wanted and isinstance(task, Task)])
 
 
 def _read_and_converted(work: StageWork, chunk: Sequence[Labels]) -> tuple[Found, Mapping[str, Converted | str]]:

@@ -158,6 +158,12 @@ class StageWork:
             unfinished = [task for task in claimed if task.task_id not in finished]
             give_back(self.project, unfinished, me=self.me, keep=self._keeps, stopped=self.stop.is_set())
 
+    def give_up(self, tasks: Sequence[Task]) -> None:
+        """Give back what an earlier try has claimed of tasks that nothing will be done with."""
+        left = self._taken_up([task for task in tasks if task.held_by(self.me)])
+        if left:
+            give_back(self.project, left, me=self.me)
+
     def _taken_up(self, ours: Sequence[Task]) -> list[Task]:
         """Return those tasks that a try which is gone had claimed, as they were before that."""
         left = [task for task in ours if task.task_id in self._left_behind and not self.came_back(task)]

@@ -15,7 +15,7 @@ from airflow_provider_redbrick.operators.stage_base import RedBrickQueueBaseOper
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
@@ -54,7 +54,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
         reviewer: Callable[[Task], Any] | None = None,
         review_result: bool | None = None,
         comment: str | None = None,
-        reviews: Sequence[Mapping[str, Any]] | None = None,
+        reviews: Sequence[Mapping[str, Any]] | XComArg | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -11,7 +11,7 @@ from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.balance import Share
@@ -44,9 +44,9 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
         self,
         *,
         stage_name: str,
-        emails: Sequence[str],
-        weights: Mapping[str, float] | None = None,
-        ceiling: int | None = None,
+        emails: Sequence[str] | XComArg,
+        weights: Mapping[str, float] | XComArg | str | None = None,
+        ceiling: int | XComArg | str | None = None,
         rebalance: bool = False,
         **kwargs: Any,
     ) -> None:

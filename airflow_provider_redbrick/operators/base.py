@@ -18,6 +18,7 @@ from airflow_provider_redbrick.operators.stopping import StoppableOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from os import PathLike
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -40,7 +41,7 @@ class RedBrickBaseOperator(StoppableOperator):
 
     template_fields: Sequence[str] = (*StoppableOperator.template_fields, "report_path")
 
-    def __init__(self, *, fail_on: str = "any", report_path: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, fail_on: str = "any", report_path: str | PathLike[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.fail_on = fail_on
         self.report_path = report_path

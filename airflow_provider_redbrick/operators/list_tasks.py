@@ -15,7 +15,7 @@ from airflow_provider_redbrick.links.redbrick import InLinkedProject
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_redbrick.api.models import Task
 
@@ -53,8 +53,8 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
         state: str | None = None,
         assignee: str | None = None,
         name: str | None = None,
-        limit: int | None = 10_000,
-        chunk_size: int | None = None,
+        limit: int | XComArg | str | None = 10_000,
+        chunk_size: int | XComArg | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -16,8 +16,9 @@ from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from os import PathLike
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.converting import Converter, Labels
@@ -63,8 +64,8 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
     def __init__(
         self,
         *,
-        tasks: Sequence[Mapping[str, Any] | str] | None = None,
-        labels_path: str | None = None,
+        tasks: Sequence[Mapping[str, Any] | str] | XComArg | None = None,
+        labels_path: str | PathLike[str] | None = None,
         finalize: bool = True,
         existing_labels: bool = False,
         **kwargs: Any,

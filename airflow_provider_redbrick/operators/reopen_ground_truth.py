@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import pendulum
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
@@ -54,7 +54,7 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
     def __init__(
         self,
         *,
-        task_ids: Sequence[str] | None = None,
+        task_ids: Sequence[str] | XComArg | None = None,
         selector: Callable[[Task], bool] | None = None,
         updated_after: Any = None,
         updated_before: Any = None,

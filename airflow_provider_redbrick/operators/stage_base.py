@@ -17,7 +17,7 @@ from airflow_provider_redbrick.operators.tries import retry_since
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
@@ -136,7 +136,13 @@ class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
 
     template_fields: Sequence[str] = (*RedBrickStageBaseOperator.template_fields, "task_ids", "limit")
 
-    def __init__(self, *, task_ids: Sequence[str] | None = None, limit: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        task_ids: Sequence[str] | XComArg | None = None,
+        limit: int | XComArg | str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.task_ids = task_ids
         self.limit = limit

@@ -16,7 +16,9 @@ from airflow_provider_redbrick.operators.list_file import RedBrickListFileBaseOp
 from airflow_provider_redbrick.operators.rendering import beside_labels
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from os import PathLike
+
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.converting import Converter
@@ -71,8 +73,8 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
     def __init__(
         self,
         *,
-        tasks: Sequence[Mapping[str, Any]] | None = None,
-        tasks_path: str | None = None,
+        tasks: Sequence[Mapping[str, Any]] | XComArg | str | None = None,
+        tasks_path: str | PathLike[str] | None = None,
         storage_id: str | None = None,
         is_ground_truth: bool = False,
         validate: str = "strict",

@@ -10,6 +10,8 @@ from airflow_provider_redbrick.sensors.base import RedBrickWaitSensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow.providers.common.compat.sdk import XComArg
+
     from airflow_provider_redbrick.batch.waiting import QueueCondition
 
 
@@ -33,8 +35,8 @@ class RedBrickStageQueueSensor(RedBrickWaitSensor):
         self,
         *,
         stage_name: str,
-        at_least: int | None = None,
-        at_most: int | None = None,
+        at_least: int | XComArg | str | None = None,
+        at_most: int | XComArg | str | None = None,
         unassigned: bool = False,
         count_by: str = "count",
         **kwargs: Any,

@@ -10,6 +10,8 @@ from airflow_provider_redbrick.sensors.base import RedBrickWaitSensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow.providers.common.compat.sdk import XComArg
+
     from airflow_provider_redbrick.batch.waiting import TasksCondition
 
 
@@ -30,7 +32,7 @@ class RedBrickTasksSensor(RedBrickWaitSensor):
     def __init__(
         self,
         *,
-        task_ids: Sequence[str],
+        task_ids: Sequence[str] | XComArg,
         left_stage: str | None = None,
         reached_stage: str | None = None,
         **kwargs: Any,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -235,3 +237,8 @@ class Array:
 def test_an_array_in_place_of_a_mask_is_one_tasks_mistake_and_not_the_end_of_all(key):
     assert Labels("t", {"series": [{key: Array()}]}).names_masks
     assert not Labels("t", {"series": [{key: []}, {key: None}, {}]}).names_masks
+
+
+def test_a_path_may_be_an_object():
+    labels = Labels("t", {"series": [{"segmentations": [Path("/masks/a.nii.gz")]}]})
+    assert labels.plain().body == {"series": [{"segmentations": ["/masks/a.nii.gz"]}]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import replace
@@ -287,3 +288,22 @@ def test_a_task_told_twice_is_reopened_once(sandbox, run, monkeypatch):
     window = {"updated_after": "2000-01-01", "updated_before": pendulum.now("UTC").add(hours=1)}
     assert run.try_once(reopen(selector=lambda _task: True, **window))["counts"] == counts(done=60)
     assert sandbox.applied(REOPEN) == dict.fromkeys(ids, 1)
+
+
+def test_what_a_killed_try_has_claimed_is_given_back_when_its_labels_will_not_do(sandbox, run, tap):
+    ids = sandbox.seed_tasks(2)
+
+    def killed(text):
+        if f"{PUT}(" in text:
+            os._exit(9)
+
+    worker = os.fork()
+    if worker == 0:
+        tap.before = killed
+        run.try_once(put(ids))
+        os._exit(0)
+    os.waitpid(worker, 0)
+    run.tries = 1
+    assert None not in {sandbox.task(task_id)["owner"] for task_id in ids}
+    failing(run, put(ids, tasks=[{"taskId": task_id, **WRONG} for task_id in ids]))
+    assert [sandbox.task(task_id)["owner"] for task_id in ids] == [None, None]

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import literal
 from fixtures import StateStore, counts
 
 from airflow_provider_redbrick.api.project import RedBrickProject
@@ -562,3 +563,16 @@ class TestRetry:
         with pytest.raises(RedBrickTasksFailedError):
             run.try_once(operator(labelled(ids)))
         assert {task.owner for task in whereabouts().values()} == {None}
+
+
+def test_an_upstream_output_deep_within_labels_is_put_in_its_place(tmp_path):
+    mask = tmp_path / "mask.nii.gz"  # has a method `resolve`, too, and is none
+    series = [{"boundingBoxes": [literal(BOX), {**BOX, "comment": "{{ ds }}"}], "segmentations": mask}]
+    tasks = [{"taskId": "{{ id }}", "series": series}]
+    made = RedBrickPutLabelsOperator(task_id="put", stage_name="Label", tasks=tasks)
+    made.render_template_fields({"ds": "2024-05-01", "id": "x"})
+    (task,) = made.tasks
+    rendered = [{"boundingBoxes": [BOX, {**BOX, "comment": "{{ ds }}"}], "segmentations": mask}]
+    assert task == {"taskId": "x", "series": rendered}
+    again = made.render_template({"series": rendered}, {}, None, set())
+    assert again["series"] is rendered

@@ -266,6 +266,13 @@ class TestDescriptions:
         made.render_template_fields({})
         assert made.tasks[0]["series"][0]["boundingBoxes"] == [BOX]
 
+    def test_also_deep_within_labels_where_text_is_no_template(self):
+        box = {**BOX, "comment": "{{ ds }}", "attributes": literal({"side": "left"})}
+        made = upload([{"name": "ct", "series": [{"items": CT, "boundingBoxes": [box, literal(BOX)]}]}])
+        made.render_template_fields({"ds": "2024-05-01"})
+        first, second = made.tasks[0]["series"][0]["boundingBoxes"]
+        assert (first, second) == ({**BOX, "comment": "{{ ds }}", "attributes": {"side": "left"}}, BOX)
+
 
 def labelled(name: str, *boxes, **more) -> dict:
     return {"name": name, "series": [{"items": CT, "boundingBoxes": list(boxes or [BOX])}], **more}
