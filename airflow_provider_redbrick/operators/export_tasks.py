@@ -37,8 +37,8 @@ class RedBrickExportTasksOperator(StoppableOperator):
     folder, which may be moved. Where two files of one series are stored, the second is ``<series>-1``.
 
     The export appears when it is whole: a page, task or mask that cannot be read fails the Airflow task, and what an
-    earlier export left in the folder stays. Should the files not all get their places, there is no ``tasks.jsonl`` until
-    the next try is through. In a consensus project the labels are those that a task goes on with.
+    earlier export left in the folder stays. Should the files not all get their places, there is no ``tasks.jsonl``
+    until the next try is through. In a consensus project the labels are those that a task goes on with.
 
     Returns a manifest. Its ``mark`` is where an export begins that is to have what changed since: see ``mark_from``.
 
