@@ -252,4 +252,4 @@ def test_labels_nested_deeper_than_any_are_refused_whatever_the_depth():
         tall = [tall]
         if height > 100:
             found = Converter(None, lambda _: None).convert([Labels("t", {"series": [{"heatMaps": [{"a": tall}]}]})])
-            assert found["t"].startswith("cannot be sent: its labels cannot be written as JSON")
+            assert found["t"].startswith("cannot be sent: it cannot be written as JSON")
