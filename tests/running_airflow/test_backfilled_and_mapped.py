@@ -33,8 +33,13 @@ def backfill(airflow, project: str, *how: str) -> list[str]:
 
     airflow.wait("over: the backfill", over)
     assert {run["state"] for run in runs()} == {"success"}, airflow.words()
-    # Airflow itself looks every 30 s whether it is over, and begins no other one before.
-    airflow.wait("closed: the backfill", lambda: airflow.ask(f"backfills/{latest}/cancel", method="PUT"))
+
+    def closed() -> bool:
+        # Airflow itself looks every 30 s whether it is over, and begins no other one before: that may be just now.
+        cancelled = airflow.ask(f"backfills/{latest}/cancel", method="PUT")
+        return bool(cancelled or (airflow.ask(f"backfills/{latest}") or {}).get("completed_at"))
+
+    airflow.wait("closed: the backfill", closed)
     return [run["dag_run_id"] for run in runs()]
 
 
