@@ -99,6 +99,10 @@ class OutputEvent:
             return True
         return self.next_stage == self.stage_name or (self.stage_name == GROUND_TRUTH and self.next_stage is None)
 
+    def leaves(self, stage_name: str) -> bool:
+        """Whether the task was taken out of a stage."""
+        return self.stage_name == stage_name and not self.is_edit
+
 
 @dataclass(frozen=True)
 class Task:

@@ -146,7 +146,7 @@ class RedBrickProject(Scope):
         Tasks on their way out of a stage are left out: they are nobody's to work on any more.
 
         :param unassigned: only tasks that nobody holds and anybody may take.
-        :param assignee: a user id or e-mail.
+        :param assignee: a user id or e-mail; ``me`` for whoever's credential this is.
         :param state: a task state, e.g. ``STAGED``.
         :param search: the beginning of a name, or an exact name in double quotes.
         """
@@ -155,7 +155,7 @@ class RedBrickProject(Scope):
             # An explicit null asks for nobody's tasks; leaving the key out asks for anybody's.
             filters["userId"] = None
         elif assignee:
-            filters["userId"] = assignee
+            filters["userId"] = self.client.me() if assignee == "me" else assignee
         if state:
             filters["status"] = state
         variables = {

@@ -14,7 +14,7 @@ from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.batch.change import each_alone, tried
 from airflow_provider_redbrick.batch.outcome import Outcome, Status
 from airflow_provider_redbrick.batch.parallel import cut_short
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError, RedBrickStoppedError
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,9 +37,8 @@ def apply_all(project: RedBrickProject, mutations: Sequence[Mutation], *, stop: 
     stop = stop or Event()
 
     def apply(bundle: Sequence[Mutation]) -> list[Outcome]:
-        if stop.is_set():
-            raise RedBrickStoppedError("Not sent: the work was stopped.")
         with stopping.until(stop):
+            stopping.check()
             return apply_together(project, bundle)
 
     if min(project.client.max_concurrency, len(bundles)) <= 1:

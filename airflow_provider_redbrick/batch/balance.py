@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.project import MAX_IDS
-from airflow_provider_redbrick.batch.assigning import Assignment, assign, to_person
+from airflow_provider_redbrick.batch.assigning import assign, to_person
 from airflow_provider_redbrick.batch.outcome import Outcome, done, skipped
 from airflow_provider_redbrick.batch.parallel import in_parallel
 from airflow_provider_redbrick.batch.planning import AssignmentPlan, Holder, Move, plan_assignments
@@ -108,7 +108,9 @@ def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
     by_person: dict[str, list[Move]] = {}
     for move in shared.plan.moves:
         by_person.setdefault(move.to, []).append(move)
-    assignments = {email: _assignment(project, email, shared) for email in by_person}
+    assignments = {
+        email: to_person(project, shared.people[email], email, queue, read_at=shared.read_at) for email in by_person
+    }
 
     def give(moves: Sequence[Move]) -> Iterator[Outcome]:
         result = assign(project, [move.task_id for move in moves], assignments[moves[0].to])
@@ -137,7 +139,3 @@ def _holder(
         started=len(held) - len(movable),
         movable=movable,
     )
-
-
-def _assignment(project: RedBrickProject, email: str, shared: Share) -> Assignment:
-    return to_person(project, shared.people[email], email, shared.queue, read_at=shared.read_at)

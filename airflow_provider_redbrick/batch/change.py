@@ -180,13 +180,13 @@ class Change(Mutation):
             return skipped(self.task.task_id, reason, name=self.task.name)
         # It may have left and been sent back since. Both times are the server's.
         since = self.task.updated_at
-        mine = (
-            event
-            for event in events or ()
-            if event.stage_name == self.leaves and not event.is_edit and event.by == me() and self._decides(event)
-        )
+        mine = (event for event in self._left(events or ()) if event.by == me() and self._decides(event))
         came_back = since is not None and any(event.at is not None and event.at > since for event in mine)
         return self.success() if came_back else None
+
+    def _left(self, events: Sequence[OutputEvent]) -> list[OutputEvent]:
+        """Return the events that took the task out of the stage that this change takes it out of."""
+        return [event for event in events if self.leaves is not None and event.leaves(self.leaves)]
 
     def _decides(self, event: OutputEvent) -> bool:
         """Whether an event is of the same verdict, as far as either has one."""
@@ -196,7 +196,7 @@ class Change(Mutation):
         """Whether it was this key that took the task out of its stage; events that cannot be read do not deny it."""
         if events is None or isinstance(events, RedBrickAPIError):
             return True
-        left = [event for event in events if event.stage_name == self.leaves and not event.is_edit]
+        left = self._left(events)
         if not left:
             return True
         return left[-1].by == me() and self._decides(left[-1])

@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickConnectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.project import RedBrickProject
+
+T = TypeVar("T")
 
 # Tasks worked on at a time where somebody's code is asked about each: a crash leaves no more of them claimed.
 CHUNK = 25
@@ -63,6 +65,16 @@ def _read(project: RedBrickProject, task_ids: Sequence[str], detail: Detail) -> 
 
 def _unread(task_ids: Iterable[str], error: RedBrickAPIError) -> Found:
     return Found(dict.fromkeys(task_ids, error), time.monotonic())
+
+
+def each_or_why(
+    read: Callable[[Sequence[str]], Mapping[str, T]], ids: Sequence[str]
+) -> Mapping[str, T | RedBrickAPIError]:
+    """Return what is read of each task; should the request as a whole fail, why, for each of them."""
+    try:
+        return read(ids)
+    except RedBrickAPIError as error:
+        return dict.fromkeys(ids, error)
 
 
 class ReadAhead:

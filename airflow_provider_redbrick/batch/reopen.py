@@ -19,7 +19,7 @@ from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.outcome import EARLIER, Outcome, already_done, failed, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, CircuitBreaker, ReadAhead, read_in_chunks
-from airflow_provider_redbrick.batch.stage_work import moved_since
+from airflow_provider_redbrick.batch.stage_work import earlier_events, left_since
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, kind_of
 
 if TYPE_CHECKING:
@@ -108,23 +108,22 @@ class _Reopening:
             self.project, task_ids, detail=Detail.PLACE, size=KNOWN_CHUNK, breaker=self.breaker, ahead=self.ahead
         )
         found = read.tasks
-        tasks = [task for task in found.values() if isinstance(task, Task)]
-        moved = moved_since(self.project, [task.task_id for task in tasks], GROUND_TRUTH, me=self.me, since=self.since)
-        before = _reopened_for_interval(self.project, tasks, me=self.me, since=self.once_since)
+        ids = [task_id for task_id, task in found.items() if isinstance(task, Task)]
+        earlier = earlier_events(self.project, ids, self.since or self.once_since)
         outcomes: list[Outcome] = []
         here: list[Task] = []
         for task_id, task in found.items():
-            earlier, reopened = moved.get(task_id, False), before.get(task_id, False)
+            events = earlier.get(task_id, ())
             if isinstance(task, RedBrickAPIError):
                 outcomes.append(unread(task_id, task))
-            elif isinstance(problem := earlier or reopened, RedBrickAPIError):
-                outcomes.append(unread(task_id, problem, what=EARLIER, name=task.name))
-            elif earlier:
+            elif isinstance(events, RedBrickAPIError):
+                outcomes.append(unread(task_id, events, what=EARLIER, name=task.name))
+            elif left_since(events, GROUND_TRUTH, me=self.me, since=self.since):
                 reason = f"an earlier try reopened it; it is {task.where}"
                 outcomes.append(already_done(task_id, reason, name=task.name))
             elif task.stage_name != GROUND_TRUTH:
                 outcomes.append(skipped(task_id, f"it is {task.where}, not in {GROUND_TRUTH}", name=task.name))
-            elif reopened:
+            elif _reopened_for_interval(task, events, me=self.me, since=self.once_since):
                 reason = "it was reopened for this interval already, and people have put it back since"
                 outcomes.append(skipped(task_id, reason, name=task.name))
             else:
@@ -142,33 +141,16 @@ def _move(project: RedBrickProject, task: Task) -> Change:
 
 
 def _reopened_for_interval(
-    project: RedBrickProject, tasks: Sequence[Task], *, me: str, since: pendulum.DateTime | None
-) -> Mapping[str, bool | RedBrickAPIError]:
-    """Return for each task whether this key has reopened it when its last update was one since a time.
+    task: Task, events: Sequence[OutputEvent], *, me: str, since: pendulum.DateTime | None
+) -> bool:
+    """Whether this key has reopened a task when its last update was one since a time; no when no time is given.
 
-    Or why that is not known; nothing when no time is given. The reopening itself says nothing: a run comes when its
-    interval is over, and so reopens within the next one.
+    The reopening itself says nothing: a run comes when its interval is over, and so reopens within the next one.
     """
-    if since is None or not tasks:
-        return {}
-    ids = [task.task_id for task in tasks]
-    try:
-        found = project.output_events(ids)
-    except RedBrickAPIError as error:
-        return dict.fromkeys(ids, error)
-    return {
-        task.task_id: events
-        if isinstance(events := found[task.task_id], RedBrickAPIError)
-        else _was_reopened(task, events, me=me, since=since)
-        for task in tasks
-    }
-
-
-def _was_reopened(task: Task, events: Sequence[OutputEvent], *, me: str, since: pendulum.DateTime) -> bool:
     updated = task.created_at
     for event in events:
-        mine = event.stage_name == GROUND_TRUTH and event.by == me and not event.is_edit
-        if mine and updated is not None and updated >= since:
+        mine = event.leaves(GROUND_TRUTH) and event.by == me
+        if mine and since is not None and updated is not None and updated >= since:
             return True
         updated = event.at or updated
     return False

@@ -18,12 +18,13 @@ from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, give_back
 from airflow_provider_redbrick.batch.deciding import Step, act
 from airflow_provider_redbrick.batch.outcome import EARLIER, Outcome, already_done, failed, labelled, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
-from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, Found, ReadAhead, read_in_chunks
+from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, Found, ReadAhead, each_or_why, read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickStoppedError
 
 if TYPE_CHECKING:
     import pendulum
 
+    from airflow_provider_redbrick.api.models import OutputEvent
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.batch.converting import Converter
@@ -169,11 +170,7 @@ class StageWork:
         left = [task for task in ours if task.task_id in self._left_behind and not self.came_back(task)]
         if not left or not self.take_from_people:
             return left
-        ids = [task.task_id for task in left]
-        try:
-            before = self.project.holders_before(ids, self.me)
-        except RedBrickAPIError as error:
-            before = dict.fromkeys(ids, error)
+        before = each_or_why(lambda ids: self.project.holders_before(ids, self.me), [task.task_id for task in left])
         known: list[Task] = []
         for task in left:
             holder = before[task.task_id]
@@ -195,14 +192,14 @@ class StageWork:
         ours: list[Task] = []
         to_claim: list[Task] = []
         outcomes: list[Outcome] = []
-        moved = moved_since(self.project, list(found), self.stage.public_name, me=self.me, since=self.since)
+        earlier = earlier_events(self.project, list(found), self.since)
         for task_id, task in found.items():
-            earlier = moved.get(task_id, False)
+            events = earlier.get(task_id, ())
             if isinstance(task, RedBrickAPIError):
                 outcomes.append(unread(task_id, task))
-            elif isinstance(earlier, RedBrickAPIError):
-                outcomes.append(unread(task_id, earlier, what=EARLIER, name=task.name))
-            elif earlier:
+            elif isinstance(events, RedBrickAPIError):
+                outcomes.append(unread(task_id, events, what=EARLIER, name=task.name))
+            elif left_since(events, self.stage.public_name, me=self.me, since=self.since):
                 # Even when it is back by now: a reviewer who sent it back does not want the same again.
                 done = already_done(task_id, f"an earlier try moved it on; it is {task.where}", name=task.name)
                 outcomes.append(done)
@@ -254,35 +251,20 @@ class StageWork:
         return task.saved_by(self.me) and task.labels_at >= self.since
 
 
-def moved_since(
-    project: RedBrickProject,
-    task_ids: Sequence[str],
-    stage_name: str,
-    *,
-    me: str,
-    since: pendulum.DateTime | None,
-) -> Mapping[str, bool | RedBrickAPIError]:
-    """Return for each task whether it left a stage by this key's doing since a time, or why that is not known.
+def earlier_events(
+    project: RedBrickProject, task_ids: Sequence[str], since: pendulum.DateTime | None
+) -> Mapping[str, Sequence[OutputEvent] | RedBrickAPIError]:
+    """Read what happened to tasks, or why that is not known; nothing when it does not matter, for want of a time.
 
-    Nothing when no time is given. To take what cannot be read for a no would be to do the same again: a task that a
-    reviewer has sent back is where it was.
+    To take what cannot be read for nothing would be to do the same again: a task that a reviewer has sent back is
+    where it was.
     """
-    if since is None or not task_ids:
-        return {}
-    try:
-        found = project.output_events(task_ids)
-    except RedBrickAPIError as error:
-        return dict.fromkeys(task_ids, error)
-    return {
-        task_id: events
-        if isinstance(events, RedBrickAPIError)
-        else any(
-            event.stage_name == stage_name
-            and event.by == me
-            and event.at is not None
-            and event.at >= since
-            and not event.is_edit
-            for event in events
-        )
-        for task_id, events in found.items()
-    }
+    return {} if since is None or not task_ids else each_or_why(project.output_events, task_ids)
+
+
+def left_since(events: Sequence[OutputEvent], stage_name: str, *, me: str, since: pendulum.DateTime | None) -> bool:
+    """Whether a task left a stage by this key's doing since a time; no when no time is given."""
+    if since is None:
+        return False
+    mine = (event for event in events if event.leaves(stage_name) and event.by == me)
+    return any(event.at is not None and event.at >= since for event in mine)

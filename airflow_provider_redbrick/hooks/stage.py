@@ -75,8 +75,6 @@ class RedBrickStageQueue:
         check.flag("unassigned", unassigned)
         if unassigned and (assignee is not None or state not in {None, "UNASSIGNED"}):
             raise RedBrickInputError("What is unassigned has no assignee and no other state: ask for one or the other.")
-        if assignee == "me":
-            assignee = self._me
         return self._project.list_tasks(self._stage, assignee=assignee, state=state, unassigned=unassigned)
 
     def mine(self) -> list[Task]:

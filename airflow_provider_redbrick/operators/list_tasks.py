@@ -92,8 +92,6 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
         _ = project.info  # a listing of a project that is not there says something less clear
         stage = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
         self.trace(project, stage, counts)
-        if assignee == "me":
-            assignee = project.client.me()
         return project.list_tasks(
             stage, unassigned=unassigned, assignee=assignee, state=None if unassigned else state, search=name
         )

@@ -125,11 +125,12 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
 
     def _stage_anywhere(self, project: RedBrickProject, which: Which) -> Stage | None:
         project.open()
-        if which.ids is None:
-            if self.stage_name is not None and project.stage(check.text("stage_name", self.stage_name)).is_ground_truth:
-                raise RedBrickInputError("Which tasks of Ground Truth are to be labelled must be told: give task_ids.")
-            return self._stage(project)
-        return None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
+        named = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
+        if which.ids is not None:
+            return named
+        if named is not None and named.is_ground_truth:
+            raise RedBrickInputError("Which tasks of Ground Truth are to be labelled must be told: give task_ids.")
+        return self._stage(project)
 
     def _overwrites(self, which: Which) -> bool:
         return which.ids is not None if self.overwrite is None else self.overwrite

@@ -39,6 +39,12 @@ class NewTask:
     priority: float | None = None
 
 
+def check_priority(value: Any) -> None:
+    """Refuse a priority that is none."""
+    if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
+        raise RefusalError(f"priority must be from 0 to 1, not {value}")
+
+
 def create(sandbox: Sandbox, project: Project, new: NewTask, doing: workflow.Doing) -> tuple[str, str]:
     """Make a task and its data point; answers (dpId, taskId). Refuses a name that is taken."""
     if not new.name.strip():
@@ -48,8 +54,7 @@ def create(sandbox: Sandbox, project: Project, new: NewTask, doing: workflow.Doi
     taken = "SELECT 1 FROM datapoints WHERE project_id = ? AND name = ?"
     if sandbox.store.row(taken, (project.project_id, new.name)):
         raise RefusalError(f"a task with the name {new.name!r} is there already")
-    if new.priority is not None and not 0 <= new.priority <= 1:
-        raise RefusalError("priority must be from 0 to 1")
+    check_priority(new.priority)
     labels = incoming(sandbox, new.labels, new.labels_path)
     if labels is None and new.labels_map:
         labels = "[]", None
@@ -153,8 +158,7 @@ def create_many(sandbox: Sandbox, project: Project, bulk: Bulk) -> list[str]:
     """
     if bulk.state is not None and bulk.state not in _STATES:
         raise RefusalError(f"no state {bulk.state!r}; there are {', '.join(_STATES)}")
-    if bulk.priority is not None and not 0 <= bulk.priority <= 1:
-        raise RefusalError("priority must be from 0 to 1")
+    check_priority(bulk.priority)
     if bulk.labels is not None:
         parse_labels(json.dumps(bulk.labels), "labels")
     now = sandbox.clock.now()

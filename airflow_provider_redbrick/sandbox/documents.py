@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from airflow_provider_redbrick.sandbox.flow import RefusalError
+
 
 def write(value: Any) -> str:
     """Write a value as compact JSON."""
@@ -15,6 +17,14 @@ def write(value: Any) -> str:
     except TypeError:
         # Numbers beyond 64 bits, halves of surrogate pairs, and what is nested deeper than anybody does.
         return json.dumps(value, separators=(",", ":"))
+
+
+def given(text: Any, what: str) -> Any:
+    """Read JSON text as clients send it, or refuse."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RefusalError(f"{what} is not JSON: {error}") from None
 
 
 def read(text: str) -> Any:

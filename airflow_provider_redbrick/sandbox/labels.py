@@ -6,6 +6,7 @@ import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.sandbox import documents
 from airflow_provider_redbrick.sandbox.flow import RefusalError
 from airflow_provider_redbrick.sandbox.taxonomy import CONFIRMED
 
@@ -19,10 +20,7 @@ Label = dict[str, Any]
 
 def parse_labels(text: str, what: str = "labelsData") -> list[Label]:
     """Read JSON text that must be a list of objects, or refuse."""
-    try:
-        labels = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RefusalError(f"{what} is not JSON: {error}") from None
+    labels = documents.given(text, what)
     if not isinstance(labels, list) or not all(isinstance(label, dict) for label in labels):
         raise RefusalError(f"{what} is not a list of labels")
     for label in labels:

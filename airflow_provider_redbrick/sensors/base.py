@@ -145,16 +145,12 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait, and return what was seen when the wait was over."""
         if not self.deferrable:
-            with self._never_failing_by_timeout():
+            with self._never_failing(AirflowSensorTimeout):
                 return super().execute(context)
         started = time.time()
         # The first look is taken here: a mistake is known at once, and what is met already need not be waited for.
-        try:
+        with self._never_failing(Exception):
             first = self.poke(context)
-        except Exception as error:
-            if self.never_fail:
-                raise AirflowSkipException("Skipping since never_fail is set.") from error
-            raise
         if not first.is_done:
             why = self._why_on_worker and f" (not from the start: {self._why_on_worker})"
             self.log.info("Not yet (%s); waiting in the triggerer%s", first.xcom_value, why)
@@ -181,7 +177,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume, or fail by the limit that has ended the wait: Airflow itself takes either for the timeout."""
-        with self._never_failing_by_timeout():
+        with self._never_failing(AirflowSensorTimeout):
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except (AirflowSensorTimeout, AirflowSkipException) as error:
@@ -193,11 +189,11 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
                 raise
 
     @contextmanager
-    def _never_failing_by_timeout(self) -> Iterator[None]:
-        """Let never_fail hold for the timeout too, which Airflow does in some modes and some releases alone."""
+    def _never_failing(self, kind: type[Exception]) -> Iterator[None]:
+        """Let never_fail hold for an error; for timeouts Airflow does so in some modes and some releases alone."""
         try:
             yield
-        except AirflowSensorTimeout as error:
+        except kind as error:
             if self.never_fail:
                 raise AirflowSkipException("Skipping since never_fail is set.") from error
             raise

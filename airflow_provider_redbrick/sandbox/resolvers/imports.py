@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.sandbox import seed
+from airflow_provider_redbrick.sandbox import documents, seed
 from airflow_provider_redbrick.sandbox.creation import NewTask, create
 from airflow_provider_redbrick.sandbox.flow import RefusalError
 from airflow_provider_redbrick.sandbox.labels import current_labels, current_map
@@ -24,7 +24,7 @@ def _create_datapoint(request: Request, arguments: Arguments) -> dict[str, Any]:
         raise RefusalError("the sandbox has no workspaces: projectId is needed")
     sandbox, project = scope(request, arguments)
     for name in ("metaData", "attributes"):
-        _check_json(arguments.get(name), name)
+        documents.given(arguments.get(name) or "null", name)
     new = NewTask(
         name=arguments["name"],
         items=arguments["items"],
@@ -44,23 +44,13 @@ def _create_datapoint(request: Request, arguments: Arguments) -> dict[str, Any]:
     return {"dpId": made[0][0], "taskId": made[0][1], "taskIds": [task_id for _, task_id in made]}
 
 
-def _check_json(text: Any, what: str) -> None:
-    try:
-        json.loads(text or "null")
-    except (ValueError, TypeError, RecursionError):
-        raise RefusalError(f"{what} is not JSON") from None
-
-
 def _copied(new: NewTask, index: int) -> NewTask:
     return replace(new, name=f"{new.name} ({index + 1})") if index else new
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
     """Read what may be JSON text: it is in mutations, and is not in uploaded lists."""
-    try:
-        found = (json.loads(value or "null") if isinstance(value, str) else value) or {}
-    except ValueError:
-        raise RefusalError(f"{what} is not JSON") from None
+    found = (documents.given(value or "null", what) if isinstance(value, str) else value) or {}
     if not isinstance(found, dict):
         raise RefusalError(f"{what} must be an object")
     return found
@@ -122,9 +112,7 @@ def _listed(entry: Any, payload: dict[str, Any]) -> NewTask:
     items = entry.get("items") if isinstance(entry, dict) else None
     if not (isinstance(items, list) and all(isinstance(each, str) for each in items)):
         raise RefusalError("each entry of an uploaded list needs a name and a list of items")
-    meta, labels, priority = entry.get("metaData"), entry.get("labels"), entry.get("priority")
-    if priority is not None and not isinstance(priority, int | float):
-        raise RefusalError("priority must be from 0 to 1")
+    meta, labels = entry.get("metaData"), entry.get("labels")
     return NewTask(
         name=str(entry.get("name") or ""),
         items=items,
@@ -133,7 +121,7 @@ def _listed(entry: Any, payload: dict[str, Any]) -> NewTask:
         labels=json.dumps(labels) if labels else None,
         ground_truth=bool(payload.get("isGroundTruth")),
         pre_assign=_object(entry.get("preAssign"), "preAssign"),
-        priority=priority,
+        priority=entry.get("priority"),
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from airflow_provider_redbrick.sandbox import seed, shapes
+from airflow_provider_redbrick.sandbox import documents, seed, shapes
 from airflow_provider_redbrick.sandbox.first_taxonomy import FIRST_TAXONOMY
 from airflow_provider_redbrick.sandbox.flow import Flow, RefusalError, stage_from
 from airflow_provider_redbrick.sandbox.request import Arguments, Request, Resolver, scope
@@ -70,20 +69,13 @@ def _update_stage(request: Request, arguments: Arguments) -> dict[str, Any]:
         raise RefusalError(f"there is no stage {name!r}")
     changes: dict[str, Any] = {}
     if config is not None:
-        changes["stageConfig"] = _config(config)
+        changes["stageConfig"] = documents.given(config, "config")
     if routing is not None:
         changes["routing"] = routing
     stages = [{**stage, **changes} if stage["stageName"] == name else stage for stage in project.document["stages"]]
     Flow(tuple(stage_from(stage) for stage in stages)).check()
     sandbox.save_project({**project.document, "stages": stages})
     return {"ok": True, "pipeline": [shapes.stage(stage) for stage in stages]}
-
-
-def _config(text: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise RefusalError(f"config is not JSON: {error}") from None
 
 
 def _nothing_to_do(request: Request, arguments: Arguments) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.sandbox import actions, listing, seed, workflow
+from airflow_provider_redbrick.sandbox import actions, documents, listing, seed, workflow
+from airflow_provider_redbrick.sandbox.creation import check_priority
 from airflow_provider_redbrick.sandbox.flow import RefusalError
 from airflow_provider_redbrick.sandbox.request import Arguments, Request, scope
 
@@ -91,10 +91,7 @@ def put_labels(request: Request, arguments: Arguments) -> dict[str, Any]:
 
 def _extra(text: str | None) -> str | None:
     """Check extraData; None when there is none, which clients say with the text "null"."""
-    try:
-        return None if text is None or json.loads(text) is None else text
-    except (ValueError, TypeError) as error:
-        raise RefusalError(f"extraData is not JSON: {error}") from None
+    return None if text is None or documents.given(text, "extraData") is None else text
 
 
 def _move_to_start(request: Request, arguments: Arguments) -> dict[str, Any]:
@@ -127,8 +124,7 @@ def _priorities(request: Request, arguments: Arguments) -> dict[str, Any]:
     for change in {each["taskId"]: each for each in arguments["tasks"]}.values():
         priority = change.get("priority")
         sandbox.record(project, change["taskId"])
-        if priority is not None and not 0 <= priority <= 1:
-            raise RefusalError(f"priority must be from 0 to 1, not {priority}")
+        check_priority(priority)
         sandbox.store.run(
             "UPDATE tasks SET priority = ?, rank = ?, updated_at = ? WHERE task_id = ?",
             (priority, -(priority or 0.0), now, change["taskId"]),
