@@ -186,6 +186,14 @@ class SandboxProcess:
         body |= {"name": name} if name is not None else {}
         return str(self.control("projects", body)["project_id"])
 
+    def change_stages(self, stages: list[dict[str, Any]], *, project_id: str | None = None) -> None:
+        """Replace a project's stages; those that hold tasks must remain."""
+        self.control("stages", {"stages": stages, "project_id": project_id})
+
+    def accept_keys(self, *keys: str) -> None:
+        """Replace the API keys that the API accepts."""
+        self.control("keys", {"keys": list(keys)})
+
     def applied(self, mutation: str) -> dict[str, int]:
         """How often this mutation was applied, by task id; tasks it was never applied to are absent."""
         return {task_id: counts[mutation] for task_id, counts in self.stats()["applied"].items() if mutation in counts}

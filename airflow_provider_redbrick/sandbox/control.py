@@ -36,7 +36,9 @@ def routes(sandbox: Sandbox) -> list[Route]:
         "settings": control.change_settings,
         "faults": control.change_faults,
         "humans": control.humans,
+        "keys": control.keys,
         "projects": control.projects,
+        "stages": control.stages,
         "tasks": control.tasks,
     }
     made = [Route(f"/_sandbox/{name}", _get(action), methods=["GET"]) for name, action in reading.items()]
@@ -145,6 +147,30 @@ class Control:
         )
         self._sandbox.save_project(document)
         return {"project_id": project_id}
+
+    def keys(self, body: Body) -> Body:
+        """Replace the API keys that are accepted: issue one, revoke one."""
+        keys = [key for key in body["keys"] if isinstance(key, str) and key]
+        if len(keys) != len(body["keys"]):
+            raise ValueError("each key must be text, and not empty")
+        self._sandbox.api_keys = frozenset(keys)
+        return {"keys": keys}
+
+    def stages(self, body: Body) -> Body:
+        """Replace a project's stages; every stage that holds tasks must remain."""
+        project = self._project(body)
+        stages = tuple(body["stages"])
+        old = project.document
+        new = seed.project_document(
+            old["projectId"], old["name"], stages, consensus=old["consensus"], now=old["createdAt"]
+        )
+        names = {stage["stageName"] for stage in new["stages"]}
+        summary = StoreBoard(self._sandbox, project.project_id).summary()
+        held = [stage["name"] for stage in summary["stages"] if stage["count"] and stage["name"] not in names]
+        if held:
+            raise ValueError(f"there are tasks in {', '.join(held)}")
+        self._sandbox.save_project({**old, "stages": new["stages"], "access": new["access"]})
+        return {"stages": sorted(names)}
 
     def tasks(self, body: Body) -> Body:
         """Make many tasks at once, in any stage."""

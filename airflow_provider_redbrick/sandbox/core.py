@@ -76,6 +76,7 @@ class Sandbox:
         self.url = "http://localhost"
         self._projects: dict[str, Project] = {}
         self.settings = self.initial
+        self.api_keys = frozenset({seed.API_KEY})
         self.stats = Stats()
         self.faults = Faults(self.initial.fault)
         if self.store.row("SELECT 1 FROM projects") is None:
@@ -86,6 +87,7 @@ class Sandbox:
         self.store.clear()
         self._projects.clear()
         self.settings = self.initial
+        self.api_keys = frozenset({seed.API_KEY})
         self.stats = Stats()
         self.faults = Faults(self.initial.fault)
         self._begin()

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
-from airflow_provider_redbrick.sandbox import control, documents, faults, seed
+from airflow_provider_redbrick.sandbox import control, documents, faults
 from airflow_provider_redbrick.sandbox.board_source import StoreBoard
 from airflow_provider_redbrick.sandbox.core import Sandbox, signature
 from airflow_provider_redbrick.sandbox.engine import FAULT_WORDS, Document, Engine, InvalidDocumentError
@@ -91,7 +91,7 @@ class GraphQL:
     async def _handle(self, request: HttpRequest, body: bytes) -> Response:
         sandbox = self._sandbox
         given = request.headers.get("ApiKey") or request.headers.get("Authorization")
-        if given != seed.API_KEY:
+        if given not in sandbox.api_keys:
             return JSONResponse({"message": "Unauthorized"}, status_code=401)
         try:
             call = read_call(body, request.headers)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
+from requests import HTTPError
 from sandbox_calls import BOX, REOPEN, claim, data, submit
 from sandbox_process import SandboxError, SandboxProcess
+
+from airflow_provider_redbrick.sandbox.seed import DEMO_STAGES
 
 
 def test_seeding_is_fast(sandbox):
@@ -163,3 +167,26 @@ def test_more_projects(sandbox):
         sandbox.add_project([{"stageName": "A", "brickName": "manual-labeling"}] * 2)
     with pytest.raises(SandboxError, match="needs a label, a review or a remote-labeling stage"):
         sandbox.add_project([{"stageName": "A", "brickName": "labelset-input"}])
+
+
+def test_keys_can_be_issued_and_revoked(sandbox):
+    sandbox.accept_keys(sandbox.api_key, "another")
+    assert sandbox.count() == 0
+    sandbox.accept_keys("another")
+    with pytest.raises(HTTPError, match="401"):
+        sandbox.count()
+    with pytest.raises(SandboxError, match="must be text"):
+        sandbox.accept_keys("")
+    sandbox.reset()
+    assert sandbox.count() == 0
+
+
+def test_stages_change_but_for_those_that_hold_tasks(sandbox):
+    sandbox.seed_tasks(1)
+    renamed = json.loads(json.dumps(DEMO_STAGES).replace("Review_1", "Review_2"))
+    sandbox.change_stages(renamed)
+    assert [stage["name"] for stage in sandbox.board()["stages"]] == [stage["stageName"] for stage in renamed]
+    (task_id,) = sandbox.humans("Label")["task_ids"]
+    assert sandbox.stage_of(task_id) == "Review_2"
+    with pytest.raises(SandboxError, match="there are tasks in Review_2"):
+        sandbox.change_stages(list(DEMO_STAGES))
