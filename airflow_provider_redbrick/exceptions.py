@@ -62,6 +62,13 @@ class RedBrickInputError(RedBrickError, ValueError):
     """Bad or ambiguous input, refused before anything was changed. A retry with the same input fails the same way."""
 
 
+class RedBrickConnectionLookupError(RedBrickError):
+    """Airflow does not find the connection: it is missing, or a secrets backend failed, which looks the same.
+
+    The latter passes, so a retry may help.
+    """
+
+
 class RedBrickTasksFailedError(RedBrickError):
     """An operator tried all its tasks and ``fail_on`` says that the outcome fails the Airflow task.
 

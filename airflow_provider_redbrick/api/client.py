@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import elements, index, reading, text
+from airflow_provider_redbrick.api.forks import abandon, renew_after_fork
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.api.rate_limit import Bundle
 from airflow_provider_redbrick.api.threads import read_once
@@ -28,7 +29,7 @@ REDBRICK_STORAGE = "22222222-2222-2222-2222-222222222222"
 """RedBrick's own storage, which every account has."""
 
 
-@dataclass
+@dataclass(eq=False)
 class RedBrickClient:
     """One account on one server. One method per operation; every read is strict.
 
@@ -42,6 +43,9 @@ class RedBrickClient:
     max_concurrency: int = 10
     bundle: Bundle = field(default_factory=lambda: Bundle(10))
     _me: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        renew_after_fork(self, RedBrickClient._renew)
 
     @read_once
     def threads(self) -> ThreadPoolExecutor:
@@ -102,6 +106,11 @@ class RedBrickClient:
     def close(self) -> None:
         """Close the connections."""
         self.transport.close()
+
+    def _renew(self) -> None:
+        # The pool counts threads that do not exist here, and would wait for them.
+        if "threads" in vars(self):
+            abandon(vars(self).pop("threads"))
 
 
 def _stored(task: dict[str, Any]) -> dict[str, Any]:

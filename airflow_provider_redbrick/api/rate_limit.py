@@ -7,6 +7,8 @@ import time
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from airflow_provider_redbrick.api.forks import renew_after_fork
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
@@ -34,6 +36,7 @@ class RateLimiter:
         self._held_until = 0.0
         self._holder: int | None = None
         self._lock = threading.Lock()
+        renew_after_fork(self, RateLimiter._renew)
 
     def wait(self) -> float:
         """Wait for one's turn; return how many seconds that took."""
@@ -52,21 +55,38 @@ class RateLimiter:
             self._held_until = max(self._held_until, self._clock() + seconds)
             self._holder = threading.get_ident()
 
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
 
-_shared: WeakValueDictionary[Hashable, RateLimiter] = WeakValueDictionary()
-_looking = threading.Lock()
+
+class _Limiters:
+    """The limiters of this process, by account and rate."""
+
+    def __init__(self) -> None:
+        self._limiters: WeakValueDictionary[Hashable, RateLimiter] = WeakValueDictionary()
+        self._lock = threading.Lock()
+        renew_after_fork(self, _Limiters._renew)
+
+    def get(self, account: Hashable, per_second: float | None) -> RateLimiter:
+        with self._lock:
+            limiter = self._limiters.get((account, per_second))
+            if limiter is None:
+                limiter = self._limiters[account, per_second] = RateLimiter(per_second)
+            return limiter
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+
+_limiters = _Limiters()
 
 
 def shared_rate_limiter(account: Hashable, per_second: float | None) -> RateLimiter:
-    """Return the one limiter of all in this process who talk to an account at the same time.
+    """Return the one limiter of all threads in this process that use an account at the same time.
 
     :param account: the server and the credential, which its limits are about.
     """
-    with _looking:
-        limiter = _shared.get((account, per_second))
-        if limiter is None:
-            limiter = _shared[account, per_second] = RateLimiter(per_second)
-        return limiter
+    return _limiters.get(account, per_second)
 
 
 class Bundle:
@@ -80,6 +100,7 @@ class Bundle:
         self._size = most
         self._good = 0
         self._lock = threading.Lock()
+        renew_after_fork(self, Bundle._renew)
 
     @property
     def size(self) -> int:
@@ -99,3 +120,6 @@ class Bundle:
             if self._good >= _GROWS_AFTER and self._size < self.most:
                 self._size += 1
                 self._good = 0
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import identifier, reading
 from airflow_provider_redbrick.api.calls import Call
+from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.exceptions import RedBrickNotFoundError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class RemoteStage:
         self._scope = scope
         self.name = name
 
-    @cached_property
+    @read_once
     def output(self) -> RemoteOutput:
         """What labels the stage makes, by the taxonomy it names."""
         data = self._execute(documents.STAGE, {})

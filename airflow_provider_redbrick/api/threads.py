@@ -7,6 +7,8 @@ from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from airflow_provider_redbrick.api.forks import renew_after_fork
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,6 +30,17 @@ def at_once(*reads: Callable[[], Any]) -> list[Any]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+class _Reading:
+    """The lock of one value that is being read; a forked child has one that no thread of its parent holds."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        renew_after_fork(self, _Reading._renew)
+
+    def _renew(self) -> None:
+        self.lock = RLock()
+
+
 class read_once(cached_property[T]):  # noqa: N801 - used like the one it is made of
     """A cached property that is read by the first thread that asks, while the others wait for it.
 
@@ -46,7 +59,7 @@ class read_once(cached_property[T]):  # noqa: N801 - used like the one it is mad
             return self
         values, name = vars(instance), str(self.attrname)
         lock_name = f"{name} is being read"
-        with values.setdefault(lock_name, RLock()):
+        with values.setdefault(lock_name, _Reading()).lock:
             if name not in values:
                 values[name] = self.func(instance)
             # Whoever waits for the lock has it already; an object that has a lock could not be copied.

@@ -15,6 +15,7 @@ from airflow_provider_redbrick.api import stopping
 from airflow_provider_redbrick.api.bounds import LARGEST, BoundedAdapter, body_of
 from airflow_provider_redbrick.api.classify import classify_exception
 from airflow_provider_redbrick.api.endpoint import is_overheard
+from airflow_provider_redbrick.api.forks import abandon, renew_after_fork
 from airflow_provider_redbrick.api.masking import masked
 from airflow_provider_redbrick.api.observer import NoObserver
 from airflow_provider_redbrick.api.operation import describe
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.credential import Credential
     from airflow_provider_redbrick.api.observer import Observer
+
+_CLASSIFYING_HEADERS = ("Content-Type", "Retry-After")
 
 
 class Transport:
@@ -67,18 +70,14 @@ class Transport:
         self.plain_json = plain_json
         self._credential = credential
         self._rate_limiter = rate_limiter or RateLimiter()
-        # More threads than connections may work at a time; the others wait for their turn here.
-        self._connections = threading.BoundedSemaphore(max_connections)
+        self._max_connections = max_connections
+        self._user_agent = user_agent
+        self._storage_may_be_http = allow_http or is_overheard(url)
         self._observer = observer or NoObserver()
         self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._rate_limiter, self._observer)
-        self._session = StraightSession()
-        self._session.auth = credential
+        self._open()
         _take_environment(self._session, url)
-        self._storage_session = StorageSession(allow_http=allow_http or is_overheard(url))
-        for session, most in ((self._session, LARGEST), (self._storage_session, LARGEST_FILE)):
-            adapter = BoundedAdapter(most, pool_connections=2, pool_maxsize=max_connections, max_retries=0)
-            _set_up(session, user_agent, adapter)
-        self.storage = Storage(self._storage_session, replace(self._retries, rate_limiter=None), timeout=timeout)
+        renew_after_fork(self, Transport._renew)
 
     def __repr__(self) -> str:
         return f"Transport({self.url!r})"
@@ -143,7 +142,7 @@ class Transport:
                     self.url, data=body, headers=headers, timeout=self.timeout, allow_redirects=False, stream=True
                 ) as response:
                     content = masked(body_of(response), self._credential.secret)
-            answer = decode(response.status_code, response.headers, content)
+            answer = decode(response.status_code, self._headers_to_classify(response), content)
         except (requests.RequestException, OSError) as failure:
             error = classify_exception(failure, url=self.url, operation=operation, task_ids=task_ids, mutation=mutation)
         except RedBrickAPIError as problem:
@@ -156,6 +155,36 @@ class Transport:
         self._observer.answered(operation, time.monotonic() - began, error)
         # Not while the failure is handled, which would be its context: that holds on to the request, and the key in it.
         raise error
+
+    def _headers_to_classify(self, response: requests.Response) -> dict[str, str]:
+        """Return the headers that say what an error means, without the key that a server may repeat in them."""
+        if 200 <= response.status_code < 300:
+            return {}
+        found = {name: response.headers.get(name) for name in _CLASSIFYING_HEADERS}
+        return {
+            name: masked(value.encode(), self._credential.secret).decode()
+            for name, value in found.items()
+            if value is not None
+        }
+
+    def _open(self) -> None:
+        """Make the sessions; nothing is connected yet."""
+        # More threads than connections may work at a time; the others wait for their turn here.
+        self._connections = threading.BoundedSemaphore(self._max_connections)
+        self._session = StraightSession()
+        self._session.auth = self._credential
+        self._storage_session = StorageSession(allow_http=self._storage_may_be_http)
+        for session, most in ((self._session, LARGEST), (self._storage_session, LARGEST_FILE)):
+            adapter = BoundedAdapter(most, pool_connections=2, pool_maxsize=self._max_connections, max_retries=0)
+            _set_up(session, self._user_agent, adapter)
+        self.storage = Storage(self._storage_session, replace(self._retries, rate_limiter=None), timeout=self.timeout)
+
+    def _renew(self) -> None:
+        inherited = self._session
+        abandon(inherited, self._storage_session)
+        self._open()
+        self._session.proxies, self._session.verify = inherited.proxies, inherited.verify
+        self._session.trust_env = False
 
 
 def _take_environment(session: requests.Session, url: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.retry import RetryPolicy
+from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 if TYPE_CHECKING:
@@ -19,13 +19,12 @@ _SECONDS = 8.0
 class RedBrickQuickHook(RedBrickHook):
     """A hook that asks once, and does not wait long."""
 
-    @cached_property
-    def settings(self) -> Settings:
-        """The connection's settings, with less patience."""
-        found = super().settings
-        return replace(found, timeout=min(found.timeout, _SECONDS))
+    def _read_settings(self) -> Settings:
+        """Read the connection's settings, with a shorter timeout."""
+        settings = super()._read_settings()
+        return replace(settings, timeout=min(settings.timeout, _SECONDS))
 
-    @cached_property
+    @read_once
     def client(self) -> RedBrickClient:
         """A client that tries once."""
         return self._new_client(RetryPolicy(max_attempts=1))

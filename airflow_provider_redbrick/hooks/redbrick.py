@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import platform
 from contextlib import closing
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow import __version__ as airflow_version
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_redbrick import __version__
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickError, RedBrickInputError
+from airflow_provider_redbrick.api.ids import check_uuid
+from airflow_provider_redbrick.api.threads import read_once
+from airflow_provider_redbrick.exceptions import (
+    RedBrickAPIError,
+    RedBrickConnectionLookupError,
+    RedBrickError,
+    RedBrickInputError,
+)
 from airflow_provider_redbrick.hooks import check
 
 if TYPE_CHECKING:
@@ -49,17 +55,40 @@ class RedBrickHook(BaseHook):
         super().__init__()
         self.redbrick_conn_id = redbrick_conn_id
 
-    @cached_property
+    @read_once
     def settings(self) -> Settings:
         """The connection's settings, checked.
 
         :raises RedBrickInputError: when a field is missing or makes no sense.
         """
+        return self._read_settings()
+
+    def _read_settings(self) -> Settings:
         from airflow_provider_redbrick.hooks.settings import read_settings
 
         return read_settings(self.get_connection(check.text("redbrick_conn_id", self.redbrick_conn_id)))
 
-    @cached_property
+    def load_settings(self) -> Settings:
+        """Return :attr:`settings`, for a wait that outlives a secrets backend that fails for a moment.
+
+        :raises RedBrickInputError: if a field is missing or makes no sense.
+        :raises RedBrickConnectionLookupError: if Airflow does not find the connection now.
+        """
+        try:
+            return self.settings
+        except RedBrickError:
+            raise
+        except AirflowNotFoundException as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001 - each secrets backend has errors of its own
+            # Others' errors may hold a connection's fields.
+            reason = type(error).__name__
+        raise RedBrickConnectionLookupError(
+            f"Airflow does not find connection {self.redbrick_conn_id!r} ({reason}). Check that it is defined. "
+            f"A secrets backend that fails for a moment looks the same, so a retry may help."
+        )
+
+    @read_once
     def client(self) -> RedBrickClient:
         """The client for this connection."""
         from airflow_provider_redbrick.api.retry import RetryPolicy
@@ -102,6 +131,15 @@ class RedBrickHook(BaseHook):
         :param project_id: the project; the connection's ``project_id`` when not given. Likewise ``org_id``.
         :raises RedBrickInputError: when an id is given neither here nor in the connection, or is malformed.
         """
+        from airflow_provider_redbrick.api.project import RedBrickProject
+
+        return RedBrickProject(self.client, *self.resolve_ids(project_id, org_id=org_id))
+
+    def resolve_ids(self, project_id: str | None = None, *, org_id: str | None = None) -> tuple[str, str]:
+        """Return the ids of the organization and the project, from the connection where they are not given.
+
+        :raises RedBrickInputError: if an id is given neither here nor in the connection, or is no UUID.
+        """
         for name, value in (("org_id", org_id), ("project_id", project_id)):
             # What may be left out must not be blank: an empty template would quietly mean another project.
             if value is not None:
@@ -114,9 +152,7 @@ class RedBrickHook(BaseHook):
                     f"No {name}: give it to the operator or put it into the extra of connection "
                     f"{self.redbrick_conn_id!r}."
                 )
-        from airflow_provider_redbrick.api.project import RedBrickProject
-
-        return RedBrickProject(self.client, str(org_id), str(project_id))
+        return check_uuid("org_id", org_id), check_uuid("project_id", project_id)
 
     def stage(
         self,

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.forks import abandon, renew_after_fork
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
@@ -33,6 +35,7 @@ class Asking:
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._asked: OrderedDict[Hashable, tuple[Future[Any], float]] = OrderedDict()
+        renew_after_fork(self, Asking._renew)
 
     def ask(self, key: Hashable, question: Callable[[], Any]) -> Future[Any]:
         """Return the future answer to a question, which ``key`` stands for.
@@ -46,12 +49,17 @@ class Asking:
             self._asked.pop(key, None)
             self._make_room()
             if self._pool is None:
-                # Not earlier: a server that forks keeps no threads of before.
+                # Not earlier: most servers fork before the first question.
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="redbrick-page")
             future = self._pool.submit(question)
             self._asked[key] = (future, time.monotonic())
         future.add_done_callback(lambda _: self._answered(key, future))
         return future
+
+    def _renew(self) -> None:
+        # No thread here will answer what was asked there.
+        abandon(self._pool, self._asked)
+        self._lock, self._pool, self._asked = Lock(), None, OrderedDict()
 
     def _is_good(self, known: tuple[Future[Any], float]) -> bool:
         return not known[0].done() or time.monotonic() - known[1] < self._keep

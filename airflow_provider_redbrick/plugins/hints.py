@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.forks import renew_after_fork
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.api.stage_names import public_stage_name
 from airflow_provider_redbrick.exceptions import RedBrickInputError, one_line
@@ -82,6 +83,7 @@ class Seen:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = Lock()
+        renew_after_fork(self, Seen._renew)
         self._ids: OrderedDict[str, None] = OrderedDict()
 
     def new(self, hints: Iterable[Hint]) -> list[Hint]:
@@ -95,6 +97,9 @@ class Seen:
             while len(self._ids) > self._most:
                 self._ids.popitem(last=False)
         return found
+
+    def _renew(self) -> None:
+        self._lock = Lock()
 
     def forget(self, hints: Iterable[Hint]) -> None:
         """Let events come again: nothing was made of them."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.utils.session import create_session
 
 from airflow_provider_redbrick.api.detail import Detail
+from airflow_provider_redbrick.api.forks import abandon, renew_after_fork
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.project import MAX_IDS
 from airflow_provider_redbrick.assets import waking as assets
@@ -41,6 +42,12 @@ class Waking:
         self._waiting = 0
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
+        renew_after_fork(self, Waking._renew)
+
+    def _renew(self) -> None:
+        # The parent works on what it has taken.
+        abandon(self._pool)
+        self._waiting, self._lock, self._pool = 0, Lock(), None
 
     def take(self, hints: Sequence[Hint]) -> bool:
         """Take hints, all of them or none when too many wait already."""
@@ -49,7 +56,7 @@ class Waking:
                 return False
             self._waiting += len(hints)
             if self._pool is None:
-                # Not earlier: a server that forks keeps no threads of before.
+                # Not earlier: most servers fork before the first message.
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="redbrick-webhook")
         self._pool.submit(self._work, hints)
         return True
