@@ -63,8 +63,20 @@ class Settings:
 def read_settings(connection: Connection) -> Settings:
     """Read a connection.
 
+    Error trackers store the local variables of each frame of an error, and here some hold the key. So the error that is
+    raised is a new one, without the frames below this one, and this frame holds the connection no longer.
+
     :raises RedBrickInputError: naming the connection and the field that is missing or makes no sense.
     """
+    try:
+        return _read(connection)
+    except RedBrickInputError as error:
+        message = str(error)
+    del connection
+    raise RedBrickInputError(message)
+
+
+def _read(connection: Connection) -> Settings:
     where = f"connection {connection.conn_id!r}"
     extras = _extras(connection, where)
     unknown = sorted(set(extras) - _KNOWN)

@@ -31,9 +31,11 @@ class PageHook(RedBrickQuickHook):
     def get_connection(cls, conn_id: str) -> Connection:
         """Return a RedBrick connection; another one's password is not for RedBrick."""
         connection = super().get_connection(conn_id)
-        if connection.conn_type != cls.conn_type:
-            raise RedBrickInputError(f"The connection {conn_id!r} is of another type than {cls.conn_type!r}.")
-        return connection
+        if connection.conn_type == cls.conn_type:
+            return connection
+        # Error trackers store the local variables of each frame of an error.
+        del connection
+        raise RedBrickInputError(f"The connection {conn_id!r} is of another type than {cls.conn_type!r}.")
 
 
 def read_project(connection_id: str, project_id: str | None) -> Facts:
