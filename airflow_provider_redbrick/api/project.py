@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,8 @@ from airflow_provider_redbrick.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from airflow_provider_redbrick.api.client import RedBrickClient
+
 MAX_IDS = 50
 """Ids per request that only assigns tasks, or asks where they are; RedBrick's own clients keep to it."""
 
@@ -48,12 +49,16 @@ class ProjectInfo:
 class RedBrickProject(Scope):
     """One project, as seen by one client. What rarely changes (its stages) is read once and kept."""
 
-    @cached_property
+    def __init__(self, client: RedBrickClient, org_id: str, project_id: str) -> None:
+        super().__init__(client, org_id, project_id)
+        self._not_listed: set[str] = set()
+
+    @read_once
     def files(self) -> ProjectFiles:
         """The project's stored files."""
         return ProjectFiles(self)
 
-    @cached_property
+    @read_once
     def imports(self) -> ProjectImports:
         """What brings new tasks into the project."""
         return ProjectImports(self)
@@ -87,8 +92,13 @@ class RedBrickProject(Scope):
     def stage(self, name: str) -> Stage:
         """Return a stage by any of its names.
 
+        A stage that what was kept of the project does not have may have been added or renamed since: the project is
+        read again before the error.
+
         :raises RedBrickInputError: when the project has no such stage, naming those it has.
         """
+        if self._kept_lacks(name):
+            forget(self)
         return self.info.workflow.find(name)
 
     def members(self) -> list[Member]:
@@ -178,7 +188,9 @@ class RedBrickProject(Scope):
         """
         if detail is not Detail.FULL:
             document = documents.task_states if detail is Detail.STATE else documents.task_places
-            return read_aliased(self, document, task_ids, Task.from_wire, per_request=MAX_IDS)
+            states = read_aliased(self, document, task_ids, Task.from_wire, per_request=MAX_IDS)
+            self._compare_stages(states)
+            return states
         answers = read_aliased(self, documents.tasks_in_full, task_ids, Task.from_wire)
         for task_id, task in answers.items():
             if isinstance(task, Task) and task.labels_url:
@@ -302,6 +314,18 @@ class RedBrickProject(Scope):
         # Where the properties keep them.
         vars(self).update(info=_info(found), taxonomy=_taxonomy(found))
 
+    def _kept_lacks(self, name: str) -> bool:
+        kept = vars(self).get("info")
+        return kept is not None and not kept.workflow.has(name)
+
+    def _compare_stages(self, answers: Mapping[str, Task | RedBrickAPIError]) -> None:
+        """Forget what was kept of the project when a task is in a stage that it lacks; once for each such stage."""
+        names = {task.stage_name for task in answers.values() if isinstance(task, Task)}
+        lacking = {name for name in names if self._kept_lacks(name)} - self._not_listed
+        if lacking:
+            self._not_listed |= lacking
+            forget(self)
+
     def _found(self, document: str) -> Mapping[str, Any]:
         """Read something of the project itself."""
         found = self.execute(document, {}).get("project")
@@ -351,6 +375,12 @@ class RedBrickProject(Scope):
         except RedBrickAPIError as error:
             error.task_ids = (task.task_id,)
             return error
+
+
+def forget(project: RedBrickProject) -> None:
+    """Drop what was kept of a project: it is read again when it is needed."""
+    for name in ("info", "taxonomy"):
+        vars(project).pop(name, None)
 
 
 def _info(found: Mapping[str, Any]) -> ProjectInfo:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_redbrick.api.stage_names import END, GROUND_TRUTH, means_ground_truth, public_stage_name
+from airflow_provider_redbrick.api.stage_names import ARCHIVED, END, GROUND_TRUTH, means_ground_truth, public_stage_name
 from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
 
 _PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
@@ -99,6 +99,12 @@ class Workflow:
             return Stage(name="Output", kind="labelset-output")
         known = ", ".join(stage.public_name for stage in self.stages) or "none"
         raise RedBrickInputError(f"The project has no stage {name!r}; its stages are: {known}.")
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a stage of this name, or a task can be in what it means: finished or archived."""
+        if not isinstance(name, str) or name == ARCHIVED or means_ground_truth(name):
+            return True
+        return any(stage.name == name for stage in self.stages)
 
     def position(self, name: str) -> int:
         """Return how far along the workflow a stage is; ground truth is the furthest.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from airflow_provider_redbrick.api.project import forget
 from airflow_provider_redbrick.batch.people import check_people
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
@@ -24,6 +25,7 @@ class Assignees:
     """Checks who tasks are to be assigned to; the project's members are read when somebody is named first."""
 
     project: RedBrickProject
+    _missing: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def check(self, wanted: PreAssign | None) -> PreAssign | None:
         """Return the same with each e-mail as the project spells it.
@@ -43,12 +45,21 @@ class Assignees:
         return people[0] if isinstance(emails, str) else people
 
     def _stage(self, name: str) -> Stage:
-        stages = {stage.name: stage for stage in self.project.info.workflow.stages if stage.is_label or stage.is_review}
+        stages = self._stages()
+        if name not in stages and name not in self._missing:
+            # It may have been added since the project was read, and people with it.
+            self._missing.add(name)
+            forget(self.project)
+            vars(self).pop("_members", None)
+            stages = self._stages()
         if name not in stages:
             raise RedBrickInputError(
                 f"preAssign: {name!r} is no label or review stage of the project; those are: {', '.join(stages)}."
             )
         return stages[name]
+
+    def _stages(self) -> dict[str, Stage]:
+        return {stage.name: stage for stage in self.project.info.workflow.stages if stage.is_label or stage.is_review}
 
     @cached_property
     def _members(self) -> list[Member]:

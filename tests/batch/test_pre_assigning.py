@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_redbrick.api.models import Member, User
+from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.batch.pre_assigning import Assignees
 from airflow_provider_redbrick.exceptions import RedBrickInputError
@@ -57,3 +58,38 @@ def test_a_stage_that_nobody_works_in_lists_those_there_are(stage):
 def test_who_may_not_work_there_is_named(wanted, words):
     with pytest.raises(RedBrickInputError, match=words):
         Assignees(Project()).check(wanted)
+
+
+class Growing(Project):
+    """A project that is read when it is asked for, and kept; another stage was added since."""
+
+    def __init__(self):
+        self.read = 0
+
+    @read_once
+    def info(self):
+        self.read += 1
+        return SimpleNamespace(
+            workflow=Workflow(STAGES if self.read == 1 else (*STAGES, Stage("QA", "manual-labeling")))
+        )
+
+    def members(self):
+        access = {stage.name: True for stage in self.info.workflow.stages}
+        return [Member(User("ada@x.org", "ada@x.org"), "LABELER", True, access)]
+
+
+def test_a_stage_that_was_added_while_tasks_are_uploaded_is_known():
+    project = Growing()
+    assignees = Assignees(project)
+    assert assignees.check({"Label": "ada@x.org"}) == {"Label": "ada@x.org"}
+    assert assignees.check({"QA": "ada@x.org"}) == {"QA": "ada@x.org"}
+    assert project.read == 2
+
+
+def test_one_that_is_not_there_is_looked_for_once_more():
+    project = Growing()
+    assignees = Assignees(project)
+    for _ in range(3):
+        with pytest.raises(RedBrickInputError, match="'Nowhere' is no label or review stage"):
+            assignees.check({"Nowhere": "ada@x.org"})
+    assert project.read == 2

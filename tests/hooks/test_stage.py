@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -12,6 +13,7 @@ from airflow_provider_redbrick.batch.outcome import Status
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.labels.legacy import image_bounding_boxes
+from airflow_provider_redbrick.sandbox.seed import DEMO_STAGES
 
 PUT = "putManualLabelingTaskAndLabels"
 REVIEW = "putExpertReviewTask"
@@ -116,6 +118,20 @@ class TestLooking:
 
 
 class TestWhichStage:
+    def test_one_that_was_added_after_the_project_was_read(self, sandbox, hook):
+        project = hook.project()
+        assert project.stage("Label").name == "Label"
+        sandbox.change_stages(json.loads(json.dumps(DEMO_STAGES).replace("Review_1", "Review_2")))
+        assert project.stage("Review_2").is_review
+        with pytest.raises(RedBrickInputError, match="no stage 'Review_1'; its stages are: Input, Label, Review_2"):
+            project.stage("Review_1")
+
+    def test_a_stage_that_is_kept_is_not_read_again_while_it_is_there(self, sandbox, hook):
+        queue = hook.stage("Label")
+        for _ in range(3):
+            queue.count()
+        assert sandbox.stats()["root_fields"] == {"project": 1, "tasksPaged": 3}
+
     def test_a_stage_that_is_not_there(self, sandbox, hook):
         with pytest.raises(RedBrickInputError, match="no stage 'Labl'; its stages are: Input, Label, Review_1"):
             hook.stage("Labl").count()
