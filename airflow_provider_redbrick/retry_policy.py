@@ -34,7 +34,7 @@ class RedBrickRetryPolicy(RetryPolicy):
     * A wrong key, bad input, or something that does not exist: no more tries.
     * A limit, or anything else that passes, for which the server sent ``Retry-After``: another try after that time.
     * Everything else: as the task's ``retries`` and ``retry_delay`` say. So too when some tasks failed, for the next
-      try finishes the rest.
+      try finishes the rest; and when Airflow does not find the connection, for a secrets backend may have failed.
 
     It never adds to ``retries``. Other packages' policies go beside it in Airflow's ``ChainRetryPolicy``.
 

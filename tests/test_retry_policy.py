@@ -9,11 +9,13 @@ from datetime import timedelta
 from email.utils import formatdate
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_redbrick import exceptions
 from airflow_provider_redbrick.exceptions import (
     RedBrickAuthError,
     RedBrickConnectionError,
+    RedBrickConnectionLookupError,
     RedBrickError,
     RedBrickInputError,
     RedBrickNotFoundError,
@@ -52,6 +54,9 @@ def test_what_no_retry_helps_fails_at_once(kind):
         RedBrickRateLimitError("HTTP 429", status=429, retry_after="0"),
         RedBrickRateLimitError("HTTP 429", status=429, retry_after="soon"),
         RedBrickRateLimitError("HTTP 429", status=429, retry_after=formatdate(time.time() - 60, usegmt=True)),
+        # A secrets backend that fails for a moment looks like a connection that is missing.
+        RedBrickConnectionLookupError("not found"),
+        AirflowNotFoundException("The conn_id `x` isn't defined"),
         ValueError("somebody else's"),
         KeyboardInterrupt(),
     ],

@@ -26,6 +26,9 @@ EVENT_VERSION = 1
 
 MAX_FAILED_POLLS = 5
 
+STALE_AFTER_S = 180.0
+"""Seconds after which a wait reads its connection and its project again: either may have been edited."""
+
 START_BACKSTOP = 660.0
 """Seconds that Airflow waits beyond a deadline for a trigger that it started itself: the longest request, and more."""
 
@@ -76,11 +79,18 @@ class QueueCondition:
         :raises RedBrickInputError: when it is one of these.
         """
         stage = project.stage(self.stage_name)
+        self.check_stage(stage)
+        return stage
+
+    def check_stage(self, stage: Stage) -> None:
+        """Refuse a stage in which there will never be so many tasks.
+
+        :raises RedBrickInputError: if it is one of these.
+        """
         if self.at_least and stage.is_passed_through:
             raise RedBrickInputError(f"Tasks only pass through {stage.name}: there will never be {self.at_least}.")
         if self.at_least and self.unassigned and stage.is_ground_truth:
             raise RedBrickInputError("Tasks in Ground Truth wait for nobody: none of them counts as unassigned.")
-        return stage
 
     def judge(self, count: int) -> Poll:
         """Compare a count with the threshold."""
@@ -110,8 +120,8 @@ class TasksCondition:
 
         :raises RedBrickInputError: when it is one of these.
         """
+        stage = project.stage(self.left_stage or self.reached_stage or "")
         workflow = project.info.workflow
-        stage = workflow.find(self.left_stage or self.reached_stage or "")
         if self.reached_stage is not None and workflow.position(stage.public_name) < 0:
             raise RedBrickInputError(
                 f"Tasks only pass through {stage.name} on their way back: wait for them to leave the stage before it."

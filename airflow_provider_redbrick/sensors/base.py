@@ -19,15 +19,26 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_redbrick.batch.waiting import START_BACKSTOP, Condition, Limits, Patience, read_event
+from airflow_provider_redbrick.batch.waiting import (
+    STALE_AFTER_S,
+    START_BACKSTOP,
+    Condition,
+    Limits,
+    Patience,
+    Poll,
+    read_event,
+)
 from airflow_provider_redbrick.exceptions import (
+    HOPELESS,
     RedBrickAPIError,
     RedBrickAuthError,
+    RedBrickConnectionLookupError,
     RedBrickError,
     RedBrickInputError,
     RedBrickNotFoundError,
     RedBrickTriggerEventError,
 )
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.links.redbrick import InLinkedProject
 from airflow_provider_redbrick.sensors.starting import why_not_from_trigger
 
@@ -40,6 +51,9 @@ if TYPE_CHECKING:
 
 # How long Airflow waits beyond the trigger's own deadline before it gives the trigger up.
 _BACKSTOP = 60.0
+
+# For that, the longest timeout that a connection may have, where the connection cannot be read at the moment.
+_LONGEST_REQUEST = 600.0
 
 # What a trigger's event may say went wrong; whatever else it was is an error of the trigger.
 _KNOWN_ERRORS: dict[str, type[RedBrickError]] = {
@@ -73,6 +87,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         self.deferrable = deferrable
         self._wants_start = start_from_trigger
         self._why_on_worker = ""
+        self._opened: tuple[RedBrickProject, float] | None = None
 
     def plan_start(self) -> None:
         """Tell Airflow how to begin the wait in the triggerer, if that is wanted and can be; last in ``__init__``.
@@ -120,10 +135,6 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         return Limits(float(self.timeout), None if limit is None else limit.total_seconds())
 
     @cached_property
-    def _project(self) -> RedBrickProject:
-        return self.get_project()
-
-    @cached_property
     def _patience(self) -> Patience:
         # The base class watches the time; a rescheduled sensor starts anew with each poke, and only that bounds it.
         return Patience(deadline=math.inf, deadline_name="timeout")
@@ -132,8 +143,8 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         """Look once."""
         condition = self.condition()
         try:
-            poll = condition.look(self._project)
-        except RedBrickAPIError as error:
+            poll = self._look(condition)
+        except (RedBrickAPIError, RedBrickConnectionLookupError) as error:
             if self._patience.after_error(error, now=time.time()) is not None:
                 raise
             self.log.warning("A poll failed: %s", error)
@@ -141,6 +152,48 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         self._patience.after(poll, now=time.time())
         self.log.debug("Seen: %s", poll.seen)
         return PokeReturnValue(poll.met, poll.seen)
+
+    def _look(self, condition: Condition) -> Poll:
+        """Look once. An error that only a person can mend counts when it comes from what was read during this look."""
+        began = time.monotonic()
+        project = self._current(began)
+        try:
+            return condition.look(project)
+        except HOPELESS:
+            if self._opened is None or self._opened[1] >= began:
+                raise
+        return condition.look(self._open(began))
+
+    def _current(self, now: float) -> RedBrickProject:
+        """Return the project, of a connection that was read lately: a sensor may poke for weeks."""
+        if self._opened is None:
+            return self._open(now)
+        project, opened_at = self._opened
+        if now - opened_at < STALE_AFTER_S:
+            return project
+        try:
+            return self._open(now)
+        except RedBrickConnectionLookupError as error:
+            self.log.warning("Going on with the settings that the connection had before: %s", error)
+            return project
+
+    def _open(self, now: float) -> RedBrickProject:
+        """Read the connection, and open the project of the first look with what it says.
+
+        :raises RedBrickConnectionLookupError: if Airflow does not find the connection now.
+        """
+        if self._opened is None:
+            hook, ids = self.hook, (self.org_id, self.project_id)
+        else:
+            before = self._opened[0]
+            hook, ids = RedBrickHook(self.redbrick_conn_id), (before.org_id, before.project_id)
+        hook.load_settings()
+        project = hook.project(ids[1], org_id=ids[0])
+        if hook is not self.hook:
+            self.hook.close()
+            self.hook = hook
+        self._opened = (project, now)
+        return project
 
     def execute(self, context: Context) -> Any:
         """Wait, and return what was seen when the wait was over."""
@@ -160,19 +213,25 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
     def _wait_in_triggerer(self, started: float) -> NoReturn:
         module, _, name = self.trigger_path.rpartition(".")
         condition, limits = self.condition(), self._limits()
+        org_id, project_id = self.org_id, self.project_id
+        request = _LONGEST_REQUEST
+        if self._opened is not None:
+            # The wait is for this project, whatever the connection says later.
+            project = self._opened[0]
+            org_id, project_id, request = project.org_id, project.project_id, self.hook.settings.timeout
         checked = {each: getattr(condition, each, getattr(self, each)) for each in self.awaited}
         self.defer(
             trigger=getattr(import_module(module), name)(
                 redbrick_conn_id=self.redbrick_conn_id,
-                org_id=self.org_id,
-                project_id=self.project_id,
+                org_id=org_id,
+                project_id=project_id,
                 poke_interval=self.poke_interval,
                 deadline=started + limits.seconds,
                 deadline_name=limits.name,
                 **checked,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=limits.seconds + self.hook.settings.timeout + _BACKSTOP),
+            timeout=timedelta(seconds=limits.seconds + request + _BACKSTOP),
         )
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_redbrick.batch.waiting import Condition, Limits, Patience
 from airflow_provider_redbrick.exceptions import RedBrickError
-from airflow_provider_redbrick.triggers.shared import shared_project, until_next_poll
+from airflow_provider_redbrick.triggers.shared import shared_project
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,8 +25,8 @@ class RedBrickPollTrigger(BaseTrigger):
     ``start_from_trigger``, that is not known when the DAG is parsed: then ``timeout`` says how long it may be.
 
     :param redbrick_conn_id: the connection; the key itself never enters a trigger.
-    :param org_id: the organisation; the connection's when None.
-    :param project_id: the project; the connection's when None.
+    :param org_id: the organisation; that of the connection at the first look when None.
+    :param project_id: the project; likewise.
     :param poke_interval: seconds between polls.
     :param deadline: when to give up, in epoch seconds.
     :param deadline_name: which of the sensor's limits that is: ``timeout`` or ``execution_timeout``.
@@ -86,11 +87,11 @@ class RedBrickPollTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll, and yield exactly one event."""
         patience = self._patience()
-        key = (self.redbrick_conn_id, self.org_id, self.project_id)
-        async with shared_project(*key) as project:
+        ids = (self.redbrick_conn_id, self.org_id, self.project_id)
+        async with shared_project(*ids, pinned=True) as lease:
             while True:
                 try:
-                    poll = await project.look(self.condition())
+                    poll = await lease.ask(methodcaller("look", self.condition()))
                 except RedBrickError as error:
                     self.log.warning("A poll failed: %s", error)
                     event = patience.after_error(error, now=time.time())
@@ -102,7 +103,7 @@ class RedBrickPollTrigger(BaseTrigger):
                     return
                 now = time.time()
                 # Never past the deadline: a long interval must not stretch a short timeout.
-                pause = min(until_next_poll(key, self.poke_interval, now=now), patience.deadline - now)
+                pause = min(lease.until_next_look(self.poke_interval, now=now), patience.deadline - now)
                 await asyncio.sleep(max(0.0, pause))
 
     def _patience(self) -> Patience:

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.batch.watching import SCHEMA_VERSION, Backoff
-from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickInputError, told
+from airflow_provider_redbrick.batch.watching import SCHEMA_VERSION, Backoff, WatchResult
+from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickConnectionLookupError, RedBrickInputError, told
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.triggers.memory import Memory
-from airflow_provider_redbrick.triggers.shared import SharedProject, shared_project, until_next_poll
+from airflow_provider_redbrick.triggers.shared import SharedProject, shared_project
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-
-    from airflow_provider_redbrick.batch.watching import WatchResult
 
 # Seconds after which an event that was handed to the triggerer is in Airflow's database, with some to spare.
 STORED_AFTER = 5.0
@@ -37,7 +35,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
 
     :param redbrick_conn_id: the connection; the key itself never enters a trigger.
     :param org_id: the organisation; the connection's when None.
-    :param project_id: the project; the connection's when None.
+    :param project_id: the project; the connection's when None: after the connection was edited, another one.
     :param poke_interval: seconds between looks. Those who look at the same project look together.
     :raises RedBrickInputError: when an argument makes no sense.
     """
@@ -87,38 +85,42 @@ class RedBrickWatchTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, and yield an event whenever there is something to tell."""
-        key = (self.redbrick_conn_id, self.org_id, self.project_id)
         memory = Memory(
             getattr(self, "asset_state_store", None),
             [type(self).__name__, self.org_id, self.project_id, self.watches()],
         )
         backoff = Backoff(self.poke_interval)
-        while True:
-            async with shared_project(*key) as project:
+        async with shared_project(self.redbrick_conn_id, self.org_id, self.project_id) as lease:
+            while True:
                 try:
-                    while True:
-                        found = await self.look(project, await memory.recall())
-                        if failed := backoff.after_success():
-                            self.log.info("Looking again, after %d failed looks.", failed)
-                        for event in found.events:
-                            yield TriggerEvent({**await self._about(project), **event})  # type: ignore[no-untyped-call]
-                        if found.events:
-                            await asyncio.sleep(STORED_AFTER)
-                        await memory.keep(found.state)
-                        await asyncio.sleep(until_next_poll(key, self.poke_interval, now=time.time()))
+                    found = await lease.ask(lambda project: self._look(project, memory))
+                    if failed := backoff.after_success():
+                        self.log.info("Looking again, after %d failed looks.", failed)
+                    for event in found.events:
+                        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+                    if found.events:
+                        await asyncio.sleep(STORED_AFTER)
+                    await memory.keep(found.state)
+                    pause = lease.until_next_look(self.poke_interval, now=time.time())
                 except Exception as error:  # noqa: BLE001 - a watcher that ends is one that nobody misses in time
                     pause = backoff.after_error(error)
-                    log = self.log.error if isinstance(error, HOPELESS) else self.log.warning
+                    lasts = isinstance(error, (*HOPELESS, RedBrickConnectionLookupError))
+                    log = self.log.error if lasts else self.log.warning
                     log("A look failed; the next one is in %.0f s. %s: %s", pause, type(error).__name__, error)
-            # Not within: who comes back may find another key in the connection.
-            await asyncio.sleep(pause)
+                await asyncio.sleep(pause)
 
-    async def _about(self, project: SharedProject) -> dict[str, Any]:
-        """Return what all events say."""
-        org_id, project_id = await project.read(lambda at: (at.org_id, at.project_id))
-        return {
+    async def _look(self, project: SharedProject, memory: Memory) -> WatchResult:
+        """Look once, with what is remembered of this project; a watcher that follows its connection may change it."""
+        about = {
             "schema_version": SCHEMA_VERSION,
-            "org_id": org_id,
-            "project_id": project_id,
+            "org_id": project.org_id,
+            "project_id": project.project_id,
             "stage_name": self.stage(),
         }
+        state = await memory.recall()
+        if state and state.get("project_id", project.project_id) != project.project_id:
+            state = None
+        found = await self.look(project, state)
+        # An earlier release has not written down which project a state is about.
+        remembered = found.state if self.project_id else {**found.state, "project_id": project.project_id}
+        return WatchResult([{**about, **event} for event in found.events], remembered)

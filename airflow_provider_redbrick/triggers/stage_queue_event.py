@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.stage_names import as_users_see_it
+from airflow_provider_redbrick.batch.waiting import QueueCondition
 from airflow_provider_redbrick.batch.watching import WatchResult, crossing
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
@@ -47,4 +48,6 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
 
     async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
         """Look once, and decide what is to be told."""
-        return crossing(state, await project.count(self.stage_name), at_least=int(self.at_least))
+        at_least = int(self.at_least)
+        poll = await project.look(QueueCondition(self.stage_name, at_least))
+        return crossing(state, poll.seen, at_least=at_least)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickNotFoundError, RedBrickRefusedError
+from airflow_provider_redbrick.triggers.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -37,11 +38,21 @@ class Together(Generic[Asked, Seen]):
         answers = await asyncio.shield(self._asking)
         return {key: answers[key] for key in wanted}
 
+    async def ask_one(self, wanted: Asked) -> Seen:
+        """Return what is seen for one key.
+
+        :raises RedBrickError: if it cannot be seen.
+        """
+        answer = (await self.ask([wanted]))[wanted]
+        if isinstance(answer, RedBrickError):
+            raise answer.with_traceback(None)
+        return answer
+
     async def _answers(self) -> dict[Asked, Seen | RedBrickError]:
         await asyncio.sleep(GATHER)
         wanted, self._wanted, self._asking = list(self._wanted), {}, None
         try:
-            return await asyncio.to_thread(self._ask, wanted)
+            return await in_thread(self._ask, wanted)
         except RedBrickError as error:
             return dict.fromkeys(wanted, error)
 

@@ -168,7 +168,6 @@ class TestStartedByAirflow:
             ({"stage_name": ""}, "stage_name must not be empty"),
             ({"at_least": "few"}, "at_least must be a whole number"),
             ({"at_least": None}, "there is nothing to wait for"),
-            ({"redbrick_conn_id": "there_is_none"}, "there_is_none"),
             ({"project_id": ""}, "project_id must not be empty"),
         ],
     )
