@@ -149,14 +149,14 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         """Prelabel in a remote-labeling stage."""
         from airflow_provider_redbrick.api.detail import Detail
         from airflow_provider_redbrick.batch.prelabel import prelabel
-        from airflow_provider_redbrick.batch.remote import putting_remotely, queue
+        from airflow_provider_redbrick.batch.remote import putting_remotely, queue, refuse_mask
 
         remote = project.remote(stage)
         # Whatever waits there waits for a model; what has labels may be what an earlier try did not hand on any more.
         only_unlabelled = self.overwrite is False
         work = self.work_on(context, project, stage, claim=False, detail=Detail.FULL, only_unlabelled=only_unlabelled)
         # Its labels are held against the stage's own taxonomy instead of the project's.
-        work = replace(work, converter=replace(work.converter, check=None))
+        work = replace(work, converter=replace(work.converter, check=None, open_file=refuse_mask))
         wanted: Iterable[str] | None = which.ids
         if wanted is None:
             wanted = queue(remote, limit=which.limit, page_size=project.client.page_size)

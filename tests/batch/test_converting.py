@@ -13,6 +13,7 @@ from airflow_provider_redbrick.batch.converting import Converted, Converter, Lab
 
 BOX = {"category": "lung", "pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4}
 SERIES = [{"boundingBoxes": [BOX]}, {}]
+FLAT = {"volumeindex": 0, "bbox2d": {"xnorm": 0.1, "ynorm": 0.2, "wnorm": 0.3, "hnorm": 0.4}}
 
 
 def to_import(**body):
@@ -155,7 +156,7 @@ class Client:
             raise err.RedBrickPayloadTooLargeError("HTTP 413.")
         if self.bad.intersection(ids):
             raise self.error or err.RedBrickInputError(f"bad: {sorted(self.bad.intersection(ids))}")
-        return [{"labels": [{"of": i}]} for i in ids]
+        return [{"labels": [{**FLAT, "of": i}]} for i in ids]
 
 
 def nothing_here(_path):
@@ -165,7 +166,10 @@ def nothing_here(_path):
 def convert(client, given):
     """Answer the labels of each task as they are to be sent, or the words why they cannot be."""
     found = Converter(client, nothing_here).convert(given)
-    return {key: one.labels if isinstance(one, Converted) else one for key, one in found.items()}
+    return {
+        key: [{"of": label["of"]} for label in one.labels] if isinstance(one, Converted) else one
+        for key, one in found.items()
+    }
 
 
 def batch(n):
