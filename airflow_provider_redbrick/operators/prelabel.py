@@ -38,7 +38,8 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
     :param labeler: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has ``name``, ``metadata``,
         ``item_urls`` (presigned, short-lived) and the current labels as ``series`` and ``classification``; returns
         labels as an object with ``series`` and/or ``classification``, or as a list of series, or None to leave the
-        task alone.
+        task alone. The answer is copied, with the masks that it names, before the labeler is called again. A generator
+        function yields its one answer, so that files which it deletes afterwards can still be copied.
     :param write: ``submit`` sends them on to the next stage, ``draft`` saves and keeps them assigned to the key,
         ``draft_and_release`` saves and hands them to people. ``anywhere`` replaces the labels of tasks where they are:
         nothing is claimed, no task moves, and given ``task_ids`` may be in any stage, so that no ``stage_name`` is

@@ -227,6 +227,33 @@ def test_labels_without_a_shape_are_never_sent():
     assert client.requests == [["0"]]
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"labels": []}, "series 0, boundingBoxes: 1 given, 0 converted"),
+        ({}, "series 0, boundingBoxes: 1 given, 0 converted"),
+        ({"labels": [{**FLAT, "volumeindex": 1}]}, "series 1, boundingBoxes: 0 given, 1 converted"),
+        ({"labels": [FLAT], "taskId": "another"}, "RedBrick's conversion answered for another task"),
+    ],
+)
+def test_what_the_server_made_something_else_of_is_not_sent_and_its_neighbours_are(answer, words):
+    client = Client()
+    right = client.convert_labels
+    client.convert_labels = lambda tasks: [answer if task["taskId"] == "1" else right([task])[0] for task in tasks]
+    found = convert(client, batch(3))
+    assert found["1"].startswith("cannot be sent: RedBrick's conversion ")
+    assert words in found["1"]
+    assert (found["0"], found["2"]) == ([{"of": "0"}], [{"of": "2"}])
+
+
+@pytest.mark.parametrize("answer", [{"labels": []}, {"labels": None}, {}])
+@pytest.mark.parametrize("body", [{"series": []}, {"series": [{}]}, {"series": [{"polygons": []}]}, {"labels": []}])
+def test_no_labels_are_an_empty_list_however_the_server_says_so(answer, body):
+    client = Client()
+    client.convert_labels = lambda tasks: [answer for _ in tasks]
+    assert convert(client, [Labels("t", body)]) == {"t": []}
+
+
 class Array:
     """An array of a library: neither true nor false as a whole."""
 
