@@ -36,7 +36,7 @@ class SandboxProcess:
     """A running sandbox; use it as a context manager.
 
     Options are the command line's, as keywords: ``port``, ``db``, ``demo_tasks``, ``latency_ms``,
-    ``transition_ms``, ``fault``, ``require_ownership``.
+    ``transition_ms``, ``fault``, ``behavior``, ``require_ownership``.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class SandboxProcess:
         latency_ms: int = 0,
         transition_ms: int = 0,
         fault: str | None = None,
+        behavior: str | None = None,
         require_ownership: bool = True,
         python: str = sys.executable,
     ) -> None:
@@ -59,6 +60,8 @@ class SandboxProcess:
             self.command += ["--db", db]
         if fault is not None:
             self.command += ["--fault", fault]
+        if behavior is not None:
+            self.command += ["--behavior", behavior]
         self.process: subprocess.Popen[str] | None = None
         self.ready: dict[str, Any] = {}
         self.url = ""
@@ -157,6 +160,10 @@ class SandboxProcess:
         """Let one fault happen to the next request with this root field, after letting `skip` of them pass."""
         shot = {"fault": fault, "root_field": root_field, "skip": skip, "times": times}
         return dict(self.control("faults", {"once": [shot]}))
+
+    def behavior(self, **changes: str) -> dict[str, str]:
+        """Read, or change, what the server does where the API leaves it open, e.g. ``conversion="omit"``."""
+        return dict(self.control("behavior", changes or None))
 
     def humans(
         self,

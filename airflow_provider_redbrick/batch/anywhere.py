@@ -59,7 +59,11 @@ class Overwriting:
         """Label tasks with a model and yield the outcome of each, exactly one a task."""
         desk = Desk()
         decisions = Decisions(
-            lambda task: predict(self.project, task, labeler), self.converter, self._put, what=WHAT, desk=desk
+            lambda task: predict(self.project, task, labeler, self.converter.open_file),
+            self.converter,
+            self._put,
+            what=WHAT,
+            desk=desk,
         )
         chunks, workers = in_chunks(task_ids, CHUNK), self.project.client.max_concurrency
         return in_parallel(chunks, partial(self._on, decisions), workers=workers, stop=self.stop, desk=desk)
@@ -114,4 +118,4 @@ class Overwriting:
         def call() -> Call:
             return self.project.put_labels_anywhere(task.task_id, carried(), extra=self.extra, elapsed_ms=elapsed_ms)
 
-        return relabelling(task, call, me=self.me)
+        return relabelling(task, call, me=self.me, detail=converted.detail)

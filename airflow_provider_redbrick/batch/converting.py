@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.batch.masks import Mask, Masked, OpenFile, take_masks
+from airflow_provider_redbrick.batch.snapshot import NOT_LABELS, content_hash, copied_files, plain_body
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
     RedBrickInputError,
     RedBrickPayloadTooLargeError,
     RedBrickRefusedError,
+    told,
 )
-from airflow_provider_redbrick.labels.depth import BeyondError, check_depth
+from airflow_provider_redbrick.labels.placing import ItemReference, item_references, series_items
+from airflow_provider_redbrick.labels.plain import check_finite, fields_of, to_plain
+from airflow_provider_redbrick.labels.tally import difference
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.client import RedBrickClient
     from airflow_provider_redbrick.batch.checking import LabelCheck
+    from airflow_provider_redbrick.batch.copying import MaskCopy
+    from airflow_provider_redbrick.batch.snapshot import MaskKey
 
 # The import format insists on names and items; labels do not depend on them.
 _ITEM = "https://test"
-_NOT_LABELS = frozenset({"name", "items", "imageHeaders", "metaData"})
 _NAME_MASKS = ("segmentations", "segmentMap")
 _MOST_ITEMS = 100_000
 CONVERSIONS_A_REQUEST = 50
@@ -37,11 +41,13 @@ class Labels:
 
     :param body: ``series`` and/or ``classification``, or the older ``labels``; None submits what the task has.
     :param stored: the paths of masks that the task has already.
+    :param copies: masks that were copied when the labels were given; None while nothing of them has been copied.
     """
 
     task_id: str
     body: Mapping[str, Any] | None
     stored: frozenset[str] = frozenset()
+    copies: Mapping[MaskKey, MaskCopy] | None = None
 
     @property
     def names_masks(self) -> bool:
@@ -54,16 +60,25 @@ class Labels:
         return any(bool(value) if isinstance(value, Sequence | Mapping) else value is not None for value in named)
 
     def plain(self) -> Labels:
-        """Return the same labels as plain JSON values: models hand out numbers of their own kinds.
+        """Return a copy as plain JSON values, with the masks that are given as objects instead of paths.
 
         :raises RedBrickInputError: when there is something that JSON has no word for.
         """
-        try:
-            text = json.dumps(self.body, default=_plain_value)
-            check_depth(text.encode())
-            return replace(self, body=json.loads(text))
-        except (TypeError, ValueError, RecursionError, BeyondError) as error:
-            raise RedBrickInputError(f"it cannot be written as JSON: {error}") from None
+        if self.copies is not None:
+            return self
+        body, copies = plain_body(self.body)
+        return replace(self, body=body, copies=copies)
+
+    def copied(self, open_file: Callable[[str], BinaryIO]) -> Labels:
+        """Return a copy that no later change reaches, neither of the values nor of the mask files that they name.
+
+        :param open_file: raises when there is no such file.
+        :raises RedBrickInputError: if JSON cannot hold a value, or a mask file cannot be read.
+        """
+        plain = self.plain()
+        copies = dict(plain.copies or {})
+        copies.update(copied_files(plain.body, self.stored, open_file, known=copies.keys()))
+        return replace(plain, copies=copies)
 
     def to_import(self) -> dict[str, Any]:
         """Return the task in the server's import format.
@@ -91,25 +106,32 @@ class Labels:
 class Converted:
     """Labels of one task as the server stores them, and the masks that go with them.
 
-    :param labels: the flat list, None where nothing is said of labels.
+    :param labels: the flat list; an empty one removes the labels that the task has.
     :param starts: for each series, the number that its first item was counted with.
     :param unmasked: the series that are to have no mask any more.
+    :param references: the labels that name an item of their series.
+    :param sha256: the hash of what was given, values and masks.
     """
 
-    labels: list[dict[str, Any]] | None
+    labels: list[dict[str, Any]]
     masks: tuple[Mask, ...] = ()
     unmasked: frozenset[int] = frozenset()
     starts: tuple[int, ...] = ()
+    references: tuple[ItemReference, ...] = ()
+    sha256: str = ""
 
-    def on_items_of(self, series_info: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+    @property
+    def detail(self) -> dict[str, str]:
+        """What the report says of it."""
+        return {"labels_sha256": self.sha256} if self.sha256 else {}
+
+    def on_items_of(self, series_info: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the labels with each on the item it means: the conversion did not know the task's own items.
 
         :param series_info: the task's ``seriesInfo``; without a complete division all items are in the first series.
         """
-        views = [sorted(info.get("itemsIndices") or ()) for info in series_info]
-        if self.labels is None or not all(views):
-            views = []
-        return None if self.labels is None else [self._placed(label, views) for label in self.labels]
+        views = series_items(series_info, ())
+        return [self._placed(label, views) for label in self.labels]
 
     def _placed(self, label: dict[str, Any], views: Sequence[Sequence[int]]) -> dict[str, Any]:
         item, series = label.get("globalitemsindex"), label.get("volumeindex") or 0
@@ -135,52 +157,83 @@ class Converter:
     def convert(self, batch: Iterable[Labels]) -> dict[str, Converted | str]:
         """Return for each task id its labels as they are to be sent, or why they cannot be."""
         result: dict[str, Converted | str] = {}
-        ready: dict[str, tuple[Masked, dict[str, Any]]] = {}
+        ready: dict[str, tuple[Labels, Masked, dict[str, Any]]] = {}
         for given in batch:
             try:
                 labels = given.plain()
-                masked = self.take_masks(labels.task_id, labels.body or {}, labels.stored)
-                ready[labels.task_id] = masked, Labels(labels.task_id, masked.body).to_import()
+                masked = self.take_masks(labels.task_id, labels.body or {}, labels.stored, labels.copies)
+                ready[labels.task_id] = labels, masked, Labels(labels.task_id, masked.body).to_import()
             except RedBrickInputError as error:
                 result[given.task_id] = f"cannot be sent: {error}"
             except RedBrickAPIError as error:
                 result[given.task_id] = f"could not be checked: {error}"
-        converted = convert_all(self.client, [(key, task) for key, (_, task) in ready.items()])
+        converted = convert_all(self.client, [(key, task) for key, (_, _, task) in ready.items()])
         for key, stored in converted.items():
-            masked, task = ready[key]
-            result[key] = stored if isinstance(stored, str) else _converted(stored, masked, task)
+            result[key] = stored if isinstance(stored, str) else _converted(stored, *ready[key])
         return result
 
-    def take_masks(self, key: str, body: Mapping[str, Any], stored: frozenset[str] = frozenset()) -> Masked:
+    def take_masks(
+        self,
+        key: str,
+        body: Mapping[str, Any],
+        stored: frozenset[str] = frozenset(),
+        copies: Mapping[MaskKey, MaskCopy] | None = None,
+    ) -> Masked:
         """Check labels, and take their masks out of them.
 
         :param key: what the task is called, for messages.
         :param stored: the paths of masks that the task has already.
+        :param copies: masks that were copied when they were given.
         :raises RedBrickInputError: when they have problems and must not be sent.
         """
         if self.check is not None:
             self.check(key, body)
-        masked = take_masks(body, self.open_file, stored)
+        masked = take_masks(body, self.open_file, stored, copies)
         if self.check is not None:
             self.check.judge(key, masked.doubts)
         return masked
 
 
-def _converted(stored: Mapping[str, Any], masked: Masked, task: Mapping[str, Any]) -> Converted:
+def _converted(stored: Mapping[str, Any], given: Labels, masked: Masked, task: Mapping[str, Any]) -> Converted:
     series = task.get("series") or ()
     counts = (len(each["items"]) if isinstance(each["items"], list) else 1 for each in series)
     starts = tuple(accumulate(counts, initial=0))
-    return Converted(stored.get("labels"), masked.masks, masked.unmasked, starts[:-1])
+    return Converted(
+        list(stored.get("labels") or ()),
+        masked.masks,
+        masked.unmasked,
+        starts[:-1],
+        item_references(series),
+        content_hash(given.body or {}, masked.digests),
+    )
 
 
 def convert_all(
-    client: RedBrickClient, tasks: Sequence[tuple[str, dict[str, Any]]]
+    client: RedBrickClient, tasks: Sequence[tuple[str, dict[str, Any]]], *, layout: bool = False
 ) -> dict[str, Mapping[str, Any] | str]:
-    """Have tasks in the import format converted, some a request; for each key the result, or why there is none."""
+    """Have tasks in the import format converted, some a request; for each key the result, or why there is none.
+
+    What the server made of a task is compared with the task: a result has all that was given.
+
+    :param layout: also compare what else belongs to the images of new tasks.
+    """
     result: dict[str, Mapping[str, Any] | str] = {}
     for chunk in in_chunks(tasks, CONVERSIONS_A_REQUEST):
-        result.update(_convert_chunk(client, chunk))
+        converted = _convert_chunk(client, chunk)
+        for key, task in chunk:
+            stored = converted[key]
+            result[key] = (stored if isinstance(stored, str) else _unlike(task, stored, layout=layout)) or stored
     return result
+
+
+def _unlike(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bool) -> str | None:
+    """Return why what the server made of a task cannot be sent; None when it has all that was given."""
+    if "taskId" in task and stored.get("taskId") not in {None, task["taskId"]}:
+        return "cannot be sent: RedBrick's conversion answered for another task"
+    problem = difference(task, stored, layout=layout)
+    return (
+        None if problem is None else f"cannot be sent: RedBrick's conversion does not match what was given: {problem}"
+    )
 
 
 def _convert_chunk(
@@ -200,12 +253,19 @@ def _convert_chunk(
     return {**_convert_chunk(client, chunk[:middle]), **_convert_chunk(client, chunk[middle:])}
 
 
-def read_body(value: object) -> Mapping[str, Any]:
-    """Read what a labeler returned: an object in the ``series`` format, or just the list of series.
+def read_body(value: object, task_id: str | None = None) -> Mapping[str, Any]:
+    """Read what a labeler returned: an object or a model in the ``series`` format, or just the list of series.
 
+    :param task_id: the task that the labels are for; labels that name another one are refused.
     :raises RedBrickInputError: when it is neither.
     """
+    if not isinstance(value, (Mapping, Sequence)):
+        fields = fields_of(value)
+        value = value if fields is None else fields
     if isinstance(value, Mapping):
+        named = value.get("taskId")
+        if None not in {task_id, named} and str(named).lower() != str(task_id).lower():
+            raise RedBrickInputError(f"the labels name another task by their taskId: {told(named)}")
         body = {key: value[key] for key in ("series", "classification", "labels") if value.get(key) is not None}
         if body:
             return body
@@ -229,9 +289,7 @@ def series_labels(element: Mapping[str, Any], index: int) -> dict[str, Any]:
     if element.get("unknown"):
         raise RedBrickInputError(f"series {index} has labels of an unknown kind, which would be lost")
     return {
-        key: value
-        for key, value in element.items()
-        if key not in _NOT_LABELS and key != "unknown" and value is not None
+        key: value for key, value in element.items() if key not in NOT_LABELS and key != "unknown" and value is not None
     }
 
 
@@ -252,8 +310,8 @@ def check_json(task: Mapping[str, Any]) -> None:
     """
     try:
         json.dumps(task, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise RedBrickInputError(f"its labels cannot be written as JSON: {error}") from None
+    except (TypeError, ValueError):
+        check_finite(to_plain(task))
 
 
 def _with_place(series: dict[str, Any], index: int) -> dict[str, Any]:
@@ -271,12 +329,3 @@ def _items_named(series: Mapping[str, Any]) -> Iterator[int]:
             item = video.get("seriesItemIndex") if isinstance(video, Mapping) else None
             if isinstance(item, int) and item > 0:
                 yield item
-
-
-def _plain_value(value: Any) -> Any:
-    """Turn an array library's number or array into a plain one, and a path into its text."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if not hasattr(value, "tolist"):
-        raise TypeError(f"{type(value).__name__} is not JSON")
-    return value.tolist()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.batch.change import Mutation
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done
@@ -11,7 +11,7 @@ from airflow_provider_redbrick.batch.reading import NOT_TRIED, CircuitBreaker
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_redbrick.api.imports import Datapoint
     from airflow_provider_redbrick.api.project import RedBrickProject
@@ -26,11 +26,13 @@ class Creation(Mutation):
     """Creates a task; where the answer is lost, its name tells whether it was created.
 
     :param datapoint: stores what belongs to the task, once however often it is called, and returns the task.
+    :param detail: what the report says of a task that was created.
     """
 
     new: NewTask
     datapoint: Callable[[], Datapoint]
     breaker: CircuitBreaker
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def unapplied(self) -> str:
@@ -51,7 +53,7 @@ class Creation(Mutation):
         self.breaker.saw(None)
         created = project.imports.create(datapoint)
         copies = {"task_ids": list(created.task_ids)} if len(created.task_ids) > 1 else {}
-        return done(created.task_ids[0], name=self.new.name, dp_id=created.dp_id, **copies)
+        return done(created.task_ids[0], name=self.new.name, dp_id=created.dp_id, **copies, **self.detail)
 
     def look(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
         """Look the name up; None when no task has it."""
@@ -61,7 +63,7 @@ class Creation(Mutation):
         if all(isinstance(error, RedBrickRefusedError) for error in errors):
             # No answer was lost: somebody else was quicker.
             return already_done(found[0], THERE, name=self.new.name)
-        return done(found[0], name=self.new.name)
+        return done(found[0], name=self.new.name, **self.detail)
 
     def failure(self, reason: object) -> Outcome:
         """Return the outcome of a task that was not created."""

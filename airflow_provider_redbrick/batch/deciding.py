@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.applying import apply_all
@@ -15,6 +15,7 @@ from airflow_provider_redbrick.batch.calling import CallableFailedError
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.converting import Converted, Labels
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
+from airflow_provider_redbrick.batch.snapshot import open_mask
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.converting import Converter
+    from airflow_provider_redbrick.batch.masks import OpenFile
     from airflow_provider_redbrick.batch.parallel import Desk
 
 # Seconds of a callable's work that a crash may cost: older answers are acted on before the next task is asked about.
 HELD_BACK = 5.0
+# Masks of answers that are held at a time: each may be an open file.
+MOST_MASKS = 64
 
 Step = Change | Outcome
 Put = Callable[[Task, Converted, int], Step]
@@ -51,7 +55,7 @@ class Decisions:
 
     :param put: what is done with labels it gives.
     :param what: what those labels are, for messages.
-    :param desk: where ``decide`` is called, when it is code of somebody else; here by default.
+    :param desk: where ``decide`` is called when it runs the user's code; here by default. What it returns is a copy.
     """
 
     decide: Decide
@@ -71,11 +75,13 @@ class Decisions:
     def _answers(self, waiting: deque[Task]) -> list[tuple[Task, Step | Labelled]]:
         """Ask about one task after another, until none is left or it is time to act."""
         answers: list[tuple[Task, Step | Labelled]] = []
-        since = time.monotonic()
-        while waiting and (not answers or time.monotonic() - since < HELD_BACK):
+        since, masks = time.monotonic(), 0
+        while waiting and (not answers or (time.monotonic() - since < HELD_BACK and masks < MOST_MASKS)):
             task = waiting.popleft()
             try:
-                answers.append((task, self.decide(task)))
+                step = self.decide(task)
+                masks += len(step.labels.copies or ()) if isinstance(step, Labelled) else 0
+                answers.append((task, step))
             except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
                 answers.append((task, failed(task.task_id, error, name=task.name)))
         return answers
@@ -88,6 +94,30 @@ class Decisions:
                 yield failed(task.task_id, f"{self.what} {ready.rstrip('.')}. Nothing was sent.", name=task.name)
             else:
                 yield self.put(task, ready, given.elapsed_ms)
+
+
+def own_copy(labels: Labels, open_file: OpenFile, *, what: str, giver: str) -> Labels:
+    """Return a copy of labels that a callable gave, which nothing it does afterwards can change.
+
+    :param what: what the labels are, for messages.
+    :param giver: the callable.
+    :raises RedBrickInputError: if they cannot be copied.
+    """
+
+    def open_now(path: str) -> BinaryIO:
+        file = open_mask(path, open_file)
+        if file is None:
+            raise RedBrickInputError(
+                f"there is no such file. If the {giver} deletes its files when it returns, as `with "
+                f"TemporaryDirectory()` does, let it yield the labels inside of the `with` block instead, or give the "
+                f"mask itself: the bytes of a NIfTI file, a file object or a nibabel image"
+            )
+        return file
+
+    try:
+        return labels.copied(open_now)
+    except RedBrickInputError as error:
+        raise RedBrickInputError(f"{what} cannot be sent: {str(error).rstrip('.')}. Nothing was sent.") from None
 
 
 def act(project: RedBrickProject, batches: Iterable[Sequence[Step]], *, stop: Event | None = None) -> Iterator[Outcome]:

@@ -13,6 +13,8 @@ from airflow_provider_redbrick.batch.converting import CONVERSIONS_A_REQUEST, Co
 from airflow_provider_redbrick.batch.masks import labels_map
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
 from airflow_provider_redbrick.batch.reading import NOT_TRIED
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.placing import misplaced, series_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,16 +66,30 @@ def _read_and_converted(work: StageWork, chunk: Sequence[Labels]) -> tuple[Found
     def read() -> Found:
         return work.read([labels.task_id for labels in chunk])
 
-    with_body = [labels for labels in chunk if labels.body is not None]
+    with_body, refused = _plain(chunk)
     if not any(labels.names_masks for labels in with_body):
         # Neither needs the other's answer, and looking at labels takes about as long as being answered.
         converting = work.project.client.threads.submit(work.converter.convert, with_body)
-        return read(), converting.result()
+        return read(), {**refused, **converting.result()}
     found = read()
     # Which masks are stored already: those are not looked for here.
     known = {task_id: task.mask_paths for task_id, task in found.tasks.items() if isinstance(task, Task)}
     told = (replace(labels, stored=known.get(labels.task_id, frozenset())) for labels in with_body)
-    return found, work.converter.convert(told)
+    return found, {**refused, **work.converter.convert(told)}
+
+
+def _plain(chunk: Iterable[Labels]) -> tuple[list[Labels], dict[str, Converted | str]]:
+    """Return the labels as plain values, and why those that cannot be sent are not among them."""
+    plain: list[Labels] = []
+    refused: dict[str, Converted | str] = {}
+    for labels in chunk:
+        if labels.body is None:
+            continue
+        try:
+            plain.append(labels.plain())
+        except RedBrickInputError as error:
+            refused[labels.task_id] = f"cannot be sent: {error}"
+    return plain, refused
 
 
 def putting(work: StageWork, *, finished: bool) -> Put:
@@ -92,10 +108,10 @@ def put(work: StageWork, task: Task, converted: Converted, *, finished: bool, el
         return work.project.put_labels(work.stage, task.task_id, carried(), finished=finished, elapsed_ms=elapsed_ms)
 
     if not finished:
-        return relabelling(task, call, me=work.me)
+        return relabelling(task, call, me=work.me, detail=converted.detail)
     if work.stage.is_review:
-        return leaving(work, task, call, verdict=True, detail={"decision": "correct"})
-    return leaving(work, task, call)
+        return leaving(work, task, call, verdict=True, detail={"decision": "correct", **converted.detail})
+    return leaving(work, task, call, detail=converted.detail)
 
 
 def carrier(project: RedBrickProject, task: Task, converted: Converted) -> Callable[[], Mapping[str, Any]]:
@@ -138,19 +154,25 @@ def leaving(
     )
 
 
-def relabelling(task: Task, call: Callable[[], Call], *, me: str) -> Change:
-    """Return a change that gives a task new labels where it is: applied when they are new, and this key's."""
+def relabelling(task: Task, call: Callable[[], Call], *, me: str, detail: Mapping[str, Any] | None = None) -> Change:
+    """Return a change that gives a task new labels where it is: applied when they are new, and this key's.
+
+    :param detail: what the report says of it.
+    """
     return Change(
         task,
         call,
         applied=lambda found: found.relabelled_by(me, task),
         overtaken=lambda found: found.labels_id != task.labels_id,
+        detail=detail or {},
     )
 
 
 def misfit(converted: Converted, task: Task) -> str | None:
     """Return why labels cannot go onto a task: something would be lost, or nobody would ever see it."""
-    problem = _beyond(converted, task) or _stray(converted, task) or _lost(converted, task)
+    problem = (
+        _beyond(converted, task) or _misplaced(converted, task) or _stray(converted, task) or _lost(converted, task)
+    )
     return f"{problem}; nothing was sent" if problem else None
 
 
@@ -161,6 +183,31 @@ def _beyond(converted: Converted, task: Task) -> str | None:
     if task.series_info and highest >= len(task.series_info):
         return f"its labels are for series {highest}, but it has {len(task.series_info)}"
     return None
+
+
+def _misplaced(converted: Converted, task: Task) -> str | None:
+    """Return which label is on an item that its series does not have: it would be put on another series' item."""
+    views = series_items(task.series_info, task.items)
+    problem = misplaced(converted.references, views, task.items)
+    if problem is not None or converted.references:
+        return problem
+    return next(filter(None, (_on_strange_item(label, views, i) for i, label in enumerate(converted.labels))), None)
+
+
+def _on_strange_item(label: Mapping[str, Any], views: Sequence[Sequence[int]], index: int) -> str | None:
+    """Return what is wrong with a label of the older format, which counts all items of the task."""
+    item, series = label.get("globalitemsindex"), label.get("volumeindex")
+    if not isinstance(item, int) or not views:
+        return None
+    if series is None:
+        count = 1 + max(map(max, views))
+        return None if item < count else f"labels[{index}], globalitemsindex: {item}, but the task has {count} items"
+    view = views[series] if series < len(views) else ()
+    if not view or item in view:
+        return None
+    return (
+        f"labels[{index}], globalitemsindex: {item} is no item of series {series}, which has {len(view)} of the task's"
+    )
 
 
 def _stray(converted: Converted, task: Task) -> str | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_provider_redbrick.batch.copying import copied
+from airflow_provider_redbrick.batch.copying import MaskCopy, copied, sha256_of
+from airflow_provider_redbrick.batch.snapshot import MaskKey, open_mask
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.nifti import Volume, read_volume, write_volume
 from airflow_provider_redbrick.labels.segmentation import Layers, Segmentation, segmentation_of, without_entry
@@ -41,28 +43,34 @@ class Masked:
     :param masks: the masks themselves.
     :param unmasked: series that say themselves that they have no mask (any more).
     :param doubts: what is odd about the masks, and would still be stored.
+    :param digests: the SHA-256 of each mask that was read.
     """
 
     body: Mapping[str, Any]
     masks: tuple[Mask, ...] = ()
     unmasked: frozenset[int] = frozenset()
     doubts: tuple[str, ...] = ()
+    digests: Mapping[MaskKey, str] = field(default_factory=dict)
 
 
-def take_masks(body: Mapping[str, Any], open_file: OpenFile, stored: Collection[str] = ()) -> Masked:
+def take_masks(
+    body: Mapping[str, Any],
+    open_file: OpenFile,
+    stored: Collection[str] = (),
+    copies: Mapping[MaskKey, MaskCopy] | None = None,
+) -> Masked:
     """Take the masks out of labels in the ``series`` format.
 
     :param stored: the paths of masks that the task has already. They are the server's words: none is opened here, so
         that no server has a file of this machine sent by giving its path to a mask.
+    :param copies: masks that were copied when they were given; their files are not opened again.
     :raises RedBrickInputError: when a mask cannot be read, or does not fit what is said of it.
     """
     all_series = body.get("series")
     if not isinstance(all_series, Sequence) or isinstance(all_series, str):
         return Masked(body)
 
-    def open_here(path: str) -> BinaryIO | None:
-        return None if path in stored else open_file(path)
-
+    source = _Source(open_file, stored, copies or {})
     shown, masks, doubts = [], [], []
     for index, series in enumerate(all_series):
         segmentation = _of(series, index)
@@ -70,14 +78,14 @@ def take_masks(body: Mapping[str, Any], open_file: OpenFile, stored: Collection[
             shown.append(_without_masks(series))
             continue
         try:
-            file, segments, odd = _made_one(segmentation, open_here)
+            file, segments, odd = _made_one(segmentation, partial(source.open, index))
         except RedBrickInputError as error:
             raise RedBrickInputError(f"series {index}: {error}") from None
         masks.append(Mask(index, file, None if file else segmentation.paths[0]))
         doubts += [f"series {index}, {words}" for words in odd]
         shown.append(_with_one_mask(series, index, segments))
     unmasked = frozenset(i for i, series in enumerate(all_series) if _says_none(series))
-    return Masked({**body, "series": shown}, tuple(masks), unmasked, tuple(doubts))
+    return Masked({**body, "series": shown}, tuple(masks), unmasked, tuple(doubts), source.digests)
 
 
 def labels_map(masks: Sequence[Mask], files: ProjectFiles, task_id: str) -> list[dict[str, Any] | None]:
@@ -101,7 +109,7 @@ def _made_one(
 ) -> tuple[BinaryIO | None, Mapping[int, frozenset[int]], list[str]]:
     """Return the one file there is to be (None: it is stored already), its instances, and what is odd about it."""
     with ExitStack() as stack:
-        files = [_local(path, open_file) for path in segmentation.paths]
+        files = [open_file(path) for path in segmentation.paths]
         for file in files:
             if file is not None:
                 stack.enter_context(closing(file))
@@ -153,17 +161,44 @@ def _odd(values: Any, segments: Mapping[int, frozenset[int]]) -> list[str]:
     return [f"segmentMap: has no entry for {shown}, which the mask has voxels of"]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Where the bytes of masks come from.
+
+    :param digests: the SHA-256 of each mask that was opened.
+    """
+
+    open_file: OpenFile
+    stored: Collection[str]
+    copies: Mapping[MaskKey, MaskCopy]
+    digests: dict[MaskKey, str] = field(default_factory=dict)
+
+    def open(self, series: int, path: str) -> BinaryIO | None:
+        """Return the file of a mask, which can be sought in; None when the server is to have it already."""
+        key = (series, path)
+        copy = self.copies.get(key)
+        if copy is not None:
+            self.digests[key] = copy.sha256
+            return copy.file
+        if path in self.stored:
+            return None
+        try:
+            file = _local(path, self.open_file)
+            if file is not None:
+                self.digests[key] = sha256_of(file)
+        except Exception as error:  # noqa: BLE001 - what the client of an object store raises is this file's failure
+            words = str(error) or type(error).__name__
+            raise RedBrickInputError(f"mask {path!r} cannot be read: {words}") from None
+        return file
+
+
 def _local(path: str, open_file: OpenFile) -> BinaryIO | None:
     """Return a file that can be sought in; one from elsewhere is fetched first, into a file without a name."""
-    try:
-        file = open_file(path)
-        if file is None or _has_descriptor(file):
-            return file
-        with closing(file):
-            return copied(file)
-    except Exception as error:  # noqa: BLE001 - whatever the client of an object store raises is this file's failure
-        words = str(error) or type(error).__name__
-        raise RedBrickInputError(f"mask {path!r} cannot be read: {words}") from None
+    file = open_mask(path, open_file)
+    if file is None or _has_descriptor(file):
+        return file
+    with closing(file):
+        return copied(file)
 
 
 def _has_descriptor(file: BinaryIO) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from airflow_provider_redbrick.batch.converting import check_json, list_of_objec
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.kinds import LISTED
+from airflow_provider_redbrick.labels.placing import item_references
 from airflow_provider_redbrick.labels.rules import (
     Found,
     each,
@@ -29,6 +30,8 @@ from airflow_provider_redbrick.labels.rules import (
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_redbrick.batch.copying import MaskCopy
+    from airflow_provider_redbrick.batch.snapshot import MaskKey
     from airflow_provider_redbrick.labels.entries import Entry
 
 _NAMED = 5
@@ -43,6 +46,7 @@ class NewTask:
     :param is_ground_truth: None where nothing is said of it.
     :param pre_assign: who is to have the task in which stage: by stage one e-mail or several.
     :param place: where in a file it was described; of a list's, the name says enough.
+    :param copies: masks that were given as objects instead of paths.
     """
 
     name: str
@@ -53,13 +57,24 @@ class NewTask:
     pre_assign: Mapping[str, str | Sequence[str]] | None = None
     priority: float | None = None
     place: str = ""
+    copies: Mapping[MaskKey, MaskCopy] = field(default_factory=dict)
+
+    @property
+    def misplaced(self) -> str | None:
+        """Which label is on an item that its series does not have; None when all fit."""
+        for reference in item_references(self.series):
+            items = listed(self.series[reference.series]["items"])
+            problem = reference.beyond(len(items), names=items)
+            if problem is not None:
+                return problem
+        return None
 
     @property
     def files(self) -> list[str]:
         """The names of all its items, each once."""
         found: dict[str, None] = {}
         for series in self.series:
-            found.update(dict.fromkeys(_listed(series["items"])))
+            found.update(dict.fromkeys(listed(series["items"])))
             found.update(dict.fromkeys(entry["item"] for entry in series.get("heatMaps") or ()))
         return list(found)
 
@@ -221,5 +236,6 @@ def _imported(series: Mapping[str, Any], index: int, called: Mapping[str, str]) 
     return {**series_labels(series, index), **own}
 
 
-def _listed(items: Any) -> list[str]:
+def listed(items: Any) -> list[str]:
+    """Return the items of a series, which may be one path or a list of paths."""
     return [items] if isinstance(items, str) else list(items)

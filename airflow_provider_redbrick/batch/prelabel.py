@@ -9,7 +9,7 @@ from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.calling import call, handed
 from airflow_provider_redbrick.batch.claiming import release
 from airflow_provider_redbrick.batch.converting import Labels, read_body
-from airflow_provider_redbrick.batch.deciding import Decisions, Labelled
+from airflow_provider_redbrick.batch.deciding import Decisions, Labelled, own_copy
 from airflow_provider_redbrick.batch.labelling import putting
 from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
 from airflow_provider_redbrick.batch.parallel import Desk
@@ -17,6 +17,7 @@ from airflow_provider_redbrick.batch.parallel import Desk
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.deciding import Put
+    from airflow_provider_redbrick.batch.masks import OpenFile
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
 WRITES = ("submit", "draft", "draft_and_release", "anywhere")
@@ -50,12 +51,22 @@ def prelabel(
     return work.in_parallel(task_ids, on, desk=desk)
 
 
-def predict(project: RedBrickProject, task: Task, labeler: Labeler) -> Outcome | Labelled:
-    """Ask a labeler about a task read in full."""
-    answer, elapsed_ms = call(labeler, handed(project, task), what="labeler")
-    if answer is None:
+def predict(project: RedBrickProject, task: Task, labeler: Labeler, open_file: OpenFile) -> Outcome | Labelled:
+    """Ask a labeler about a task read in full.
+
+    :param open_file: finds the mask files that its answer names.
+    """
+
+    def take(answer: object) -> Labels | None:
+        if answer is None:
+            return None
+        labels = Labels(task.task_id, read_body(answer, task.task_id), task.mask_paths)
+        return own_copy(labels, open_file, what=WHAT, giver="labeler")
+
+    labels, elapsed_ms = call(labeler, handed(project, task), what="labeler", take=take)
+    if labels is None:
         return skipped(task.task_id, "the labeler left it alone", name=task.name)
-    return Labelled(Labels(task.task_id, read_body(answer), task.mask_paths), elapsed_ms)
+    return Labelled(labels, elapsed_ms)
 
 
 def _predict_unless_back(work: StageWork, task: Task, labeler: Labeler) -> Outcome | Labelled:
@@ -64,7 +75,7 @@ def _predict_unless_back(work: StageWork, task: Task, labeler: Labeler) -> Outco
         # This key labelled it before and a reviewer sent it back: labelling it again changes nothing.
         reason = "it came back to this key with the key's own labels; a person should look at it"
         return skipped(task.task_id, reason, name=task.name)
-    return predict(work.project, task, labeler)
+    return predict(work.project, task, labeler, work.converter.open_file)
 
 
 def _handed_over(work: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:

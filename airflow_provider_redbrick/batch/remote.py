@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from airflow_provider_redbrick.batch.labelling import leaving
 from airflow_provider_redbrick.batch.outcome import failed
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickRefusedError
 from airflow_provider_redbrick.labels.label_input import label_inputs
+from airflow_provider_redbrick.labels.placing import misplaced, series_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,18 +51,27 @@ def queue(remote: RemoteStage, *, limit: int | None, page_size: int) -> Iterator
         yield from fresh
 
 
+def refuse_mask(path: str) -> NoReturn:
+    """Refuse to open the file of a mask.
+
+    :raises RedBrickInputError: always.
+    """
+    raise RedBrickInputError(f"masks have no place in a remote-labeling stage ({path})")
+
+
 def putting_remotely(work: StageWork, remote: RemoteStage) -> Put:
     """Return a function that makes the change which puts labels on a task and hands it on."""
     output = remote.output
 
     def put(task: Task, converted: Converted, _elapsed_ms: int) -> Step:
         problem = "its masks have no place in a remote-labeling stage" if converted.masks else None
+        problem = problem or misplaced(converted.references, series_items(task.series_info, task.items), task.items)
         try:
-            labels = label_inputs(converted.labels or (), output)
+            labels = label_inputs(converted.labels, output)
         except RedBrickInputError as error:
             problem = problem or str(error)
         if problem:
             return failed(task.task_id, f"The prediction cannot be sent: {problem}. Nothing was sent.", name=task.name)
-        return leaving(work, task, lambda: remote.submit(task, labels))
+        return leaving(work, task, lambda: remote.submit(task, labels), detail=converted.detail)
 
     return put

@@ -169,7 +169,11 @@ def _judged(
 
 
 def _wanted(project: RedBrickProject, selector: Selector, task: Task) -> bool:
-    answer, _ = call(selector, handed(project, task), what="selector")
+    wanted, _ = call(selector, handed(project, task), what="selector", take=_read)
+    return wanted
+
+
+def _read(answer: object) -> bool:
     if not isinstance(answer, bool):
         # Truthiness would reopen a task because of, say, a forgotten call's bound method.
         raise RedBrickInputError(f"the selector must return True or False, not {kind_of(answer)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.calling import call, handed
 from airflow_provider_redbrick.batch.converting import Labels, read_body
-from airflow_provider_redbrick.batch.deciding import Decisions, Labelled
+from airflow_provider_redbrick.batch.deciding import Decisions, Labelled, own_copy
 from airflow_provider_redbrick.batch.labelling import leaving, putting
 from airflow_provider_redbrick.batch.outcome import Outcome, skipped
 from airflow_provider_redbrick.batch.parallel import Desk
@@ -28,8 +28,15 @@ def review(work: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> Iter
     desk = Desk()
 
     def decide(task: Task) -> Change | Outcome | Labelled:
-        answer, elapsed_ms = call(reviewer, handed(work.project, task), what="reviewer")
-        return _acted_on(work, task, Review.read(answer), elapsed_ms)
+        def take(answer: object) -> tuple[Review, Labels | None]:
+            decision = Review.read(answer)
+            if decision.decision != "correct":
+                return decision, None
+            labels = _corrected(task, decision)
+            return decision, own_copy(labels, work.converter.open_file, what=WHAT, giver="reviewer")
+
+        (decision, labels), elapsed_ms = call(reviewer, handed(work.project, task), what="reviewer", take=take)
+        return _acted_on(work, task, decision, elapsed_ms, labels)
 
     decisions = Decisions(decide, work.converter, putting(work, finished=True), what=WHAT, desk=desk)
     return work.in_parallel(task_ids, lambda ids: work.run(ids, decisions.on), desk=desk)
@@ -46,12 +53,19 @@ def review_as_told(work: StageWork, decisions: Mapping[str, Review]) -> Iterator
     return work.in_parallel(decisions, lambda ids: work.run(ids, told.on))
 
 
-def _acted_on(work: StageWork, task: Task, decision: Review, elapsed_ms: int) -> Change | Outcome | Labelled:
+def _corrected(task: Task, decision: Review) -> Labels:
+    """Return the labels of a correction."""
+    body = read_body({"series": decision.series, "classification": decision.classification})
+    return Labels(task.task_id, body, task.mask_paths)
+
+
+def _acted_on(
+    work: StageWork, task: Task, decision: Review, elapsed_ms: int, labels: Labels | None = None
+) -> Change | Outcome | Labelled:
     if decision.decision == "leave":
         return skipped(task.task_id, "the reviewer left it to people", name=task.name)
     if decision.decision == "correct":
-        body = read_body({"series": decision.series, "classification": decision.classification})
-        return Labelled(Labels(task.task_id, body, task.mask_paths), elapsed_ms)
+        return Labelled(labels or _corrected(task, decision), elapsed_ms)
     return _verdict(work, task, decision, elapsed_ms)
 
 

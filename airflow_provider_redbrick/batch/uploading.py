@@ -17,10 +17,11 @@ from airflow_provider_redbrick.batch.creating import THERE, Creation
 from airflow_provider_redbrick.batch.items import Items
 from airflow_provider_redbrick.batch.masks import labels_map
 from airflow_provider_redbrick.batch.naming import ids_by_name
-from airflow_provider_redbrick.batch.new_tasks import NewTask
+from airflow_provider_redbrick.batch.new_tasks import NewTask, listed
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done
 from airflow_provider_redbrick.batch.pre_assigning import Assignees, PreAssign
 from airflow_provider_redbrick.batch.reading import CHUNK, NOT_TRIED, CircuitBreaker
+from airflow_provider_redbrick.batch.snapshot import content_hash
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
@@ -105,14 +106,15 @@ class Uploading:
             except RedBrickAPIError as error:
                 self.breaker.saw(error)
                 yield new.failure(f"It could not be checked: {str(error).rstrip('.')}. {_NOTHING_SENT}")
-        converted = convert_all(self.project.client, [(name, task) for name, (_, task) in ready.items()])
+        tasks = [(name, task) for name, (_, task) in ready.items()]
+        converted = convert_all(self.project.client, tasks, layout=True)
         for name, stored in converted.items():
-            one, _ = ready[name]
-            problem = stored if isinstance(stored, str) else _strange(stored, one)
+            one, task = ready[name]
+            problem = stored if isinstance(stored, str) else _strange(stored, one, task)
             if problem is not None:
                 yield one.new.failure(f"It {problem.rstrip('.')}. {_NOTHING_SENT}")
             elif not isinstance(stored, str):
-                yield Creation(one.new, self._maker(one, stored, items), self.breaker)
+                yield Creation(one.new, self._maker(one, stored, items), self.breaker, one.detail)
 
     def _ready(self, new: NewTask, items: Items | None) -> _Ready:
         """Check what can be checked of a task before its labels are converted.
@@ -128,7 +130,10 @@ class Uploading:
         if items is not None:
             items.check(files)
             called = {name: f"{i}/{posixpath.basename(name)}" for i, name in enumerate(files)}
-        masked = self.converter.take_masks(new.name, new.body)
+        problem = new.misplaced
+        if problem is not None:
+            raise RedBrickInputError(problem)
+        masked = self.converter.take_masks(new.name, new.body, copies=new.copies)
         stray = next((mask for mask in masked.masks if mask.file is None), None)
         if stray is not None:
             raise RedBrickInputError(f"series {stray.series}: there is no mask file {stray.stored!r}")
@@ -173,12 +178,39 @@ class _Ready:
     pre_assign: PreAssign | None
     is_ground_truth: bool
 
+    @property
+    def detail(self) -> dict[str, str]:
+        """What the report says of the task once it is created."""
+        if not self.new.says_labels:
+            return {}
+        return {"labels_sha256": content_hash(self.new.body, self.masked.digests)}
 
-def _strange(stored: Mapping[str, Any], one: _Ready) -> str | None:
+
+def _strange(stored: Mapping[str, Any], one: _Ready, task: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a converted task whose items are not the ones that it has."""
     known = set(one.called.values())
     entries = stored.get("heatMaps") or ()
     items = [*(stored.get("items") or ()), *(entry.get("item") for entry in entries)]
-    if stored.get("items") and known.issuperset(items):
-        return None
-    return "could not be checked: RedBrick made something else of its items"
+    if not stored.get("items") or not known.issuperset(items):
+        return "could not be checked: RedBrick made something else of its items"
+    return _divided(stored, [listed(series["items"]) for series in task["series"]])
+
+
+def _divided(stored: Mapping[str, Any], given: Sequence[Sequence[str]]) -> str | None:
+    """Return how the items of a converted task differ from those of its series."""
+    items, infos = stored["items"], stored.get("seriesInfo") or ()
+    missing = {item for series in given for item in series}.difference(items)
+    if missing:
+        count = len({item for series in given for item in series})
+        return f"cannot be sent: RedBrick's conversion lost items: {count} given, {count - len(missing)} converted"
+    if len(infos) != len(given) and not (len(given) == 1 and not infos):
+        return f"cannot be sent: RedBrick's conversion lost series: {len(given)} given, {len(infos)} converted"
+    for index, (info, series) in enumerate(zip(infos, given, strict=False)):
+        places = info.get("itemsIndices") or ()
+        found = {items[place] for place in places if place < len(items)}
+        if found != set(series):
+            return (
+                f"cannot be sent: RedBrick's conversion gave series {index} other items: {len(set(series))} given, "
+                f"{len(found.intersection(series))} converted"
+            )
+    return None

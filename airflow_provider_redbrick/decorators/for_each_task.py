@@ -97,7 +97,7 @@ def _without_task(function: Function) -> Function:
             f"{name} takes no RedBrick task: its first parameter must be one, whatever it is called; "
             f"parameters from Airflow's context come after it."
         )
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise RedBrickInputError(f"{name} must not be async: it is called for one task after the other.")
     if any(parameter.name == _TASK_IDS.name for parameter in parameters):
         raise RedBrickInputError(f"{name} must not have a parameter task_ids: these say which tasks it is called for.")

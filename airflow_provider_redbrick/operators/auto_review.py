@@ -36,7 +36,8 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
 
     :param reviewer: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has its labels as
         ``series`` and ``classification``; returns True to accept, False to reject, or a
-        :class:`~airflow_provider_redbrick.batch.verdict.Review`.
+        :class:`~airflow_provider_redbrick.batch.verdict.Review`. The answer is copied, with the masks that it names,
+        before the reviewer is called again. A generator function yields its one answer.
     :param review_result: instead of a reviewer: True accepts and False rejects the given ``task_ids``.
     :param comment: the comment that goes with ``review_result``.
     :param reviews: instead of both, a decision for each of some tasks: objects with ``taskId``, and with ``reviewVal``

@@ -38,7 +38,8 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
     :param labeler: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has ``name``, ``metadata``,
         ``item_urls`` (presigned, short-lived) and the current labels as ``series`` and ``classification``; returns
         labels as an object with ``series`` and/or ``classification``, or as a list of series, or None to leave the
-        task alone.
+        task alone. The answer is copied, with the masks that it names, before the labeler is called again. A generator
+        function yields its one answer, so that files which it deletes afterwards can still be copied.
     :param write: ``submit`` sends them on to the next stage, ``draft`` saves and keeps them assigned to the key,
         ``draft_and_release`` saves and hands them to people. ``anywhere`` replaces the labels of tasks where they are:
         nothing is claimed, no task moves, and given ``task_ids`` may be in any stage, so that no ``stage_name`` is
@@ -149,14 +150,14 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         """Prelabel in a remote-labeling stage."""
         from airflow_provider_redbrick.api.detail import Detail
         from airflow_provider_redbrick.batch.prelabel import prelabel
-        from airflow_provider_redbrick.batch.remote import putting_remotely, queue
+        from airflow_provider_redbrick.batch.remote import putting_remotely, queue, refuse_mask
 
         remote = project.remote(stage)
         # Whatever waits there waits for a model; what has labels may be what an earlier try did not hand on any more.
         only_unlabelled = self.overwrite is False
         work = self.work_on(context, project, stage, claim=False, detail=Detail.FULL, only_unlabelled=only_unlabelled)
         # Its labels are held against the stage's own taxonomy instead of the project's.
-        work = replace(work, converter=replace(work.converter, check=None))
+        work = replace(work, converter=replace(work.converter, check=None, open_file=refuse_mask))
         wanted: Iterable[str] | None = which.ids
         if wanted is None:
             wanted = queue(remote, limit=which.limit, page_size=project.client.page_size)

@@ -137,7 +137,8 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
         listed = []
         for i, description in enumerate(check.sequence("tasks", self.tasks)):
             with _about(i):
-                listed.append(read_new_task(Labels("", description).plain().body))
+                labels = Labels("", description).plain()
+                listed.append(replace(read_new_task(labels.body), copies=labels.copies or {}))
         refuse_twins("name", [new.name for new in listed])
         return listed
 

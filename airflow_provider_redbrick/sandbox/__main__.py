@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     # Imported here, so that --help is there at once and says what to install when something is missing.
     try:
-        from airflow_provider_redbrick.sandbox import faults, serve  # noqa: PLC0415
+        from airflow_provider_redbrick.sandbox import behaviors, faults, serve  # noqa: PLC0415
         from airflow_provider_redbrick.sandbox.core import Sandbox  # noqa: PLC0415
         from airflow_provider_redbrick.sandbox.settings import Settings  # noqa: PLC0415
         from airflow_provider_redbrick.sandbox.store import Store  # noqa: PLC0415
@@ -31,11 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_ownership=options.require_ownership,
         demo_tasks=options.demo_tasks,
         fault=options.fault,
+        behavior=options.behavior,
     )
-    try:
-        faults.parse(settings.fault)
-    except ValueError as error:
-        return _fail(f"--fault: {error}")
+    for option, parse, spec in (
+        ("--fault", faults.parse, settings.fault),
+        ("--behavior", behaviors.parse, settings.behavior),
+    ):
+        try:
+            parse(spec)
+        except ValueError as error:
+            return _fail(f"{option}: {error}")
     try:
         sockets = serve.loopback_sockets(options.port)
     except OSError as error:
@@ -64,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--latency-ms", type=_count, default=0, metavar="MS", help="wait before every answer")
     add("--transition-ms", type=_count, default=0, metavar="MS", help="time between leaving a stage and the next")
     add("--fault", default="", metavar="SPEC", help="e.g. http_503=0.1,drop_after=0.05,seed=7")
+    add("--behavior", default="", metavar="SPEC", help="what the API leaves open, e.g. conversion=omit-empty")
     add(
         "--require-ownership",
         action=argparse.BooleanOptionalAction,

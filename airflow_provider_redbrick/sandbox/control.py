@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_redbrick.sandbox import people, seed
+from airflow_provider_redbrick.sandbox import behaviors, people, seed
 from airflow_provider_redbrick.sandbox.board_source import StoreBoard
 from airflow_provider_redbrick.sandbox.creation import Bulk, create_many
 from airflow_provider_redbrick.sandbox.demo import study_entries
@@ -30,11 +30,17 @@ _CARDS = 50
 def routes(sandbox: Sandbox) -> list[Route]:
     """Give the control routes of a sandbox."""
     control = Control(sandbox)
-    reading = {"stats": control.stats, "settings": control.settings, "faults": control.faults}
+    reading = {
+        "stats": control.stats,
+        "settings": control.settings,
+        "faults": control.faults,
+        "behavior": control.behavior,
+    }
     changing = {
         "reset": control.reset,
         "settings": control.change_settings,
         "faults": control.change_faults,
+        "behavior": control.change_behavior,
         "humans": control.humans,
         "keys": control.keys,
         "projects": control.projects,
@@ -103,6 +109,15 @@ class Control:
         """Change some settings; the answer shows all."""
         self._sandbox.settings = self._sandbox.settings.changed(body)
         return self.settings()
+
+    def behavior(self) -> Body:
+        """Show the behaviors."""
+        return dict(self._sandbox.behaviors)
+
+    def change_behavior(self, body: Body) -> Body:
+        """Change some behaviors; the answer shows all."""
+        self._sandbox.behaviors = behaviors.changed(self._sandbox.behaviors, body)
+        return self.behavior()
 
     def faults(self) -> Body:
         """Show the faults that are on."""

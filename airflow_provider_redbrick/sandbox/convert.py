@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_redbrick.sandbox.convert_labels import (
+    KINDS,
     Flat,
     Series,
     segment_labels,
@@ -16,6 +17,10 @@ from airflow_provider_redbrick.sandbox.convert_labels import (
 from airflow_provider_redbrick.sandbox.look import Look, Problems, is_list, is_number, is_object, is_paths, is_text
 
 MOST_PROBLEMS_TOLD = 20
+# What a server with conversion=drop-unknown has not heard of, besides keys of a series that nobody knows.
+_UNHEARD_OF = frozenset({"cuboids", "instanceClassifications"})
+_NO_LABELS = frozenset({"segmentMap", "segmentations", "heatMaps", "transforms", "centerline"})
+_NO_LABELS = _NO_LABELS | {"name", "items", "metaData", "imageHeaders", "binaryMask", "semanticMask", "pngMask"}
 
 # What an exported task carries besides its labels; it may be handed back as it came.
 _EXPORT_ONLY = (
@@ -87,8 +92,12 @@ class Conversion:
     error: str | None
 
 
-def convert(original: str) -> Conversion:
-    """Check and convert JSON text of a list of tasks. One invalid task makes the whole list invalid."""
+def convert(original: str, behavior: str = "complete") -> Conversion:
+    """Check and convert JSON text of a list of tasks. One invalid task makes the whole list invalid.
+
+    `behavior`: `complete`; `omit-empty` and `omit` answer without `labels` where there are none, and always;
+    `drop-unknown` leaves out, without a word, the kinds of label that the server does not know.
+    """
     problems = Problems()
     try:
         # NaN and Infinity are Python's idea; JSON has none of them.
@@ -99,14 +108,33 @@ def convert(original: str) -> Conversion:
         return Conversion(None, "a list of tasks is needed")
     converted = []
     for index, task in enumerate(tasks):
-        look = Look(task, f"tasks[{index}]", problems)
+        known = _heard_of(task) if behavior == "drop-unknown" else task
+        look = Look(known, f"tasks[{index}]", problems)
         if look.value:
-            converted.append(_task(look))
+            converted.append(_told(_task(look), behavior))
     if problems:
         told = problems[:MOST_PROBLEMS_TOLD]
         more = len(problems) - len(told)
         return Conversion(None, "\n".join([*told, *([f"and {more} more"] if more else [])]))
     return Conversion(converted, None)
+
+
+def _heard_of(task: Any) -> Any:
+    """Leave out of a task's series the labels of kinds that a server has not heard of."""
+    if not isinstance(task, dict) or not isinstance(task.get("series"), list):
+        return task
+    heard_of = _NO_LABELS | (KINDS - _UNHEARD_OF)
+    series = [
+        {key: value for key, value in one.items() if key in heard_of} if isinstance(one, dict) else one
+        for one in task["series"]
+    ]
+    return {**task, "series": series}
+
+
+def _told(task: dict[str, Any], behavior: str) -> dict[str, Any]:
+    """Leave out of a converted task what a server does not say."""
+    silent = behavior == "omit" or (behavior == "omit-empty" and not task["labels"])
+    return {key: value for key, value in task.items() if not (silent and key == "labels")}
 
 
 def _refuse_constant(name: str) -> float:

@@ -270,6 +270,7 @@ _KINDS: dict[str, Callable[[Look], Flat]] = {
     "classifications": _series_class,
     "instanceClassifications": _instance_class,
 }
+KINDS = frozenset(_KINDS)
 _CLASSIFICATIONS = frozenset({"classifications", "instanceClassifications"})
 _WITH_VIDEO = frozenset({"landmarks", "ellipses", "boundingBoxes", "polygons", "polylines", "classifications"})
 _WITH_STATS = frozenset({"ellipses", "boundingBoxes", "cuboids", "polygons"})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from airflow_provider_redbrick.sandbox import documents, seed, workflow
+from airflow_provider_redbrick.sandbox import behaviors, documents, seed, workflow
 from airflow_provider_redbrick.sandbox.clock import Clock, later
 from airflow_provider_redbrick.sandbox.demo import populate
 from airflow_provider_redbrick.sandbox.faults import Faults
@@ -79,6 +79,7 @@ class Sandbox:
         self.api_keys = frozenset({seed.API_KEY})
         self.stats = Stats()
         self.faults = Faults(self.initial.fault)
+        self.behaviors = behaviors.parse(self.initial.behavior)
         if self.store.row("SELECT 1 FROM projects") is None:
             self._begin()
 
@@ -90,6 +91,7 @@ class Sandbox:
         self.api_keys = frozenset({seed.API_KEY})
         self.stats = Stats()
         self.faults = Faults(self.initial.fault)
+        self.behaviors = behaviors.parse(self.initial.behavior)
         self._begin()
 
     def _begin(self) -> None:

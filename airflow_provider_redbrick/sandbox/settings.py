@@ -17,6 +17,7 @@ class Settings:
     require_ownership: bool = True
     demo_tasks: int = 0
     fault: str = ""
+    behavior: str = ""
 
     def changed(self, changes: dict[str, Any]) -> Settings:
         """Give these settings with some replaced; ValueError names what cannot be."""

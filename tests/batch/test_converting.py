@@ -13,6 +13,7 @@ from airflow_provider_redbrick.batch.converting import Converted, Converter, Lab
 
 BOX = {"category": "lung", "pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4}
 SERIES = [{"boundingBoxes": [BOX]}, {}]
+FLAT = {"volumeindex": 0, "bbox2d": {"xnorm": 0.1, "ynorm": 0.2, "wnorm": 0.3, "hnorm": 0.4}}
 
 
 def to_import(**body):
@@ -155,7 +156,7 @@ class Client:
             raise err.RedBrickPayloadTooLargeError("HTTP 413.")
         if self.bad.intersection(ids):
             raise self.error or err.RedBrickInputError(f"bad: {sorted(self.bad.intersection(ids))}")
-        return [{"labels": [{"of": i}]} for i in ids]
+        return [{"labels": [{**FLAT, "of": i}]} for i in ids]
 
 
 def nothing_here(_path):
@@ -165,7 +166,10 @@ def nothing_here(_path):
 def convert(client, given):
     """Answer the labels of each task as they are to be sent, or the words why they cannot be."""
     found = Converter(client, nothing_here).convert(given)
-    return {key: one.labels if isinstance(one, Converted) else one for key, one in found.items()}
+    return {
+        key: [{"of": label["of"]} for label in one.labels] if isinstance(one, Converted) else one
+        for key, one in found.items()
+    }
 
 
 def batch(n):
@@ -221,6 +225,33 @@ def test_labels_without_a_shape_are_never_sent():
     found = convert(client, [Labels("a", {"series": "x"}), *batch(1)])
     assert "must be a list of objects" in found["a"]
     assert client.requests == [["0"]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"labels": []}, "series 0, boundingBoxes: 1 given, 0 converted"),
+        ({}, "series 0, boundingBoxes: 1 given, 0 converted"),
+        ({"labels": [{**FLAT, "volumeindex": 1}]}, "series 1, boundingBoxes: 0 given, 1 converted"),
+        ({"labels": [FLAT], "taskId": "another"}, "RedBrick's conversion answered for another task"),
+    ],
+)
+def test_what_the_server_made_something_else_of_is_not_sent_and_its_neighbours_are(answer, words):
+    client = Client()
+    right = client.convert_labels
+    client.convert_labels = lambda tasks: [answer if task["taskId"] == "1" else right([task])[0] for task in tasks]
+    found = convert(client, batch(3))
+    assert found["1"].startswith("cannot be sent: RedBrick's conversion ")
+    assert words in found["1"]
+    assert (found["0"], found["2"]) == ([{"of": "0"}], [{"of": "2"}])
+
+
+@pytest.mark.parametrize("answer", [{"labels": []}, {"labels": None}, {}])
+@pytest.mark.parametrize("body", [{"series": []}, {"series": [{}]}, {"series": [{"polygons": []}]}, {"labels": []}])
+def test_no_labels_are_an_empty_list_however_the_server_says_so(answer, body):
+    client = Client()
+    client.convert_labels = lambda tasks: [answer for _ in tasks]
+    assert convert(client, [Labels("t", body)]) == {"t": []}
 
 
 class Array:

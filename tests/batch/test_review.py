@@ -91,7 +91,7 @@ class Work:
     def __init__(self, n=1):
         self.tasks = [Task(f"t{i}", name=f"study {i}", stage_name="Review_1", labels=()) for i in range(n)]
         self.sent = []
-        client = SimpleNamespace(convert_labels=lambda tasks: [{"labels": task["series"]} for task in tasks])
+        client = SimpleNamespace(convert_labels=lambda tasks: [{"labels": []} for _ in tasks])
         self.converter = Converter(client, lambda path: None)
         files = SimpleNamespace(carry=lambda labels, labels_map, task_id: {})
         self.project = SimpleNamespace(files=files, review=self.review, put_labels=self.put_labels)

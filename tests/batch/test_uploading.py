@@ -211,3 +211,23 @@ def test_items_that_a_conversion_makes_up_are_not_created(items):
     (outcome,) = upload(project, described(1))
     assert outcome.reason == "It could not be checked: RedBrick made something else of its items. Nothing was sent"
     assert project.created == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        ({"items": ["a", "b"], "seriesInfo": []}, "lost items: 3 given, 2 converted"),
+        ({"items": ["a", "b", "c"]}, "lost series: 2 given, 0 converted"),
+        ({"items": ["a", "b", "c"], "seriesInfo": [{"itemsIndices": [0, 1, 2]}]}, "lost series: 2 given, 1 converted"),
+        (
+            {"items": ["a", "b", "c"], "seriesInfo": [{"itemsIndices": [0]}, {"itemsIndices": [1, 2]}]},
+            "gave series 0 other items: 2 given, 1 converted",
+        ),
+    ],
+)
+def test_items_that_the_conversion_loses_or_puts_elsewhere(stored, words):
+    project = Project(converts=lambda task: stored)
+    uploading = Uploading(project, Converter(project.client, lambda _: None), "22222222-2222-2222-2222-222222222222")
+    (outcome,) = uploading.run([NewTask("study", [{"items": ["a", "b"]}, {"items": "c"}])])
+    assert outcome.status is Status.FAILED
+    assert f"It cannot be sent: RedBrick's conversion {words}. Nothing was sent" in outcome.reason

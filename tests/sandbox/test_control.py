@@ -141,7 +141,8 @@ def test_settings(sandbox):
 
 
 def test_latency_and_options_of_the_command_line():
-    with SandboxProcess(latency_ms=80, transition_ms=50, require_ownership=False, fault="http_503=0.5,seed=1") as one:
+    options = {"fault": "http_503=0.5,seed=1", "behavior": "conversion=omit"}
+    with SandboxProcess(latency_ms=80, transition_ms=50, require_ownership=False, **options) as one:
         assert one.settings() == {
             "latency_ms": 80,
             "transition_ms": 50,
@@ -149,12 +150,29 @@ def test_latency_and_options_of_the_command_line():
             "max_ids": 50,
             "require_ownership": False,
             "demo_tasks": 0,
-            "fault": "http_503=0.5,seed=1",
+            **options,
         }
+        assert one.behavior() == {"conversion": "omit"}
         one.faults("")
         started = time.monotonic()
         one.count()
         assert time.monotonic() - started >= 0.08
+
+
+def test_behaviors(sandbox):
+    assert sandbox.behavior() == {"conversion": "complete"}
+    assert sandbox.behavior(conversion="drop-unknown") == {"conversion": "drop-unknown"} == sandbox.behavior()
+    for wrong in ({"conversion": "half"}, {"conversion": 1}, {"colour": "red"}):
+        with pytest.raises(SandboxError, match="conversion"):
+            sandbox.behavior(**wrong)
+    sandbox.reset()
+    assert sandbox.behavior() == {"conversion": "complete"}
+
+
+def test_a_behavior_that_is_none_does_not_start():
+    for spec in ("conversion", "conversion=half", "x=1", "conversion=omit,conversion=omit"):
+        with pytest.raises(SandboxError, match="--behavior: "), SandboxProcess(behavior=spec):
+            pass
 
 
 def test_more_projects(sandbox):

@@ -316,3 +316,28 @@ def test_one_error_for_the_whole_list_names_the_task():
 def test_many_errors_are_summed_up():
     bad = {"name": "b", "series": [{"items": "x", "boundingBoxes": [{}] * 100}]}
     assert convert(json.dumps([bad])).error.splitlines()[-1].startswith("and ")
+
+
+# ------------------------------------------------------------------ what a server leaves out without a word
+
+
+def converted(behavior, *series):
+    given = [{"name": str(i), "series": [{"items": "a", **each}]} for i, each in enumerate(series)]
+    result = convert(json.dumps(given), behavior)
+    assert result.error is None, result.error
+    return [None if "labels" not in task else len(task["labels"]) for task in result.converted]
+
+
+@pytest.mark.parametrize(
+    ("behavior", "kept"),
+    [("complete", [1, 0]), ("omit-empty", [1, None]), ("omit", [None, None]), ("drop-unknown", [1, 0])],
+)
+def test_labels_that_a_conversion_leaves_out(behavior, kept):
+    assert converted(behavior, {"boundingBoxes": [BOX]}, {}) == kept
+
+
+def test_kinds_that_a_conversion_does_not_know():
+    cuboid = {"category": "volume", **VOXELS}
+    series = {"boundingBoxes": [BOX], "cuboids": [cuboid], "instanceClassifications": [{"fileIndex": 0, "values": {}}]}
+    assert converted("complete", series) == [3]
+    assert converted("drop-unknown", {**series, "boxes": [BOX]}) == [1]

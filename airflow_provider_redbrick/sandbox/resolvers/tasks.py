@@ -101,8 +101,8 @@ def _completions(request: Request, arguments: Arguments, condition: str, *values
     }
 
 
-def _validate(_request: Request, arguments: Arguments) -> dict[str, Any]:
-    result = convert(arguments["original"])
+def _validate(request: Request, arguments: Arguments) -> dict[str, Any]:
+    result = convert(arguments["original"], request.sandbox.behaviors["conversion"])
     valid = result.error is None
     converted = documents.write(result.converted) if valid and arguments.get("convert") else None
     return {"isValid": valid, "error": result.error, "converted": converted}

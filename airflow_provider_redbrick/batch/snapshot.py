@@ -1,0 +1,170 @@
+"""Labels as they were when they were given: plain values, and the bytes of their masks.
+
+User code may change an object that it has returned, reuse an array, or write the next mask to the same path. Labels are
+converted and sent later, many at a time. So:
+
+1. An answer is copied before the callable that gave it is called again: values and the bytes of mask files.
+2. A path that names a mask which the task has already is the server's word: no file is opened for it.
+3. What is hashed is what is sent: the hash of a copied mask is taken while it is copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from airflow_provider_redbrick.batch.copying import MaskCopy, copied_mask, copied_mask_file
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.plain import place_of, to_plain
+from airflow_provider_redbrick.labels.rules import is_list
+from airflow_provider_redbrick.labels.segmentation import segmentation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_redbrick.labels.plain import Place
+
+MaskKey = tuple[int, str]
+"""A mask of a task: its series, and the path or name that the series' labels have for it."""
+
+NOT_LABELS = frozenset({"name", "items", "imageHeaders", "metaData"})
+"""What a series may say of itself besides its labels."""
+
+
+def plain_body(body: object) -> tuple[Any, dict[MaskKey, MaskCopy]]:
+    """Return labels as plain values, and copies of the masks that are given as objects instead of paths.
+
+    In the labels a name takes the place of each such mask.
+
+    :raises RedBrickInputError: if there is something that JSON cannot hold.
+    """
+    copies: dict[MaskKey, MaskCopy] = {}
+
+    def take(value: Any, place: Place) -> str | None:
+        if not _is_of_mask(place):
+            return None
+        name = f"{_mask_name(place)} ({type(value).__name__})"
+        try:
+            copy = copied_mask(value)
+        except Exception as error:  # noqa: BLE001 - it is the user's own object, and may raise anything
+            raise _unread(place, name, error) from None
+        if copy is None:
+            _refuse_array(value, place)
+            return None
+        copies[place[1], name] = copy
+        return name
+
+    return to_plain(body, take), copies
+
+
+def copied_files(
+    body: Any, stored: Collection[str], open_file: Callable[[str], BinaryIO], *, known: Collection[MaskKey]
+) -> dict[MaskKey, MaskCopy]:
+    """Return copies of the mask files that labels name.
+
+    :param body: plain labels.
+    :param stored: paths of masks that the task has already.
+    :param open_file: raises when there is no such file.
+    :param known: masks that have been copied already.
+    :raises RedBrickInputError: if a file cannot be read.
+    """
+    copies: dict[MaskKey, MaskCopy] = {}
+    for index, path in _mask_paths(body):
+        key = (index, path)
+        if path in stored or key in known or key in copies:
+            continue
+        try:
+            with closing(open_file(path)) as file:
+                copies[key] = copied_mask_file(file)
+        except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
+            raise _unread(("series", index), path, error) from None
+    return copies
+
+
+def open_mask(path: str, open_file: Callable[[str], BinaryIO | None]) -> BinaryIO | None:
+    """Open a mask file; None where there is none. A leading ``~`` is the home folder, unless a file is called so."""
+    file = open_file(path)
+    if file is None and path.startswith("~"):
+        return open_file(os.path.expanduser(path))  # noqa: PTH111 - a path of no user stays as it is
+    return file
+
+
+def content_hash(body: Mapping[str, Any], digests: Mapping[MaskKey, str]) -> str:
+    """Return the SHA-256 of labels: of their canonical JSON, with the SHA-256 of each mask in place of its path.
+
+    :param body: plain labels.
+    :param digests: the SHA-256 of the masks that are sent; others are on the server, and stay paths.
+    """
+    labels: dict[str, Any] = {key: body[key] for key in ("classification", "labels") if body.get(key) is not None}
+    if body.get("series") is not None:
+        labels["series"] = [_hashed(series, index, digests) for index, series in enumerate(body["series"])]
+    text = json.dumps(labels, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hashed(series: Mapping[str, Any], index: int, digests: Mapping[MaskKey, str]) -> dict[str, Any]:
+    def named(value: Any) -> Any:
+        if is_list(value):
+            return [named(each) for each in value]
+        digest = digests.get((index, value)) if isinstance(value, str) else None
+        return value if digest is None else f"sha256:{digest}"
+
+    labels = {key: value for key, value in series.items() if value is not None and key not in NOT_LABELS}
+    if "segmentations" in labels:
+        labels["segmentations"] = named(labels["segmentations"])
+    segments = labels.get("segmentMap")
+    if isinstance(segments, Mapping):
+        labels["segmentMap"] = {
+            key: {**segment, "mask": named(segment["mask"])}
+            if isinstance(segment, Mapping) and "mask" in segment
+            else segment
+            for key, segment in segments.items()
+        }
+    return labels
+
+
+# ------------------------------------------------------------------ where masks are
+
+
+def _mask_paths(body: Any) -> Iterator[MaskKey]:
+    """Yield the masks that labels name; those of a series that cannot be understood are refused later."""
+    all_series = body.get("series") if isinstance(body, Mapping) else None
+    for index, series in enumerate(all_series if is_list(all_series) else ()):
+        try:
+            segmentation = segmentation_of(series) if isinstance(series, Mapping) else None
+        except RedBrickInputError:
+            continue
+        for path in segmentation.paths if segmentation else ():
+            yield index, path
+
+
+def _is_of_mask(place: Place) -> bool:
+    if len(place) < 3 or place[0] != "series":
+        return False
+    rest = place[2:]
+    if rest[0] == "segmentations":
+        return len(rest) <= 2
+    return rest[0] == "segmentMap" and len(rest) in {3, 4} and rest[2] == "mask"
+
+
+def _mask_name(place: Place) -> str:
+    """Return what a mask without a path is called within its series."""
+    return place_of(("series", *place[1:])).partition(", ")[2].replace(", ", ".")
+
+
+def _refuse_array(value: Any, place: Place) -> None:
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if kind is not None and kind not in "OSU":
+        raise RedBrickInputError(
+            f"{place_of(place)}: {type(value).__name__} does not say where its voxels are: give a nibabel image with "
+            f"the affine of the series, the bytes of a NIfTI file, or its path"
+        )
+
+
+def _unread(place: Place, name: str, error: Exception) -> RedBrickInputError:
+    words = str(error) or type(error).__name__
+    return RedBrickInputError(f"{place_of(place[:2])}: mask {name!r} cannot be read: {words}")

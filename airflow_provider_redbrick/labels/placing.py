@@ -1,0 +1,100 @@
+"""Which item of its series a label names, and whether the series has such an item.
+
+``video.seriesItemIndex`` counts the items of the label's series. ``fileIndex`` counts its files; where a series is one
+file, that may be a video or a volume, whose frames or slices are counted instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_redbrick.labels.rules import is_list
+
+_ITEM = "video.seriesItemIndex"
+_FILE = "fileIndex"
+_OF_ONE_FRAME = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+@dataclass(frozen=True)
+class ItemReference:
+    """A label that names an item of its series by number.
+
+    :param label: the label, e.g. ``boundingBoxes[2]``.
+    :param field: the field that holds the number.
+    """
+
+    series: int
+    label: str
+    field: str
+    index: int
+
+    def beyond(self, items: int, *, names: Sequence[str] = ()) -> str | None:
+        """Return what is wrong with it in a series of so many items; None for nothing.
+
+        :param names: what the items are called, as far as that is known.
+        """
+        may_have_frames = items == 1 and not (names and names[0].lower().endswith(_OF_ONE_FRAME))
+        if self.index < items or not items or (self.field == _FILE and may_have_frames):
+            return None
+        has = "1 item" if items == 1 else f"{items} items"
+        return (
+            f"series {self.series}, {self.label}, {self.field}: {self.index} is beyond the series, which has {has}, "
+            f"counted from 0"
+        )
+
+
+def item_references(all_series: Any) -> tuple[ItemReference, ...]:
+    """Return, of the labels of each series, those that name the last item: when they fit, all do."""
+    highest: dict[tuple[int, str], ItemReference] = {}
+    for reference in _references(all_series):
+        key = (reference.series, reference.field)
+        if key not in highest or highest[key].index < reference.index:
+            highest[key] = reference
+    return tuple(highest.values())
+
+
+def series_items(series_info: Sequence[Mapping[str, Any]], items: Sequence[str]) -> list[list[int]]:
+    """Return for each series of a task which of the task's items it has, in their order; nothing where not known.
+
+    :param series_info: the task's ``seriesInfo``; without a complete division all items are in the first series.
+    :param items: the task's items, as far as they were read.
+    """
+    views = [sorted(info.get("itemsIndices") or ()) for info in series_info]
+    if views and all(views):
+        return views
+    return [list(range(len(items)))] if items else []
+
+
+def misplaced(references: Iterable[ItemReference], views: Sequence[Sequence[int]], items: Sequence[str]) -> str | None:
+    """Return what is wrong with the first label that names an item which its series does not have.
+
+    :param views: the items of each series, see :func:`series_items`.
+    :param items: the names of the task's items, as far as they were read.
+    """
+    for reference in references:
+        view = views[reference.series] if reference.series < len(views) else ()
+        names = [items[place] for place in view if place < len(items)]
+        problem = reference.beyond(len(view), names=names)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _references(all_series: Any) -> Iterator[ItemReference]:
+    for index, series in enumerate(all_series if is_list(all_series) else ()):
+        for key, labels in series.items() if isinstance(series, Mapping) else ():
+            for place, label in enumerate(labels if is_list(labels) else ()):
+                for field, number in _named(label):
+                    yield ItemReference(index, f"{key}[{place}]", field, number)
+
+
+def _named(label: Any) -> Iterator[tuple[str, int]]:
+    if not isinstance(label, Mapping):
+        return
+    video = label.get("video")
+    item = video.get("seriesItemIndex") if isinstance(video, Mapping) else None
+    for field, number in ((_ITEM, item), (_FILE, label.get("fileIndex"))):
+        if isinstance(number, int) and not isinstance(number, bool):
+            yield field, number

@@ -1,0 +1,140 @@
+"""How many labels of which kind there are in each series, as given and as stored.
+
+The server converts labels before they are sent. What it leaves out or turns into something else would be missing on the
+task, which would be reported as done. So what was converted is compared with what was given:
+
+1. Each label of a list, each entry of a ``segmentMap`` and the task's classification become one stored label.
+2. A stored label without ``volumeindex`` may be of any series; then only the sum of its kind is compared.
+3. No labels at all may come without the key ``labels``: they have nothing to lose.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from airflow_provider_redbrick.labels.kinds import LISTED, NOT_SENT, OF_SERIES
+from airflow_provider_redbrick.labels.rules import is_list
+from airflow_provider_redbrick.labels.shapes import SHAPES
+
+Key = tuple["int | None", str]
+"""A series, None for the whole task, and a kind of label."""
+
+LAYOUT = ("heatMaps", "transforms", "centerline")
+"""What a new task's series have besides labels, and the conversion lists for all series together."""
+
+_CLASSIFICATION = "classification"
+_UNKNOWN = "labels of no known kind"
+_NAMED = 5
+_FLAGS = {
+    "studyclassify": _CLASSIFICATION,
+    "tasklevelclassify": _CLASSIFICATION,
+    "seriesclassify": "classifications",
+    "multiclassify": "classifications",
+    "instanceclassify": "instanceClassifications",
+}
+_MEASUREMENTS = {"length3d": "length", "angle3d": "angle"}
+
+
+def difference(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bool = False) -> str | None:
+    """Return how a task's labels differ from what the server made of them; None when they are the same.
+
+    :param task: the task in the import format.
+    :param stored: what the server made of it.
+    :param layout: also compare what else belongs to the images of a new task.
+    """
+    converted = stored.get("labels") or ()
+    given = Counter(_given(task) if "labels" not in task else map(_key, task["labels"]))
+    found = Counter(map(_key, converted))
+    differences = list(_compared(given, found, _of_any_series(converted, task)))
+    if layout:
+        differences += _compared(Counter(_given_layout(task)), Counter(_stored_layout(stored)), frozenset())
+    if not differences:
+        return None
+    more = [f"and {len(differences) - _NAMED} more"] if len(differences) > _NAMED else []
+    return "; ".join([*differences[:_NAMED], *more])
+
+
+def _compared(given: Mapping[Key, int], found: Mapping[Key, int], loose: frozenset[str]) -> Iterator[str]:
+    given, found = _summed(given, loose), _summed(found, loose)
+    for key in {**given, **found}:
+        before, after = given.get(key, 0), found.get(key, 0)
+        if before != after:
+            series, kind = key
+            where = kind if series is None else f"series {series}, {kind}"
+            yield f"{where}: {before} given, {after} converted"
+
+
+def _summed(counts: Mapping[Key, int], loose: frozenset[str]) -> dict[Key, int]:
+    summed: Counter[Key] = Counter()
+    for (series, kind), count in counts.items():
+        summed[None if kind in loose else series, kind] += count
+    return dict(summed)
+
+
+# ------------------------------------------------------------------ given
+
+
+def _given(task: Mapping[str, Any]) -> Iterator[Key]:
+    if task.get("classification") is not None:
+        yield None, _CLASSIFICATION
+    for index, series in enumerate(task.get("series") or ()):
+        for key, labels in series.items():
+            for kind in _kinds(key, labels):
+                yield index, kind
+
+
+def _kinds(key: str, labels: Any) -> Iterable[str]:
+    """Return the kind of each label in one field of a series."""
+    if key == "segmentMap":
+        return [f"segmentMap[{instance}]" for instance in labels] if isinstance(labels, Mapping) else ()
+    if not is_list(labels) or (key not in LISTED and (key in OF_SERIES or key in NOT_SENT)):
+        return ()
+    return [_listed(key, label.get("type") if isinstance(label, Mapping) else None) for label in labels]
+
+
+def _listed(key: str, kind: object) -> str:
+    return f"{key} of type {kind}" if key == "measurements" else key
+
+
+def _given_layout(task: Mapping[str, Any]) -> Iterator[Key]:
+    for index, series in enumerate(task.get("series") or ()):
+        for key in LAYOUT:
+            for _ in series.get(key) or ():
+                yield index, key
+
+
+# ------------------------------------------------------------------ stored
+
+
+def _stored_layout(stored: Mapping[str, Any]) -> Iterator[Key]:
+    for key in LAYOUT:
+        for entry in stored.get(key) or ():
+            yield entry.get("seriesIndex") or 0, key
+
+
+def _key(label: Any) -> Key:
+    kind = _kind(label) if isinstance(label, Mapping) else _UNKNOWN
+    if kind == _CLASSIFICATION or not isinstance(label, Mapping):
+        return None, kind
+    return label.get("volumeindex") or 0, kind
+
+
+def _kind(label: Mapping[str, Any]) -> str:
+    """Return the kind of a stored label."""
+    for flag, kind in _FLAGS.items():
+        if label.get(flag):
+            return kind
+    dicom = label.get("dicom")
+    if isinstance(dicom, Mapping) and dicom.get("instanceid"):
+        return f"segmentMap[{dicom['instanceid']}]"
+    shape = next((shape for shape in SHAPES if label.get(shape.stored)), None)
+    return _UNKNOWN if shape is None else _listed(shape.listed, _MEASUREMENTS.get(shape.stored))
+
+
+def _of_any_series(labels: Sequence[Any], task: Mapping[str, Any]) -> frozenset[str]:
+    """Return the kinds of which stored labels do not say which series they are in, where there are several."""
+    if len(task.get("series") or ()) < 2:
+        return frozenset()
+    return frozenset(_kind(label) for label in labels if label.get("volumeindex") is None)
