@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from itertools import accumulate
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.chunks import in_chunks
@@ -16,12 +19,18 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickInputError,
     RedBrickPayloadTooLargeError,
     RedBrickRefusedError,
+    one_line,
+    told,
 )
 from airflow_provider_redbrick.labels.depth import BeyondError, check_depth
+from airflow_provider_redbrick.labels.rules import is_list, is_whole, join, name_of
+from airflow_provider_redbrick.labels.strict_json import check_storable
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.client import RedBrickClient
     from airflow_provider_redbrick.batch.checking import LabelCheck
+
+log = logging.getLogger(__name__)
 
 # The import format insists on names and items; labels do not depend on them.
 _ITEM = "https://test"
@@ -59,7 +68,7 @@ class Labels:
         :raises RedBrickInputError: when there is something that JSON has no word for.
         """
         try:
-            text = json.dumps(self.body, default=_plain_value)
+            text = json.dumps(_with_text_keys(self.body), default=_plain_value)
             check_depth(text.encode())
             return replace(self, body=json.loads(text))
         except (TypeError, ValueError, RecursionError, BeyondError) as error:
@@ -126,11 +135,13 @@ class Converter:
 
     :param check: looks at labels first; None looks at nothing.
     :param open_file: finds mask files.
+    :param rounding_is_unsaid: acquired when the rounding of masks is logged, which is done once.
     """
 
     client: RedBrickClient
     open_file: OpenFile
     check: LabelCheck | None = None
+    rounding_is_unsaid: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def convert(self, batch: Iterable[Labels]) -> dict[str, Converted | str]:
         """Return for each task id its labels as they are to be sent, or why they cannot be."""
@@ -158,11 +169,18 @@ class Converter:
         :param stored: the paths of masks that the task has already.
         :raises RedBrickInputError: when they have problems and must not be sent.
         """
+        check_storable(body)
         if self.check is not None:
             self.check(key, body)
         masked = take_masks(body, self.open_file, stored)
         if self.check is not None:
             self.check.judge(key, masked.doubts)
+        if masked.rounded and self.rounding_is_unsaid.acquire(blocking=False):
+            log.warning(
+                "Mask %s has values that are whole numbers only after rounding, such as 0.99999. They are rounded. "
+                "Further masks of this kind are not logged.",
+                one_line(masked.rounded[0]),
+            )
         return masked
 
 
@@ -280,3 +298,29 @@ def _plain_value(value: Any) -> Any:
     if not hasattr(value, "tolist"):
         raise TypeError(f"{type(value).__name__} is not JSON")
     return value.tolist()
+
+
+def _with_text_keys(value: Any, place: str = "") -> Any:
+    """Return a value whose mappings have texts as keys, as JSON has them; two that become one are refused."""
+    if isinstance(value, Mapping):
+        given: dict[str, Any] = {}
+        for key in value:
+            text = _key_text(key, place)
+            if text in given:
+                raise RedBrickInputError(
+                    f"{place or 'it'} has the keys {told(given[text])} and {told(key)}, which are one"
+                )
+            given[text] = key
+        return {text: _with_text_keys(value[key], join(place, name_of(text))) for text, key in given.items()}
+    if is_list(value):
+        return [_with_text_keys(inner, join(place, f"[{i}]")) for i, inner in enumerate(value)]
+    return value
+
+
+def _key_text(key: Any, place: str) -> str:
+    plain = key.tolist() if hasattr(key, "tolist") else key
+    if isinstance(plain, str):
+        return str.__str__(plain)
+    if isinstance(plain, (int, float, Decimal)) and not isinstance(plain, bool) and is_whole(plain):
+        return str(int(plain))
+    raise RedBrickInputError(f"{place or 'it'} has {told(key)} as a key; keys are texts or whole numbers")

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from airflow_provider_redbrick.batch.copying import copied
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.nifti import Volume, read_volume, write_volume
-from airflow_provider_redbrick.labels.segmentation import Layers, Segmentation, segmentation_of, without_entry
+from airflow_provider_redbrick.labels.segmentation import (
+    Layers,
+    Segmentation,
+    instance_keys,
+    segmentation_of,
+    without_entry,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.files import ProjectFiles
@@ -41,12 +47,14 @@ class Masked:
     :param masks: the masks themselves.
     :param unmasked: series that say themselves that they have no mask (any more).
     :param doubts: what is odd about the masks, and would still be stored.
+    :param rounded: masks with values that were whole numbers only after rounding.
     """
 
     body: Mapping[str, Any]
     masks: tuple[Mask, ...] = ()
     unmasked: frozenset[int] = frozenset()
     doubts: tuple[str, ...] = ()
+    rounded: tuple[str, ...] = ()
 
 
 def take_masks(body: Mapping[str, Any], open_file: OpenFile, stored: Collection[str] = ()) -> Masked:
@@ -64,20 +72,21 @@ def take_masks(body: Mapping[str, Any], open_file: OpenFile, stored: Collection[
         return None if path in stored else open_file(path)
 
     shown, masks, doubts = [], [], []
+    rounded: list[str] = []
     for index, series in enumerate(all_series):
         segmentation = _of(series, index)
         if segmentation is None:
             shown.append(_without_masks(series))
             continue
         try:
-            file, segments, odd = _made_one(segmentation, open_here)
+            file, segments, odd = _made_one(segmentation, open_here, rounded)
         except RedBrickInputError as error:
             raise RedBrickInputError(f"series {index}: {error}") from None
         masks.append(Mask(index, file, None if file else segmentation.paths[0]))
         doubts += [f"series {index}, {words}" for words in odd]
         shown.append(_with_one_mask(series, index, segments))
     unmasked = frozenset(i for i, series in enumerate(all_series) if _says_none(series))
-    return Masked({**body, "series": shown}, tuple(masks), unmasked, tuple(doubts))
+    return Masked({**body, "series": shown}, tuple(masks), unmasked, tuple(doubts), tuple(rounded))
 
 
 def labels_map(masks: Sequence[Mask], files: ProjectFiles, task_id: str) -> list[dict[str, Any] | None]:
@@ -97,9 +106,12 @@ def _of(series: Any, index: int) -> Segmentation | None:
 
 
 def _made_one(
-    segmentation: Segmentation, open_file: OpenFile
+    segmentation: Segmentation, open_file: OpenFile, rounded: list[str]
 ) -> tuple[BinaryIO | None, Mapping[int, frozenset[int]], list[str]]:
-    """Return the one file there is to be (None: it is stored already), its instances, and what is odd about it."""
+    """Return the one file there is to be (None: it is stored already), its instances, and what is odd about it.
+
+    :param rounded: the masks whose values are rounded are added to it.
+    """
     with ExitStack() as stack:
         files = [_local(path, open_file) for path in segmentation.paths]
         for file in files:
@@ -112,8 +124,8 @@ def _made_one(
             missing = next(path for path, file in zip(segmentation.paths, files, strict=True) if file is None)
             raise RedBrickInputError(f"there is no mask file {missing!r}")
         if not segmentation.is_one_file:
-            return _merged(segmentation, found)
-        volume = read_volume(found[0], segmentation.paths[0])
+            return _merged(segmentation, found, rounded)
+        volume = _read(found[0], segmentation.paths[0], rounded)
         odd = _odd(volume.values, segmentation.segments)
         if not volume.is_plain:
             return write_volume(volume.voxels, volume), segmentation.segments, odd
@@ -122,12 +134,12 @@ def _made_one(
 
 
 def _merged(
-    segmentation: Segmentation, files: Sequence[BinaryIO]
+    segmentation: Segmentation, files: Sequence[BinaryIO], rounded: list[str]
 ) -> tuple[BinaryIO, Mapping[int, frozenset[int]], list[str]]:
     import numpy as np
 
     named = zip(files, segmentation.paths, strict=True)
-    volumes: Iterable[Volume] = (read_volume(file, path) for file, path in named)
+    volumes: Iterable[Volume] = (_read(file, path, rounded) for file, path in named)
     taken = set(segmentation.instance_of.values())
     if not taken:
         # Which values there are is known when all have been read; files of one instance each are read one by one.
@@ -143,6 +155,13 @@ def _merged(
         instance = segmentation.instance_of.get(volume.name)
         layers.lay(places, flat[places] if instance is None else np.full(places.shape, instance, np.uint16))
     return write_volume(layers.voxels, first), layers.segments, _odd(taken, segmentation.segments)
+
+
+def _read(file: BinaryIO, path: str, rounded: list[str]) -> Volume:
+    volume = read_volume(file, path)
+    if volume.is_rounded:
+        rounded.append(path)
+    return volume
 
 
 def _odd(values: Any, segments: Mapping[int, frozenset[int]]) -> list[str]:
@@ -185,13 +204,14 @@ def _with_one_mask(series: Mapping[str, Any], index: int, segments: Mapping[int,
 def _segment_map(
     given: Mapping[Any, Any], segments: Mapping[int, frozenset[int]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for key, segment in given.items():
+    for instance, key in instance_keys(given).items():
+        segment = given[key]
         label = dict(segment) if isinstance(segment, Mapping) else {"category": segment}
         label.pop("mask", None)
-        groups = segments[int(key)]
+        groups = segments[instance]
         if groups:
             label["overlappingGroups"] = sorted(groups)
-        yield str(int(key)), label
+        yield str(instance), label
 
 
 _OF_MASKS = frozenset({"segmentations", "segmentMap", "binaryMask", "semanticMask", "pngMask"})

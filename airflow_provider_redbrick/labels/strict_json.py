@@ -9,15 +9,14 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import reduce
 from typing import Any, NoReturn
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, storable
 from airflow_provider_redbrick.labels.rules import is_list, join, name_of, shown
 
 _LONGEST_SHOWN = 60
@@ -41,8 +40,19 @@ class StrictJSONError(ValueError):
         self.column = column
 
 
-class _RefusedError(ValueError):
-    """A key is there twice, or a number is none."""
+class RepeatedKeyError(ValueError):
+    """An object has a key twice.
+
+    :ivar key: the key.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key!r} is there twice")
+        self.key = key
+
+
+class _ConstantError(ValueError):
+    """A number is NaN or infinity."""
 
 
 def read_json(text: str) -> Any:
@@ -51,12 +61,12 @@ def read_json(text: str) -> Any:
     :raises StrictJSONError: if it is not JSON, has a key twice, or has text that cannot be stored.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_refuse_constant)
+        value = json.loads(text, object_pairs_hook=each_key_once, parse_constant=_refuse_constant)
         if _SUSPECT.search(text):
             check_storable(value)
     except json.JSONDecodeError as error:
         raise StrictJSONError(f"it is not JSON: {error.msg}", error.lineno, error.colno) from None
-    except _RefusedError as error:
+    except (RepeatedKeyError, _ConstantError) as error:
         raise _first_fault(text) or StrictJSONError(f"it is not JSON: {error}") from None
     except RedBrickInputError as error:
         raise StrictJSONError(str(error)) from None
@@ -70,21 +80,22 @@ def without_escapes(text: str) -> str:
     return text.replace("\\\\", "__").replace('\\"', "__")
 
 
-def check_storable(value: Any, place: str = "") -> None:
-    """Check that every text in a JSON value, keys included, can be sent and stored.
+def check_storable(value: Any) -> None:
+    """Check that every text in plain JSON values, keys included, can be sent and stored.
 
-    :param place: where the value itself is, for messages.
     :raises RedBrickInputError: if one has NUL or half a surrogate pair; it names the field.
     """
-    left = [(place, value)]
+    # What is written in ASCII tells, at a tenth of the time: of most values there is nothing to look for.
+    if not _SUSPECT.search(json.dumps(value)):
+        return
+    left = [("", value)]
     while left:
         where, inner = left.pop()
         if isinstance(inner, str):
             _check_text(where, inner)
         elif isinstance(inner, Mapping):
             for key, below in inner.items():
-                if isinstance(key, str):
-                    _check_text(f"{where}: the key" if where else "the key", key)
+                _check_text(f"{where}: the key" if where else "the key", key)
                 left.append((join(where, name_of(key)), below))
         elif is_list(inner):
             left.extend((join(where, f"[{i}]"), below) for i, below in enumerate(inner))
@@ -96,51 +107,20 @@ def _check_text(where: str, text: str) -> None:
         raise RedBrickInputError(f"{where or 'it'} has characters that cannot be sent or stored: {shown}")
 
 
-def with_text_keys(value: Any, place: str = "") -> Any:
-    """Return a value whose mappings have texts as keys, as JSON has them.
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; for ``object_pairs_hook`` of the standard library's parser.
 
-    :param place: where the value is, for messages.
-    :raises RedBrickInputError: if two keys of one mapping are the same text, or a key has no text in JSON.
+    :raises RepeatedKeyError: if a key is there twice.
     """
-    if isinstance(value, Mapping):
-        given: dict[str, Any] = {}
-        for key in value:
-            text = _key_text(key, place)
-            if text in given:
-                raise RedBrickInputError(f"{place or 'it'} has {given[text]!r} and {key!r}, which are one key in JSON")
-            given[text] = key
-        return {text: with_text_keys(value[key], join(place, name_of(text))) for text, key in given.items()}
-    if is_list(value):
-        return [with_text_keys(inner, join(place, f"[{i}]")) for i, inner in enumerate(value)]
-    return value
-
-
-def _key_text(key: Any, place: str) -> str:
-    """Return the text that a mapping's key is in JSON: ``1`` for numpy's 1 and for 1.0, ``true`` for True."""
-    plain = key.tolist() if hasattr(key, "tolist") else key
-    if isinstance(plain, str):
-        return str.__str__(plain)
-    if plain is None or isinstance(plain, bool):
-        return json.dumps(plain)
-    if isinstance(plain, (int, float, Decimal)):
-        return str(int(plain)) if is_whole(plain) else str(plain)
-    raise RedBrickInputError(f"{place or 'it'} has {told(key)} as a key; keys are texts or numbers")
-
-
-def is_whole(number: Any) -> bool:
-    """Whether a number of any type has no fraction; infinity and NaN are not whole."""
-    return math.isfinite(number) and bool(number == int(number))
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise _RefusedError("a key is there twice")
+        counts = Counter(key for key, _ in pairs)
+        raise RepeatedKeyError(next(key for key, count in counts.items() if count > 1))
     return found
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise _RefusedError(f"{word} is no JSON number")
+    raise _ConstantError(f"{word} is no JSON number")
 
 
 @dataclass
