@@ -13,7 +13,7 @@ from airflow_provider_redbrick.api.imports import ITEM_SUFFIXES, content_type
 from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.batch.copying import copied
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
-from airflow_provider_redbrick.labels.compression import GZIP, check_gzip
+from airflow_provider_redbrick.labels.compression import check_if_gzip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -96,12 +96,12 @@ class Items:
 
     def _check_whole(self, name: str) -> None:
         with self._opened(name) as file:
-            _check_compression(file)
+            check_if_gzip(file)
 
     def _put(self, name: str, place: Place) -> None:
         with self._opened(name) as file:
             if "://" in name and _is_packed(name):
-                _check_compression(file)
+                check_if_gzip(file)
             self._imports.put(place, file)
 
     @contextmanager
@@ -129,13 +129,6 @@ def _await(futures: Sequence[Future[None]]) -> None:
 
 def _is_packed(name: str) -> bool:
     return name.lower().endswith(".gz")
-
-
-def _check_compression(file: BinaryIO) -> None:
-    file.seek(0)
-    if file.read(len(GZIP)) == GZIP:
-        file.seek(0)
-        check_gzip(file)
 
 
 @contextmanager

@@ -36,6 +36,17 @@ def check_gzip(file: BinaryIO) -> None:
         raise ValueError(damage(error)) from None
 
 
+def check_if_gzip(file: BinaryIO) -> None:
+    """Check a file from its beginning to its end if it is gzip data; any other is not looked at.
+
+    :raises ValueError: see :func:`check_gzip`.
+    """
+    file.seek(0)
+    if file.read(len(GZIP)) == GZIP:
+        file.seek(0)
+        check_gzip(file)
+
+
 def damage(error: Exception) -> str:
     """Return what an error about gzip data means."""
     if isinstance(error, EOFError):
