@@ -14,12 +14,18 @@ if TYPE_CHECKING:
 LONGEST_MESSAGE = 4_000
 _LONGEST_VALUE = 200
 _BREAKS = re.compile("[\t-\r\x85\u2028\u2029]+")
+_LINE_BREAKS = re.compile("[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 
 
 def storable(text: str) -> str:
     """Return a text without what UTF-8, and so logs and XComs, or databases refuse."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def has_line_break(text: str) -> bool:
+    """Whether a text is more than one line, which no name of a file is."""
+    return _LINE_BREAKS.search(text) is not None
 
 
 def one_line(text: str) -> str:

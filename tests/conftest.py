@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 
-import ijson
 import pytest
 from examples import examples
 from hypothesis import settings
@@ -25,15 +24,6 @@ os.environ["NO_PROXY"] = "*"
 
 settings.register_profile("ours", examples(100))
 settings.load_profile("ours")
-
-
-@pytest.fixture(params=["yajl2_c", "python"])
-def backend(request, monkeypatch):
-    """Either of the parsers that there are for arrays in files: the quick one has no wheel for every machine."""
-    try:
-        monkeypatch.setattr(ijson, "items", ijson.get_backend(request.param).items)
-    except ImportError:
-        pytest.skip(f"{request.param} is not there")
 
 
 def pytest_collection_modifyitems(items):

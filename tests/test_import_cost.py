@@ -29,7 +29,6 @@ HEAVY = [
     "airflow_provider_redbrick.sandbox",
     "ariadne",
     "graphql",
-    "ijson",
     "nibabel",
     "numpy",
     "openlineage",

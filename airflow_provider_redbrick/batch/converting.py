@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.api.chunks import in_chunks
@@ -16,10 +18,12 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickInputError,
     RedBrickPayloadTooLargeError,
     RedBrickRefusedError,
+    one_line,
     told,
 )
 from airflow_provider_redbrick.labels.placing import ItemReference, item_references, series_items
 from airflow_provider_redbrick.labels.plain import check_finite, fields_of, to_plain
+from airflow_provider_redbrick.labels.strict_json import check_storable
 from airflow_provider_redbrick.labels.tally import difference
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.checking import LabelCheck
     from airflow_provider_redbrick.batch.copying import MaskCopy
     from airflow_provider_redbrick.batch.snapshot import MaskKey
+
+log = logging.getLogger(__name__)
 
 # The import format insists on names and items; labels do not depend on them.
 _ITEM = "https://test"
@@ -148,11 +154,13 @@ class Converter:
 
     :param check: looks at labels first; None looks at nothing.
     :param open_file: finds mask files.
+    :param rounding_is_unsaid: acquired when the rounding of masks is logged, which is done once.
     """
 
     client: RedBrickClient
     open_file: OpenFile
     check: LabelCheck | None = None
+    rounding_is_unsaid: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def convert(self, batch: Iterable[Labels]) -> dict[str, Converted | str]:
         """Return for each task id its labels as they are to be sent, or why they cannot be."""
@@ -186,11 +194,18 @@ class Converter:
         :param copies: masks that were copied when they were given.
         :raises RedBrickInputError: when they have problems and must not be sent.
         """
+        check_storable(body)
         if self.check is not None:
             self.check(key, body)
         masked = take_masks(body, self.open_file, stored, copies)
         if self.check is not None:
             self.check.judge(key, masked.doubts)
+        if masked.rounded and self.rounding_is_unsaid.acquire(blocking=False):
+            log.warning(
+                "Mask %s has values that are whole numbers only after rounding, such as 0.99999. They are rounded. "
+                "Further masks of this kind are not logged.",
+                one_line(masked.rounded[0]),
+            )
         return masked
 
 

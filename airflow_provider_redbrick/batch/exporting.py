@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickRefusedError,
     RedBrickStoppedError,
 )
+from airflow_provider_redbrick.labels.compression import check_if_gzip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
     KeepMask = Callable[[str, BinaryIO], None]
     """Keeps a mask, an open file, by its path in the export's folder; called in several threads at a time."""
+
+log = logging.getLogger(__name__)
 
 MASKS = "masks"
 """The folder that masks are in, within the export's."""
@@ -117,6 +121,7 @@ class _Export:
                 with _called(f"GET of the mask of series {index}"):
                     mask = self._fetched(urls.get(path))
                 with closing(mask):
+                    _warn_of_damage(mask, task.task_id, index)
                     stem = f"{index}-{number}" if number else f"{index}"
                     kept[path] = f"{MASKS}/{task.task_id}/{mask_name(mask, stem)}"
                     keep_mask(kept[path], mask)
@@ -131,6 +136,16 @@ class _Export:
             mask.close()
             raise RedBrickStoppedError("The export was stopped.")
         return mask
+
+
+def _warn_of_damage(mask: BinaryIO, task_id: str, series: int) -> None:
+    """Log that a stored mask is damaged: one of these must not keep all other tasks from being exported."""
+    try:
+        check_if_gzip(mask)
+    except ValueError as error:
+        log.warning(
+            "The mask of series %d of task %s is damaged in the storage, and exported so: %s", series, task_id, error
+        )
 
 
 def row_of(task: Task, storage_id: str | None, masks: Mapping[str, str]) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from airflow_provider_redbrick.api.imports import ITEM_SUFFIXES, content_type
 from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.batch.copying import copied
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
+from airflow_provider_redbrick.labels.compression import check_if_gzip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
     from types import TracebackType
 
     from typing_extensions import Self
@@ -76,25 +78,30 @@ class Items:
     def store(self, files: Sequence[str], *, task_name: str) -> dict[str, str]:
         """Store files and return for each its path in the storage.
 
-        :raises RedBrickInputError: when one cannot be read.
+        :raises RedBrickInputError: when one cannot be read, or its compression is damaged.
         """
+        self._check_packed([name for name in files if "://" not in name])
         stored: dict[str, str] = {}
         named = zip(files, _file_names(files), strict=True)
         for batch in in_chunks(named, FILES_A_REQUEST):
             asked = [(called, _kind(name)) for name, called in batch]
             places = self._imports.places(asked, task_name=task_name)
-            sent = [self._pool.submit(self._put, name, place) for (name, _), place in zip(batch, places, strict=True)]
-            try:
-                for future in sent:
-                    future.result()
-            finally:
-                for future in sent:
-                    future.cancel()
+            _await([self._pool.submit(self._put, name, place) for (name, _), place in zip(batch, places, strict=True)])
             stored.update((name, place.path) for (name, _), place in zip(batch, places, strict=True))
         return stored
 
+    def _check_packed(self, files: Sequence[str]) -> None:
+        """Check compressed files before anything of their task is stored; those from elsewhere when they are sent."""
+        _await([self._pool.submit(self._check_whole, name) for name in files if _is_packed(name)])
+
+    def _check_whole(self, name: str) -> None:
+        with self._opened(name) as file:
+            check_if_gzip(file)
+
     def _put(self, name: str, place: Place) -> None:
         with self._opened(name) as file:
+            if "://" in name and _is_packed(name):
+                check_if_gzip(file)
             self._imports.put(place, file)
 
     @contextmanager
@@ -108,6 +115,20 @@ class Items:
             if not whole.seek(0, io.SEEK_END):
                 raise RedBrickInputError("it is empty")
             yield whole
+
+
+def _await(futures: Sequence[Future[None]]) -> None:
+    """Wait until all have succeeded, or one has failed."""
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _is_packed(name: str) -> bool:
+    return name.lower().endswith(".gz")
 
 
 @contextmanager

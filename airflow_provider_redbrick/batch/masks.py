@@ -13,7 +13,13 @@ from airflow_provider_redbrick.batch.copying import MaskCopy, copied, sha256_of
 from airflow_provider_redbrick.batch.snapshot import MaskKey, open_mask
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.nifti import Volume, read_volume, write_volume
-from airflow_provider_redbrick.labels.segmentation import Layers, Segmentation, segmentation_of, without_entry
+from airflow_provider_redbrick.labels.segmentation import (
+    Layers,
+    Segmentation,
+    instance_keys,
+    segmentation_of,
+    without_entry,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.files import ProjectFiles
@@ -44,6 +50,7 @@ class Masked:
     :param unmasked: series that say themselves that they have no mask (any more).
     :param doubts: what is odd about the masks, and would still be stored.
     :param digests: the SHA-256 of each mask that was read.
+    :param rounded: masks with values that were whole numbers only after rounding.
     """
 
     body: Mapping[str, Any]
@@ -51,6 +58,7 @@ class Masked:
     unmasked: frozenset[int] = frozenset()
     doubts: tuple[str, ...] = ()
     digests: Mapping[MaskKey, str] = field(default_factory=dict)
+    rounded: tuple[str, ...] = ()
 
 
 def take_masks(
@@ -72,20 +80,23 @@ def take_masks(
 
     source = _Source(open_file, stored, copies or {})
     shown, masks, doubts = [], [], []
+    rounded: list[str] = []
     for index, series in enumerate(all_series):
         segmentation = _of(series, index)
         if segmentation is None:
             shown.append(_without_masks(series))
             continue
         try:
-            file, segments, odd = _made_one(segmentation, partial(source.open, index))
+            file, segments, odd = _made_one(segmentation, partial(source.open, index), rounded)
         except RedBrickInputError as error:
             raise RedBrickInputError(f"series {index}: {error}") from None
         masks.append(Mask(index, file, None if file else segmentation.paths[0]))
         doubts += [f"series {index}, {words}" for words in odd]
         shown.append(_with_one_mask(series, index, segments))
     unmasked = frozenset(i for i, series in enumerate(all_series) if _says_none(series))
-    return Masked({**body, "series": shown}, tuple(masks), unmasked, tuple(doubts), source.digests)
+    return Masked(
+        {**body, "series": shown}, tuple(masks), unmasked, tuple(doubts), source.digests, tuple(rounded)
+    )
 
 
 def labels_map(masks: Sequence[Mask], files: ProjectFiles, task_id: str) -> list[dict[str, Any] | None]:
@@ -105,9 +116,12 @@ def _of(series: Any, index: int) -> Segmentation | None:
 
 
 def _made_one(
-    segmentation: Segmentation, open_file: OpenFile
+    segmentation: Segmentation, open_file: OpenFile, rounded: list[str]
 ) -> tuple[BinaryIO | None, Mapping[int, frozenset[int]], list[str]]:
-    """Return the one file there is to be (None: it is stored already), its instances, and what is odd about it."""
+    """Return the one file there is to be (None: it is stored already), its instances, and what is odd about it.
+
+    :param rounded: the masks whose values are rounded are added to it.
+    """
     with ExitStack() as stack:
         files = [open_file(path) for path in segmentation.paths]
         for file in files:
@@ -120,8 +134,8 @@ def _made_one(
             missing = next(path for path, file in zip(segmentation.paths, files, strict=True) if file is None)
             raise RedBrickInputError(f"there is no mask file {missing!r}")
         if not segmentation.is_one_file:
-            return _merged(segmentation, found)
-        volume = read_volume(found[0], segmentation.paths[0])
+            return _merged(segmentation, found, rounded)
+        volume = _read(found[0], segmentation.paths[0], rounded)
         odd = _odd(volume.values, segmentation.segments)
         if not volume.is_plain:
             return write_volume(volume.voxels, volume), segmentation.segments, odd
@@ -130,12 +144,12 @@ def _made_one(
 
 
 def _merged(
-    segmentation: Segmentation, files: Sequence[BinaryIO]
+    segmentation: Segmentation, files: Sequence[BinaryIO], rounded: list[str]
 ) -> tuple[BinaryIO, Mapping[int, frozenset[int]], list[str]]:
     import numpy as np
 
     named = zip(files, segmentation.paths, strict=True)
-    volumes: Iterable[Volume] = (read_volume(file, path) for file, path in named)
+    volumes: Iterable[Volume] = (_read(file, path, rounded) for file, path in named)
     taken = set(segmentation.instance_of.values())
     if not taken:
         # Which values there are is known when all have been read; files of one instance each are read one by one.
@@ -151,6 +165,13 @@ def _merged(
         instance = segmentation.instance_of.get(volume.name)
         layers.lay(places, flat[places] if instance is None else np.full(places.shape, instance, np.uint16))
     return write_volume(layers.voxels, first), layers.segments, _odd(taken, segmentation.segments)
+
+
+def _read(file: BinaryIO, path: str, rounded: list[str]) -> Volume:
+    volume = read_volume(file, path)
+    if volume.is_rounded:
+        rounded.append(path)
+    return volume
 
 
 def _odd(values: Any, segments: Mapping[int, frozenset[int]]) -> list[str]:
@@ -220,13 +241,14 @@ def _with_one_mask(series: Mapping[str, Any], index: int, segments: Mapping[int,
 def _segment_map(
     given: Mapping[Any, Any], segments: Mapping[int, frozenset[int]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for key, segment in given.items():
+    for instance, key in instance_keys(given).items():
+        segment = given[key]
         label = dict(segment) if isinstance(segment, Mapping) else {"category": segment}
         label.pop("mask", None)
-        groups = segments[int(key)]
+        groups = segments[instance]
         if groups:
             label["overlappingGroups"] = sorted(groups)
-        yield str(int(key)), label
+        yield str(instance), label
 
 
 _OF_MASKS = frozenset({"segmentations", "segmentMap", "binaryMask", "semanticMask", "pngMask"})

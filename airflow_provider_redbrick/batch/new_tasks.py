@@ -28,6 +28,7 @@ from airflow_provider_redbrick.labels.rules import (
     shown,
     text,
 )
+from airflow_provider_redbrick.labels.strict_json import check_storable
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.copying import MaskCopy
@@ -116,6 +117,7 @@ def read_new_task(value: object, *, place: str = "") -> NewTask:
     found = [f"{where}: {words}" if where else f"it {words}" for where, words in islice(_problems(value), _NAMED)]
     if found or not isinstance(value, Mapping):
         raise RedBrickInputError("; ".join(found))
+    check_storable(value)
     return NewTask(
         name=value["name"],
         series=value.get("series") or [{"items": value["items"]}],

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, kind_of, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, kind_of, storable, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_LONGEST_SHOWN = 60
 DECISIONS = ("accept", "reject", "correct", "leave")
 
 
@@ -35,6 +36,9 @@ class Review:
             raise RedBrickInputError(f"a review must be one of {', '.join(DECISIONS)}, not {told(self.decision)}")
         if self.comment is not None and not isinstance(self.comment, str):
             raise RedBrickInputError(f"the comment of a review must be text, not {told(self.comment)}")
+        if self.comment is not None and self.comment != storable(self.comment):
+            words = f"{self.comment[:_LONGEST_SHOWN]!a}"
+            raise RedBrickInputError(f"the comment of a review has characters that cannot be sent or stored: {words}")
         if self.decision == "correct" and not has_labels:
             raise RedBrickInputError("a correction needs the corrected series or classification")
         if self.decision == "correct" and self.comment:

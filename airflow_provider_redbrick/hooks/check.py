@@ -12,7 +12,7 @@ import pendulum
 
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.api.moments import moment
-from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, has_line_break, storable, told
 
 LARGEST_NUMBER = 2**31 - 1
 """The largest that the API has a place for."""
@@ -36,6 +36,8 @@ def path(name: str, value: object) -> str:
     # Airflow's ObjectStoragePath is no path of Python's in all of its releases.
     stands_for_one = isinstance(value, os.PathLike) or hasattr(value, "storage_options")
     found = text(name, str(value) if stands_for_one else value)
+    if has_line_break(found):
+        raise RedBrickInputError(f"{name} must be a path without line breaks, not {told(found)}.")
     return found if "://" in found else os.path.expanduser(found)  # noqa: PTH111 - a Path would change what it names
 
 

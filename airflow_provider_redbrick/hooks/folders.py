@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, has_line_break, storable, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,12 @@ def check_folders(name: str, value: object) -> tuple[Place, ...]:
 
 
 def _folder(name: str, value: object) -> Place:
-    if not isinstance(value, str) or value != storable(value) or not (is_uri(value) or Path(value).is_absolute()):
+    if (
+        not isinstance(value, str)
+        or value != storable(value)
+        or has_line_break(value)
+        or not (is_uri(value) or Path(value).is_absolute())
+    ):
         # Relative ones would be relative to wherever the worker was started.
         raise RedBrickInputError(
             f"{name} must be an absolute path or a URI (an unrendered template?), not {told(value)}."

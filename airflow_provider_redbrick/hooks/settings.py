@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.credential import Credential
 from airflow_provider_redbrick.api.endpoint import graphql_url
 from airflow_provider_redbrick.exceptions import RedBrickInputError, readable, told
+from airflow_provider_redbrick.labels.strict_json import RepeatedKeyError, each_key_once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,7 +115,9 @@ def _extras(connection: Connection, where: str) -> Mapping[str, Any]:
     if not connection.extra:
         return {}
     try:
-        extras = json.loads(connection.extra)
+        extras = json.loads(connection.extra, object_pairs_hook=each_key_once)
+    except RepeatedKeyError as error:
+        raise RedBrickInputError(f"The extra of {where} has the key {_shown(error.key)} twice.") from None
     except (ValueError, RecursionError):
         raise RedBrickInputError(f"The extra of {where} is not JSON.") from None
     if not isinstance(extras, dict):

@@ -17,6 +17,7 @@ from airflow_provider_redbrick.labels.kinds import (
     OF_SERIES,
     SEGMENT,
     Kind,
+    mask_value,
 )
 from airflow_provider_redbrick.labels.rules import Found, is_list, is_number, join, name_of, number, shown, unknown_key
 from airflow_provider_redbrick.labels.series import UNKNOWN, to_series
@@ -140,26 +141,21 @@ def _segment_map(segments: object, series: Mapping[str, Any], taxonomy: Taxonomy
     own_masks = series.get("binaryMask") is True
     if segments and not own_masks and not series.get("segmentations"):
         yield "segmentMap", None, "", "is without its mask: segmentations is missing"
+    keys: dict[int, object] = {}
     for key, segment in segments.items():
-        instance = _instance(key)
+        instance = mask_value(key)
         if instance is None:
             message = f"a value in a mask is a whole number from 1 to {LARGEST_INSTANCE}, not {shown(key)}"
             yield "segmentMap", None, name_of(key), message
             continue
+        if keys.setdefault(instance, key) is not key:
+            yield "segmentMap", instance, "", f"has two entries, {shown(keys[instance])} and {shown(key)}"
         # Instead of an object, just its category will do.
         label = segment if isinstance(segment, Mapping) else {"category": segment}
         for field, message in _label(SEGMENT, label, taxonomy, ()):
             yield "segmentMap", instance, field, message
         if own_masks and label.get("mask") is None:
             yield "segmentMap", instance, "mask", "is missing: with binaryMask each segment needs a mask of its own"
-
-
-def _instance(key: object) -> int | None:
-    """Return a value in a mask, None when there cannot be such a one."""
-    if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) <= len(str(LARGEST_INSTANCE)):
-        key = int(key)
-    fits = isinstance(key, int) and not isinstance(key, bool) and 1 <= key <= LARGEST_INSTANCE
-    return key if fits else None  # type: ignore[return-value]
 
 
 # ------------------------------------------------------------------ one label

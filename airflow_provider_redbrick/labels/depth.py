@@ -6,12 +6,8 @@ Parsers take memory by the square of the depth, or give up in ways of their own.
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.values import too_many, values_in
-
-if TYPE_CHECKING:
-    from io import BufferedReader
 
 DEEPEST = 100
 """Lists and objects within each other; labels need ten."""
@@ -56,15 +52,15 @@ class Depth:
         self._in_string = False
         self._left = b""
 
-    def look(self, piece: bytes) -> int | None:
-        """Look at the next piece; return how far up it gets, None when nothing in it begins or ends.
+    def look(self, piece: bytes) -> None:
+        """Look at the next piece.
 
         :raises BeyondError: when it is nested too deep.
         """
-        lowest = [self._look(piece[at : at + _AT_A_TIME]) for at in range(0, len(piece), _AT_A_TIME)]
-        return min((each for each in lowest if each is not None), default=None)
+        for at in range(0, len(piece), _AT_A_TIME):
+            self._look(piece[at : at + _AT_A_TIME])
 
-    def _look(self, piece: bytes) -> int | None:
+    def _look(self, piece: bytes) -> None:
         text = self._left + piece
         self._left = b""
         if b"\\" in text:
@@ -72,48 +68,26 @@ class Depth:
             text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
             if text.endswith(b"\\"):
                 self._left = b"\\"
-        parts = text.translate(_STEPS, _NO_SHAPE).split(b'"')
-        steps = b"".join(parts[self._in_string :: 2])
-        self._in_string ^= len(parts) % 2 == 0
+        steps, self._in_string = steps_of(text, in_string=self._in_string)
         if not steps:
-            return None
+            return
         # Half of all are innermost ones, which add one level: leaving them out halves the work.
-        depths = self._along(steps.replace(_THERE_AND_BACK, b""))
-        if max(depths) >= DEEPEST and max(self._along(steps)) > DEEPEST:
+        depths = levels(steps.replace(_THERE_AND_BACK, b""), self.depth)
+        if max(depths) >= DEEPEST and max(levels(steps, self.depth)) > DEEPEST:
             raise BeyondError(f"it is nested deeper than {DEEPEST} levels")
         self.depth = depths[-1]
-        return min(depths)
-
-    def _along(self, steps: bytes) -> list[int]:
-        return list(accumulate(memoryview(steps).cast("b"), initial=self.depth))
 
 
-class ArrayReader:
-    """Reads an array for a parser.
+def steps_of(text: bytes, *, in_string: bool = False) -> tuple[bytes, bool]:
+    """Return the brackets outside of strings as steps, and whether the text ends within a string.
 
-    :param longest: bytes of one element.
+    :param text: JSON without escaped quotes.
+    :param in_string: whether it begins within a string.
     """
+    parts = text.translate(_STEPS, _NO_SHAPE).split(b'"')
+    return b"".join(parts[in_string::2]), in_string ^ (len(parts) % 2 == 0)
 
-    def __init__(self, reader: BufferedReader, longest: int) -> None:
-        self._reader = reader
-        self._longest = longest
-        self._depth = Depth()
-        self._since = 0
-        self._values = 0
 
-    def read(self, size: int = -1) -> bytes:
-        """Read on.
-
-        :raises BeyondError: when something within what was read is nested too deep, or an element is too long or has
-            too many values.
-        """
-        data = self._reader.read(size)
-        lowest = self._depth.look(data)
-        # An element has ended where the way up leads back to the array itself.
-        ended = lowest is not None and lowest <= 1
-        self._since = 0 if ended else self._since + len(data)
-        self._values = 0 if ended else self._values + values_in(data)
-        if self._since > self._longest:
-            raise BeyondError(f"it is longer than {self._longest >> 20} MiB")
-        _check_values(self._values)
-        return data
+def levels(steps: bytes, depth: int) -> list[int]:
+    """Return the depth before the first step, and after each."""
+    return list(accumulate(memoryview(steps).cast("b"), initial=depth))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.labels.depth import ArrayReader, BeyondError, check_depth
+from airflow_provider_redbrick.labels.arrays import ArrayError, Element, elements_of
+from airflow_provider_redbrick.labels.compression import GZIP, checked_copy
+from airflow_provider_redbrick.labels.depth import BeyondError, check_depth
+from airflow_provider_redbrick.labels.strict_json import StrictJSONError, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +21,14 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 256 * 2**20
 _CHUNK = 2**20
-_GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _INSIDE = {b" ", b"\t", b'"', b"}", b"]"}
+# Wider encodings, the widest first: their marks, and how they begin without one.
+_WIDE = [
+    (name, mark, tuple(first.encode(f"{name}-{order}") for first in "[{ \t\r\n" for order in ("le", "be")))
+    for name, mark in (("UTF-32", (b"\xff\xfe\0\0", b"\0\0\xfe\xff")), ("UTF-16", (b"\xff\xfe", b"\xfe\xff")))
+]
 _UNREAD = "the rest of the file was not read"
 
 
@@ -41,28 +48,40 @@ class Entry:
 def read_entries(file: BinaryIO, *, name: str) -> Iterator[Entry]:
     """Yield the entries of a file, one held in memory at a time; the content says which kind of file it is.
 
-    Either kind may be compressed with gzip. A broken line is one entry with a problem, and the lines after it are
-    read; a broken array, and a file that cannot be read on, end with one such entry.
+    Either kind may be compressed with gzip, which is read to its end and checked before the first entry. A broken line
+    or element is one entry with a problem, and those after it are read. An array that does not go on as one, and a file
+    that cannot be read on, end with one such entry.
 
     :param file: a file opened for reading bytes; only read from its start, neither sought in nor closed.
     :param name: what the file is called in messages.
     :raises RedBrickInputError: when the file cannot be read at all or is of another kind, before any entry.
     """
-    try:
-        reader = _buffered(file.read)
-        if reader.peek(2)[:2] == _GZIP:
-            reader = _buffered(gzip.GzipFile(fileobj=reader).read1)
-        first, lines_before = _first_character(reader)
-    except _UnreadError as error:
-        raise RedBrickInputError(f"{name} cannot be read: {error}") from None
-    if first == b"[":
-        yield from _array(reader)
-    elif first == b"{":
-        yield from _lines(reader, lines_before, name)
-    elif first:
-        raise RedBrickInputError(
-            f"{name} is neither JSON Lines (one object a line) nor one JSON array of objects: it starts with {first!r}."
-        )
+    with ExitStack() as stack:
+        try:
+            reader = _buffered(file.read)
+            if reader.peek(2)[:2] == GZIP:
+                copy = stack.enter_context(closing(checked_copy(reader)))
+                reader = _buffered(gzip.GzipFile(fileobj=copy).read1)
+            _check_encoding(reader.peek(4)[:4])
+            first, lines, size = _first_character(reader)
+        except (_UnreadError, ValueError) as error:
+            raise RedBrickInputError(f"{name} cannot be read: {error}") from None
+        if first == b"[":
+            yield from _array(elements_of(reader, longest=LONGEST_LINE, line=lines + 1, start=size))
+        elif first == b"{":
+            yield from _lines(reader, lines, name)
+        elif first:
+            raise RedBrickInputError(
+                f"{name} is neither JSON Lines (one object a line) nor one JSON array of objects: it starts with "
+                f"{first!r}."
+            )
+
+
+def _check_encoding(start: bytes) -> None:
+    """Check that a file does not begin as one of UTF-16 or UTF-32, with a mark or without."""
+    for name, marks, blanks in _WIDE:
+        if start.startswith((*marks, *blanks)):
+            raise ValueError(f"it is {name}, not UTF-8: save it as UTF-8")
 
 
 class _UnreadError(Exception):
@@ -92,36 +111,50 @@ def _buffered(read: Callable[[int], bytes]) -> io.BufferedReader:
     return io.BufferedReader(_Bytes(read), _CHUNK)
 
 
-def _first_character(reader: io.BufferedReader) -> tuple[bytes, int]:
-    """Skip to the first character that is no space; return it, and how many lines were skipped."""
-    if reader.peek(3)[:3] == _BOM:
-        reader.read(3)
+def _first_character(reader: io.BufferedReader) -> tuple[bytes, int, int]:
+    """Skip to the first character that is no space; return it, and how many lines and bytes were skipped."""
+    size = len(reader.read(3)) if reader.peek(3)[:3] == _BOM else 0
     lines = 0
     while (ahead := reader.peek(1)) and ahead[:1] in _SPACE:
         space = reader.read(len(ahead) - len(ahead.lstrip(_SPACE)))
         lines += space.count(b"\n")
-    return ahead[:1], lines
+        size += len(space)
+    return ahead[:1], lines, size
 
 
-def _array(reader: io.BufferedReader) -> Iterator[Entry]:
-    import ijson  # type: ignore[import-untyped]
-
+def _array(elements: Iterator[Element]) -> Iterator[Entry]:
     number = 0
     try:
-        shallow = ArrayReader(reader, LONGEST_LINE)
-        for number, value in enumerate(ijson.items(shallow, "item", use_float=True), start=1):
-            yield _entry(f"entry {number}", value)
-    except BeyondError as error:
-        # The parser gets nothing of the piece that this is in, and so cannot say which entry it is.
-        yield Entry(f"entry {number + 1}", problem=f"this one or one of the next cannot be read: {error}; {_UNREAD}")
+        for number, element in enumerate(elements, start=1):
+            yield _element(number, element)
     except _UnreadError as error:
         yield Entry(f"entry {number + 1}", problem=f"the file cannot be read from here on ({error}); {_UNREAD}")
-    except (ijson.JSONError, ValueError) as error:
-        words = error.args[0] if error.args else type(error).__name__
-        told = words.decode(errors="replace") if isinstance(words, bytes) else str(words)
-        # From the second line on, the parser shows what is in the file.
-        reason = told.partition("\n")[0].rstrip(".")
+    except ArrayError as error:
+        reason = str(error)
+        if error.last is not None and error.last.text:
+            last = _element(number + 1, error.last)
+            if last.problem:
+                reason = last.problem
+            else:
+                yield last
+                number += 1
         yield Entry(f"entry {number + 1}", problem=f"the array is broken here ({reason}); {_UNREAD}")
+
+
+def _element(number: int, element: Element) -> Entry:
+    """Read one element; its problem names the line where the array has several."""
+    place = f"entry {number}"
+    line = element.line
+    try:
+        return _entry(place, _parsed(element.text))
+    except StrictJSONError as error:
+        problem, line = error.message, line + max(error.line, 1) - 1
+    except UnicodeDecodeError as error:
+        problem = f"it is not UTF-8 from byte {element.start + error.start + 1} of the file on"
+        line += element.text.count(b"\n", 0, error.start)
+    except BeyondError as error:
+        problem = str(error)
+    return Entry(place, problem=f"{problem} (line {line})" if line > 1 else problem)
 
 
 def _lines(reader: io.BufferedReader, number: int, name: str) -> Iterator[Entry]:
@@ -147,22 +180,24 @@ def _line(place: str, line: bytes, reader: io.BufferedReader) -> Entry | None:
         while line and not line.endswith(b"\n"):
             line = reader.readline(_CHUNK)
         return Entry(place, problem=f"it is longer than {LONGEST_LINE // 2**20} MiB")
-    line = line.rstrip(_SPACE)
+    line = line.rstrip(_SPACE).removeprefix(_BOM)
     if not line:
         return None
     try:
-        check_depth(line)
-        return _entry(place, json.loads(line.decode("utf-8"), parse_constant=_refuse_constant))
-    except (BeyondError, ValueError) as error:
-        return Entry(place, problem=_unread_line(error))
+        return _entry(place, _parsed(line))
+    except StrictJSONError as error:
+        return Entry(place, problem=f"{error.message} (column {error.column})" if error.column else error.message)
+    except UnicodeDecodeError as error:
+        return Entry(place, problem=f"it is not UTF-8 from byte {error.start + 1} on")
+    except BeyondError as error:
+        return Entry(place, problem=str(error))
 
 
-def _unread_line(error: BeyondError | ValueError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"it is not UTF-8 from byte {error.start + 1} on"
-    if isinstance(error, json.JSONDecodeError):
-        return f"it is not JSON: {error.msg} (column {error.colno})"
-    return str(error) if isinstance(error, BeyondError) else f"it is not JSON: {error}"
+def _parsed(text: bytes) -> Any:
+    if b"\0" in text:
+        raise StrictJSONError("it has NUL bytes, as UTF-16 text has: the whole file must be UTF-8")
+    check_depth(text)
+    return read_json(text.decode())
 
 
 def _goes_on(line: bytes, reader: io.BufferedReader) -> bool:
@@ -174,7 +209,3 @@ def _entry(place: str, value: object) -> Entry:
     if isinstance(value, dict):
         return Entry(place, cast("Mapping[str, Any]", value))
     return Entry(place, problem=f"it must be an object, not {type(value).__name__}")
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON number")

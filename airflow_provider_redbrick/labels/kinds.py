@@ -6,8 +6,11 @@ and lengths are millimetres.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 from airflow_provider_redbrick.labels.rules import (
@@ -21,6 +24,7 @@ from airflow_provider_redbrick.labels.rules import (
     finite,
     flag,
     is_number,
+    is_whole,
     mapping,
     number,
     paths,
@@ -32,6 +36,24 @@ from airflow_provider_redbrick.labels.rules import (
 )
 
 LARGEST_INSTANCE = 65535
+_MASK_VALUE = re.compile(r"[0-9]{1,20}(?:\.0{1,20})?")
+
+
+def mask_value(key: object) -> int | None:
+    """Return the value in a mask that a key stands for, from 1 to 65535; None if it stands for none.
+
+    :param key: a whole number of any type, or the text of one: ``1``, ``1.0``, numpy's 1, ``"1"``, ``"1.0"``. True and
+        False are no numbers.
+    """
+    if isinstance(key, bool):
+        return None
+    number: Any = 0
+    if isinstance(key, str):
+        number = key.partition(".")[0] if _MASK_VALUE.fullmatch(key) else 0
+    elif isinstance(key, (Real, Decimal)):
+        number = key if is_whole(key) else 0
+    value = int(number)
+    return value if 1 <= value <= LARGEST_INSTANCE else None
 
 
 @dataclass(frozen=True)

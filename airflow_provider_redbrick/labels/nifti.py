@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, readable
+from airflow_provider_redbrick.labels.compression import GZIP, damage
 from airflow_provider_redbrick.labels.kinds import LARGEST_INSTANCE
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 MISSING = "masks need nibabel and numpy, which are not installed: pip install 'airflow-provider-redbrick[segmentation]'"
 # Voxels looked at in one go: counting needs several times the memory that the voxels themselves take.
-_STRIDE = 1 << 20
+_STRIDE = 1 << 18
 # A header is read before its voxels: what it claims must not cost the memory of the machine.
 _LARGEST = 1 << 31
 MOST_BYTES = 4 << 30
@@ -31,6 +32,8 @@ MOST_BYTES = 4 << 30
 _LARGEST_HEADER = 4 << 20
 # Nothing gets smaller than this by gzip.
 _MOST_PACKED = 1032
+# How far from a whole number a value may be, with room for the rounding of the comparison itself.
+_NEAR = 0.01 + 1e-6
 _FAST = 3  # masks are mostly zeros: a higher level takes longer and gains little
 
 
@@ -41,6 +44,7 @@ class Volume:
     :param voxels: three axes, unsigned 16-bit.
     :param values: the values it has, without 0.
     :param is_plain: whether the file holds just these, so that it can be stored as it is.
+    :param is_rounded: whether some values in the file were whole numbers only after rounding.
     :param image: nibabel's, for what else its header says.
     """
 
@@ -48,6 +52,7 @@ class Volume:
     voxels: Voxels
     values: frozenset[int]
     is_plain: bool
+    is_rounded: bool
     image: Any
 
     def check_alike(self, other: Volume) -> None:
@@ -75,9 +80,10 @@ def read_volume(file: BinaryIO, name: str) -> Volume:
     """
     with _readable(name):
         image = _open(file)
-    shape = image.shape
+        shape = _without_trailing_ones(image.shape)
     if len(shape) != 3:
-        raise RedBrickInputError(f"mask {name!r} must have 3 axes, not {len(shape)}")
+        sizes = " x ".join(map(str, image.shape))
+        raise RedBrickInputError(f"mask {name!r} must have 3 axes, not {len(shape)} ({sizes})")
     if math.prod(shape) > _LARGEST:
         raise RedBrickInputError(f"mask {name!r} says that it has {math.prod(shape)} voxels; {_LARGEST} are the most")
     with _readable(name):
@@ -88,10 +94,18 @@ def read_volume(file: BinaryIO, name: str) -> Volume:
     if size > MOST_BYTES:
         raise RedBrickInputError(f"mask {name!r} says that its voxels are {size} bytes; {MOST_BYTES} are the most")
     with _readable(name):
-        _check_claim(file, size)
-        scaled = _Scaled(image.dataobj.get_unscaled(), image.dataobj.slope, image.dataobj.inter)
-    voxels, values = _whole_numbers(scaled, name)
-    return Volume(name, voxels, values, scaled.is_plain, image)
+        stored = _stored(file, image.dataobj, size).reshape(shape, order="F")
+        scaled = _Scaled(stored, image.dataobj.slope, image.dataobj.inter)
+    voxels, values, is_rounded = _whole_numbers(scaled, name)
+    is_plain = scaled.is_plain and image.shape == shape
+    return Volume(name, voxels, values, is_plain=is_plain, is_rounded=is_rounded, image=image)
+
+
+def _without_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape of three axes, where the others are axes of 1 at its end: tools write one time point so."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
 
 
 def write_volume(voxels: Voxels, like: Volume) -> BinaryIO:
@@ -121,7 +135,7 @@ def _readable(name: str) -> Iterator[None]:
     except ImportError:
         raise RedBrickInputError(MISSING) from None
     except Exception as error:  # noqa: BLE001 - nibabel raises what it likes about headers that make no sense
-        words = readable(str(error) or type(error).__name__)
+        words = readable(damage(error))
         raise RedBrickInputError(f"mask {name!r} is no NIfTI file that can be read ({words})") from None
 
 
@@ -157,20 +171,38 @@ def _header(kind: Any, stream: Any, beginning: bytes) -> Any:
 
 def _is_packed(file: BinaryIO) -> bool:
     file.seek(0)
-    return file.read(2) == b"\x1f\x8b"
+    return file.read(2) == GZIP
 
 
-def _check_claim(file: BinaryIO, claimed: int) -> None:
-    """Check that a file can hold the voxels that its header claims: room is made for them before they are read.
+def _stored(file: BinaryIO, voxels: Any, size: int) -> np.ndarray:
+    """Read the voxels of a whole file: compressed ones are checked by what follows them.
 
-    :param claimed: bytes of voxels.
+    :param voxels: nibabel's proxy of them.
+    :param size: their bytes, by the header: room is made for them before they are read.
     """
+    packed, length = _length(file)
+    if size > length * (_MOST_PACKED if packed else 1):
+        raise ValueError(f"its header claims {size} bytes of voxels, which it does not have")
+    end = voxels.offset + size
+    if not packed and length != end:
+        raise ValueError(f"by its header it has {end} bytes, but it has {length}")
+    stored: np.ndarray = voxels.get_unscaled()
+    if packed:
+        stream = voxels.file_like
+        stream.seek(end)
+        # At the end of the data their checksum and their length are looked at.
+        if stream.read(1):
+            raise ValueError(f"by its header it has {end} bytes, but it has more")
+    return stored
+
+
+def _length(file: BinaryIO) -> tuple[bool, int]:
+    """Return whether a file is compressed, and its size; its position, which another reader relies on, stays."""
     at = file.tell()
-    most = _MOST_PACKED if _is_packed(file) else 1
-    there = file.seek(0, io.SEEK_END) * most
+    packed = _is_packed(file)
+    length = file.seek(0, io.SEEK_END)
     file.seek(at)
-    if claimed > there:
-        raise ValueError(f"its header claims {claimed} bytes of voxels, which it does not have")
+    return packed, length
 
 
 @dataclass(frozen=True)
@@ -196,31 +228,38 @@ class _Scaled:
             yield place, apply_read_scaling(given[place], self.slope, self.inter)
 
 
-def _whole_numbers(scaled: _Scaled, name: str) -> tuple[Voxels, frozenset[int]]:
-    """Return voxels as unsigned 16-bit numbers, and which there are besides 0."""
+def _whole_numbers(scaled: _Scaled, name: str) -> tuple[Voxels, frozenset[int], bool]:
+    """Return voxels as unsigned 16-bit numbers, which there are besides 0, and whether any was rounded."""
     import numpy as np
 
     voxels = np.empty_like(scaled.stored, dtype=np.uint16)
     kept = voxels.ravel(order="K")
     seen = np.zeros(LARGEST_INSTANCE + 1, bool)
+    is_rounded = False
     for place, part in scaled.parts():
-        _check_range(part, name)
-        kept[place] = part
+        whole = _rounded(part, name)
+        is_rounded = is_rounded or bool((whole != part).any())
+        kept[place] = whole
         seen[kept[place]] = True
-    return voxels, frozenset(np.flatnonzero(seen).tolist()) - {0}
+    return voxels, frozenset(np.flatnonzero(seen).tolist()) - {0}, is_rounded
 
 
-def _check_range(part: np.ndarray, name: str) -> None:
-    """Check that numbers of whatever kind are whole and in the range of a mask's values.
+def _rounded(part: np.ndarray, name: str) -> np.ndarray:
+    """Return numbers of whatever kind as whole ones, in the range of a mask's values.
 
-    :raises RedBrickInputError: naming one that is not.
+    Scale factors are stored with 32 bits, and make 1.00001526 or 0.99607849 of what was 1.
+
+    :raises RedBrickInputError: naming one that is none.
     """
     import numpy as np
 
     if part.dtype.kind == "u" and part.dtype.itemsize <= 2:
-        return
-    wrong = part[~((part >= 0) & (part <= LARGEST_INSTANCE) & (part == np.trunc(part)))]
+        return part
+    with np.errstate(invalid="ignore"):  # of infinity and NaN, which are refused
+        whole = np.rint(part) if part.dtype.kind == "f" else part
+        wrong = part[~((whole >= 0) & (whole <= LARGEST_INSTANCE) & (np.abs(part - whole) <= _NEAR))]
     if wrong.size:
         raise RedBrickInputError(
-            f"mask {name!r} has a voxel of {wrong[0]:.9g}: values are whole numbers from 0 to {LARGEST_INSTANCE}"
+            f"mask {name!r} has a voxel of {wrong[0]!s}: values are whole numbers from 0 to {LARGEST_INSTANCE}"
         )
+    return whole

@@ -96,7 +96,7 @@ def plain_key(key: Any) -> str | None:
         return None
     if isinstance(key, Integral):
         return str(int(key))
-    number = float(key) if isinstance(key, Real) else math.nan
+    number = float(key) if isinstance(key, (Real, Decimal)) else math.nan
     return str(int(number)) if number.is_integer() else None
 
 
@@ -164,12 +164,15 @@ def _scalar(value: Any, place: Place) -> Any:
 
 def _object(value: Mapping[Any, Any], place: Place, take: Take | None, left: int) -> dict[str, Any]:
     plain: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     for key, inner in value.items():
         name = plain_key(key)
         if name is None:
             raise _problem(place, f"a key must be text, not {told(key)} ({_kind(key)})")
         if name in plain:
-            raise _problem(place, f"the key {name!r} is there twice, so that one of the two would be lost")
+            words = f"the keys {told(keys[name])} and {told(key)} are one, so that one of the two would be lost"
+            raise _problem(place, words)
+        keys[name] = key
         plain[name] = _plain(inner, (*place, name), take, left - 1)
     return plain
 

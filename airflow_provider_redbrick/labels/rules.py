@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from airflow_provider_redbrick.exceptions import has_line_break
 from airflow_provider_redbrick.labels.taxonomy import suggestion
 
 Found = Iterator[tuple[str, str]]
@@ -52,6 +53,14 @@ def is_number(value: object) -> TypeGuard[int | float]:
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool) and not _is_infinite(value)
+
+
+def is_whole(number: Any) -> bool:
+    """Whether a number of any type has no fraction; infinity and NaN are not whole."""
+    try:
+        return bool(number == int(number))
+    except (ValueError, OverflowError):
+        return False
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
@@ -109,13 +118,27 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _of_paths(words: str, fits: Callable[[Any], bool]) -> Rule:
+    """Return a rule for the names of files."""
+    kind = must_be(words, fits)
+
+    def rule(value: Any) -> Found:
+        wrong = list(kind(value))
+        yield from wrong
+        for name in () if wrong else [value] if isinstance(value, str) else value:
+            if has_line_break(name):
+                yield "", f"must be {words} without line breaks, not {shown(name)}"
+
+    return rule
+
+
 text = must_be("text", lambda value: isinstance(value, str))
 flag = must_be("true or false", lambda value: isinstance(value, bool))
 count = must_be("a whole number of at least 0", _is_count)
 mapping = must_be("an object", lambda value: isinstance(value, Mapping))
-path = must_be("a path", _is_path)
-paths_or_none = must_be("a path or a list of paths", lambda v: _is_path(v) or (is_list(v) and all(map(_is_path, v))))
-paths = must_be(
+path = _of_paths("a path", _is_path)
+paths_or_none = _of_paths("a path or a list of paths", lambda v: _is_path(v) or (is_list(v) and all(map(_is_path, v))))
+paths = _of_paths(
     "a path or a list of paths", lambda v: _is_path(v) or (is_list(v) and bool(v) and all(map(_is_path, v)))
 )
 comment = must_be(

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.labels.kinds import LARGEST_INSTANCE
+from airflow_provider_redbrick.exceptions import RedBrickInputError, has_line_break
+from airflow_provider_redbrick.labels.kinds import LARGEST_INSTANCE, mask_value
+from airflow_provider_redbrick.labels.rules import is_list, name_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +51,7 @@ def segmentation_of(series: Mapping[str, Any]) -> Segmentation | None:
         raise RedBrickInputError("its segmentMap must be an object")
     if series.get("pngMask"):
         raise RedBrickInputError("PNG masks cannot be sent: make NIfTI masks of them")
-    segments = {_instance(key): _groups(segment) for key, segment in segment_map.items()}
+    segments = {instance: _groups(segment_map[key]) for instance, key in instance_keys(segment_map).items()}
     both = sorted(segments.keys() & frozenset().union(*segments.values()))
     if both:
         raise RedBrickInputError(f"in its segmentMap {both[0]} is a segment, and stands for an overlap as well")
@@ -84,25 +85,43 @@ def _paths(value: Any) -> tuple[str, ...]:
     values = [value] if isinstance(value, str) else value or ()
     if not isinstance(values, (list, tuple)) or not all(isinstance(path, str) for path in values):
         raise RedBrickInputError("its masks must be a path or a list of paths")
+    broken = next(filter(has_line_break, values), None)
+    if broken is not None:
+        raise RedBrickInputError(f"its masks must be paths without line breaks, not {broken!r}")
     return tuple(dict.fromkeys(values))
 
 
+def instance_keys(segment_map: Mapping[Any, Any]) -> dict[int, Any]:
+    """Return the keys of a segment map by the values in the mask that they stand for.
+
+    :raises RedBrickInputError: if one stands for no value, or two for the same.
+    """
+    found: dict[int, Any] = {}
+    for key in segment_map:
+        instance = _instance(key)
+        if instance in found:
+            raise RedBrickInputError(
+                f"segmentMap has {found[instance]!r} and {key!r}, which are both the value {instance}"
+            )
+        found[instance] = key
+    return found
+
+
 def _instance(key: Any) -> int:
-    try:
-        instance = int(key)
-    except (TypeError, ValueError, OverflowError):
-        instance = 0
-    if not 1 <= instance <= LARGEST_INSTANCE:
-        raise RedBrickInputError(f"segmentMap[{key}]: a value in a mask is a whole number from 1 to {LARGEST_INSTANCE}")
+    instance = mask_value(key)
+    if instance is None:
+        words = f"a value in a mask is a whole number from 1 to {LARGEST_INSTANCE}"
+        raise RedBrickInputError(f"segmentMap[{name_of(key)}]: {words}")
     return instance
 
 
 def _groups(segment: Any) -> frozenset[int]:
     groups = segment.get("overlappingGroups") if isinstance(segment, Mapping) else None
-    try:
-        return frozenset(int(group) for group in groups or ())
-    except (TypeError, ValueError, OverflowError):
-        raise RedBrickInputError("its overlappingGroups must be a list of whole numbers") from None
+    groups = () if groups is None else groups
+    values = [mask_value(group) for group in groups] if is_list(groups) else [None]
+    if None in values:
+        raise RedBrickInputError(f"its overlappingGroups must be a list of whole numbers from 1 to {LARGEST_INSTANCE}")
+    return frozenset(value for value in values if value is not None)
 
 
 def without_entry(values: Iterable[int], segments: Mapping[int, frozenset[int]]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk.bases.notifier import BaseNotifier  # 3.0.0 shows it nowhere else
 
-from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, storable, told
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class RedBrickQueueNotifier(BaseNotifier):
             self.log.warning("%s", queues)
         # Rendered to native objects, a message may be a number.
         said = "" if self.message is None else str(self.message)
-        text = "\n".join(filter(None, (said, queues, address)))
+        text = storable("\n".join(filter(None, (said, queues, address))))
         return {"redbrick_message": text, "redbrick_counts": counts, "redbrick_url": address}
 
 

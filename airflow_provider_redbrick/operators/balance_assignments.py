@@ -114,6 +114,11 @@ def _weights(value: object, emails: Sequence[str]) -> dict[str, float]:
     strangers = [str(email) for email in value if str(email).lower() not in known]
     if strangers:
         raise RedBrickInputError(f"weights name people who are not in emails: {', '.join(strangers)}.")
+    twins = sorted(
+        str(email) for email in value if [str(other).lower() for other in value].count(str(email).lower()) > 1
+    )
+    if twins:
+        raise RedBrickInputError(f"weights name a person more than once: {', '.join(twins)}.")
     try:
         return {str(email): float(weight) for email, weight in value.items()}
     except (TypeError, ValueError) as error:

@@ -37,6 +37,13 @@ def test_only_a_correction_takes_labels(decision, labels):
         Review(decision, **labels)
 
 
+@pytest.mark.parametrize("comment", ["a\0", "a\ud800"])
+@pytest.mark.parametrize("make", [Review.accept, Review.reject, lambda comment: Review("leave", comment)])
+def test_a_comment_that_cannot_be_stored_is_refused(make, comment):
+    with refused("the comment of a review has characters that cannot be sent or stored"):
+        make(comment)
+
+
 def test_a_correction_needs_labels_and_takes_no_comment():
     with refused("needs the corrected series"):
         Review.correct()

@@ -24,10 +24,6 @@ from airflow_provider_redbrick.labels.nifti import read_volume, write_volume
 
 MIB = 1 << 20
 
-# The slower of the two parsers complains of what was left in the middle.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
 # ------------------------------------------------------------------ files of labels
 
 
@@ -47,7 +43,6 @@ def read(content):
 LINES = st.lists(RAW | JSON.map(json.dumps), max_size=4)
 
 
-@pytest.mark.usefixtures("backend")
 @fuzzed(40)
 @given(
     LINES.map("\n".join)
@@ -86,7 +81,6 @@ TOWERS = {
 }
 
 
-@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("text", TOWERS.values(), ids=TOWERS)
 def test_a_tower_takes_no_memory(text):
     tracemalloc.start()
@@ -98,13 +92,11 @@ def test_a_tower_takes_no_memory(text):
     assert peak < 32 * MIB
 
 
-@pytest.mark.usefixtures("backend")
 def test_what_follows_a_tower_on_a_line_is_read():
     found = read(f'{{"a": {tower(5000)}}}\n{{"b": 1}}\n'.encode())
     assert [entry.value for entry in found] == [None, {"b": 1}]
 
 
-@pytest.mark.usefixtures("backend")
 def test_as_deep_as_can_be_meant():
     for floor in ("[]", "{}"):
         text = f'{{"a": {tower(DEEPEST - 1, floor)}}}'

@@ -140,6 +140,12 @@ def test_no_text_raises_anything_else(text):
     assert isinstance(found, pendulum.DateTime)
 
 
+@pytest.mark.parametrize("value", ["a\nb", "a\n", "s3://b/a\u2028", "a\x85b"])
+def test_a_path_has_one_line(value):
+    with refused("report_path must be a path without line breaks"):
+        check.path("report_path", value)
+
+
 def test_one_of():
     assert check.one_of("fail_on", "any", ("any", "all")) == "any"
 

@@ -162,6 +162,11 @@ def test_an_extra_that_is_no_object(extra):
         read_settings(connection)
 
 
+def test_an_extra_that_is_there_twice_is_refused():
+    with pytest.raises(RedBrickInputError, match="has the key 'project_id' twice"):
+        settings(f'{{"project_id": "{ORG}", "page_size": 5, "project_id": "other"}}')
+
+
 def test_unknown_extras_are_ignored_with_a_warning_that_names_them_and_not_their_values(caplog):
     with caplog.at_level(logging.WARNING):
         found = settings({"verify": False, "session": "canary", "timeout": 5})

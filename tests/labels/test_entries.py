@@ -105,7 +105,6 @@ class TestLines:
         assert peak < 5 * len(many)
 
 
-@pytest.mark.usefixtures("backend")
 class TestArray:
     @pytest.mark.parametrize("indent", [None, 2])
     def test_one_entry_an_element(self, indent):
@@ -127,51 +126,69 @@ class TestArray:
 
     @pytest.mark.parametrize(
         ("rest", "at"),
-        [
-            (b'{"c": 1', 3),
-            (b"", 3),
-            (b'{"c": 1}', 4),
-            (b'{"c": NaN}]', 3),
-            (b'{"c": 1} {"d": 2}]', None),
-            (b'{"c": 1}] trailing', 4),
-            (b"{'c': 1}]", 3),
-        ],
+        [(b'{"c": 1', 3), (b"", 3), (b'{"c": 1}', 4), (b'{"c": 1}] trailing', 4), (b'{"c": "]', 3)],
         ids=repr,
     )
-    def test_where_it_breaks_it_ends(self, rest, at):
+    def test_where_the_array_breaks_it_ends(self, rest, at):
         found = told(b"[" + lines(A).strip() + b"," + lines(B).strip() + b", " + rest)
         assert found[:2] == [("entry 1", A), ("entry 2", B)]
         place, problem = found[-1]
-        assert at is None or place == f"entry {at}"
+        assert place == f"entry {at}"
         assert problem.startswith("the array is broken here (")
         assert problem.endswith("); the rest of the file was not read")
         assert "\n" not in problem
 
-    def test_what_is_not_utf_8_ends_it_too(self):
-        found = told(b"[" + lines(A).strip() + b', {"c": "caf\xe9"}, {}]')
-        # The slower parser takes the whole piece of the file for broken.
-        assert found[:-1] in ([], [("entry 1", A)])
-        assert found[-1][1].startswith("the array is broken here (")
+    @pytest.mark.parametrize(
+        ("element", "problem"),
+        [
+            (b'{"c": NaN}', "it is not JSON: NaN is no JSON number (line 3)"),
+            (b'{"c":\n [1, -Infinity]}', "it is not JSON: -Infinity is no JSON number (line 4)"),
+            (b"{'c': 1}", "it is not JSON: Expecting property name enclosed in double quotes (line 3)"),
+            (b'{"c": 1} {"d": 2}', "it is not JSON: Extra data (line 3)"),
+            (b'{"c": 1}}', "it is not JSON: Extra data (line 3)"),
+            (b"", "it is not JSON: Expecting value (line 3)"),
+            (b'{"c": "caf\xe9"}', "it is not UTF-8 from byte 97 of the file on (line 3)"),
+            (b'{"c": 1,\n "c": 2}', "it has the key 'c' twice (line 4)"),
+            (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", "it is nested deeper than 100 levels (line 3)"),
+        ],
+        ids=lambda value: repr(value)[:30],
+    )
+    def test_a_broken_element_is_its_own_failure(self, element, problem):
+        content = b"[" + lines(A).strip() + b",\n\n" + element + b",\n" + lines(B) + b"]"
+        assert told(content) == [("entry 1", A), ("entry 2", problem), ("entry 3", B)]
 
-    # The slower parser complains about its own end to nobody.
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    def test_what_is_nested_too_deep_ends_it_before_the_parser_sees_it(self):
-        found = told(b'[{}, {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]")
-        assert found[-1][1] == (
-            "this one or one of the next cannot be read: it is nested deeper than 100 levels; "
-            "the rest of the file was not read"
+    def test_bytes_are_counted_from_the_start_of_the_file(self):
+        content = b'\xef\xbb\xbf\r\n [{}, {"c": "caf\xe9"}]'
+        assert told(content)[1] == (
+            "entry 2",
+            f"it is not UTF-8 from byte {content.index(0xE9) + 1} of the file on (line 2)",
         )
 
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    def test_one_of_very_many_small_values_ends_it(self, monkeypatch):
+    def test_one_of_very_many_small_values_is_its_own_failure(self, monkeypatch):
         monkeypatch.setattr("airflow_provider_redbrick.api.values.MOST_VALUES", 100_000)
         few, many = ({"a": [{}] * n} for n in (40_000, 150_000))
         found = told(json.dumps([*[few] * 4, many, A]).encode())
-        assert [place for place, value in found if isinstance(value, dict)] == [f"entry {n}" for n in range(1, 5)]
-        assert found[-1][1] == (
-            "this one or one of the next cannot be read: it has more than 100000 values; "
-            "the rest of the file was not read"
-        )
+        assert found == [
+            *((f"entry {n}", few) for n in range(1, 5)),
+            ("entry 5", "it has more than 100000 values"),
+            ("entry 6", A),
+        ]
+
+    def test_one_that_is_too_long_ends_it(self, monkeypatch):
+        monkeypatch.setattr(module, "LONGEST_LINE", 2**20)
+        found = told(json.dumps([A, {"a": "x" * 2**20}, B]).encode())
+        assert found == [
+            ("entry 1", A),
+            ("entry 2", "the array is broken here (it is longer than 1 MiB); the rest of the file was not read"),
+        ]
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+    def test_it_is_the_same_wherever_a_piece_of_the_file_ends(self, monkeypatch, size):
+        monkeypatch.setattr("airflow_provider_redbrick.labels.arrays._PIECE", size)
+        monkeypatch.setattr("airflow_provider_redbrick.labels.arrays._BLOCK", size)
+        values = [{'a\\"': "\\", "b": ["]", "[{", '"', "\\\\"]}, A, {"": [[], {}]}, B]
+        content = json.dumps(values, indent=1).encode()
+        assert told(content) == [(f"entry {n}", value) for n, value in enumerate(values, start=1)]
 
     def test_brackets_in_strings_are_no_levels(self):
         value = {"a": "[{" * 200 + '\\"[', "b": [{"c": "]}" * 200}]}
@@ -189,7 +206,7 @@ class TestKinds:
     def test_nothing(self, content):
         assert read(content) == []
 
-    @pytest.mark.parametrize("content", [b"name,label\n", b'"a"', b"7", b"PK\x03\x04", '{"a": 1}'.encode("utf-16")])
+    @pytest.mark.parametrize("content", [b"name,label\n", b'"a"', b"7", b"PK\x03\x04", bytes(200)])
     def test_another_kind_is_refused(self, content):
         assert "neither JSON Lines (one object a line) nor one JSON array of objects" in refused(content)
 
@@ -205,16 +222,86 @@ class TestKinds:
     def test_compressed(self, content):
         assert [entry.value for entry in read(gzip.compress(content))] == [A, B]
 
-    def test_a_compressed_file_that_is_cut_short_is_read_as_far_as_it_goes(self):
-        content = lines(*({"n": n, "noise": f"{n * 7919 % 10007:x}" * 9} for n in range(20_000)))
-        found = read(gzip.compress(content)[:-20])
-        assert len(found) > 19_000
-        assert all(entry.value["n"] == n for n, entry in enumerate(found[:-1]))
-        assert found[-1].place == f"line {len(found)}"
-        assert "cannot be read from here on (Compressed file ended" in found[-1].problem
+    def test_compressed_in_several_members(self):
+        assert [entry.value for entry in read(gzip.compress(lines(A)) + gzip.compress(lines(B)) + bytes(512))] == [A, B]
 
-    def test_a_damaged_compressed_file_is_refused(self):
-        assert "cannot be read" in refused(b"\x1f\x8b" + b"x" * 100)
+    @pytest.mark.parametrize("kind", [lines(*[A] * 500, B), json.dumps([*[A] * 500, B]).encode()])
+    def test_a_damaged_compressed_file_is_refused_before_its_first_entry(self, kind):
+        whole = gzip.compress(kind)
+        wrong = bytes([whole[-8] ^ 1])
+        assert "its gzip data are damaged: CRC check failed" in refused(whole[:-8] + wrong + whole[-7:])
+        assert "its gzip data are damaged: Incorrect length" in refused(whole[:-4] + bytes(4))
+        assert "its gzip data are cut short" in refused(whole[:-1])
+        assert "its gzip data are cut short" in refused(whole[: len(whole) // 2])
+        assert "its gzip data are damaged" in refused(whole + b"garbage")
+        assert "its gzip data are damaged" in refused(b"\x1f\x8b" + b"x" * 100)
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+    @pytest.mark.parametrize("packed", [False, True])
+    @pytest.mark.parametrize("text", ['{"a": 1}\n{"b": 1}\n', '[{"a": 1}]', '\r\n [{"a": 1}]'])
+    def test_a_wider_encoding_is_named(self, encoding, packed, text):
+        content = text.encode(encoding)
+        name = encoding[:6].upper()
+        expected = f"tasks.jsonl cannot be read: it is {name}, not UTF-8: save it as UTF-8"
+        assert refused(gzip.compress(content) if packed else content) == expected
+
+    def test_a_line_in_utf_16_is_its_own_failure(self):
+        found = told(lines(A) + '{"a": 1}\n'.encode("utf-16-le")[:-1] + lines(B))
+        problem = "it has NUL bytes, as UTF-16 text has: the whole file must be UTF-8"
+        assert found == [("line 1", A), ("line 2", problem), ("line 3", B)]
+
+    def test_a_byte_order_mark_may_begin_any_line(self):
+        assert told(lines(A) + b"\xef\xbb\xbf" + lines(B)) == [("line 1", A), ("line 2", B)]
+
+
+class TestKeys:
+    """A key that is there twice is refused: the last value must not win without a word."""
+
+    @pytest.mark.parametrize(
+        ("text", "problem", "column"),
+        [
+            ('{"taskId": "a", "taskId": "b"}', "it has the key 'taskId' twice", 17),
+            ('{"series": [{}, {"boundingBoxes": [1], "boundingBoxes": []}]}',
+             "series[1] has the key 'boundingBoxes' twice", 40),
+            ('{"a": {"b": {"x": "},\\"", "c": 1, "x": 2}}}', "a.b has the key 'x' twice", 35),
+            ('{"a": 1, "\\u0061": 2}', "it has the key 'a' twice", 10),
+        ],
+    )  # fmt: skip
+    def test_it_is_named_with_its_place(self, text, problem, column):
+        line = text.encode() + b"\n"
+        assert told(lines(A) + line + lines(B)) == [
+            ("line 1", A),
+            ("line 2", f"{problem} (column {column})"),
+            ("line 3", B),
+        ]
+        array = b"[" + lines(A).strip() + b",\n" + line + b"," + lines(B) + b"]"
+        assert told(array) == [("entry 1", A), ("entry 2", f"{problem} (line 2)"), ("entry 3", B)]
+
+    def test_the_same_key_in_different_objects_is_fine(self):
+        value = {"a": {"a": [{"a": 1}, {"a": 2}]}, "b": {"a": 3}}
+        assert told(lines(value)) == [("line 1", value)]
+
+
+class TestTexts:
+    """Texts that cannot be stored are found where they come in."""
+
+    @pytest.mark.parametrize(
+        ("value", "problem"),
+        [
+            ({"name": "a\0"}, "name has characters that cannot be sent or stored: 'a\\x00'"),
+            ({"series": [{"x": ["ok", "\ud800"]}]}, "series[0].x[1] has characters"),
+            ({"metaData": {"k\udc80": "v"}}, "metaData: the key has characters"),
+        ],
+    )
+    def test_they_are_named(self, value, problem):
+        content = json.dumps(value).encode()
+        for found in (told(lines(A) + content), told(b"[" + lines(A).strip() + b"," + content + b"]")):
+            assert found[0][1] == A
+            assert found[1][1].startswith(problem)
+
+    def test_other_characters_are_fine(self):
+        value = {"a": "\U0001f600 \u2028 \\u0000 \n é"}
+        assert told(json.dumps(value).encode()) == [("line 1", value)]
 
 
 class Flaky(io.BytesIO):
@@ -233,9 +320,6 @@ class Flaky(io.BytesIO):
 MANY = [A] * 5_000
 
 
-@pytest.mark.usefixtures("backend")
-# The slower parser says twice that it was stopped.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("content", [lines(*MANY), json.dumps(MANY).encode()], ids=["lines", "array"])
 class TestUnreadable:
     def test_in_the_middle(self, content):
@@ -260,7 +344,6 @@ STATUS = Path("/proc/self/status")
 COUNT = """
 import re, sys
 from pathlib import Path
-import ijson
 from airflow_provider_redbrick.labels.entries import read_entries
 
 def peak():

@@ -51,10 +51,16 @@ def test_the_largest_value():
     [
         (-1, np.int16, "-1"),
         (65536, np.int32, "65536"),
-        (0.5, np.float32, "0.5"),
+        (0.5, np.float32, "0.5:"),
+        (0.3, np.float32, "0.3:"),
+        (0.3, np.float64, "0.3:"),
+        (0.98, np.float64, "0.98:"),
+        (1.0101, np.float64, "1.0101:"),
+        (-0.02, np.float64, "-0.02:"),
+        (65535.5, np.float64, "65535.5:"),
         (np.nan, np.float32, "nan"),
         (np.inf, np.float64, "inf"),
-        (2**40, np.int64, "1.09951163e"),
+        (2**40, np.int64, "1099511627776:"),
     ],
 )
 def test_what_no_instance_can_be_called_is_refused_and_named(value, dtype, shown):
@@ -78,10 +84,94 @@ def test_scaled_values_are_what_they_mean():
     assert not volume.is_plain
 
 
-@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2), (24,)])
+def scaled(stored, slope, inter=0.0):
+    """A file of voxels as they are stored, with scale factors in its header."""
+    header = nib.Nifti1Image(stored, AFFINE).header
+    header.set_data_offset(352)
+    header["scl_slope"], header["scl_inter"] = slope, inter
+    content = bytearray(header.binaryblock.ljust(352, b"\0"))
+    return io.BytesIO(bytes(content) + stored.tobytes(order="F"))
+
+
+@pytest.mark.parametrize("slope", [0.99999, 1.00001526, 0.99607849, 1.00999])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_values_that_are_whole_but_for_rounding_are_rounded(slope, dtype):
+    ones = (voxels() > 0).astype(dtype)
+    volume = read_volume(scaled(ones, slope), "m")
+    assert volume.is_rounded
+    assert not volume.is_plain
+    assert volume.values == {1}
+    assert (volume.voxels == ones).all()
+
+
+def test_what_nibabel_scales_when_it_saves_is_read_as_it_was():
+    image = nib.Nifti1Image(voxels(np.float64) * 51, AFFINE)
+    image.set_data_dtype(np.uint8)
+    volume = read_volume(io.BytesIO(image.to_bytes()), "m")
+    assert volume.values == {51, 255}
+
+
+@pytest.mark.parametrize("value", [-0.004, 0.004, 1.01, 0.99, 65534.995])
+def test_a_value_within_a_hundredth_is_the_whole_number_next_to_it(value):
+    data = voxels(np.float64)
+    data[2, 2, 0] = value
+    volume = read_volume(file_of(data), "m")
+    assert volume.is_rounded
+    assert volume.voxels[2, 2, 0] == round(value)
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(0.3, 0), (0.5, 0), (1, 0.5), (1, np.inf)])
+def test_scaled_values_that_are_not_whole_are_refused(slope, inter):
+    with pytest.raises(RedBrickInputError, match="m' "):
+        read_volume(scaled((voxels() > 0).astype(np.int16), slope, inter), "m")
+
+
+@pytest.mark.parametrize("big", [">u2", ">i2", ">f4"])
+def test_the_order_of_bytes_does_not_matter(big):
+    header = nib.Nifti1Header(endianness=">")
+    header.set_data_dtype(big)
+    content = nib.Nifti1Image(voxels().astype(big), AFFINE, header).to_bytes()
+    volume = read_volume(io.BytesIO(content), "m")
+    assert (volume.voxels == voxels()).all()
+    assert volume.is_plain == (big == ">u2")
+
+
+def test_a_mask_that_was_rounded_is_written_as_whole_numbers_in_its_place():
+    like = read_volume(scaled((voxels() > 0).astype(np.int16), 0.99999), "m")
+    with write_volume(like.voxels, like) as file:
+        file.seek(0)
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(file.read()))
+    assert image.get_data_dtype() == np.uint8
+    assert (image.dataobj.slope, image.dataobj.inter) == (1, 0)
+    assert (np.asanyarray(image.dataobj) == (voxels() > 0)).all()
+    assert np.allclose(image.affine, AFFINE)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2), (24,), (4, 3, 1, 2), (1, 4, 3, 2)])
 def test_a_mask_has_three_axes(shape):
     with pytest.raises(RedBrickInputError, match=f"mask 'm' must have 3 axes, not {len(shape)}"):
         read_volume(file_of(np.ones(shape, np.uint8)), "m")
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("more", [(1,), (1, 1), (1, 1, 1, 1)])
+def test_axes_of_one_at_the_end_are_dropped(kind, packed, more):
+    volume = read_volume(file_of(voxels().reshape((4, 3, 2, *more)), kind=kind, packed=packed), "m")
+    assert (volume.voxels == voxels()).all()
+    assert not volume.is_plain
+    volume.check_alike(read_volume(file_of(voxels()), "other"))
+    with write_volume(volume.voxels, volume) as file:
+        file.seek(0)
+        image = kind.from_bytes(gzip.decompress(file.read()))
+    assert image.shape == (4, 3, 2)
+    assert image.header["dim"].tolist() == [3, 4, 3, 2, 1, 1, 1, 1]
+    assert np.allclose(image.affine, AFFINE)
+    assert (np.asanyarray(image.dataobj) == voxels()).all()
+
+
+def test_a_slice_alone_has_three_axes_too():
+    assert read_volume(file_of(np.ones((4, 3, 1, 1), np.uint8)), "m").voxels.shape == (4, 3, 1)
 
 
 def test_colours_are_no_mask():
@@ -101,6 +191,57 @@ PLAIN = file_of(voxels(np.uint16, (20, 20, 20))).getvalue()
 def test_what_is_no_whole_nifti_file_is_refused(content):
     with pytest.raises(RedBrickInputError, match="mask 'm' is no NIfTI file that can be read"):
         read_volume(io.BytesIO(content), "m")
+
+
+@pytest.mark.parametrize("at", [4, 40, 200, -8, -4, -1])
+def test_a_flipped_bit_in_a_compressed_mask_is_found(at):
+    rng = np.random.default_rng(7)
+    whole = file_of(rng.integers(0, 3, (20, 20, 20)).astype(np.uint8), packed=True).getvalue()
+    damaged = bytearray(whole)
+    damaged[at] ^= 4
+    if at == 4:
+        # Within the time that gzip's header has, which nothing depends on.
+        assert read_volume(io.BytesIO(damaged), "m").is_plain
+        return
+    with pytest.raises(RedBrickInputError, match="mask 'm' is no NIfTI file that can be read"):
+        read_volume(io.BytesIO(damaged), "m")
+
+
+def test_damage_that_unpacks_to_other_voxels_is_found_by_the_checksum():
+    content = file_of(voxels(np.uint16, (20, 20, 20))).getvalue()
+    other = bytearray(content)
+    other[-1] ^= 1
+    spliced = gzip.compress(bytes(other), mtime=0)[:-8] + gzip.compress(content, mtime=0)[-8:]
+    with pytest.raises(RedBrickInputError, match="its gzip data are damaged: CRC check failed"):
+        read_volume(io.BytesIO(spliced), "m")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (WHOLE[:-1], "its gzip data are cut short"),
+        (WHOLE[:-8], "its gzip data are cut short"),
+        (WHOLE[:-4] + b"\1\0\0\0", "its gzip data are damaged: Incorrect length"),
+        (WHOLE + b"garbage", "its gzip data are damaged: Not a gzipped file"),
+        (WHOLE + WHOLE, "by its header it has 16352 bytes, but it has more"),
+        (gzip.compress(PLAIN + b"\0"), "by its header it has 16352 bytes, but it has more"),
+        (gzip.compress(PLAIN[:-1]), "could the file be damaged"),
+        (PLAIN + b"\0", "by its header it has 16352 bytes, but it has 16353"),
+        (PLAIN[:-1], "by its header it has 16352 bytes, but it has 16351"),
+    ],
+)
+def test_a_file_is_neither_shorter_nor_longer_than_its_header_says(content, reason, tmp_path):
+    with pytest.raises(RedBrickInputError, match=reason):
+        read_volume(io.BytesIO(content), "m")
+    path = tmp_path / "mask"
+    path.write_bytes(content)
+    with path.open("rb") as file, pytest.raises(RedBrickInputError, match=reason):
+        read_volume(file, "m")
+
+
+def test_gzip_data_may_have_several_members_and_blanks_at_their_end():
+    content = gzip.compress(PLAIN[:1000]) + gzip.compress(PLAIN[1000:]) + bytes(512)
+    assert read_volume(io.BytesIO(content), "m").is_plain
 
 
 def test_a_header_that_claims_too_much_costs_nothing():

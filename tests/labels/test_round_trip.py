@@ -33,7 +33,11 @@ Fields = dict[str, Any]
 
 _NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**6), 10**6)
 _COUNTS = st.integers(0, 10**6)
-_NAMES = st.text(min_size=1, max_size=8) | st.sampled_from(["finding", "lesion", "note", "side", "true", "False"])
+# NUL is refused: it cannot be stored.
+_TEXT = st.characters(codec="utf-8", exclude_characters="\0")
+_NAMES = st.text(_TEXT, min_size=1, max_size=8) | st.sampled_from(
+    ["finding", "lesion", "note", "side", "true", "False"]
+)
 _FLAGS = st.booleans()
 _VALUES = _NAMES | st.just("") | _FLAGS | _NUMBERS | st.lists(_NAMES, max_size=3)
 _CLASS_IDS = {each["classId"]: each["category"] for each in TAXONOMY["objectTypes"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -74,6 +76,42 @@ def test_what_a_series_says(series, expected):
         ),
         ({"segmentMap": ["lesion"], "segmentations": "a"}, "its segmentMap must be an object"),
         ({"segmentMap": {float("inf"): "lesion"}, "segmentations": "a"}, r"segmentMap\[inf\]"),
+        ({"segmentMap": {"1": "a", "01": "b"}, "segmentations": "m"}, "has '1' and '01', which are both the value 1"),
+        ({"segmentMap": {1: "a", "1": "b"}, "segmentations": "m"}, "has 1 and '1', which are both the value 1"),
+        ({"segmentMap": {"2": "a", "2.0": "b"}, "segmentations": "m"}, "has '2' and '2.0', which are both the value 2"),
+        ({"segmentMap": {"1": "a", Decimal(1): "b"}, "segmentations": "m"}, "which are both the value 1"),
+        (
+            {"binaryMask": True, "segmentMap": {"1": {"mask": "a"}, np.int8(1): {"mask": "b"}}},
+            "which are both the value 1",
+        ),
+        *(
+            ({"segmentMap": {key: "lesion"}, "segmentations": "m"}, "a value in a mask is a whole number")
+            for key in (
+                True,
+                " 1",
+                "1 ",
+                "+1",
+                "1_0",
+                "\u0661",
+                "1.5",
+                1.5,
+                0,
+                -1,
+                "",
+                None,
+                np.float64(0.3),
+                float("nan"),
+            )
+        ),
+        (
+            {"segmentations": "a", "segmentMap": {"1": {"overlappingGroups": [True]}}},
+            "its overlappingGroups must be a list of whole numbers",
+        ),
+        (
+            {"segmentations": "a", "segmentMap": {"1": {"overlappingGroups": [7.5]}}},
+            "its overlappingGroups must be a list of whole numbers",
+        ),
+        ({"segmentations": ["a", "b\nc"], "segmentMap": {"1": "lesion"}}, "without line breaks, not 'b"),
         ({"segmentations": 5}, "its masks must be a path or a list of paths"),
         ({"segmentations": [["a"]]}, "its masks must be a path or a list of paths"),
         (
@@ -85,6 +123,14 @@ def test_what_a_series_says(series, expected):
 def test_what_does_not_fit_together_is_refused(series, words):
     with pytest.raises(RedBrickInputError, match=words):
         segmentation_of(series)
+
+
+@pytest.mark.parametrize(
+    "key", [np.int64(3), np.uint16(3), np.float32(3), 3.0, Decimal(3), Decimal("3.0"), "3", "003", "3.0"]
+)
+def test_a_key_may_be_a_whole_number_of_any_type(key):
+    found = segmentation_of({"segmentations": "a", "segmentMap": {key: "lesion"}})
+    assert found.segments == {3: frozenset()}
 
 
 def test_values_that_the_segment_map_does_not_tell_of():

@@ -149,6 +149,10 @@ class TestTrouble:
     def test_a_message_that_was_rendered_to_a_number(self, told):
         assert told(message=5)["redbrick_message"].startswith("5\n")
 
+    def test_a_message_that_cannot_be_stored_goes_out_without_what_is_wrong_with_it(self, told):
+        text = told(message="a\0b\ud800c")["redbrick_message"]
+        assert text.startswith("a\ufffdb?c\n")
+
     async def nobody_waits_for(self): ...
 
     @pytest.mark.parametrize("send", [3, [Telling()], nobody_waits_for], ids=["number", "list", "async"])

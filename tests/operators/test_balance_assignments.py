@@ -210,6 +210,11 @@ class TestRefusals:
             ({"emails": None}, "emails must be a list"),
             ({"emails": [ALICE, "Alice@example.com"]}, "named twice"),
             ({"weights": {"eve@example.com": 1}}, "weights name people who are not in emails: eve@example.com"),
+            (
+                {"weights": {ALICE: 1, ALICE.upper(): 3}},
+                "weights name a person more than once: ALICE@EXAMPLE.COM, alice",
+            ),
+            ({"emails": [ALICE, "b\0b@example.com"]}, r"emails\[1\] has characters that cannot be sent or stored"),
             ({"weights": {ALICE: -1}}, "weight of alice@example.com"),
             ({"weights": {ALICE: float("nan")}}, "weight of alice@example.com"),
             ({"weights": {ALICE: "much"}}, "weights must be numbers"),

@@ -202,6 +202,20 @@ class TestRows:
         again, first = rows_in(tmp_path / "again")[0], rows_in(tmp_path)[0]
         assert (again["series"], again["classification"]) == (first["series"], first["classification"])
 
+    def test_a_mask_that_is_damaged_in_the_storage_is_exported_with_a_warning(
+        self, sandbox, run, label, tmp_path, caplog
+    ):
+        bad, good = sandbox.seed_tasks(2)
+        damaged = GZIPPED[:-8] + bytes(4) + GZIPPED[-4:]
+        label(bad, [segment(1)], {0: damaged})
+        label(good, [segment(1)], {0: GZIPPED})
+        run.try_once(operator(tmp_path, stage_name="Label"))
+        assert (tmp_path / "masks" / bad / "0.nii.gz").read_bytes() == damaged
+        warned = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
+        assert len(warned) == 1
+        assert f"The mask of series 0 of task {bad} is damaged in the storage, and exported so: " in warned[0]
+        assert "CRC check failed" in warned[0]
+
     def test_an_export_that_was_moved_can_be_put_again_with_its_masks(self, sandbox, run, new_run, label, tmp_path):
         (task_id,) = sandbox.seed_tasks(1, assignee="API key")
         voxels = np.zeros((4, 5, 6), np.uint8)

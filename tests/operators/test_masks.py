@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from decimal import Decimal
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -119,6 +121,53 @@ class TestOneFile:
         assert (voxels(third) == shape_c).all()
         assert [(label["volumeindex"], label["dicom"]["instanceid"]) for label in labels] == [(0, 1), (2, 2)]
 
+    @pytest.mark.parametrize("packed", ["", ".gz"])
+    def test_axes_of_one_at_its_end_are_dropped(self, sandbox, run, mask, stored, packed):
+        (task_id,) = sandbox.seed_tasks(1)
+        data = box((1, 1, 1), (5, 5, 5), 3)
+        series = [{"segmentations": mask(f"m.nii{packed}", data[..., None, None]), "segmentMap": {"3": "lesion"}}]
+        run.try_once(put([{"taskId": task_id, "series": series}]))
+        _, (content,) = stored(task_id)
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(content))
+        assert image.shape == SHAPE
+        assert (np.asanyarray(image.dataobj) == data).all()
+        assert image.affine.tolist() == AFFINE.tolist()
+
+    def test_values_that_are_whole_but_for_rounding_are_rounded_and_that_is_logged_once(
+        self, sandbox, run, tmp_path, stored, caplog
+    ):
+        ids = sandbox.seed_tasks(3)
+        data = box((1, 1, 1), (5, 5, 5), 1)
+        for task_id, value in zip(ids, (0.99999, 1.00001526, 0.99607849), strict=True):
+            image = nib.Nifti1Image(data * value, AFFINE)
+            image.set_data_dtype(np.int16)
+            nib.save(image, tmp_path / f"{task_id}.nii.gz")
+        tasks = [
+            {
+                "taskId": task_id,
+                "series": [{"segmentations": f"{tmp_path / task_id}.nii.gz", "segmentMap": {"1": "lesion"}}],
+            }
+            for task_id in ids
+        ]
+        assert run.try_once(put(tasks))["counts"]["done"] == 3
+        for task_id in ids:
+            image = nib.Nifti1Image.from_bytes(gzip.decompress(stored(task_id)[1][0]))
+            assert image.get_data_dtype() == np.uint8
+            assert (image.dataobj.slope, image.dataobj.inter) == (1, 0)
+            assert (np.asanyarray(image.dataobj) == data).all()
+            assert image.affine.tolist() == AFFINE.tolist()
+        assert caplog.text.count("whole numbers only after rounding") == 1
+
+    @pytest.mark.parametrize(
+        "key", [np.int64(3), np.uint8(3), np.float32(3), 3.0, "3.0", 3, "03", Decimal(3)], ids=repr
+    )
+    def test_the_value_of_a_segment_may_be_a_whole_number_of_any_type(self, sandbox, run, mask, stored, key):
+        (task_id,) = sandbox.seed_tasks(1)
+        series = [{"segmentations": mask("m.nii", box((1, 1, 1), (5, 5, 5), 3)), "segmentMap": {key: "lesion"}}]
+        run.try_once(put([{"taskId": task_id, "series": series}]))
+        (label,), _ = stored(task_id)
+        assert label["dicom"]["instanceid"] == 3
+
 
 class TestManyFiles:
     def test_binary_masks_become_one_with_their_overlap_told_apart(self, sandbox, run, mask, stored):
@@ -149,6 +198,24 @@ class TestManyFiles:
         assert (voxels(content) == box((0, 0, 0), (2, 2, 2), 1) + box((4, 4, 4), (6, 6, 6), 2)).all()
 
 
+NOISE = np.random.default_rng(7).integers(0, 3, SHAPE).astype(np.uint8)
+
+
+def flipped(path):
+    """Change the checksum of a compressed file, as a flipped bit of its data would."""
+    content = bytearray(Path(path).read_bytes())
+    content[-8] ^= 1
+    Path(path).write_bytes(content)
+    return path
+
+
+def cut(path, count):
+    """Take bytes off the end of a file; a negative number adds some."""
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[:-count] if count > 0 else content + bytes(-count))
+    return path
+
+
 BAD = {
     "no such file": (lambda mask: {"segmentations": "nowhere.nii.gz", "segmentMap": {"1": "lesion"}}, "no file here"),
     "one of two is missing": (
@@ -168,6 +235,65 @@ BAD = {
             "segmentMap": {"1": "lesion"},
         },
         "has a voxel of 0.5",
+    ),
+    "a value next to a whole number": (
+        lambda mask: {
+            "segmentations": mask("a.nii", box((0, 0, 0), (1, 1, 1), 0.98, np.float64)),
+            "segmentMap": {"1": "lesion"},
+        },
+        "has a voxel of 0.98: values are whole numbers",
+    ),
+    "several points in time": (
+        lambda mask: {
+            "segmentations": mask("a.nii", np.ones((*SHAPE, 2), np.uint8)),
+            "segmentMap": {"1": "lesion"},
+        },
+        "must have 3 axes, not 4 (8 x 7 x 6 x 2)",
+    ),
+    "a flipped bit": (
+        lambda mask: {"segmentations": flipped(mask("a.nii.gz", NOISE)), "segmentMap": {"1": "lesion", "2": "organ"}},
+        "its gzip data are damaged: CRC check failed",
+    ),
+    "an end that is missing": (
+        lambda mask: {"segmentations": cut(mask("a.nii.gz", NOISE), 4), "segmentMap": {"1": "lesion", "2": "organ"}},
+        "its gzip data are cut short",
+    ),
+    "bytes that its header does not know": (
+        lambda mask: {"segmentations": cut(mask("a.nii", NOISE), -1), "segmentMap": {"1": "lesion", "2": "organ"}},
+        "by its header it has 688 bytes, but it has 689",
+    ),
+    "one of several is damaged": (
+        lambda mask: {
+            "binaryMask": True,
+            "segmentMap": {
+                "1": segment(mask=mask("a.nii.gz", NOISE)),
+                "2": segment(mask=flipped(mask("b.nii.gz", NOISE))),
+            },
+        },
+        "its gzip data are damaged",
+    ),
+    "two keys that are one": (
+        lambda mask: {"segmentations": mask("a.nii", NOISE), "segmentMap": {1: "lesion", "1": "organ", 2: "organ"}},
+        "segmentMap",
+    ),
+    "two keys that are one value": (
+        lambda mask: {
+            "segmentations": mask("a.nii", NOISE),
+            "segmentMap": {"1": "lesion", "01": "organ", "2": "organ"},
+        },
+        "has two entries, '1' and '01'",
+    ),
+    "a key with a blank": (
+        lambda mask: {"segmentations": mask("a.nii", NOISE), "segmentMap": {"1": "lesion", " 2": "organ"}},
+        "a value in a mask is a whole number from 1 to 65535, not ' 2'",
+    ),
+    "a key that is true": (
+        lambda mask: {"segmentations": mask("a.nii", NOISE), "segmentMap": {True: "lesion", "2": "organ"}},
+        "True",
+    ),
+    "a path with a line break": (
+        lambda mask: {"segmentations": mask("a\nb.nii", NOISE), "segmentMap": {"1": "lesion", "2": "organ"}},
+        "without line breaks",
     ),
     "a flat mask": (
         lambda mask: {"segmentations": mask("a.nii", np.ones((3, 3), np.uint8)), "segmentMap": {"1": "lesion"}},

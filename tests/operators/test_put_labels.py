@@ -14,6 +14,7 @@ from fixtures import StateStore, counts
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
+from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
 
 PUT = "putManualLabelingTaskAndLabels"
@@ -45,6 +46,85 @@ def refused(sandbox, run):
         return str(caught.value)
 
     return attempt
+
+
+ODD_TEXTS = {
+    "a category": (
+        {"series": [{"boundingBoxes": [{**BOX, "category": "a\0"}]}]},
+        "series[0].boundingBoxes[0].category has",
+    ),
+    "an attribute": (
+        {"series": [{"boundingBoxes": [{**BOX, "attributes": {"note": "\ud800"}}]}]},
+        "series[0].boundingBoxes[0].attributes.note has",
+    ),
+    "an attribute's name": (
+        {"series": [{"boundingBoxes": [{**BOX, "attributes": {"\udcff": True}}]}]},
+        "series[0].boundingBoxes[0].attributes: the key has",
+    ),
+    "a comment": (
+        {"series": [{"boundingBoxes": [{**BOX, "comment": {"text": "\0"}}]}]},
+        "boundingBoxes[0].comment.text has",
+    ),
+    "a classification": ({"classification": {"attributes": {"x": ["ok", "\0"]}}}, "classification.attributes.x[1] has"),
+    "a mask's path": ({"series": [{"segmentations": "m\0.nii", "segmentMap": {"1": "lesion"}}]}, "segmentations has"),
+    "a segment": ({"series": [{"segmentations": "m.nii", "segmentMap": {"1": "le\0"}}]}, "series[0].segmentMap.1 has"),
+    "the older labels": (
+        {"labels": [{"category": "\0", "attributes": [], "bbox2d": FLAT_BOX}]},
+        "labels[0].category has",
+    ),
+}
+
+
+class TestTexts:
+    """Texts that cannot be stored fail their task, by field, before anything of it is sent."""
+
+    @pytest.mark.parametrize("body", ODD_TEXTS, ids=lambda name: name.replace(" ", "_"))
+    @pytest.mark.parametrize("validate", ["strict", "off"])
+    def test_in_labels(self, sandbox, run, body, validate):
+        bad, good = sandbox.seed_tasks(2)
+        labels, words = ODD_TEXTS[body]
+        with pytest.raises(RedBrickTasksFailedError):
+            run.try_once(operator([{"taskId": bad, **labels}, *labelled([good])], validate=validate))
+        (failed,) = run.xcoms["manifest"]["failed"]
+        assert failed["task_id"] == bad
+        assert f"{words} characters that cannot be sent or stored" in failed["reason"]
+        assert sandbox.applied(PUT) == {good: 1}
+        assert bad not in sandbox.applied(ASSIGN)
+
+    def test_in_what_a_labeler_returns(self, sandbox, run):
+        bad, good = sandbox.seed_tasks(2)
+        box = {bad: {**BOX, "category": "a\ud800"}, good: BOX}
+        made = RedBrickPrelabelOperator(
+            task_id="p", stage_name="Label", labeler=lambda task: [{"boundingBoxes": [box[task.task_id]]}]
+        )
+        with pytest.raises(RedBrickTasksFailedError, match=r"series\[0\].boundingBoxes\[0\].category has characters"):
+            run.try_once(made)
+        assert sandbox.applied(PUT) == {good: 1}
+
+    def test_in_a_correction_and_in_a_comment(self, sandbox, run):
+        ids = sandbox.seed_tasks(2, stage="Review_1")
+        answers = iter(
+            [
+                lambda: Review.correct([{"boundingBoxes": [{**BOX, "comment": "\0"}]}]),
+                lambda: Review.reject("\ud800"),
+            ]
+        )
+        made = RedBrickAutoReviewOperator(task_id="r", stage_name="Review_1", reviewer=lambda _task: next(answers)())
+        with pytest.raises(RedBrickTasksFailedError):
+            run.try_once(made)
+        reasons = " ".join(row["reason"] for row in run.xcoms["manifest"]["failed"])
+        assert "series[0].boundingBoxes[0].comment has characters" in reasons
+        assert "the comment of a review has characters" in reasons
+        assert all(sandbox.stage_of(task_id) == "Review_1" for task_id in ids)
+
+    def test_in_a_name(self, refused):
+        assert "'name' has characters that cannot be sent or stored" in refused(operator(labelled(["a\0"], "name")))
+
+    def test_in_a_comment_for_all(self, refused):
+        made = RedBrickAutoReviewOperator(
+            task_id="r", stage_name="Review_1", task_ids=[UNKNOWN], review_result=True, comment="\ud800"
+        )
+        assert "the comment of a review has characters" in refused(made)
 
 
 class TestLabels:

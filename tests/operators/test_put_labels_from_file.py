@@ -164,6 +164,33 @@ class TestBrokenEntries:
         assert sandbox.applied(PUT) == dict.fromkeys(ids[:2], 1)
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids[:2], 1)
 
+    @pytest.mark.parametrize("kind", ["lines", "array"])
+    def test_a_repeated_key_and_a_number_that_is_none_lose_no_other_task(self, sandbox, report, written, kind):
+        ids = sandbox.seed_tasks(5)
+        first, *_, last = (json.dumps(entry) for entry in labelled(ids))
+        box = json.dumps(BOX)
+        bad = [
+            f'{{"taskId": "{ids[1]}", "series": [{{"boundingBoxes": [{box}], "boundingBoxes": []}}]}}',
+            f'{{"taskId": "{ids[2]}", "taskId": "{ids[3]}", "series": []}}',
+            f'{{"taskId": "{ids[3]}", "series": [{{"boundingBoxes": [{{"wNorm": NaN}}]}}]}}',
+            f'{{"taskId": "{ids[3]}", "series": [{{"boundingBoxes": [{box[:-1]}, "category": "organ"}}]}}]}}',
+            f'{{"taskId": "{ids[3]}", "classification": {{"attributes": {{"a": "\\u0000"}}}}}}',
+        ]
+        text = "\n".join([first, *bad, last]) if kind == "lines" else "[" + ",\n".join([first, *bad, last]) + "]"
+        rows = report(written(text.encode()))
+        assert [row["task_id"] for row in rows if row["status"] == "done"] == [ids[0], ids[4]]
+        reasons = {row["reason"].split(":")[0]: row["reason"] for row in rows if row["status"] == "failed"}
+        place = "line" if kind == "lines" else "entry"
+        assert reasons.keys() == {f"{place} {n}" for n in range(2, 7)}
+        assert "series[0] has the key 'boundingBoxes' twice" in reasons[f"{place} 2"]
+        assert "it has the key 'taskId' twice" in reasons[f"{place} 3"]
+        assert "NaN is no JSON number" in reasons[f"{place} 4"]
+        assert "series[0].boundingBoxes[0] has the key 'category' twice" in reasons[f"{place} 5"]
+        assert "classification.attributes.a has characters that cannot be sent or stored" in reasons[f"{place} 6"]
+        if kind == "array":
+            assert all(reasons[f"entry {n}"].endswith(f"(line {n})") for n in range(2, 6))
+        assert sandbox.applied(PUT) == dict.fromkeys((ids[0], ids[4]), 1)
+
     def test_they_fail_the_airflow_task_after_all_others_were_tried(self, sandbox, run, written):
         ids = sandbox.seed_tasks(2)
         good = labelled(ids)
@@ -390,6 +417,14 @@ class TestRefused:
     def test_a_path_that_is_no_text(self, refused, path):
         assert "labels_path" in refused(operator("", labels_path=path))
 
+    @pytest.mark.parametrize("path", ["a\nb.jsonl", "a.jsonl\n", "s3://bucket/a\r"])
+    def test_a_path_with_a_line_break(self, refused, path):
+        assert "labels_path must be a path without line breaks" in refused(operator(path))
+
+    @pytest.mark.parametrize("path", ["a\0b", "a\udce9"])
+    def test_a_path_that_cannot_be_stored(self, refused, path):
+        assert "labels_path has characters that cannot be sent or stored" in refused(operator(path))
+
     @pytest.mark.parametrize("scheme", ["", "file://"])
     def test_a_file_that_is_not_there(self, refused, tmp_path, scheme):
         path = f"{scheme}{tmp_path / 'none.jsonl'}"
@@ -409,6 +444,10 @@ class TestRefused:
             (b"name,label\n", "neither JSON Lines"),
             (b'{\n  "taskId": "x"\n}\n', "over several lines"),
             (b"\x1f\x8b\x08", "cannot be read"),
+            (gzip.compress(lines(labelled([UNKNOWN])))[:-1], "its gzip data are cut short"),
+            (gzip.compress(lines(labelled([UNKNOWN])))[:-4] + bytes(4), "its gzip data are damaged"),
+            (json.dumps(labelled([UNKNOWN])).encode("utf-16"), "it is UTF-16, not UTF-8: save it as UTF-8"),
+            (lines(labelled([UNKNOWN])).decode().encode("utf-16-le"), "it is UTF-16, not UTF-8"),
         ],
         ids=repr,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -617,6 +618,40 @@ class TestFiles:
             assert words in told[f"line {line}"][1]
         assert set(created()) == {"a", "g"}
 
+    def test_texts_that_cannot_be_stored_and_repeated_keys_are_one_tasks_failure(self, run, created, written):
+        content = lines(
+            [
+                {"name": "a", "items": "images/ct.dcm"},
+                {"name": "b\0", "items": "images/ct.dcm"},
+                {"name": "c", "items": "images/ct.dcm", "metaData": {"k": "\ud800"}},
+                b'{"name": "d", "items": "images/ct.dcm", "items": "images/other.dcm"}\n',
+                {"name": "e", "items": "images/c\nt.dcm"},
+                {"name": "f", "items": "images/ct.dcm"},
+            ]
+        )
+        with pytest.raises(RedBrickTasksFailedError):
+            run.try_once(upload(tasks_path=str(written(content))))
+        reasons = [row["reason"] for row in run.xcoms["manifest"]["failed"]]
+        assert reasons[0].startswith("line 2: name has characters that cannot be sent or stored")
+        assert reasons[1].startswith("line 3: metaData.k has characters")
+        assert reasons[2] == "line 4: it has the key 'items' twice (column 41)"
+        assert reasons[3].startswith("line 5: items: must be a path or a list of paths without line breaks")
+        assert set(created()) == {"a", "f"}
+
+    @pytest.mark.parametrize("scheme", ["", "file://"])
+    def test_an_item_whose_compression_is_damaged_is_one_tasks_failure(self, sandbox, run, created, tmp_path, scheme):
+        whole = BRAIN.read_bytes()
+        for name, content in (("good", whole), ("bad", whole[:-8] + bytes(4) + whole[-4:]), ("cut", whole[:-9])):
+            (tmp_path / f"{name}.nii.gz").write_bytes(content)
+        tasks = [{"name": name, "items": f"{scheme}{tmp_path / name}.nii.gz"} for name in ("good", "bad", "cut")]
+        with pytest.raises(RedBrickTasksFailedError):
+            run.try_once(upload(tasks))
+        reasons = {row["name"]: row["reason"] for row in run.xcoms["manifest"]["failed"]}
+        assert "bad.nii.gz' cannot be read: its gzip data are damaged: CRC check failed" in reasons["bad"]
+        assert "cut.nii.gz' cannot be read: its gzip data are cut short" in reasons["cut"]
+        assert set(created()) == {"good"}
+        assert sandbox.stats()["root_fields"][PRESIGN] == (3 if scheme else 1)
+
     def test_an_array_that_is_cut_short(self, run, created, written):
         content = json.dumps(studies(60)).encode()
         path = written(content[: content.index(b"study-040") + 3])
@@ -673,6 +708,25 @@ BAD_TASKS = {
     ),
     "heat map": (one(items=None, series=[{"items": CT, "heatMaps": [{}]}]), "series[0].heatMaps[0].item: must be a pa"),
     "unknown key": (one(metadata={"a": "b"}), "metadata: unknown key; did you mean 'metaData'?"),
+    "half a pair in a name": (one(name="a\ud800"), "tasks[1]: name has characters that cannot be sent or stored"),
+    "NUL in an item": (one(items=[CT, "b\0.dcm"]), "tasks[1]: items[1] has characters that cannot be sent or stored"),
+    "an item that is no text in its file system": (one(items=os.fsdecode(b"caf\xe9.dcm")), "'caf\\udce9.dcm'"),
+    "line break in an item": (one(items="a\nb.dcm"), "items: must be a path or a list of paths without line breaks"),
+    "line break in a series' item": (
+        one(items=None, series=[{"items": ["a.dcm", "b\r.dcm"]}]),
+        "series[0].items: must be a path or a list of paths without line breaks, not 'b\\r.dcm'",
+    ),
+    "NUL in metaData": (one(metaData={"a": "b\0"}), "metaData.a has characters"),
+    "NUL in metaData's key": (one(metaData={"a\0": "b"}), "metaData: the key has characters"),
+    "NUL in a series' name": (one(items=None, series=[{"items": CT, "name": "\0"}]), "series[0].name has characters"),
+    "NUL in a label": (
+        one(items=None, series=[{"items": CT, "boundingBoxes": [{**BOX, "comment": "\0"}]}]),
+        "series[0].boundingBoxes[0].comment has characters",
+    ),
+    "NUL in a classification": (one(classification={"attributes": {"x": "\0"}}), "classification.attributes.x has"),
+    "NUL in a stage": (one(preAssign={"Label\0": ALICE}), "preAssign: the key has characters"),
+    "NUL in an e-mail": (one(preAssign={"Label": [ALICE, "\0"]}), "preAssign.Label[1] has characters"),
+    "keys that are one": (one(metaData={1: "a", "1": "b"}), "metaData"),
     "priority": (one(priority=1.5), "priority: must be a number from 0 to 1, not 1.5"),
     "priority as text": (one(priority="high"), "priority: must be a number from 0 to 1, not 'high'"),
     "priority as truth": (one(priority=True), "priority: must be a number from 0 to 1, not true"),
