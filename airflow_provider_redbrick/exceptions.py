@@ -62,6 +62,10 @@ class RedBrickInputError(RedBrickError, ValueError):
     """Bad or ambiguous input, refused before anything was changed. A retry with the same input fails the same way."""
 
 
+class RedBrickNotReadError(RedBrickInputError):
+    """A question about something of a task that was not read: "not read" must not be taken for "there is none"."""
+
+
 class RedBrickTasksFailedError(RedBrickError):
     """An operator tried all its tasks and ``fail_on`` says that the outcome fails the Airflow task.
 

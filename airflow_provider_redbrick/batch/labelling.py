@@ -104,7 +104,7 @@ def carrier(project: RedBrickProject, task: Task, converted: Converted) -> Calla
     @cache
     def carried() -> Mapping[str, Any]:
         masks = labels_map(converted.masks, project.files, task.task_id)
-        return project.files.carry(converted.on_items_of(task.series_info), masks, task_id=task.task_id)
+        return project.files.carry(converted.on_items_of(task.series_info or ()), masks, task_id=task.task_id)
 
     return carried
 
@@ -149,7 +149,11 @@ def relabelling(task: Task, call: Callable[[], Call], *, me: str) -> Change:
 
 
 def misfit(converted: Converted, task: Task) -> str | None:
-    """Return why labels cannot go onto a task: something would be lost, or nobody would ever see it."""
+    """Return why labels cannot go onto a task: something would be lost, or nobody would ever see it.
+
+    :raises RedBrickNotReadError: if it was not read what labels must fit to.
+    """
+    task.require("series_info", "labels_map")
     problem = _beyond(converted, task) or _stray(converted, task) or _lost(converted, task)
     return f"{problem}; nothing was sent" if problem else None
 
