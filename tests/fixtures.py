@@ -132,9 +132,9 @@ _PRIORITY = """mutation ($o: UUID!, $p: UUID!, $t: UUID!) {
 
 @pytest.fixture
 def seen_twice(sandbox, monkeypatch):
-    """Pages of 25, and the first task of each list goes to its end once the first page was read; answers such tasks.
+    """Pages of 25, and the first task of each list goes further back once the first page was read; answers such tasks.
 
-    Tasks must be made with a priority above 0.
+    It comes behind all tasks of the same priority, which must be above 0, and before those without one.
     """
     monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&page_size=25")
     page, moved = RedBrickProject._page, []

@@ -12,6 +12,7 @@ from fixtures import counts
 
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
 
 ALICE, BOB, CAROL, OLIVIA = (f"{name}@example.com" for name in ("alice", "bob", "carol", "olivia"))
@@ -191,6 +192,23 @@ class TestRebalance:
         who = holders("Label")
         assert {who[task_id] for task_id in back} == {ALICE}
         assert sorted(who[task_id] for task_id in untouched) == [BOB, CAROL]
+
+    def test_also_when_the_reviewer_has_changed_the_labels(self, sandbox, run, holders):
+        """They carry the reviewer's labels then, and whose work they are is in the trail."""
+        ids = sandbox.seed_tasks(3, assignee=ALICE)
+        sandbox.humans("Label", 3)
+        box = {"pointTopLeft": {"xNorm": 0, "yNorm": 0}, "wNorm": 1, "hNorm": 1, "category": "finding"}
+        review = RedBrickHook().stage("Review_1")
+        review.save_draft({task_id: {"series": [{"boundingBoxes": [box]}]} for task_id in ids})
+        review.reject(ids)
+        assert set(holders("Label").values()) == {ALICE}
+        run.try_once(operator(rebalance=True, weights={ALICE: 0}))
+        assert set(holders("Label").values()) == {ALICE}
+
+    def test_what_nobody_has_labeled_takes_one_read(self, sandbox, run):
+        sandbox.seed_tasks(40, assignee=ALICE)
+        run.try_once(operator(rebalance=True))
+        assert sandbox.stats()["root_fields"]["task"] == 40
 
     def test_a_models_draft_is_nothing_its_holder_has_started(self, sandbox, run, holders):
         sandbox.seed_tasks(6, assignee=ALICE, labels=[{"category": "finding", "attributes": []}])
