@@ -169,7 +169,7 @@ class RedBrickProject(Scope):
     ) -> Iterator[Task]:
         """Yield tasks page by page, each once; a page that cannot be read is an error, never the end of the list.
 
-        Tasks on their way out of a stage are left out: they are nobody's to work on any more. A listing is no
+        Tasks on their way out of a stage are left out: no one can work on them there any more. A listing is no
         snapshot: a task that changes its place between two pages is shown twice by the server, or not at all.
 
         :param unassigned: only tasks that nobody holds and anybody may take.

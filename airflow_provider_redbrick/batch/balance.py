@@ -35,8 +35,8 @@ class SharingRules:
     :param people: by e-mail, in the order in which ties fall.
     :param weights: each one's share of the work; 1 when not named.
     :param ceiling: how long anybody's queue may become.
-    :param rebalance: also move tasks that one of these people holds and has not started. Whose labels a task has has
-        started it, also when a reviewer has sent it back since.
+    :param rebalance: also move tasks that one of these people holds and has not started. A person who has labeled a
+        task has started it, also when a reviewer has sent it back since.
     """
 
     people: Mapping[str, User]
@@ -91,12 +91,12 @@ def _labeled_by_holder(
 
     def started(tasks: Sequence[QueuedTask]) -> list[str]:
         (found,) = read_in_chunks(project, [task.task_id for task in tasks], size=MAX_IDS, breaker=breaker)
-        labels_of_others = [
+        by_others = [
             task_id
             for task_id, task in found.tasks.items()
             if stage.is_label and not isinstance(task, RedBrickAPIError) and _by_another(task)
         ]
-        events = each_or_why(project.output_events, labels_of_others) if labels_of_others else {}
+        events = each_or_why(project.output_events, by_others) if by_others else {}
         return [
             task.task_id
             for task in tasks

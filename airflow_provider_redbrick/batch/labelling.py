@@ -149,7 +149,7 @@ def relabelling(task: Task, call: Callable[[], Call], *, me: str) -> Change:
 
 
 def misfit(converted: Converted, task: Task) -> str | None:
-    """Return why labels cannot go onto a task: something would be lost, or nobody would ever see it.
+    """Return why labels cannot go onto a task: something would be lost, or never be shown.
 
     :raises RedBrickNotReadError: if it was not read what labels must fit to.
     """

@@ -14,6 +14,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.kinds import LISTED
 from airflow_provider_redbrick.labels.rules import (
     Found,
+    anything,
     each,
     flag,
     is_list,
@@ -192,7 +193,11 @@ _OF_SERIES = {
     "heatMaps": each(_heat_map),
 }
 # What the row of an export says of the task it was, which is not the one that is created.
-_OF_EXPORTS = ("taskId", "currentStageName", "labelsId", "updatedBy", "updatedAt")
+_OF_EXPORTS = (
+    *("taskId", "currentStageName", "labelsId", "updatedBy", "updatedAt"),
+    # In exports of RedBrick's own SDK.
+    *("createdBy", "createdAt", "updatedByUserId", "status"),
+)
 _ENTRY = record(
     {"name": must_be("text that is not blank", lambda value: isinstance(value, str) and bool(value.strip()))},
     {
@@ -204,7 +209,7 @@ _ENTRY = record(
         "preAssign": _people,
         "priority": must_be("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
         "storageId": must_be("a UUID", is_uuid),
-        **dict.fromkeys(_OF_EXPORTS, text),
+        **dict.fromkeys(_OF_EXPORTS, anything),
     },
 )
 

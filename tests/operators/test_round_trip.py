@@ -160,8 +160,9 @@ class TestUploadAndExport:
         assert row["storageId"] == STORAGE
         assert [series["items"] for series in row["series"]] == [["b/2.dcm", "a/1.dcm"], ["c.nii"]]
         other = sandbox.add_project()
+        of_the_sdk = {"createdBy": "a@example.com", "createdAt": "2024-05-01T00:00:00Z", "status": "UNASSIGNED"}
         for options in ({}, {"storage_id": STORAGE.upper()}):
-            tasks = [{**row, "name": f"study {len(options)}", "storageId": STORAGE.upper()}]
+            tasks = [{**row, "name": f"study {len(options)}", "storageId": STORAGE.upper(), **of_the_sdk}]
             assert new_run().try_once(upload(tasks=tasks, project_id=other, **options))["counts"] == counts(done=1)
         for second in export("second", project_id=other):
             assert {**described(second), "name": "study"} == described(row)
