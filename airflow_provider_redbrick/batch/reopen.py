@@ -51,7 +51,7 @@ def updated_between(
             return False
         return (after is None or moment >= after) and (before is None or moment < before)
 
-    return [task.task_id for task in project.list_tasks(ground_truth) if within(task)]
+    return list(dict.fromkeys(task.task_id for task in project.list_tasks(ground_truth) if within(task)))
 
 
 def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector) -> Iterator[Task | Outcome]:
