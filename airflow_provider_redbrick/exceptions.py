@@ -75,6 +75,10 @@ class RedBrickConnectionLookupError(RedBrickError):
     """
 
 
+class RedBrickNotReadError(RedBrickInputError):
+    """A question about something of a task that was not read: "not read" must not be taken for "there is none"."""
+
+
 class RedBrickTasksFailedError(RedBrickError):
     """An operator tried all its tasks and ``fail_on`` says that the outcome fails the Airflow task.
 

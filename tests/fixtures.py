@@ -12,6 +12,7 @@ import pendulum
 import pytest
 from sandbox_process import SandboxProcess
 
+from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -123,6 +124,31 @@ def quick(monkeypatch):
 def impatient(monkeypatch):
     """A client that asks once: what fails, fails at once."""
     monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda **_: RetryPolicy(max_attempts=1))
+
+
+_PRIORITY = """mutation ($o: UUID!, $p: UUID!, $t: UUID!) {
+    updateTasksPriorities(orgId: $o, projectId: $p, tasks: [{taskId: $t, priority: 0}]) { ok } }"""
+
+
+@pytest.fixture
+def seen_twice(sandbox, monkeypatch):
+    """Pages of 25, and the first task of each list goes further back once the first page was read; answers such tasks.
+
+    It comes behind all tasks of the same priority, which must be above 0, and before those without one.
+    """
+    monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&page_size=25")
+    page, moved = RedBrickProject._page, []
+
+    def then_moved(self: Any, variables: Any, cursor: Any, first: int) -> Any:
+        entries, following = page(self, variables, cursor, first)
+        if cursor is None and following is not None:
+            moved.append(entries[0]["taskId"])
+            ids = {"o": self.org_id, "p": self.project_id, "t": moved[-1]}
+            assert sandbox.graphql(_PRIORITY, ids)["updateTasksPriorities"]["ok"]
+        return entries, following
+
+    monkeypatch.setattr(RedBrickProject, "_page", then_moved)
+    return moved
 
 
 _WHO_HOLDS = """query ($o: UUID!, $p: UUID!, $s: String, $after: String) {

@@ -6,10 +6,11 @@ function raises ``TypeError`` or ``ValueError`` for anything else, which :func:`
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, storable
 
@@ -93,3 +94,12 @@ def index(value: object) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
         raise TypeError(f"{type(value).__name__} in place of an index")
     return value
+
+
+def json_object(written: object) -> dict[str, Any]:
+    """Read JSON text that holds an object; anything else is an empty one."""
+    try:
+        value = json.loads(written) if isinstance(written, str) else None
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -33,7 +33,7 @@ currentStageSubTask {{
 """
 
 _TASK_PLACE = f"""
-taskId currentStageName updatedAt
+taskId currentStageName createdAt updatedAt
 datapoint {{ name }}
 currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
 """
@@ -50,7 +50,12 @@ latestTaskData {{
 
 _TASK_LABELS = f"""
 taskId
-latestTaskData {{ createdByEntity {{ {_USER} }} labelsData(interpolate: true) labelsDataPath(presigned: false) }}
+latestTaskData {{
+  createdByEntity {{ {_USER} }}
+  labelsData(interpolate: true)
+  labelsDataPath(presigned: false)
+  labelsMap(presigned: false) {{ labelName }}
+}}
 """
 
 _TASK_FULL = f"""
@@ -59,7 +64,7 @@ datapoint {{
   dpId name metaData
   items(presigned: false)
   itemsPresigned: items(presigned: true)
-  seriesInfo {{ name itemsIndices dataType }}
+  seriesInfo {{ name itemsIndices dataType metaData imageHeaders }}
 }}
 currentStageSubTask {{ ... on LabelingTask {{ state assignedTo {{ {_USER} }} }} }}
 latestTaskData {{
@@ -75,7 +80,10 @@ taskId currentStageName priority
 datapoint {{
   name metaData
   items(presigned: false)
-  seriesInfo {{ name itemsIndices }}
+  seriesInfo {{ name itemsIndices metaData imageHeaders }}
+  heatMaps {{ seriesIndex name item preset dataRange opacityPoints opacityPoints3d rgbPoints }}
+  transforms {{ seriesIndex transform }}
+  centerline {{ seriesIndex name centerline }}
   storageMethod {{ storageId }}
 }}
 latestTaskData {{

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pendulum
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.aliased import read_aliased
-from airflow_provider_redbrick.api.answers import reading, text_as_it_is
+from airflow_provider_redbrick.api.answers import elements, index, reading, text_as_it_is
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.moments import moment
 from airflow_provider_redbrick.api.pages import pages
@@ -32,6 +33,8 @@ class StoredTask:
 
     :param task: its labels are still to be fetched where it has a ``labels_url``.
     :param storage_id: the storage that its items are in.
+    :param layers: what is shown with each series, by its number: ``heatMaps``, ``transforms`` and ``centerline`` as an
+        upload takes them.
     :param mask_urls: presigned, short-lived URLs of its masks by their paths in the label storage; None for a mask
         that could not be signed.
     """
@@ -39,6 +42,7 @@ class StoredTask:
     task: Task
     storage_id: str | None
     mask_urls: Mapping[str, str | None] = field(repr=False)
+    layers: Mapping[int, Mapping[str, list[dict[str, Any]]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> StoredTask:
@@ -46,10 +50,12 @@ class StoredTask:
         saved = data.get("latestTaskData") or {}
         paths, urls = saved.get("labelsMap") or (), saved.get("labelsMapPresigned") or ()
         named = [(path, url or {}) for path, url in zip(paths, urls, strict=True) if path and path.get("labelName")]
+        datapoint = data.get("datapoint") or {}
         return cls(
             Task.from_wire(data),
-            text_as_it_is(((data.get("datapoint") or {}).get("storageMethod") or {}).get("storageId")),
+            text_as_it_is((datapoint.get("storageMethod") or {}).get("storageId")),
             {path["labelName"]: text_as_it_is(url.get("labelName")) for path, url in named},
+            _layers(datapoint),
         )
 
 
@@ -112,6 +118,36 @@ def read_again(scope: Scope, task_id: str) -> StoredTask:
         raise stored
     found: StoredTask = stored
     return found
+
+
+def _layers(datapoint: Mapping[str, Any]) -> dict[int, dict[str, list[dict[str, Any]]]]:
+    """Return heat maps, transforms and center lines by series, each in the form in which it is uploaded."""
+    layers: dict[int, dict[str, list[dict[str, Any]]]] = {}
+    for key, uploaded in _LAYERS.items():
+        for entry in elements(datapoint.get(key), dict, nulls=False):
+            fields = {name: value for name, value in entry.items() if value is not None}
+            series = index(fields.pop("seriesIndex", None)) or 0
+            layers.setdefault(series, {}).setdefault(key, []).append(uploaded(fields))
+    return layers
+
+
+def _transform(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a transform with its rows apart: a matrix of 4 x 4 numbers is stored as one list."""
+    flat = elements(fields["transform"], object)
+    return {**fields, "transform": [list(flat[row : row + 4]) for row in range(0, len(flat), 4)]}
+
+
+def _centerline(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a center line as an object: it is stored as JSON text."""
+    line = fields.get("centerline")
+    return {**fields, "centerline": json.loads(line)} if isinstance(line, str) else fields
+
+
+_LAYERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "heatMaps": dict,
+    "transforms": _transform,
+    "centerline": _centerline,
+}
 
 
 def _read(entry: Any) -> StoredTask:

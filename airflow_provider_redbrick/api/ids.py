@@ -7,6 +7,14 @@ import uuid
 from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 
 
+def is_uuid(value: object) -> bool:
+    """Whether a text is a UUID."""
+    try:
+        return isinstance(value, str) and bool(uuid.UUID(value))
+    except ValueError:
+        return False
+
+
 def check_uuid(what: str, value: object) -> str:
     """Return an id, checked before it is sent.
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.answers import elements, identifier, index, number, text, text_as_it_is
+from airflow_provider_redbrick.api.answers import (
+    elements,
+    identifier,
+    index,
+    json_object,
+    number,
+    text,
+    text_as_it_is,
+)
 from airflow_provider_redbrick.api.moments import moment
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH, public_stage_name
 from airflow_provider_redbrick.api.values import too_many, values_in
+from airflow_provider_redbrick.exceptions import RedBrickNotReadError
 
 if TYPE_CHECKING:
     import pendulum
@@ -108,20 +118,31 @@ class OutputEvent:
 class Task:
     """A RedBrick task, as far as it was read.
 
+    A field that was not read is None, and named in ``unread``. A question about such a field (``has_labels``,
+    ``saved_by``) raises :class:`~airflow_provider_redbrick.exceptions.RedBrickNotReadError`: "not read" is never
+    taken for "there is none". Listings read no labels and no items; what callables are given was read in full.
+
     :param dp_id: the data it is about.
     :param stage_name: where it is; ``"Ground Truth"`` when it is finished.
     :param state: ``UNASSIGNED``, ``ASSIGNED``, ``IN_PROGRESS``, ``STAGED`` (a draft), ``SKIPPED``, ``PROBLEM`` or
         ``COMPLETED`` (on its way to the next stage); None in ground truth.
+    :param metadata: the task's own ``metaData``.
     :param item_urls: presigned URLs of the images, in the order of ``items``; short-lived, and secrets until then.
-    :param labels: the stored ("flat") labels, None when they were not read.
-    :param series: the same labels in the ``series`` format, one element a series, as handed to callables.
+    :param series_info: of each series its ``itemsIndices`` and, as far as it was read, name and ``metaData``.
+    :param labels: the stored ("flat") labels.
+    :param labels_map: where the stored masks are, by series.
+    :param labels_url: where the labels are, when they are too many to come with the task.
     :param labels_id: the version of the labels; changes with every save.
     :param labels_by: who saved that version.
+    :param labels_at: when it was saved.
+    :param series: the same labels in the ``series`` format, one element a series, as handed to callables.
+    :param classification: the label of the whole task, as handed to callables; None also when there is none.
+    :param unread: the names of the fields that were not read.
     """
 
     task_id: str
     name: str = ""
-    dp_id: str = ""
+    dp_id: str | None = ""
     stage_name: str = ""
     state: str | None = None
     assignee: User | None = None
@@ -130,18 +151,32 @@ class Task:
     created_at: pendulum.DateTime | None = None
     updated_at: pendulum.DateTime | None = None
     saved_at: pendulum.DateTime | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    items: tuple[str, ...] = ()
-    item_urls: tuple[str, ...] = field(default=(), repr=False)
-    series_info: tuple[Mapping[str, Any], ...] = ()
-    labels: tuple[Mapping[str, Any], ...] | None = field(default=None, repr=False)
-    labels_map: tuple[Mapping[str, Any] | None, ...] = field(default=(), repr=False)
+    metadata: Mapping[str, Any] | None = field(default_factory=dict)
+    items: tuple[str, ...] | None = ()
+    item_urls: tuple[str, ...] | None = field(default=(), repr=False)
+    series_info: tuple[Mapping[str, Any], ...] | None = ()
+    labels: tuple[Mapping[str, Any], ...] | None = field(default=(), repr=False)
+    labels_map: tuple[Mapping[str, Any] | None, ...] | None = field(default=(), repr=False)
     labels_url: str | None = field(default=None, repr=False)
     labels_id: str | None = None
     labels_by: User | None = None
     labels_at: pendulum.DateTime | None = None
-    series: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    series: tuple[Mapping[str, Any], ...] | None = field(default=(), repr=False)
     classification: Mapping[str, Any] | None = field(default=None, repr=False)
+    unread: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+
+    def require(self, *fields: str) -> None:
+        """Make sure that fields were read.
+
+        :raises RedBrickNotReadError: if one was not.
+        """
+        missing = [name for name in fields if name in self.unread and getattr(self, name) is None]
+        if missing:
+            raise RedBrickNotReadError(
+                f"Task {self.task_id}: {' and '.join(missing)} of it {'was' if len(missing) == 1 else 'were'} not "
+                f"read, so what is asked about it is not known. Listings read no labels and no items; read tasks in "
+                f"full first: RedBrickHook().stage(...).read(task_ids)."
+            )
 
     def is_queued_in(self, stage_name: str) -> bool:
         """Whether the task waits in this stage and is not already on its way out of it."""
@@ -150,23 +185,39 @@ class Task:
     @property
     def is_leaving(self) -> bool:
         """Whether the task is done in its stage, and on its way to the next."""
+        self.require("state")
         return self.state == "COMPLETED" and self.stage_name != GROUND_TRUTH
 
     @property
     def has_labels(self) -> bool:
-        """Whether any label was stored; for a task whose labels were read."""
-        return bool(self.labels) or self.labels_url is not None or self.has_masks
+        """Whether any label is stored.
+
+        :raises RedBrickNotReadError: if the labels were not read.
+        """
+        if self.labels or self.labels_url is not None:
+            return True
+        found = any(_mask_names(self.labels_map or ()))
+        if not found:
+            self.require("labels", "labels_map", "labels_url")
+        return found
 
     @property
     def has_masks(self) -> bool:
-        """Whether segmentation masks are stored; for a task whose labels were read."""
-        return bool(self.masks)
+        """Whether segmentation masks are stored.
+
+        :raises RedBrickNotReadError: if it was not read which there are.
+        """
+        return bool(self.mask_paths)
 
     @property
     def masks(self) -> dict[int, str]:
-        """The paths of the stored segmentation masks, by series."""
+        """The paths of the stored segmentation masks, by series.
+
+        :raises RedBrickNotReadError: if they were not read.
+        """
+        self.require("labels_map")
         found: dict[int, str] = {}
-        for position, entry in enumerate(self.labels_map):
+        for position, entry in enumerate(self.labels_map or ()):
             if entry and entry.get("labelName"):
                 series = entry.get("seriesIndex")
                 found[position if series is None else series] = entry["labelName"]
@@ -174,39 +225,58 @@ class Task:
 
     @property
     def mask_paths(self) -> frozenset[str]:
-        """All paths that the server gives for masks: of two for one series, :attr:`masks` has but the last."""
-        return frozenset(entry["labelName"] for entry in self.labels_map if entry and entry.get("labelName"))
+        """All paths that the server gives for masks: of two for one series, :attr:`masks` has but the last.
+
+        :raises RedBrickNotReadError: if they were not read.
+        """
+        self.require("labels_map")
+        return frozenset(_mask_names(self.labels_map or ()))
 
     def held_by(self, user_id: str) -> bool:
         """Whether this user holds the task."""
+        self.require("assignee")
         return self.assignee is not None and self.assignee.user_id == user_id
 
     def saved_by(self, user_id: str) -> bool:
-        """Whether this user saved the labels the task has."""
+        """Whether this user saved the labels the task has.
+
+        :raises RedBrickNotReadError: if it was not read who did.
+        """
+        self.require("labels_by")
         return self.labels_by is not None and self.labels_by.user_id == user_id
 
     def relabelled_by(self, user_id: str, since: Task) -> bool:
         """Whether this user has saved the labels the task has, and had not when it was read before."""
+        self.require("labels_id")
+        since.require("labels_id")
         return self.labels_id != since.labels_id and self.saved_by(user_id)
 
     @property
     def where(self) -> str:
         """Where the task is and who holds it, for messages."""
-        if self.is_leaving:
+        if self.state == "COMPLETED" and self.stage_name != GROUND_TRUTH:
             return f"on its way out of {self.stage_name}"
         held = f", assigned to {self.assignee}" if self.assignee else ""
         return f"in {self.stage_name or 'no stage'}{held}"
 
     @classmethod
-    def from_wire(cls, data: Mapping[str, Any]) -> Task:
-        """Read any of the API's task selections."""
-        datapoint = data.get("datapoint") or {}
-        sub_task = data.get("currentStageSubTask") or {}
-        saved = data.get("latestTaskData") or {}
+    def from_wire(cls, data: Mapping[str, Any], *, asked: frozenset[str] = frozenset()) -> Task:
+        """Read any of the API's task selections; a field that is not in it was not read.
+
+        :param asked: fields that were asked for: where the server leaves one out, there is none.
+        """
+        parts = {name: data.get(name) or {} for name in _PARTS}
+        # An object that is null, or of another kind than the one that was asked for, has none of the fields.
+        unread = _unread(tuple(data), tuple((name, tuple(parts[name])) for name in _PARTS), asked)
+        datapoint, sub_task, saved = parts.values()
+
+        def read(name: str, value: Any) -> Any:
+            return None if name in unread else value
+
         return cls(
             task_id=identifier(data["taskId"]),
             name=text(datapoint.get("name")),
-            dp_id=text(datapoint.get("dpId")),
+            dp_id=read("dp_id", text(datapoint.get("dpId"))),
             stage_name=public_stage_name(text(data.get("currentStageName"))),
             state=text(sub_task.get("state")) or None,
             assignee=User.from_wire(sub_task.get("assignedTo")),
@@ -215,17 +285,65 @@ class Task:
             created_at=moment(data.get("createdAt")),
             updated_at=moment(data.get("updatedAt")),
             saved_at=moment(sub_task.get("progressSavedAt")),
-            metadata=_json_object(datapoint.get("metaData")),
-            items=elements(datapoint.get("items"), str),
-            item_urls=elements(datapoint.get("itemsPresigned"), str),
-            series_info=tuple(map(_series, elements(datapoint.get("seriesInfo"), dict))),
-            labels=_labels(saved) if "labelsData" in saved or not saved else None,
-            labels_map=tuple(map(_mask, elements(saved.get("labelsMap"), dict))),
+            metadata=read("metadata", json_object(datapoint.get("metaData"))),
+            items=read("items", elements(datapoint.get("items"), str)),
+            item_urls=read("item_urls", elements(datapoint.get("itemsPresigned"), str)),
+            series_info=read("series_info", tuple(map(_series, elements(datapoint.get("seriesInfo"), dict)))),
+            labels=read("labels", _labels(saved)),
+            labels_map=read("labels_map", tuple(map(_mask, elements(saved.get("labelsMap"), dict)))),
             labels_url=text_as_it_is(saved.get("labelsDataPath")),
             labels_id=text_as_it_is(saved.get("tdId")),
             labels_by=User.from_wire(saved.get("createdByEntity")),
             labels_at=moment(saved.get("createdAt")),
+            series=None,
+            unread=unread,
         )
+
+
+_PARTS = ("datapoint", "currentStageSubTask", "latestTaskData")
+
+# Where the API has each field: its own name for it, within which part.
+_PLACES = {
+    "dp_id": ("datapoint", "dpId"),
+    "metadata": ("datapoint", "metaData"),
+    "items": ("datapoint", "items"),
+    "item_urls": ("datapoint", "itemsPresigned"),
+    "series_info": ("datapoint", "seriesInfo"),
+    "priority": (None, "priority"),
+    "created_at": (None, "createdAt"),
+    "updated_at": (None, "updatedAt"),
+    "state": ("currentStageSubTask", "state"),
+    "assignee": ("currentStageSubTask", "assignedTo"),
+    "assigned_at": ("currentStageSubTask", "assignedAt"),
+    "saved_at": ("currentStageSubTask", "progressSavedAt"),
+    "labels": ("latestTaskData", "labelsData"),
+    "labels_map": ("latestTaskData", "labelsMap"),
+    "labels_url": ("latestTaskData", "labelsDataPath"),
+    "labels_id": ("latestTaskData", "tdId"),
+    "labels_by": ("latestTaskData", "createdByEntity"),
+    "labels_at": ("latestTaskData", "createdAt"),
+}
+_MADE_OF_LABELS = frozenset({"series", "classification"})
+
+
+# A program reads tasks in few ways, but a server may answer in any.
+@lru_cache(maxsize=256)
+def _unread(
+    keys: tuple[str, ...], parts: tuple[tuple[str, tuple[str, ...]], ...], asked: frozenset[str]
+) -> frozenset[str]:
+    """Return the names of the fields that an answer does not have and that were not asked for."""
+    inner = dict(parts)
+
+    def is_there(part: str | None, key: str) -> bool:
+        if part is None:
+            return key in keys
+        return part in keys and (not inner[part] or key in inner[part])
+
+    return (_MADE_OF_LABELS | {name for name, place in _PLACES.items() if not is_there(*place)}) - asked
+
+
+def _mask_names(labels_map: Iterable[Mapping[str, Any] | None]) -> list[str]:
+    return [entry["labelName"] for entry in labels_map if entry and entry.get("labelName")]
 
 
 def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
@@ -236,7 +354,7 @@ def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
         if output:
             stage = public_stage_name(text(output.get("currentStageName")))
             by, at = text(entry.get("updatedBy")) or None, moment(entry.get("createdAt"))
-            following, extra = text(output.get("nextStageName")) or None, _json_object(output.get("extraData"))
+            following, extra = text(output.get("nextStageName")) or None, json_object(output.get("extraData"))
             accepted = output["outputBool"] if isinstance(output.get("outputBool"), bool) else None
             events.append(OutputEvent(stage, by, at, following, accepted, extra))
     return tuple(sorted(events, key=lambda event: event.at.timestamp() if event.at else 0.0))
@@ -272,15 +390,6 @@ def _mask(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         text_as_it_is(entry.get("labelName"))
         index(entry.get("seriesIndex"))
     return entry
-
-
-def _json_object(written: object) -> Mapping[str, Any]:
-    """Read JSON text holding an object; anything else is no metadata."""
-    try:
-        value = json.loads(written) if isinstance(written, str) else None
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def flat_labels(written: str | bytes) -> tuple[Mapping[str, Any], ...]:

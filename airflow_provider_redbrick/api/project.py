@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,32 @@ class ProjectInfo:
     url: str | None
     consensus: bool
     workflow: Workflow
+
+
+@dataclass(frozen=True)
+class Name:
+    """Which names of tasks are looked for: the one that is given, or all that begin like it; case counts.
+
+    What the server searches is no more than a hint: it matches ids as well as names, and takes a text in double
+    quotes for an exact one.
+
+    :param prefix: whether names that begin like it count too.
+    """
+
+    text: str
+    prefix: bool = False
+
+    @property
+    def search(self) -> str | None:
+        """What to have the server search for, so that it finds all that fit; None for everything."""
+        if not self.prefix:
+            return f'"{self.text}"'
+        # What the server makes of a quote within a text is not documented.
+        return self.text.partition('"')[0] or None
+
+    def fits(self, name: str) -> bool:
+        """Whether a task's name is one of them."""
+        return name.startswith(self.text) if self.prefix else name == self.text
 
 
 class RedBrickProject(Scope):
@@ -137,7 +164,7 @@ class RedBrickProject(Scope):
         return {stage.public_name: counts[stage.name] for stage in stages}
 
     def count_by_listing(self, stage: Stage, *, unassigned: bool, stop_at: int) -> int:
-        """Count the tasks queued in a stage by listing them, no further than ``stop_at``."""
+        """Count the tasks queued in a stage by listing them, each once, no further than ``stop_at``."""
         listed = self.list_tasks(stage, unassigned=unassigned, page_size=max(1, stop_at))
         return sum(1 for _ in islice(listed, stop_at))
 
@@ -148,17 +175,18 @@ class RedBrickProject(Scope):
         unassigned: bool = False,
         assignee: str | None = None,
         state: str | None = None,
-        search: str | None = None,
+        name: Name | None = None,
         page_size: int | None = None,
     ) -> Iterator[Task]:
-        """Yield tasks page by page; a page that cannot be read is an error, never the end of the list.
+        """Yield tasks page by page, each once; a page that cannot be read is an error, never the end of the list.
 
-        Tasks on their way out of a stage are left out: they are nobody's to work on any more.
+        Tasks on their way out of a stage are left out: no one can work on them there any more. A listing is no
+        snapshot: a task that changes its place between two pages is shown twice by the server, or not at all.
 
         :param unassigned: only tasks that nobody holds and anybody may take.
         :param assignee: a user id or e-mail; ``me`` for whoever's credential this is.
         :param state: a task state, e.g. ``STAGED``.
-        :param search: the beginning of a name, or an exact name in double quotes.
+        :param name: only tasks with such a name.
         """
         filters: dict[str, Any] = {}
         if unassigned:
@@ -170,13 +198,17 @@ class RedBrickProject(Scope):
             filters["status"] = state
         variables = {
             "stageName": stage.name if stage else None,
-            "taskSearch": search,
+            "taskSearch": name.search if name else None,
             "manualLabelingFilters": filters,
         }
+        seen: set[str] = set()
         for task in self._listed(variables, page_size or self.client.page_size):
+            if task.task_id in seen or (name is not None and not name.fits(task.name)):
+                continue
             # Nobody holds what is finished or has an open issue, either, and the server lists those as unassigned too.
             is_free = task.assignee is None and task.state not in {None, "COMPLETED", "PROBLEM"}
             if is_free if unassigned else not task.is_leaving:
+                seen.add(task.task_id)
                 yield task
 
     def read_tasks(
@@ -186,12 +218,13 @@ class RedBrickProject(Scope):
 
         :return: for each id its task, or why it could not be read (``RedBrickNotFoundError``: there is none).
         """
+        parse = partial(Task.from_wire, asked=_ASKED[detail])
         if detail is not Detail.FULL:
             document = documents.task_states if detail is Detail.STATE else documents.task_places
-            states = read_aliased(self, document, task_ids, Task.from_wire, per_request=MAX_IDS)
+            states = read_aliased(self, document, task_ids, parse, per_request=MAX_IDS)
             self._compare_stages(states)
             return states
-        answers = read_aliased(self, documents.tasks_in_full, task_ids, Task.from_wire)
+        answers = read_aliased(self, documents.tasks_in_full, task_ids, parse)
         for task_id, task in answers.items():
             if isinstance(task, Task) and task.labels_url:
                 answers[task_id] = self._with_stored_labels(task, task.labels_url)
@@ -201,7 +234,7 @@ class RedBrickProject(Scope):
         """Read which tasks have labels, or were found to have none by a user."""
 
         def is_labelled(data: Mapping[str, Any]) -> bool:
-            task = Task.from_wire(data)
+            task = Task.from_wire(data, asked=frozenset({"labels_map", "labels_url", "labels_by"}))
             return task.has_labels or task.saved_by(by)
 
         return read_aliased(self, documents.tasks_with_labels, task_ids, is_labelled)
@@ -218,16 +251,16 @@ class RedBrickProject(Scope):
         """Return for each exact name the ids of the tasks called so."""
         found: dict[str, list[str]] = {}
         for chunk in in_chunks(dict.fromkeys(names), TASKS_PER_READ):
-            variables = {f"name{i}": f'"{name}"' for i, name in enumerate(chunk)}
+            variables: dict[str, Any] = {f"name{i}": Name(name).search for i, name in enumerate(chunk)}
             data = self.execute(documents.tasks_by_name(len(chunk)), variables)
             for i, name in enumerate(chunk):
                 with reading("genericTasks"):
                     page = dict(data[f"n{i}"])
                     tasks: Iterable[Task] = [Task.from_wire(entry) for entry in list(page["entries"])]
                 if page.get("cursor"):
-                    search: dict[str, Any] = {"stageName": None, "taskSearch": f'"{name}"', "manualLabelingFilters": {}}
-                    tasks = self._listed(search, self.client.page_size)
-                found[name] = [task.task_id for task in tasks if task.name == name]
+                    variables = {"stageName": None, "taskSearch": Name(name).search, "manualLabelingFilters": {}}
+                    tasks = self._listed(variables, self.client.page_size)
+                found[name] = list(dict.fromkeys(task.task_id for task in tasks if task.name == name))
         return found
 
     # -------------------------------------------------------------- mutations
@@ -359,7 +392,7 @@ class RedBrickProject(Scope):
             page_size=min(page_size, self.client.page_size),
         ):
             with reading("genericTasks"):
-                task = Task.from_wire(entry)
+                task = Task.from_wire(entry, asked=_LISTED)
             yield task
 
     def _page(self, variables: Mapping[str, Any], cursor: str | None, first: int) -> tuple[list[Any], str | None]:
@@ -375,6 +408,18 @@ class RedBrickProject(Scope):
         except RedBrickAPIError as error:
             error.task_ids = (task.task_id,)
             return error
+
+
+# What the selections ask for, and a server may leave out where there is none. Labels are not among them: an answer
+# that does not say what they are is not one that says there are none.
+_PLACE = frozenset({"state", "assignee", "created_at", "updated_at"})
+_STATE = _PLACE - {"created_at"} | {"series_info", "labels_map", "labels_id", "labels_by", "labels_at"}
+_ASKED = {
+    Detail.PLACE: _PLACE,
+    Detail.STATE: _STATE,
+    Detail.FULL: _STATE | {"dp_id", "metadata", "priority", "items", "item_urls", "labels_url"},
+}
+_LISTED = _PLACE | {"dp_id", "metadata", "priority", "assigned_at", "saved_at"}
 
 
 def forget(project: RedBrickProject) -> None:

@@ -15,12 +15,13 @@ from airflow_provider_redbrick.batch.assigning import assign, to_person
 from airflow_provider_redbrick.batch.outcome import Outcome, done, skipped
 from airflow_provider_redbrick.batch.parallel import in_parallel
 from airflow_provider_redbrick.batch.planning import AssignmentPlan, Holder, Move, plan_assignments
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.batch.reading import CircuitBreaker, each_or_why, read_in_chunks
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from airflow_provider_redbrick.api.models import Task, User
+    from airflow_provider_redbrick.api.models import OutputEvent, Task, User
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
 
@@ -34,7 +35,8 @@ class SharingRules:
     :param people: by e-mail, in the order in which ties fall.
     :param weights: each one's share of the work; 1 when not named.
     :param ceiling: how long anybody's queue may become.
-    :param rebalance: also move tasks that one of these people holds and has not started.
+    :param rebalance: also move tasks that one of these people holds and has not started. A person who has labeled a
+        task has started it, also when a reviewer has sent it back since.
     """
 
     people: Mapping[str, User]
@@ -72,6 +74,59 @@ class QueuedTask:
         return cls(task.task_id, task.name, where, state, user, task.saved_at is not None, urgency)
 
 
+def _looks_untouched(task: QueuedTask) -> bool:
+    """Whether a listing shows nothing that the holder of a task has done with it."""
+    return task.state == "ASSIGNED" and not task.is_saved
+
+
+def _labeled_by_holder(
+    project: RedBrickProject, stage: Stage, queue: Sequence[QueuedTask], people: Collection[User]
+) -> frozenset[str]:
+    """Return those tasks of people that look untouched in a listing though their holders have labeled them.
+
+    So does what a reviewer has sent back, perhaps with other labels. A task that cannot be read stays where it is.
+    """
+    held = (task for task in queue if _looks_untouched(task) and any(user.is_same(task.assignee) for user in people))
+    breaker = CircuitBreaker()
+
+    def started(tasks: Sequence[QueuedTask]) -> list[str]:
+        (found,) = read_in_chunks(project, [task.task_id for task in tasks], size=MAX_IDS, breaker=breaker)
+        by_others = [
+            task_id
+            for task_id, task in found.tasks.items()
+            if stage.is_label and not isinstance(task, RedBrickAPIError) and _by_another(task)
+        ]
+        events = each_or_why(project.output_events, by_others) if by_others else {}
+        return [
+            task.task_id
+            for task in tasks
+            if _has_labeled(task, found.tasks[task.task_id], events.get(task.task_id, ()))
+        ]
+
+    workers = project.client.max_concurrency
+    return frozenset(in_parallel(in_chunks(held, MAX_IDS), started, workers=workers, stop=Event()))
+
+
+def _by_another(task: Task) -> bool:
+    """Whether a task has labels that its holder did not save."""
+    return task.labels_by is not None and not task.labels_by.is_same(task.assignee)
+
+
+def _has_labeled(
+    before: QueuedTask, task: Task | RedBrickAPIError, events: Sequence[OutputEvent] | RedBrickAPIError
+) -> bool:
+    """Whether the holder of a task has saved its labels, or has submitted it before, or whether that is not known."""
+    if isinstance(task, RedBrickAPIError) or isinstance(events, RedBrickAPIError):
+        error = task if isinstance(task, RedBrickAPIError) else events
+        log.warning("Task %s stays where it is: who labeled it could not be read: %s", before.task_id, error)
+        return True
+    holder = before.assignee
+    if holder is None:
+        return False
+    submitted = any(event.leaves(before.stage_name) and event.by == holder.user_id for event in events)
+    return submitted or holder.is_same(task.labels_by)
+
+
 @dataclass(frozen=True)
 class Share:
     """A plan, and the queue it was made from.
@@ -93,7 +148,11 @@ def share(project: RedBrickProject, stage: Stage, rules: SharingRules) -> Share:
     # The listing's own order is not documented.
     ordered = sorted(queue.values(), key=lambda task: (task.urgency, task.task_id))
     weights = {email.lower(): weight for email, weight in rules.weights.items()}
-    people = [_holder(email, user, ordered, weights, rules) for email, user in rules.people.items()]
+    started = _labeled_by_holder(project, stage, ordered, rules.people.values()) if rules.rebalance else frozenset()
+    people = [
+        Holder(email, weights.get(email.lower(), 1.0), rules.ceiling, *_held(user, ordered, started))
+        for email, user in rules.people.items()
+    ]
     unassigned = [task.task_id for task in ordered if task.assignee is None and task.state != "PROBLEM"]
     try:
         planned = plan_assignments(unassigned, people, rebalance=rules.rebalance)
@@ -127,15 +186,8 @@ def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
         yield skipped(task_id, "nobody has room for it", name=queue[task_id].name)
 
 
-def _holder(
-    email: str, user: User, queue: Sequence[QueuedTask], weights: Mapping[str, float], rules: SharingRules
-) -> Holder:
+def _held(user: User, queue: Sequence[QueuedTask], started: Collection[str]) -> tuple[int, tuple[str, ...]]:
+    """Return how many tasks a person holds that must stay, and those that may be moved."""
     held = [task for task in queue if user.is_same(task.assignee)]
-    movable = tuple(task.task_id for task in held if task.state == "ASSIGNED" and not task.is_saved)
-    return Holder(
-        email=email,
-        weight=weights.get(email.lower(), 1.0),
-        ceiling=rules.ceiling,
-        started=len(held) - len(movable),
-        movable=movable,
-    )
+    movable = tuple(task.task_id for task in held if _looks_untouched(task) and task.task_id not in started)
+    return len(held) - len(movable), movable

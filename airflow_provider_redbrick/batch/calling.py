@@ -16,6 +16,7 @@ from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.exceptions import RedBrickInputError, one_line, readable
 from airflow_provider_redbrick.labels.names import with_names
 from airflow_provider_redbrick.labels.series import to_series
+from airflow_provider_redbrick.labels.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ def _about(task: Task, what: str) -> Iterator[None]:
 def _told(error: Exception, task: Task, what: str) -> CallableFailedError:
     """Log what a callable raised, and return it in a few words."""
     # HTTP libraries name the URL that failed, and such a URL is all the permission that its item needs.
-    urls = (*task.item_urls, task.labels_url)
+    urls = (*(task.item_urls or ()), task.labels_url)
     about = (what, task.task_id, one_line(task.name))
     raised = "".join(traceback.format_exception(error))
     shown = "\n".join(map(one_line, unsigned(raised, urls).split("\n")))
@@ -122,11 +123,22 @@ def _words(error: BaseException) -> str:
 
 
 def handed(project: RedBrickProject, task: Task) -> Task:
-    """Return a task read in full as callables see it: with its labels in the ``series`` format."""
+    """Return a task read in full as callables see it: with its labels in the ``series`` format.
+
+    :raises RedBrickNotReadError: if something that this takes was not read.
+    """
+    task.require("labels", "labels_map", "series_info", "items")
     with reading("labels"):
         stored: Sequence[Mapping[str, Any]] = task.labels or ()
         if task.labels_url is not None:
             # Labels that come in a file, unlike those that come inline, were not given their names by the server.
             stored = with_names(stored, project.taxonomy)
-        labels = to_series(stored, series_info=task.series_info, labels_map=task.labels_map, items=task.items)
-    return replace(task, series=tuple(labels.series), classification=labels.classification)
+        labels = to_series(
+            stored,
+            series_info=task.series_info or (),
+            labels_map=task.labels_map or (),
+            items=task.items or (),
+            taxonomy=lambda: Taxonomy.from_wire(project.taxonomy),
+        )
+    unread = task.unread - {"series", "classification"}
+    return replace(task, series=tuple(labels.series), classification=labels.classification, unread=unread)

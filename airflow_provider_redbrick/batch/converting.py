@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # The import format insists on names and items; labels do not depend on them.
 _ITEM = "https://test"
+# What is shown with a series, and set when its task is created.
+_LAYERS = frozenset({"heatMaps", "transforms", "centerline"})
 _NAME_MASKS = ("segmentations", "segmentMap")
 _MOST_ITEMS = 100_000
 CONVERSIONS_A_REQUEST = 50
@@ -331,6 +333,7 @@ def check_json(task: Mapping[str, Any]) -> None:
 
 def _with_place(series: dict[str, Any], index: int) -> dict[str, Any]:
     """Name a series, and give it as many items as its labels count: the conversion looks up which one each is on."""
+    series = {key: value for key, value in series.items() if key not in _LAYERS}
     last = max(_items_named(series), default=0)
     if last >= _MOST_ITEMS:
         raise RedBrickInputError(f"series {index} has a label on item {last}; {_MOST_ITEMS} items are the most")

@@ -108,13 +108,13 @@ class _Export:
             task = handed(self._project, task)
         kept = {} if self._keep_mask is None else self._masks(task, stored.mask_urls, self._keep_mask)
         with reading("labels"):
-            line = json.dumps(row_of(task, stored.storage_id, kept), allow_nan=False)
+            line = json.dumps(row_of(task, stored.storage_id, kept, stored.layers), allow_nan=False)
         return Exported(line, len(task.labels or ()), len(kept))
 
     def _masks(self, task: Task, urls: Mapping[str, str | None], keep_mask: KeepMask) -> dict[str, str]:
         """Keep a task's masks; return where each is, by its path in the label storage."""
         kept: dict[str, str] = {}
-        for index, series in enumerate(task.series):
+        for index, series in enumerate(task.series or ()):
             for number, path in enumerate(_mask_paths(series)):
                 if path in kept:
                     continue
@@ -148,19 +148,25 @@ def _warn_of_damage(mask: BinaryIO, task_id: str, series: int) -> None:
         )
 
 
-def row_of(task: Task, storage_id: str | None, masks: Mapping[str, str]) -> dict[str, Any]:
+def row_of(
+    task: Task,
+    storage_id: str | None,
+    masks: Mapping[str, str],
+    layers: Mapping[int, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Return a task as the documented formats have it; what it does not have is left out.
 
     :param task: as callables see it.
     :param masks: where masks are, by their path in the label storage.
+    :param layers: what is shown with each series besides its items, by its number.
     """
-    items = _divided(task)
+    items, more = _divided(task), layers or {}
     row = {
         "taskId": task.task_id,
         "name": task.name,
         "series": [
-            {**_with_masks(series, masks), **({"items": items[i]} if i < len(items) else {})}
-            for i, series in enumerate(task.series)
+            {**_with_masks(series, masks), **more.get(i, {}), **({"items": items[i]} if i < len(items) else {})}
+            for i, series in enumerate(task.series or ())
         ],
         "classification": task.classification,
         "currentStageName": task.stage_name,
@@ -168,7 +174,7 @@ def row_of(task: Task, storage_id: str | None, masks: Mapping[str, str]) -> dict
         "updatedBy": task.labels_by and (task.labels_by.email or task.labels_by.user_id),
         "updatedAt": task.labels_at and task.labels_at.isoformat(),
         "priority": task.priority,
-        "metaData": dict(task.metadata) or None,
+        "metaData": dict(task.metadata or {}) or None,
         "storageId": storage_id,
     }
     return {key: value for key, value in row.items() if value is not None}
@@ -176,10 +182,11 @@ def row_of(task: Task, storage_id: str | None, masks: Mapping[str, str]) -> dict
 
 def _divided(task: Task) -> list[list[str]]:
     """Return the items of each series, in the order of the task's; without a complete division the first has all."""
-    views = [info.get("itemsIndices") for info in task.series_info]
+    items = task.items or ()
+    views = [info.get("itemsIndices") for info in task.series_info or ()]
     if not views or not all(views):
-        return [list(task.items)]
-    return [[task.items[i] for i in sorted(view or ())] for view in views]
+        return [list(items)]
+    return [[items[i] for i in sorted(view or ())] for view in views]
 
 
 def _mask_paths(series: Mapping[str, Any]) -> list[str]:

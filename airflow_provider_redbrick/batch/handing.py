@@ -66,8 +66,15 @@ def held(project: RedBrickProject, stage: Stage, *, me: str) -> Iterator[Task]:
 
     :raises RedBrickAPIError: when one of them cannot be read.
     """
-    ids = [task.task_id for task in project.list_tasks(stage, assignee=me)]
-    for found in read_in_chunks(project, ids, detail=Detail.FULL):
+    yield from read_in_full(project, [task.task_id for task in project.list_tasks(stage, assignee=me)])
+
+
+def read_in_full(project: RedBrickProject, task_ids: Sequence[str]) -> Iterator[Task]:
+    """Yield tasks with their items and labels, as callables see them.
+
+    :raises RedBrickAPIError: if one of them cannot be read.
+    """
+    for found in read_in_chunks(project, task_ids, detail=Detail.FULL):
         for task in found.tasks.values():
             if isinstance(task, RedBrickAPIError):
                 raise task

@@ -120,7 +120,7 @@ def carrier(project: RedBrickProject, task: Task, converted: Converted) -> Calla
     @cache
     def carried() -> Mapping[str, Any]:
         masks = labels_map(converted.masks, project.files, task.task_id)
-        return project.files.carry(converted.on_items_of(task.series_info), masks, task_id=task.task_id)
+        return project.files.carry(converted.on_items_of(task.series_info or ()), masks, task_id=task.task_id)
 
     return carried
 
@@ -169,7 +169,11 @@ def relabelling(task: Task, call: Callable[[], Call], *, me: str, detail: Mappin
 
 
 def misfit(converted: Converted, task: Task) -> str | None:
-    """Return why labels cannot go onto a task: something would be lost, or nobody would ever see it."""
+    """Return why labels cannot go onto a task: something would be lost, or never be shown.
+
+    :raises RedBrickNotReadError: if it was not read what labels must fit to.
+    """
+    task.require("series_info", "labels_map")
     problem = (
         _beyond(converted, task) or _misplaced(converted, task) or _stray(converted, task) or _lost(converted, task)
     )
@@ -187,8 +191,8 @@ def _beyond(converted: Converted, task: Task) -> str | None:
 
 def _misplaced(converted: Converted, task: Task) -> str | None:
     """Return which label is on an item that its series does not have: it would be put on another series' item."""
-    views = series_items(task.series_info, task.items)
-    problem = misplaced(converted.references, views, task.items)
+    views = series_items(task.series_info or (), task.items or ())
+    problem = misplaced(converted.references, views, task.items or ())
     if problem is not None or converted.references:
         return problem
     return next(filter(None, (_on_strange_item(label, views, i) for i, label in enumerate(converted.labels))), None)

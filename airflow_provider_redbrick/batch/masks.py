@@ -94,9 +94,7 @@ def take_masks(
         doubts += [f"series {index}, {words}" for words in odd]
         shown.append(_with_one_mask(series, index, segments))
     unmasked = frozenset(i for i, series in enumerate(all_series) if _says_none(series))
-    return Masked(
-        {**body, "series": shown}, tuple(masks), unmasked, tuple(doubts), source.digests, tuple(rounded)
-    )
+    return Masked({**body, "series": shown}, tuple(masks), unmasked, tuple(doubts), source.digests, tuple(rounded))
 
 
 def labels_map(masks: Sequence[Mask], files: ProjectFiles, task_id: str) -> list[dict[str, Any] | None]:

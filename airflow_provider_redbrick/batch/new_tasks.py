@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.api.ids import check_uuid, is_uuid
 from airflow_provider_redbrick.batch.converting import check_json, list_of_objects, series_labels
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
 from airflow_provider_redbrick.exceptions import RedBrickInputError
@@ -14,6 +15,7 @@ from airflow_provider_redbrick.labels.kinds import LISTED
 from airflow_provider_redbrick.labels.placing import item_references
 from airflow_provider_redbrick.labels.rules import (
     Found,
+    anything,
     each,
     flag,
     is_list,
@@ -45,6 +47,8 @@ class NewTask:
 
     :param series: what each series consists of: ``items``, and ``name``, ``metaData`` and labels where it has them.
     :param is_ground_truth: None where nothing is said of it.
+    :param has_labels: whether it was exported with labels, if only an empty list of them.
+    :param storage_id: the storage that has its items already; None where nothing is said of it.
     :param pre_assign: who is to have the task in which stage: by stage one e-mail or several.
     :param place: where in a file it was described; of a list's, the name says enough.
     :param copies: masks that were given as objects instead of paths.
@@ -54,6 +58,8 @@ class NewTask:
     series: Sequence[Mapping[str, Any]]
     classification: Mapping[str, Any] | None = None
     is_ground_truth: bool | None = None
+    has_labels: bool = False
+    storage_id: str | None = None
     metadata: Mapping[str, str] | None = None
     pre_assign: Mapping[str, str | Sequence[str]] | None = None
     priority: float | None = None
@@ -83,7 +89,7 @@ class NewTask:
     def says_labels(self) -> bool:
         """Whether anything is said of its labels, if only that there are none."""
         said = (key for series in self.series for key, value in series.items() if value is not None)
-        return self.classification is not None or not _LABELS.isdisjoint(said)
+        return self.has_labels or self.classification is not None or not _LABELS.isdisjoint(said)
 
     @property
     def body(self) -> Mapping[str, Any]:
@@ -123,6 +129,8 @@ def read_new_task(value: object, *, place: str = "") -> NewTask:
         series=value.get("series") or [{"items": value["items"]}],
         classification=value.get("classification"),
         is_ground_truth=value.get("isGroundTruth"),
+        has_labels=value.get("labelsId") is not None,
+        storage_id=value.get("storageId") and check_uuid("storageId", value["storageId"]),
         metadata=value.get("metaData"),
         pre_assign=value.get("preAssign"),
         priority=value.get("priority"),
@@ -201,6 +209,12 @@ _OF_SERIES = {
     "imageHeaders": mapping,
     "heatMaps": each(_heat_map),
 }
+# What the row of an export says of the task it was, which is not the one that is created.
+_OF_EXPORTS = (
+    *("taskId", "currentStageName", "labelsId", "updatedBy", "updatedAt"),
+    # In exports of RedBrick's own SDK.
+    *("createdBy", "createdAt", "updatedByUserId", "status"),
+)
 _ENTRY = record(
     {"name": must_be("text that is not blank", lambda value: isinstance(value, str) and bool(value.strip()))},
     {
@@ -211,6 +225,8 @@ _ENTRY = record(
         "metaData": _texts,
         "preAssign": _people,
         "priority": must_be("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
+        "storageId": must_be("a UUID", is_uuid),
+        **dict.fromkeys(_OF_EXPORTS, anything),
     },
 )
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.exceptions import RedBrickNotReadError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -73,8 +75,15 @@ def skipped(task_id: str, reason: str, *, name: str = "") -> Outcome:
 
 
 def labelled(task: Task, *, me: str) -> Outcome | None:
-    """Return the outcome of a task that was labelled before, if only to say that there is nothing on it."""
-    if task.has_labels:
+    """Return the outcome of a task that was labelled before, if only to say that there is nothing on it.
+
+    Of a task whose labels are not known nothing is overwritten.
+    """
+    try:
+        has_labels = task.has_labels
+    except RedBrickNotReadError as error:
+        return unread(task.task_id, error, name=task.name)
+    if has_labels:
         return skipped(task.task_id, "it has labels already; overwrite is off", name=task.name)
     if task.saved_by(me):
         words = "this key has looked at it already and found nothing; overwrite is off"

@@ -27,7 +27,7 @@ class Holder:
 
     `weight`: share of the work relative to the others; 0 means "nothing new". `ceiling`: the longest the
     whole queue may get; None means no limit. `started`: how many held tasks must stay. `movable`: ids of
-    held tasks nobody has touched, the most urgent first.
+    held tasks that their holder has not started, the most urgent first.
     """
 
     email: str

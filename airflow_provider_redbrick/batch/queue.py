@@ -62,8 +62,11 @@ def candidates(work: StageWork, *, limit: int | None, now: pendulum.DateTime) ->
     room = None if limit is None else limit - len(held)
     page_size = None if work.only_unlabelled else room or None
     unassigned = work.project.list_tasks(work.stage, unassigned=True, page_size=page_size)
-    waiting = list(islice(_wanted(work, unassigned, room), room))
-    return Candidates(tuple(dict.fromkeys([*held, *waiting])), frozenset(held))
+    known = frozenset(held)
+    # One that the key has given back since its own were listed is in both lists, and takes up the room of one.
+    others = (task for task in unassigned if task.task_id not in known)
+    waiting = list(islice(_wanted(work, others, room), room))
+    return Candidates((*held, *waiting), known)
 
 
 def _not_back(work: StageWork, tasks: Sequence[Task]) -> list[Task]:

@@ -65,7 +65,9 @@ def putting_remotely(work: StageWork, remote: RemoteStage) -> Put:
 
     def put(task: Task, converted: Converted, _elapsed_ms: int) -> Step:
         problem = "its masks have no place in a remote-labeling stage" if converted.masks else None
-        problem = problem or misplaced(converted.references, series_items(task.series_info, task.items), task.items)
+        problem = problem or misplaced(
+            converted.references, series_items(task.series_info or (), task.items or ()), task.items or ()
+        )
         try:
             labels = label_inputs(converted.labels, output)
         except RedBrickInputError as error:

@@ -51,7 +51,6 @@ def updated_between(
             return False
         return (after is None or moment >= after) and (before is None or moment < before)
 
-    # What changes while it is listed may be told twice.
     return list(dict.fromkeys(task.task_id for task in project.list_tasks(ground_truth) if within(task)))
 
 

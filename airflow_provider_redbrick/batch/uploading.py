@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -39,7 +38,8 @@ class Uploading:
     """Creates tasks that are not there yet.
 
     :param converter: makes labels ready to be sent; also knows how files are found.
-    :param storage_id: where the items are already; None to bring files into RedBrick's own storage.
+    :param storage_id: where the items are already, of tasks that do not say so themselves; None to bring files into
+        RedBrick's own storage.
     :param is_ground_truth: put tasks straight into ground truth, where their descriptions say nothing of it.
     :param may_open: raises for the name of a file that must not be opened.
     """
@@ -61,19 +61,14 @@ class Uploading:
 
         :param given: descriptions, all of different names, and the outcomes of those that cannot be read.
         """
-        with ExitStack() as stack:
-            items = None
-            if self.storage_id is None:
-                at_a_time = self.project.client.max_concurrency
-                store = Items(
-                    self.project.imports, self.converter.open_file, at_a_time=at_a_time, may_open=self.may_open
-                )
-                items = stack.enter_context(store)
+        at_a_time = self.project.client.max_concurrency
+        store = Items(self.project.imports, self.converter.open_file, at_a_time=at_a_time, may_open=self.may_open)
+        with store as items:
             for chunk in in_chunks(given, CHUNK):
                 yield from (one for one in chunk if isinstance(one, Outcome))
                 yield from self._bring_in([one for one in chunk if isinstance(one, NewTask)], items)
 
-    def _bring_in(self, chunk: Sequence[NewTask], items: Items | None) -> Iterator[Outcome]:
+    def _bring_in(self, chunk: Sequence[NewTask], items: Items) -> Iterator[Outcome]:
         """Create those that are not there yet."""
         if not chunk:
             return
@@ -91,7 +86,7 @@ class Uploading:
         yield from (step for step in steps if isinstance(step, Outcome))
         yield from apply_all(self.project, [step for step in steps if isinstance(step, Creation)])
 
-    def _plan(self, chunk: Sequence[NewTask], items: Items | None) -> Iterator[Creation | Outcome]:
+    def _plan(self, chunk: Sequence[NewTask], items: Items) -> Iterator[Creation | Outcome]:
         """Check tasks, have their labels converted, and yield for each how it is created, or why it is not."""
         ready: dict[str, tuple[_Ready, dict[str, Any]]] = {}
         for new in chunk:
@@ -116,7 +111,16 @@ class Uploading:
             elif not isinstance(stored, str):
                 yield Creation(one.new, self._maker(one, stored, items), self.breaker, one.detail)
 
-    def _ready(self, new: NewTask, items: Items | None) -> _Ready:
+    def _storage_of(self, new: NewTask) -> str | None:
+        """Return the storage that has a task's items already; None when they are files to be brought in.
+
+        :raises RedBrickInputError: if a description names another one than the operator.
+        """
+        if None not in {new.storage_id, self.storage_id} and new.storage_id != self.storage_id:
+            raise RedBrickInputError(f"its storageId is {new.storage_id}, but the operator's is {self.storage_id}")
+        return new.storage_id or self.storage_id
+
+    def _ready(self, new: NewTask, items: Items) -> _Ready:
         """Check what can be checked of a task before its labels are converted.
 
         :raises RedBrickInputError: when it cannot be created.
@@ -127,7 +131,8 @@ class Uploading:
         pre_assign = self.assignees.check(new.pre_assign)
         files = new.files
         called = {name: name for name in files}
-        if items is not None:
+        storage_id = self._storage_of(new)
+        if storage_id is None:
             items.check(files)
             called = {name: f"{i}/{posixpath.basename(name)}" for i, name in enumerate(files)}
         problem = new.misplaced
@@ -137,22 +142,22 @@ class Uploading:
         stray = next((mask for mask in masked.masks if mask.file is None), None)
         if stray is not None:
             raise RedBrickInputError(f"series {stray.series}: there is no mask file {stray.stored!r}")
-        return _Ready(new, masked, called, pre_assign, is_ground_truth=is_ground_truth)
+        return _Ready(new, masked, called, pre_assign, storage_id, is_ground_truth=is_ground_truth)
 
-    def _maker(self, one: _Ready, stored: Mapping[str, Any], items: Items | None) -> Callable[[], Datapoint]:
+    def _maker(self, one: _Ready, stored: Mapping[str, Any], items: Items) -> Callable[[], Datapoint]:
         new, project = one.new, self.project
 
         @cache
         def datapoint() -> Datapoint:
             files = new.files
-            kept = {name: name for name in files} if items is None else items.store(files, task_name=new.name)
+            kept = {name: name for name in files} if one.storage_id else items.store(files, task_name=new.name)
             path_of = {called: kept[name] for name, called in one.called.items()}
             masks = labels_map(one.masked.masks, project.files, new.name)
             labels = (stored.get("labels") or []) if new.says_labels else None
             heat_maps = [{**entry, "item": path_of[entry["item"]]} for entry in stored.get("heatMaps") or ()]
             return Datapoint(
                 name=new.name,
-                storage_id=self.storage_id or REDBRICK_STORAGE,
+                storage_id=one.storage_id or REDBRICK_STORAGE,
                 items=[path_of[item] for item in stored["items"]],
                 layout={**stored, "heatMaps": heat_maps or None},
                 labels=project.files.carry(labels, masks, task_id=new.name),
@@ -170,12 +175,14 @@ class _Ready:
     """A task that nothing speaks against.
 
     :param called: what the conversion is told its items are called.
+    :param storage_id: the storage that has its items already, if one has.
     """
 
     new: NewTask
     masked: Masked
     called: Mapping[str, str]
     pre_assign: PreAssign | None
+    storage_id: str | None
     is_ground_truth: bool
 
     @property

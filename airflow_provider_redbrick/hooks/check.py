@@ -82,13 +82,16 @@ def _whole(value: Any) -> int | None:
 
 
 def time(name: str, value: object) -> pendulum.DateTime | None:
-    """Return a moment, or None; ISO-8601 text is read, in UTC when it names no zone."""
+    """Return a moment in UTC, or None; ISO-8601 text is read, in UTC when it names no zone.
+
+    Times of one zone are compared by its clock, which shows one hour twice when summer time ends.
+    """
     if value is None:
         return None
     found = _instance(value) if isinstance(value, datetime) else moment(value)
     if found is None:
         raise RedBrickInputError(f"{name} must be a date and time, not {told(value)}.")
-    return found
+    return found.in_timezone("UTC")
 
 
 def _instance(value: datetime) -> pendulum.DateTime | None:

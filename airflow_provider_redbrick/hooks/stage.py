@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.ids import check_uuid
+from airflow_provider_redbrick.api.project import Name
 from airflow_provider_redbrick.batch.checking import MODES
 from airflow_provider_redbrick.batch.converting import Labels, read_body
-from airflow_provider_redbrick.batch.handing import give, held, let_go, take
+from airflow_provider_redbrick.batch.handing import give, held, let_go, read_in_full, take
 from airflow_provider_redbrick.batch.labelling import put_labels
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
 from airflow_provider_redbrick.batch.people import check_people
@@ -63,7 +64,10 @@ class RedBrickStageQueue:
     def tasks(
         self, *, assignee: str | None = None, state: str | None = None, unassigned: bool = False
     ) -> Iterator[Task]:
-        """Yield the tasks that wait in the stage, page by page, without their labels.
+        """Yield the tasks that wait in the stage, page by page, without their labels and items.
+
+        What was not read is None, and a question about it raises ``RedBrickNotReadError``: :meth:`read` tasks to know
+        whether they have labels. A task that changes while the stage is listed comes once, or may be missed.
 
         :param assignee: only those of a person, by e-mail or user id, or of the API key itself: ``me``.
         :param state: only those in a state, e.g. ``STAGED`` (drafts).
@@ -82,11 +86,21 @@ class RedBrickStageQueue:
         return list(held(self._project, self._stage, me=self._me))
 
     def find(self, name: str, *, prefix: bool = False) -> list[Task]:
-        """Return the tasks of the stage with a name, or with names that begin like it, without their labels."""
+        """Return the tasks of the stage with a name, without their labels and items; see :meth:`tasks`.
+
+        :param prefix: return the tasks whose names begin like it. Case counts.
+        """
         check.text("name", name)
         check.flag("prefix", prefix)
-        found = self._project.list_tasks(self._stage, search=name if prefix else f'"{name}"')
-        return [task for task in found if prefix or task.name == name]
+        return list(self._project.list_tasks(self._stage, name=Name(name, prefix=prefix)))
+
+    def read(self, task_ids: Sequence[str]) -> Iterator[Task]:
+        """Yield tasks with their items and labels, in the order of their ids, 25 a request.
+
+        :param task_ids: tasks of the project, in whatever stage.
+        :raises RedBrickAPIError: if one of them cannot be read.
+        """
+        return read_in_full(self._project, _ids(task_ids))
 
     # ------------------------------------------------------------------ claiming and assigning
 

@@ -67,7 +67,7 @@ def check_stored(labels: Sequence[Any], taxonomy: Taxonomy) -> list[Problem]:
 
 def _stored(labels: Sequence[Any], taxonomy: Taxonomy) -> Iterator[Problem]:
     for place, label in enumerate(labels):
-        found = to_series([label])
+        found = to_series([label], taxonomy=lambda: taxonomy)
         body = {"series": found.series, "classification": found.classification}
         for problem in _task(body, taxonomy):
             if problem.key != UNKNOWN:

@@ -14,11 +14,13 @@ take that key: whoever sends series back leaves it out.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from airflow_provider_redbrick.api.answers import json_object
 from airflow_provider_redbrick.labels.shapes import SHAPES, Fields, OddLabelError
+from airflow_provider_redbrick.labels.taxonomy import Attribute, Taxonomy
 
 UNKNOWN = "unknown"
 
@@ -40,17 +42,23 @@ def to_series(
     series_info: Sequence[Mapping[str, Any]] = (),
     labels_map: Sequence[Mapping[str, Any] | None] = (),
     items: Sequence[str] = (),
+    taxonomy: Callable[[], Taxonomy] | None = None,
 ) -> SeriesLabels:
     """Turn a task's stored labels into the `series` format.
 
     `flat`: the decoded `labelsData`, with category and attribute names filled in; `series_info`: the task's
-    `seriesInfo` (`name`, `itemsIndices`); `labels_map`: its `labelsMap`; `items`: its item paths, without which
-    instance classifications have no `fileName`. The result has as many series as any of the first three tells of, at
-    least one.
+    `seriesInfo` (`name`, `metaData`, `imageHeaders`, `itemsIndices`); `labels_map`: its `labelsMap`; `items`: its
+    item paths, without which instance classifications have no `fileName`. The result has as many series as any of
+    the first three tells of, at least one.
+
+    `taxonomy`: reads the project's taxonomy. It is asked only where a value is the word "true" or "false", in whatever
+    case: in an attribute of type TEXT or SELECT that is text, in any other a flag. Without a taxonomy that can be
+    checked it is a flag, as in the vendor's export: older projects store flags as words.
 
     Nothing that can be stored makes it raise, and nothing handed in is changed.
     """
-    work = _Conversion([info if isinstance(info, Mapping) else {} for info in series_info or ({},)], items or ())
+    infos = [info if isinstance(info, Mapping) else {} for info in series_info or ({},)]
+    work = _Conversion(infos, items or (), taxonomy or Taxonomy)
     for position, entry in enumerate(labels_map or ()):
         work.add_mask(position, entry)
     placed = [(label, work.series_of(label)) for label in flat]
@@ -64,8 +72,11 @@ def to_series(
 class _Conversion:
     """The series while they fill. An index is a place in `series`; None stands for "none that can exist"."""
 
-    def __init__(self, infos: Sequence[Mapping[str, Any]], items: Sequence[str]) -> None:
-        self.series: list[Fields] = [{"name": info["name"]} if info.get("name") else {} for info in infos]
+    def __init__(
+        self, infos: Sequence[Mapping[str, Any]], items: Sequence[str], taxonomy: Callable[[], Taxonomy]
+    ) -> None:
+        self._taxonomy = taxonomy
+        self.series: list[Fields] = [_about(info) for info in infos]
         self.classification: Fields | None = None
         self._max_series = max(MAX_SERIES, len(infos))
         self._files = _Files(infos, items)
@@ -123,7 +134,8 @@ class _Conversion:
             self._keep(stored, None)
             return
         try:
-            self._place({key: value for key, value in stored.items() if value is not None}, stored, index)
+            label = {key: value for key, value in stored.items() if value is not None}
+            self._place(self._with_flags(label), stored, index)
         except OddLabelError:
             self._keep(stored, index)
 
@@ -138,6 +150,20 @@ class _Conversion:
             self._segment(label, stored, index)
         else:
             self._shape(label, index)
+
+    def _with_flags(self, label: Fields) -> Fields:
+        """Return a label with flags for the words that stand for them."""
+        stored = _as_list(label.get("attributes"))
+        if not any(map(_is_flag_in_words, stored)):
+            return label
+        texts = _text_attributes(label, self._taxonomy())
+        attributes = [
+            {**each, "value": _FLAGS[each["value"].lower()]}
+            if _is_flag_in_words(each) and each.get("name") not in texts
+            else each
+            for each in stored
+        ]
+        return {**label, "attributes": attributes}
 
     def _list(self, index: int, key: str, fields: Fields) -> None:
         self.series[index].setdefault(key, []).append(fields)
@@ -239,6 +265,15 @@ class _Files:
         return self._views[series] if series < len(self._views) else ()
 
 
+def _about(info: Mapping[str, Any]) -> Fields:
+    """Return what a series tells of itself; metadata and headers are stored as JSON text."""
+    about: Fields = {"name": info["name"]} if info.get("name") else {}
+    for key in ("metaData", "imageHeaders"):
+        if value := json_object(info.get(key)):
+            about[key] = value
+    return about
+
+
 def _common(label: Fields) -> Fields:
     """Return what every kind of label may have."""
     fields: Fields = {}
@@ -269,11 +304,45 @@ def _attributes(stored: Any) -> Fields:
     for attribute in _as_list(stored):
         if not isinstance(attribute, Mapping) or not isinstance(attribute.get("name"), str):
             raise OddLabelError("an attribute without a name")
-        value = attribute.get("value")
-        if isinstance(value, str):
-            value = {"true": True, "false": False}.get(value.lower(), value)
-        attributes[attribute["name"]] = value
+        attributes[attribute["name"]] = attribute.get("value")
     return attributes
+
+
+_FLAGS = {"true": True, "false": False}
+
+
+def _is_flag_in_words(attribute: object) -> bool:
+    value = attribute.get("value") if isinstance(attribute, Mapping) else None
+    return isinstance(value, str) and value.lower() in _FLAGS
+
+
+def _text_attributes(label: Fields, taxonomy: Taxonomy) -> set[str]:
+    """Return the names of those attributes of a label that hold text, as far as the taxonomy can tell."""
+    if not taxonomy.checkable:
+        return set()
+    if label.get("studyclassify") or label.get("tasklevelclassify"):
+        known: Iterable[Attribute] = taxonomy.task_attributes
+    elif label.get("seriesclassify") or label.get("multiclassify"):
+        known = taxonomy.series_attributes
+    elif label.get("instanceclassify"):
+        known = taxonomy.instance_attributes
+    else:
+        known = _object_attributes(label, taxonomy)
+    return {attribute.name for attribute in known if attribute.kind in {"TEXT", "SELECT"}}
+
+
+def _object_attributes(label: Fields, taxonomy: Taxonomy) -> Iterator[Attribute]:
+    """Yield the attributes of a label's category; several kinds of label may share its name."""
+    category = without_root(label.get("category"))
+    path = category if isinstance(category, list) else [category]
+    if not path or not all(isinstance(name, str) for name in path):
+        return
+    label_type = (
+        "SEGMENTATION" if label.get("dicom") else next((s.label_type for s in SHAPES if label.get(s.stored)), "")
+    )
+    for found in taxonomy.find(path):
+        if found.label_type == label_type:
+            yield from found.attributes
 
 
 def _telling(classification: Fields) -> Fields:

@@ -24,13 +24,14 @@ class Shape:
     """One kind of label.
 
     `stored`: the stored key that holds it; `listed`: the list it belongs to in a series; `read`: from what is stored
-    under that key to the fields of its own, raising OddLabelError; `video`, `stats`: whether frame and statistics go
-    with it.
+    under that key to the fields of its own, raising OddLabelError; `label_type`: the taxonomy's word for it; `video`,
+    `stats`: whether frame and statistics go with it.
     """
 
     stored: str
     listed: str
     read: Callable[[Any], Fields]
+    label_type: str
     video: bool = False
     stats: bool = False
 
@@ -101,15 +102,15 @@ def _cuboid(stored: Any) -> Fields:
 
 # A label with several of these keys is what the first of them says.
 SHAPES = (
-    Shape("length3d", "measurements", _length),
-    Shape("angle3d", "measurements", _angle),
-    Shape("point", "landmarks", _landmark, video=True),
-    Shape("point3d", "landmarks3d", _landmark3d),
-    Shape("polyline", "polylines", _line, video=True),
-    Shape("ellipse", "ellipses", _ellipse, video=True, stats=True),
-    Shape("bbox2d", "boundingBoxes", _bounding_box, video=True, stats=True),
-    Shape("cuboid", "cuboids", _cuboid, stats=True),
-    Shape("polygon", "polygons", _line, video=True, stats=True),
+    Shape("length3d", "measurements", _length, "LENGTH"),
+    Shape("angle3d", "measurements", _angle, "ANGLE"),
+    Shape("point", "landmarks", _landmark, "POINT", video=True),
+    Shape("point3d", "landmarks3d", _landmark3d, "POINT"),
+    Shape("polyline", "polylines", _line, "POLYLINE", video=True),
+    Shape("ellipse", "ellipses", _ellipse, "ELLIPSE", video=True, stats=True),
+    Shape("bbox2d", "boundingBoxes", _bounding_box, "BBOX", video=True, stats=True),
+    Shape("cuboid", "cuboids", _cuboid, "CUBOID", stats=True),
+    Shape("polygon", "polygons", _line, "POLYGON", video=True, stats=True),
 )
 
 

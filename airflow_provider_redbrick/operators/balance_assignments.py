@@ -28,7 +28,8 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
     :param emails: the people, members of the project with access to the stage.
     :param weights: the share of each relative to the others, by e-mail; 1 when not named, 0 for nothing new.
     :param ceiling: how long anybody's queue in the stage may become.
-    :param rebalance: also move tasks that one of these people holds and has not started.
+    :param rebalance: also move tasks that one of these people holds and has not started. A person who has
+        labeled a task has started it, also when a reviewer has sent it back.
     """
 
     template_fields: Sequence[str] = (

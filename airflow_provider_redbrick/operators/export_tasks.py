@@ -32,7 +32,8 @@ TASKS = "tasks.jsonl"
 class RedBrickExportTasksOperator(StoppableOperator):
     """Write a stage's tasks with their labels into ``<export_path>/tasks.jsonl``, and their masks beside it.
 
-    One task a line, in the ``series`` format, which ``RedBrickPutLabelsOperator`` takes again. Masks are as they are
+    One task a line, in the ``series`` format, which ``RedBrickPutLabelsOperator`` and ``RedBrickUploadTasksOperator``
+    take again. Masks are as they are
     stored, in ``masks/<task id>/<series>.nii.gz`` (``.nii`` where they are not compressed), and named relative to the
     folder, which may be moved. Where two files of one series are stored, the second is ``<series>-1``.
 

@@ -29,8 +29,8 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
     :param stage_name: the stage whose tasks are listed; ``Ground Truth`` for finished ones; all stages by default.
     :param state: only tasks in this state, e.g. ``UNASSIGNED`` or ``STAGED`` (drafts).
     :param assignee: only tasks of this person (an e-mail or user id), or of the API key itself: ``me``.
-    :param name: only tasks whose name begins like this.
-    :param limit: how many to list at most. XComs are kept in Airflow's database: 10,000 ids are 400 kB.
+    :param name: only tasks whose name begins like this. Case counts, and quotes are part of a name.
+    :param limit: how many to list at most of those. XComs are kept in Airflow's database: 10,000 ids are 400 kB.
     :param chunk_size: return lists of at most so many ids, in a list.
     """
 
@@ -71,7 +71,7 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
         chunk_size = check.whole_number("chunk_size", self.chunk_size, low=1)
         counts: dict[str, int] = {}
         tasks = self._listing(counts)
-        ids = list(dict.fromkeys(task.task_id for task in islice(tasks, limit)))
+        ids = [task.task_id for task in islice(tasks, limit)]
         counts["tasks"] = len(ids)
         self.log.info("%d tasks", len(ids))
         if limit is not None and len(ids) == limit:
@@ -88,10 +88,16 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
         unassigned = state == "UNASSIGNED"
         if unassigned and assignee is not None:
             raise RedBrickInputError("A task that is UNASSIGNED has no assignee: give one or the other.")
+        from airflow_provider_redbrick.api.project import Name
+
         project = self.get_project()
         _ = project.info  # a listing of a project that is not there says something less clear
         stage = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
         self.trace(project, stage, counts)
         return project.list_tasks(
-            stage, unassigned=unassigned, assignee=assignee, state=None if unassigned else state, search=name
+            stage,
+            unassigned=unassigned,
+            assignee=assignee,
+            state=None if unassigned else state,
+            name=None if name is None else Name(name, prefix=True),
         )

@@ -22,7 +22,7 @@ def retry_since(context: Context) -> pendulum.DateTime | None:
     this task's doing. Below 3.3 the start of the run stands in for it. Clearing a run starts it anew.
     """
     run, task_instance = context.get("dag_run"), context.get("ti")
-    run_began = pendulum.instance(run.start_date) if run is not None and run.start_date else None
+    run_began = pendulum.instance(run.start_date).in_timezone("UTC") if run is not None and run.start_date else None
     store = context.get("task_state_store")
     if store is not None:
         try:

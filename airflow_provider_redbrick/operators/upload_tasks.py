@@ -37,8 +37,11 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
     * ``items``: the path of a file or a list of paths, for a task of one series; or else ``series``, a list of objects
       that have ``items`` each, and may have a ``name``, ``metaData`` and labels in the ``series`` format;
     * if wanted ``classification``, the task's own label; ``priority``, from 0 to 1, the highest first; ``metaData``,
-      texts by name; ``preAssign``, by stage the e-mail or the e-mails of who is to have it there; and
-      ``isGroundTruth``.
+      texts by name; ``preAssign``, by stage the e-mail or the e-mails of who is to have it there;
+      ``isGroundTruth``; and ``storageId``, the storage that has its items already.
+
+    The row of an export is such a description. Its ``taskId``, ``currentStageName``, ``updatedBy`` and ``updatedAt``
+    are those of the task that was exported, and are not taken over.
 
     Tasks are created several at a time. In a project that duplicates its tasks the first copy's id counts; the report
     has all of them as ``task_ids``.
@@ -50,7 +53,8 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
         paths are relative to the file's folder, and files must be in it; see ``allowed_folders``.
     :param allowed_folders: folders, as absolute paths or URIs, that items and masks named in the file may come from
         besides its own. A URI's connection and bucket count. What ``tasks`` names may come from anywhere.
-    :param storage_id: the storage that has the items already, which are then sent as they are. Without one, items are
+    :param storage_id: the storage that has the items already, which are then sent as they are; a description that
+        names another one fails. Without one here or there, items are
         files (local paths or URIs that Airflow's object storage knows) and are uploaded into RedBrick's own storage.
     :param is_ground_truth: put tasks straight into ground truth, for which they need labels; a description's own
         ``isGroundTruth`` counts for more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pendulum
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_redbrick.api.answers import reading
 from airflow_provider_redbrick.api.models import Member, Task, User, output_events
-from airflow_provider_redbrick.exceptions import RedBrickAnswerError
+from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickNotReadError
 
 ID = "11111111-1111-1111-1111-111111111111"
 
@@ -165,6 +166,83 @@ def test_labels_not_asked_for_are_not_the_same_as_none():
 def test_labels_that_are_no_list_are_an_error_and_not_no_labels(text):
     with pytest.raises(RedBrickAnswerError), reading("task"):
         saved(labelsData=text)
+
+
+def without(*path):
+    data = json.loads(json.dumps(FULL))
+    at = data
+    for key in path[:-1]:
+        at = at[key]
+    del at[path[-1]]
+    return Task.from_wire(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("dp_id", ("datapoint", "dpId")),
+        ("metadata", ("datapoint", "metaData")),
+        ("items", ("datapoint", "items")),
+        ("item_urls", ("datapoint", "itemsPresigned")),
+        ("series_info", ("datapoint", "seriesInfo")),
+        ("state", ("currentStageSubTask", "state")),
+        ("assignee", ("currentStageSubTask", "assignedTo")),
+        ("assigned_at", ("currentStageSubTask", "assignedAt")),
+        ("saved_at", ("currentStageSubTask", "progressSavedAt")),
+        ("priority", ("priority",)),
+        ("created_at", ("createdAt",)),
+        ("updated_at", ("updatedAt",)),
+        ("labels", ("latestTaskData", "labelsData")),
+        ("labels_map", ("latestTaskData", "labelsMap")),
+        ("labels_url", ("latestTaskData", "labelsDataPath")),
+        ("labels_id", ("latestTaskData", "tdId")),
+        ("labels_by", ("latestTaskData", "createdByEntity")),
+        ("labels_at", ("latestTaskData", "createdAt")),
+    ],
+)
+def test_what_is_not_in_an_answer_was_not_read(name, path):
+    assert Task.from_wire(FULL).unread == {"series", "classification"}
+    task = without(*path)
+    assert getattr(task, name) is None
+    assert task.unread == {"series", "classification", name}
+    with pytest.raises(RedBrickNotReadError, match=f"Task {ID}: {name} of it was not read"):
+        task.require("stage_name", name)
+
+
+@pytest.mark.parametrize(
+    ("part", "question"),
+    [
+        ("latestTaskData", lambda task: task.has_labels),
+        ("latestTaskData", lambda task: task.has_masks),
+        ("latestTaskData", lambda task: task.masks),
+        ("latestTaskData", lambda task: task.mask_paths),
+        ("latestTaskData", lambda task: task.saved_by("u")),
+        ("latestTaskData", lambda task: task.relabelled_by("u", Task.from_wire(FULL))),
+        ("latestTaskData", lambda task: Task.from_wire(FULL).relabelled_by("u", task)),
+        ("currentStageSubTask", lambda task: task.held_by("u")),
+        ("currentStageSubTask", lambda task: task.is_leaving),
+        ("currentStageSubTask", lambda task: task.is_queued_in("Label")),
+    ],
+)
+def test_a_question_about_what_was_not_read_raises(part, question):
+    with pytest.raises(RedBrickNotReadError):
+        question(without(part))
+    question(Task.from_wire({**FULL, part: None}))
+
+
+def test_labels_that_were_read_answer_for_the_rest():
+    saved_data = {"labelsData": '[{"category": "x"}]'}
+    assert Task.from_wire({"taskId": ID, "latestTaskData": saved_data}).has_labels
+    assert Task.from_wire({"taskId": ID, "latestTaskData": {"labelsMap": [{"labelName": "m"}]}}).has_labels
+    with pytest.raises(RedBrickNotReadError, match="labels_map and labels_url of it were not read"):
+        _ = Task.from_wire({"taskId": ID, "latestTaskData": {"labelsData": "[]"}}).has_labels
+
+
+def test_a_task_made_by_hand_has_what_it_was_given():
+    task = Task("t", series=({"boundingBoxes": []},))
+    assert not task.has_labels
+    assert dataclasses.replace(task, labels=({},)).has_labels
+    assert dataclasses.replace(without("latestTaskData"), labels=({},)).has_labels
 
 
 def test_labels_in_a_file_are_known_by_their_url():

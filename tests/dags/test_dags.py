@@ -340,6 +340,21 @@ class TestMapping:
         assert sandbox.applied("putManualLabelingTaskAndLabels") == dict.fromkeys(ids, 1)
 
 
+class TestWhatHasNoLabels:
+    def test_a_listing_does_not_know_and_peoples_labels_stay(self, run_dag, sandbox):
+        labeled, unlabeled = sandbox.seed_tasks(3, labels=[HUGE_BOX]), sandbox.seed_tasks(2)
+        ran = run_dag("pick_what_has_no_labels")
+        assert ran.states() == {
+            "listed": "failed",
+            "by_listing": "upstream_failed",
+            "read": "success",
+            "by_reading": "success",
+        }
+        assert ran.returned("read") == unlabeled
+        assert ran.returned("by_reading")["counts"] == counts(done=2)
+        assert all(sandbox.task(task_id)["labels"][0]["bbox2d"] == HUGE_BOX["bbox2d"] for task_id in labeled)
+
+
 class TestSensors:
     def test_each_mode_fires_when_people_have_worked(self, run_dag, sandbox):
         sandbox.seed_tasks(3)

@@ -30,6 +30,7 @@ from airflow_provider_redbrick.batch.labelling import misfit
 from airflow_provider_redbrick.batch.people import check_people
 from airflow_provider_redbrick.batch.remote import queue
 from airflow_provider_redbrick.batch.waiting import QueueCondition, TasksCondition
+from airflow_provider_redbrick.exceptions import RedBrickNotReadError
 from airflow_provider_redbrick.labels.checks import check_labels
 from airflow_provider_redbrick.labels.label_input import label_inputs
 from airflow_provider_redbrick.labels.taxonomy import Taxonomy
@@ -56,8 +57,17 @@ class World:
 def used(found: Any) -> Any:
     """Look at a task in all the ways there are."""
     if isinstance(found, Task):
-        return (found, str(found), found.where, found.masks, found.has_labels, found.is_leaving, found.held_by("x"))
+        told = (asked(found, name) for name in ("masks", "has_labels", "is_leaving"))
+        return (found, str(found), found.where, found.held_by("x"), *told)
     return found
+
+
+def asked(task: Task, name: str) -> Any:
+    """Ask a task something that it may not know."""
+    try:
+        return getattr(task, name)
+    except RedBrickNotReadError as error:
+        return str(error)
 
 
 def read_in_full(project: Any, world: World) -> list[Any]:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fixtures import holders, quick, run, running_sandbox, sandbox
+from fixtures import holders, quick, run, running_sandbox, sandbox, seen_twice
 
-__all__ = ["holders", "quick", "run", "running_sandbox", "sandbox"]
+__all__ = ["holders", "quick", "run", "running_sandbox", "sandbox", "seen_twice"]

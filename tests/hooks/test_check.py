@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
@@ -113,6 +114,14 @@ def test_the_least_a_number_may_be():
 )
 def test_moments_are_utc_where_they_name_no_zone(value):
     assert check.time("updated_after", value) == pendulum.datetime(2024, 5, 1, 12)
+
+
+def test_moments_of_the_hour_that_comes_twice_keep_their_order():
+    zone = ZoneInfo("Europe/Berlin")
+    summer, winter = (check.time("t", datetime(2026, 10, 25, 2, 30, tzinfo=zone, fold=fold)) for fold in (0, 1))
+    assert (summer.to_iso8601_string(), winter.to_iso8601_string()) == ("2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z")
+    later = check.time("t", pendulum.datetime(2026, 10, 25, 1, 15).in_timezone("Europe/Berlin"))
+    assert summer < later < winter
 
 
 def test_no_time():

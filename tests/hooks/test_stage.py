@@ -10,7 +10,12 @@ from sandbox_calls import ASSIGN, data
 
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.batch.outcome import Status
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.exceptions import (
+    RedBrickAPIError,
+    RedBrickInputError,
+    RedBrickNotReadError,
+    RedBrickTasksFailedError,
+)
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.labels.legacy import image_bounding_boxes
 from airflow_provider_redbrick.sandbox.seed import DEMO_STAGES
@@ -86,6 +91,61 @@ class TestLooking:
         assert ids_of(label.find("study-000001")) == ids[:1]
         assert ids_of(label.find("study-00001", prefix=True)) == ids[9:]
         assert label.find("study-00001") == label.find("tudy", prefix=True) == []
+
+    @pytest.mark.parametrize("quoted", ['"', '""', '"8"', '"8', '8"', 'a "b" c', '"a" "b"'])
+    def test_names_with_quotes(self, sandbox, label, quoted):
+        (one,) = sandbox.seed_tasks(1, prefix=quoted)
+        sandbox.seed_tasks(11, prefix="8")
+        name = f"{quoted}-000001"
+        assert ids_of(label.find(quoted, prefix=True)) == ids_of(label.find(name)) == [one]
+        label.submit({one: SERIES})
+        assert label.find(name) == []
+
+    def test_an_id_is_no_name(self, sandbox, label):
+        ids = sandbox.seed_tasks(3)
+        assert label.find(ids[0]) == label.find(ids[0][:8], prefix=True) == []
+
+    def test_a_task_that_moves_while_it_is_listed_comes_once(self, sandbox, label, seen_twice):
+        ids = sandbox.seed_tasks(60, priority=0.5)
+        assert sorted(ids_of(RedBrickHook().stage("Label").tasks())) == sorted(ids)
+        assert len(ids_of(RedBrickHook().stage("Label").find("task", prefix=True))) == 60
+        assert len(seen_twice) == 2
+
+    def test_what_a_listing_did_not_read_is_not_known(self, sandbox, label):
+        """Whoever picks what is not labeled yet must not overwrite what people have labeled."""
+        sandbox.seed_tasks(1, labels=[{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}])
+        for task in (*label.tasks(), *label.find("task", prefix=True)):
+            for name in ("labels", "labels_map", "series", "classification", "items", "item_urls", "series_info"):
+                assert getattr(task, name) is None
+                assert name in task.unread
+            assert task.labels_by is task.labels_at is task.labels_id is None
+            for question in ("has_labels", "has_masks", "masks", "mask_paths"):
+                with pytest.raises(RedBrickNotReadError, match=rf"{task.task_id}: labels.* not read.*read\(task_ids\)"):
+                    getattr(task, question)
+            with pytest.raises(RedBrickNotReadError, match="labels_by of it was not read"):
+                task.saved_by(KEY)
+            assert not task.held_by(KEY)
+            assert task.is_queued_in("Label")
+            assert task.metadata == {}
+
+    def test_what_was_read_in_full_answers(self, sandbox, label):
+        flat = [{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}]
+        with_labels, without = sandbox.seed_tasks(30, labels=flat), sandbox.seed_tasks(2)
+        read = list(label.read([task.task_id for task in label.tasks(unassigned=True)]))
+        assert ids_of(read) == with_labels + without
+        assert [task.task_id for task in read if not task.has_labels] == without
+        assert read[0].series == ({"boundingBoxes": [BOX]},)
+        assert read[-1].series == ({},)
+        assert read[-1].labels == ()
+        assert read[-1].classification is None
+        assert read[0].unread == {"created_at", "assigned_at", "saved_at"}
+
+    def test_read_takes_ids_of_any_stage_and_leaves_none_out(self, sandbox, label):
+        review = sandbox.seed_tasks(1, stage="Review_1")
+        assert [task.stage_name for task in label.read(review)] == ["Review_1"]
+        assert list(label.read([])) == []
+        with pytest.raises(RedBrickAPIError, match=UNKNOWN):
+            list(label.read([*review, UNKNOWN]))
 
     def test_mine_are_read_in_full(self, sandbox, label, give):
         ids = sandbox.seed_tasks(30, labels=[{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}])

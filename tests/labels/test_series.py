@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_redbrick.labels.series import MAX_SERIES, SeriesLabels, to_series
 from airflow_provider_redbrick.labels.shapes import SHAPES
+from airflow_provider_redbrick.labels.taxonomy import Taxonomy
+from airflow_provider_redbrick.sandbox.taxonomy import TAXONOMY
 
 NO_SPECIAL_MASK = {"binaryMask": False, "semanticMask": False, "pngMask": False}
 
@@ -274,6 +276,59 @@ def test_attributes():
         }
     }
     assert landmark(attributes=[]) == {}
+
+
+def read_with_taxonomy(**stored):
+    found = to_series([stored], taxonomy=lambda: Taxonomy.from_wire(TAXONOMY))
+    listed = [value[0] for value in found.series[0].values() if isinstance(value, list)]
+    return (listed[0] if listed else found.classification)["attributes"]
+
+
+WORDS = ["true", "False", "TRUE"]
+FINDING = {"category": "finding", "bbox2d": {"xnorm": 0, "ynorm": 0, "wnorm": 1, "hnorm": 1}}
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize(
+    ("label", "text", "flag"),
+    [
+        (FINDING, "note", "confirmed"),
+        ({**FINDING, "category": [["object", "finding"]]}, "side", "confirmed"),
+        ({"studyclassify": True}, "impression", "abnormal"),
+        ({"seriesclassify": True}, "plane", "usable"),
+    ],
+)
+def test_words_are_flags_where_the_taxonomy_has_flags(word, label, text, flag):
+    stored = [{"name": text, "value": word}, {"name": flag, "value": word}]
+    assert read_with_taxonomy(**label, attributes=stored) == {text: word, flag: word.lower() == "true"}
+
+
+def test_words_of_what_the_taxonomy_does_not_know_are_flags():
+    assert read_with_taxonomy(**FINDING, attributes=[{"name": "else", "value": "true"}]) == {"else": True}
+    odd = {**FINDING, "category": None, "attributes": [{"name": "note", "value": "true"}]}
+    assert read_with_taxonomy(**odd) == {"note": True}
+    point = {"category": "finding", "point": {"xnorm": 0, "ynorm": 0}}
+    assert read_with_taxonomy(**point, attributes=[{"name": "note", "value": "true"}]) == {"note": True}
+
+
+def test_a_taxonomy_is_asked_for_nothing_else():
+    def refuse():
+        raise AssertionError
+
+    values = ["truely", 1, True, None, ["true"], ""]
+    stored = {**FINDING, "attributes": [{"name": f"a{i}", "value": value} for i, value in enumerate(values)]}
+    (box,) = to_series([stored], taxonomy=refuse).series[0]["boundingBoxes"]
+    assert list(box["attributes"].values()) == values
+
+
+def test_what_a_series_tells_of_itself():
+    info = {"name": "T1", "metaData": '{"a": "true"}', "imageHeaders": '{"spacing": [1, 2]}', "itemsIndices": [0]}
+    blank = {"name": None, "metaData": "{}", "imageHeaders": "no JSON"}
+    assert to_series([], series_info=[info, blank, {"metaData": "[1]"}]).series == [
+        {"name": "T1", "metaData": {"a": "true"}, "imageHeaders": {"spacing": [1, 2]}},
+        {},
+        {},
+    ]
 
 
 def test_video():

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fixtures import holders, new_run, quick, run, running_sandbox, sandbox
+from fixtures import holders, new_run, quick, run, running_sandbox, sandbox, seen_twice
 
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.exceptions import RedBrickError
 
-__all__ = ["holders", "new_run", "quick", "run", "running_sandbox", "sandbox"]
+__all__ = ["holders", "new_run", "quick", "run", "running_sandbox", "sandbox", "seen_twice"]
 
 BOX = {"pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4, "category": "finding"}
 

@@ -12,6 +12,7 @@ from fixtures import counts
 
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
 
 ALICE, BOB, CAROL, OLIVIA = (f"{name}@example.com" for name in ("alice", "bob", "carol", "olivia"))
@@ -154,6 +155,13 @@ class TestEvenness:
         run.try_once(operator(emails=["Alice@Example.com", BOB]))
         assert queues(holders) == {ALICE: 4, BOB: 4}
 
+    def test_a_task_that_moves_while_the_queue_is_read_is_one_task(self, sandbox, run, holders, seen_twice):
+        ids = sandbox.seed_tasks(60, priority=0.5)
+        manifest = run.try_once(operator())
+        assert manifest["counts"] == counts(done=60)
+        assert queues(holders) == dict.fromkeys([ALICE, BOB, CAROL], 20)
+        assert set(manifest["task_ids"]) == set(ids)
+
 
 class TestRebalance:
     def test_only_as_many_tasks_move_as_needed(self, sandbox, run, holders):
@@ -174,6 +182,50 @@ class TestRebalance:
         who = holders("Label")
         assert {who[task_id] for task_id in (*started, *drafts, *skipped)} == {ALICE}
         assert queues(holders) == {ALICE: 7, BOB: 1, CAROL: 1}
+
+    def test_what_a_reviewer_sent_back_stays_with_whoever_labeled_it(self, sandbox, run, holders):
+        back = sandbox.seed_tasks(4, assignee=ALICE)
+        sandbox.humans("Label", 4)
+        assert sandbox.humans("Review_1", 4, accept_ratio=0)["rejected"] == 4
+        untouched = sandbox.seed_tasks(2, assignee=ALICE)
+        run.try_once(operator(rebalance=True, weights={ALICE: 0}))
+        who = holders("Label")
+        assert {who[task_id] for task_id in back} == {ALICE}
+        assert sorted(who[task_id] for task_id in untouched) == [BOB, CAROL]
+
+    def test_also_when_the_reviewer_has_changed_the_labels(self, sandbox, run, holders):
+        """They carry the reviewer's labels then, and whose work they are is in the trail."""
+        ids = sandbox.seed_tasks(3, assignee=ALICE)
+        sandbox.humans("Label", 3)
+        box = {"pointTopLeft": {"xNorm": 0, "yNorm": 0}, "wNorm": 1, "hNorm": 1, "category": "finding"}
+        review = RedBrickHook().stage("Review_1")
+        review.save_draft({task_id: {"series": [{"boundingBoxes": [box]}]} for task_id in ids})
+        review.reject(ids)
+        assert set(holders("Label").values()) == {ALICE}
+        run.try_once(operator(rebalance=True, weights={ALICE: 0}))
+        assert set(holders("Label").values()) == {ALICE}
+
+    def test_what_nobody_has_labeled_takes_one_read(self, sandbox, run):
+        sandbox.seed_tasks(40, assignee=ALICE)
+        run.try_once(operator(rebalance=True))
+        assert sandbox.stats()["root_fields"]["task"] == 40
+
+    def test_a_models_draft_is_nothing_its_holder_has_started(self, sandbox, run, holders):
+        sandbox.seed_tasks(6, assignee=ALICE, labels=[{"category": "finding", "attributes": []}])
+        run.try_once(operator(rebalance=True))
+        assert queues(holders) == {ALICE: 2, BOB: 2, CAROL: 2}
+
+    def test_a_task_that_cannot_be_read_stays(self, sandbox, run, holders, caplog):
+        sandbox.seed_tasks(3, assignee=ALICE)
+        sandbox.fault_once("gql_partial", "task", times=2)
+        run.try_once(operator(rebalance=True, weights={ALICE: 0}))
+        (left,) = [task_id for task_id, who in holders("Label").items() if who == ALICE]
+        assert f"Task {left} stays where it is: who labeled it could not be read" in caplog.text
+
+    def test_nothing_is_read_of_tasks_without_it(self, sandbox, run):
+        sandbox.seed_tasks(3, assignee=ALICE)
+        run.try_once(operator())
+        assert "task" not in sandbox.stats()["root_fields"]
 
     def test_an_uneven_queue_is_left_alone_without_it(self, sandbox, run, holders):
         sandbox.seed_tasks(9, assignee=ALICE)

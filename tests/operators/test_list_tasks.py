@@ -114,12 +114,37 @@ class TestFilters:
         ids = sandbox.seed_tasks(2, prefix="lung")
         assert set(run.try_once(operator(name="lung-"))) == set(ids)
         assert run.try_once(operator(name="ung")) == []
+        assert run.try_once(operator(name="Lung")) == []
+
+    def test_a_name_is_no_id(self, sandbox, run):
+        """The server searches ids too; the tasks would go on to a mapped prelabel."""
+        ids = sandbox.seed_tasks(30)
+        begins = ids[0][0]
+        (named,) = sandbox.seed_tasks(1, prefix=begins)
+        assert run.try_once(operator(name=begins)) == [named]
+        assert run.try_once(operator(name=begins, limit=1)) == [named]
+        assert run.try_once(operator(name=ids[0])) == []
+
+    def test_a_name_in_quotes(self, sandbox, run):
+        sandbox.seed_tasks(2, prefix="8")
+        (quoted,) = sandbox.seed_tasks(1, prefix='"8"')
+        assert run.try_once(operator(name='"8"')) == [quoted]
+        assert run.try_once(operator(name='"8')) == [quoted]
+        assert run.try_once(operator(name='"8-000001"')) == []
 
     def test_tasks_on_their_way_out_are_left_out(self, sandbox, run):
         ids = sandbox.seed_tasks(3)
         sandbox.settings(transition_ms=60_000)
         gone = sandbox.humans("Label", 1)["task_ids"]
         assert set(run.try_once(operator(stage_name="Label"))) == set(ids) - set(gone)
+
+    def test_a_task_that_moves_while_it_is_listed_is_listed_once(self, sandbox, run, seen_twice):
+        ids = [*sandbox.seed_tasks(30, priority=0.5), *sandbox.seed_tasks(30)]
+        chunks = run.try_once(operator(stage_name="Label", chunk_size=7))
+        assert sorted(task_id for chunk in chunks for task_id in chunk) == sorted(ids)
+        listed = run.try_once(operator(stage_name="Label", limit=60))
+        assert sorted(listed) == sorted(ids)
+        assert len(seen_twice) == 2
 
 
 class TestRefusals:

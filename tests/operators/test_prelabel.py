@@ -57,6 +57,13 @@ class TestWhichTasks:
         assert manifest["operation"] == "prelabel"
         assert sandbox.applied(PUT) == sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
+    @pytest.mark.parametrize("options", [{}, {"overwrite": True}])
+    def test_a_limit_counts_a_task_once_that_moves_while_it_is_listed(self, sandbox, run, seen_twice, options):
+        ids = [*sandbox.seed_tasks(30, priority=0.5), *sandbox.seed_tasks(30)]
+        manifest = run.try_once(operator(limit=60, **options))
+        assert manifest["counts"] == counts(done=60)
+        assert (sorted(manifest["task_ids"]), len(seen_twice)) == (sorted(ids), 1)
+
     def test_a_limit(self, sandbox, run, holders):
         ids = sandbox.seed_tasks(40)
         assert run.try_once(operator(limit=30))["counts"] == counts(done=30)

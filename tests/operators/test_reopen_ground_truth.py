@@ -11,8 +11,10 @@ from fixtures import counts
 
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.operators.reopen_ground_truth import RedBrickReopenGroundTruthOperator
+from airflow_provider_redbrick.operators.upload_tasks import RedBrickUploadTasksOperator
 
 MOVE = "moveTaskToStart"
+STORAGE = "11111111-1111-1111-1111-111111111111"
 DAY = pendulum.datetime(2026, 3, 14)
 NOON = DAY.at(12)
 NEXT_DAY = DAY.add(days=1)
@@ -29,6 +31,32 @@ def everything(task) -> bool:
 
 def ground_truth(sandbox, count: int, at: pendulum.DateTime = NOON, **options) -> list[str]:
     return sandbox.seed_tasks(count, ground_truth=True, updated_at=at.to_iso8601_string(), **options)
+
+
+class TestTimes:
+    def test_the_hour_that_comes_twice_when_summer_time_ends(self, sandbox, run):
+        """02:45 in summer time is earlier than 02:15 in winter time, whatever the clock on the wall says."""
+        first, second = (
+            pendulum.datetime(2026, 10, 25, hour, minute).in_timezone("Europe/Berlin")
+            for hour, minute in ((0, 45), (1, 15))
+        )
+        (one,) = ground_truth(sandbox, 1, pendulum.datetime(2026, 10, 25, 1, 0))
+        ground_truth(sandbox, 1, pendulum.datetime(2026, 10, 25, 0, 30))
+        ground_truth(sandbox, 1, pendulum.datetime(2026, 10, 25, 1, 20))
+        reopen = operator(selector=everything, updated_after=first, updated_before=second)
+        assert run.try_once(reopen)["task_ids"] == [one]
+
+    def test_what_came_as_ground_truth_is_reopened_once_for_its_interval(self, sandbox, run, new_run):
+        task = {"name": "new", "series": [{"items": "a.dcm", "boundingBoxes": []}]}
+        upload = RedBrickUploadTasksOperator(task_id="upload", tasks=[task], storage_id=STORAGE, is_ground_truth=True)
+        (one,) = run.try_once(upload)["task_ids"]
+        now = pendulum.now("UTC")
+        window = {"updated_after": now.subtract(hours=1), "updated_before": now.add(hours=1)}
+        assert new_run().try_once(operator(selector=everything, **window))["task_ids"] == [one]
+        for stage in ("Label", "Review_1"):
+            sandbox.humans(stage)
+        assert new_run().try_once(operator(selector=everything, **window))["counts"] == counts(skipped=1)
+        assert sandbox.applied(MOVE) == {one: 1}
 
 
 class TestGivenTasks:

@@ -109,6 +109,14 @@ class TestCounting:
         assert wait(sensor(stage_name="Label", count_by="listing", at_least=4, **mode)) == 4
         assert "tasksPaged" not in sandbox.stats()["root_fields"]
 
+    @pytest.mark.parametrize("how", [{"count_by": "listing"}, {"unassigned": True}])
+    def test_a_task_that_moves_while_it_is_listed_counts_once(self, sandbox, wait, mode, how, seen_twice):
+        sandbox.seed_tasks(30, stage="Review_1", priority=0.5)
+        assert wait(sensor(at_least=30, **how, **mode)) == 30
+        with pytest.raises(AirflowSensorTimeout):
+            wait(sensor(at_least=31, **how, **{**mode, "timeout": 0.3}))
+        assert len(seen_twice) >= 2
+
     def test_by_listing_tasks_on_their_way_out_do_not_count(self, sandbox, wait):
         sandbox.seed_tasks(3)
         sandbox.settings(transition_ms=60_000)

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import dag, task
 
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
 from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
 from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasksOperator
@@ -47,6 +48,23 @@ def prelabel_in_chunks():
     RedBrickPrelabelOperator.partial(task_id="prelabel", stage_name="Label", labeler=labeler).expand(
         task_ids=queue.output
     )
+
+
+@dag(schedule=None, start_date=START)
+def pick_what_has_no_labels():
+    """Two ways to choose what a model labels: by a listing, which knows no labels, and by what was read in full."""
+
+    @task
+    def listed():
+        return [each.task_id for each in RedBrickHook().stage("Label").tasks() if not each.has_labels]
+
+    @task
+    def read():
+        stage = RedBrickHook().stage("Label")
+        return [each.task_id for each in stage.read([each.task_id for each in stage.tasks()]) if not each.has_labels]
+
+    for name, chosen in (("by_listing", listed()), ("by_reading", read())):
+        RedBrickPrelabelOperator(task_id=name, stage_name="Label", labeler=labeler, task_ids=chosen, write="draft")
 
 
 @dag(schedule=None, start_date=START)
@@ -206,6 +224,7 @@ def everything_there_is():
 
 
 prelabel_in_chunks()
+pick_what_has_no_labels()
 wait_in_each_mode()
 give_up()
 go_wrong_half_way()
