@@ -158,6 +158,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         """Wait, and return what was seen when the wait was over."""
         with self._never_failing(Exception):
             # A mistake in the DAG is no failed poll: it ends the wait also with silent_fail.
+            self.check_inputs()
             self.condition()
         if not self.deferrable:
             with self._never_failing(AirflowSensorTimeout):

@@ -203,7 +203,6 @@ class TestListedReviews:
     @pytest.mark.parametrize(
         ("entries", "words"),
         [
-            ([], "reviews is empty"),
             ("{{ reviews }}", "reviews must be a list, but is the text"),
             ({"taskId": UNKNOWN, "reviewVal": True}, "reviews must be a list, not dict"),
             ([UNKNOWN], r"reviews\[0\] must be an object, not str"),
