@@ -19,10 +19,12 @@ LARGEST_NUMBER = 2**31 - 1
 
 TASK_STATES = ("UNASSIGNED", "ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PROBLEM")
 
+_TEMPLATE_MARKS = ("{{", "{%", "{#")
+
 
 def has_template(value: str) -> bool:
     """Return whether a text has a template of Jinja in it."""
-    return "{{" in value or "{%" in value
+    return any(mark in value for mark in _TEMPLATE_MARKS)
 
 
 def text(name: str, value: object) -> str:

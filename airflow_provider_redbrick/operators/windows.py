@@ -63,11 +63,17 @@ class Window:
     @cached_property
     def _first_ids(self) -> frozenset[str]:
         """The ids of the tasks in the first export."""
-        file = None if self.publication is None else self.publication.published(self.index)
-        if file is None:
+        try:
+            file = None if self.publication is None else self.publication.published(self.index)
+            if file is None:
+                return frozenset()
+            with file:
+                return frozenset(str(json.loads(line)["taskId"]) for line in file)
+        except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
+            log.warning(
+                "%s of the first export cannot be read (%s); what has changed since is left out.", self.index, error
+            )
             return frozenset()
-        with file:
-            return frozenset(str(json.loads(line)["taskId"]) for line in file)
 
 
 def new_or_same_window(
