@@ -42,7 +42,6 @@ class CheckedInputs(_Templater):
     """Mixin for what has template fields: an operator, a sensor or a notifier. It comes before Airflow's own class."""
 
     _absent_inputs: frozenset[str] = frozenset()
-    _mapped_to_none: frozenset[str] = frozenset()
 
     def check_inputs(self, *, besides: Collection[str] = ()) -> None:
         """Refuse inputs that were given and are absent.
@@ -60,7 +59,7 @@ class CheckedInputs(_Templater):
     @property
     def absent_inputs(self) -> frozenset[str]:
         """The names of the inputs that were given and are absent."""
-        return self._absent_inputs | self._mapped_to_none
+        return self._absent_inputs
 
     def is_given(self, name: str) -> bool:
         """Return whether an input was given; it may be absent all the same."""
@@ -110,6 +109,16 @@ class CheckedInputs(_Templater):
 class CheckedOperatorInputs(CheckedInputs):
     """Mixin for operators and sensors: inputs of mapped tasks too, and parameters that are no template fields."""
 
+    _given_inputs: frozenset[str] = frozenset()
+    _mapped_to_none: frozenset[str] = frozenset()
+
+    @property
+    def absent_inputs(self) -> frozenset[str]:
+        """The names of the inputs that were given and are absent, however they came to be."""
+        given = self._given_inputs & _provider_fields(type(self).__mro__)
+        none = {name for name in given if getattr(self, name, None) is None}
+        return self._absent_inputs | self._mapped_to_none | none
+
     def __new__(cls, *_: Any, **kwargs: Any) -> Any:
         """Remember which inputs a mapped task was mapped to None for; only here is told which arguments there were."""
         made = super().__new__(cls)
@@ -119,11 +128,20 @@ class CheckedOperatorInputs(CheckedInputs):
         return made
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse a template in a parameter of this provider that is not rendered."""
+        """Remember which fields are given, and refuse a template in a parameter that is not rendered."""
         unrendered = isinstance(value, str) and has_template(value) and name not in self.template_fields
         if unrendered and name in _provider_parameters(type(self).__mro__):
             raise RedBrickInputError(f"{name} is not a template field: {told(value)} would be used as it is.")
         super().__setattr__(name, value)
+        if name in self.template_fields:
+            self._note(name, value)
+
+    def _note(self, name: str, value: object) -> None:
+        """Note a field as given; the constructor alone can leave it out again."""
+        if value is not None:
+            object.__setattr__(self, "_given_inputs", self._given_inputs | {name})
+        elif not getattr(self, "_BaseOperator__instantiated", False):
+            object.__setattr__(self, "_given_inputs", self._given_inputs - {name})
 
 
 class _UnrenderedTemplateError(RedBrickInputError):

@@ -101,6 +101,24 @@ def test_what_is_left_out_is_left_out(sandbox, run):
     assert run.try_once(rendered(operator))["counts"] == counts(done=3)
 
 
+def test_what_becomes_none_by_other_means_than_a_template(sandbox, run):
+    kind, others = WORK["auto_review"]
+    operator = kind(task_id="one", **others, task_ids=[A_TASK])
+    operator.task_ids = None
+    with pytest.raises(RedBrickInputError, match="task_ids was given, but it is None now"):
+        run.try_once(operator)
+
+
+def test_a_class_of_ones_own_may_leave_out_what_it_was_given(sandbox, run):
+    class Mine(RedBrickAutoReviewOperator):
+        def __init__(self, *, limit=None, **kwargs):
+            super().__init__(limit=limit, **kwargs)
+            self.limit = None
+
+    _, others = WORK["auto_review"]
+    assert run.try_once(rendered(Mine(task_id="one", limit=3, **others)))["counts"] == counts()
+
+
 def test_default_args_give_an_input_too(sandbox, run):
     kind, others = WORK["auto_review"]
     with DAG("any", schedule=None, default_args={"task_ids": "{{ nothing }}"}):

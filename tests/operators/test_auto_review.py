@@ -361,7 +361,6 @@ class TestRefusedInput:
             {"review_result": None, "task_ids": [UNKNOWN]},
             {"review_result": "False", "task_ids": [UNKNOWN]},
             {"review_result": 1, "task_ids": [UNKNOWN]},
-            {"review_result": True, "task_ids": []},
             {"review_result": True, "task_ids": [""]},
             {"reviewer": bool, "review_result": True, "task_ids": [UNKNOWN]},
             {"reviewer": bool, "review_result": False},

@@ -393,7 +393,6 @@ class TestRefusedInput:
     @pytest.mark.parametrize(
         "tasks",
         [
-            [],
             None,
             "",
             "[{'taskId': ...}]",
