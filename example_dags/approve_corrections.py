@@ -41,7 +41,7 @@ QUESTION = f"""
     params={"folder": Param("/data/corrections", type="string", description="A local folder, or e.g. s3://bucket/key")},
     tags=["redbrick"],
 )
-def approve_corrections(project_id: str | None = None) -> None:
+def approve_corrections(project_id: str = "0a9c6e10-5b1d-4c8e-9f00-000000000002") -> None:
     """Export a week of ground truth, find what looks wrong, ask, and reopen exactly that, or nothing.
 
     The question is in Airflow under "Required Actions". Give a notifier of your own to `send` to be told by message.

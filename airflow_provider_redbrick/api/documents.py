@@ -168,6 +168,9 @@ def _tasks_paged(selection: str) -> str:
 # What is stored of a stage's tasks.
 TASKS_TO_EXPORT = _tasks_paged(_TASK_TO_EXPORT)
 
+# The same, with when each was changed last.
+TASKS_TO_EXPORT_WITH_TIMES = _tasks_paged(f"createdAt updatedAt {_TASK_TO_EXPORT}")
+
 # When nothing but that they have changed matters.
 TASKS_CHANGED = _tasks_paged("taskId currentStageName createdAt updatedAt")
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import datetime
 
 import pendulum
 
+# What pendulum reads beside these is a moment of its own making: "now" and "10:00" are today, "2024" is a day of it.
+_DATED = re.compile(r"(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8})(?:[T ][^/]+)?")
+
 
 def moment(value: object) -> pendulum.DateTime | None:
-    """Read an ISO-8601 time, in UTC when it names no zone; None when there is none, or none that can be read."""
-    if not isinstance(value, str) or not value or "/" in value:
-        return None  # an interval is no moment, and half of one is an IndexError of pendulum 3.0
+    """Read an ISO-8601 date, or date and time, in UTC if it names no zone; None if it is neither."""
+    if not isinstance(value, str) or not _DATED.fullmatch(value):
+        return None  # an interval is no moment either, and half of one is an IndexError of pendulum 3.0
     with suppress(ValueError):
         # What the API writes, read at a third of the cost: a listing has several a task.
         read = datetime.fromisoformat(value)

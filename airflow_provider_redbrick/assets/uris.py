@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.api.stage_names import as_users_see_it
 from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
+from airflow_provider_redbrick.hooks import check
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -26,10 +27,11 @@ class StageKey(NamedTuple):
 def stage_uri(*, org_id: str, project_id: str, stage_name: str) -> str:
     """Return a stage's URI; ``Output`` and ``END`` are ``Ground Truth``.
 
-    :raises RedBrickInputError: when an id is no UUID, or the name is blank.
+    :raises RedBrickInputError: if an id is no UUID, or the name is blank or has a template.
     """
     if not isinstance(stage_name, str) or not stage_name.strip() or stage_name != storable(stage_name):
         raise RedBrickInputError(f"stage_name must be a stage's name, not {told(stage_name)}.")
+    check.plain_text("stage_name", stage_name)
     ids = f"{check_uuid('org_id', org_id)}/{check_uuid('project_id', project_id)}"
     return f"{SCHEME}://{ids}/{quote(as_users_see_it(stage_name), safe='')}"
 

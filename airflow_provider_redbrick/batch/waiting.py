@@ -194,11 +194,13 @@ class Patience:
 
     :param deadline: epoch seconds, by the wall clock: a trigger may go on in another process.
     :param deadline_name: which of the sensor's limits that is, for the one who reads the event.
+    :param tolerates_errors: whether only the deadline ends the wait, however many polls fail, and why.
     """
 
-    def __init__(self, *, deadline: float, deadline_name: str) -> None:
+    def __init__(self, *, deadline: float, deadline_name: str, tolerates_errors: bool = False) -> None:
         self.deadline = deadline
         self.deadline_name = deadline_name
+        self.tolerates_errors = tolerates_errors
         self.failed_in_a_row = 0
         self.last_error: RedBrickError | None = None
 
@@ -213,6 +215,8 @@ class Patience:
         """Return the event that ends the wait, or None to go on, after a look that failed."""
         self.failed_in_a_row += 1
         self.last_error = error
+        if self.tolerates_errors:
+            return self._at_deadline(now)
         if isinstance(error, HOPELESS):
             return event("error", message=f"Waiting makes no sense: {error}", error=type(error).__name__)
         if self.failed_in_a_row >= MAX_FAILED_POLLS:

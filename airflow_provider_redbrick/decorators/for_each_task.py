@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import Context, DecoratedOperator, task_decorator_factory
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.hooks.inputs import CheckedInputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -47,7 +48,7 @@ class ForEachTaskOperator(DecoratedOperator):
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """Render templates in arguments whatever their names: these are no labels."""
-        return DecoratedOperator.render_template(self, content, *args, **kwargs)
+        return CheckedInputs.render_template(cast("CheckedInputs", self), content, *args, **kwargs)
 
     def execute(self, context: Context) -> Any:
         """Do the operator's work, with the function and its further arguments."""

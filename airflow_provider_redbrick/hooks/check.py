@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime, timezone
 from typing import Any
 
 import pendulum
@@ -19,6 +19,13 @@ LARGEST_NUMBER = 2**31 - 1
 
 TASK_STATES = ("UNASSIGNED", "ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PROBLEM")
 
+_TEMPLATE_MARKS = ("{{", "{%", "{#")
+
+
+def has_template(value: str) -> bool:
+    """Return whether a text has a template of Jinja in it."""
+    return any(mark in value for mark in _TEMPLATE_MARKS)
+
 
 def text(name: str, value: object) -> str:
     """Return a non-blank string."""
@@ -31,6 +38,14 @@ def text(name: str, value: object) -> str:
     return value
 
 
+def plain_text(name: str, value: object) -> str:
+    """Return a non-blank string for a place where no templates are rendered."""
+    found = text(name, value)
+    if has_template(found):
+        raise RedBrickInputError(f"{name} has a template that nothing renders here: {told(found)}.")
+    return found
+
+
 def path(name: str, value: object) -> str:
     """Return a local path, with ``~`` as the shell reads it, or a URI; objects that stand for either are read."""
     # Airflow's ObjectStoragePath is no path of Python's in all of its releases.
@@ -38,6 +53,8 @@ def path(name: str, value: object) -> str:
     found = text(name, str(value) if stands_for_one else value)
     if has_line_break(found):
         raise RedBrickInputError(f"{name} must be a path without line breaks, not {told(found)}.")
+    if has_template(found):
+        raise RedBrickInputError(f"{name} has a template that was not rendered: {told(found)}.")
     return found if "://" in found else os.path.expanduser(found)  # noqa: PTH111 - a Path would change what it names
 
 
@@ -82,15 +99,18 @@ def _whole(value: Any) -> int | None:
 
 
 def time(name: str, value: object) -> pendulum.DateTime | None:
-    """Return a moment in UTC, or None; ISO-8601 text is read, in UTC when it names no zone.
+    """Return a moment in UTC, or None; ISO-8601 text is read, in UTC when it names no zone. A date is its midnight in UTC.
 
-    Times of one zone are compared by its clock, which shows one hour twice when summer time ends.
+    Times of one zone are compared by its clock, which shows one hour twice when summer time ends. A time without a date,
+    or "now", would mean another moment in each attempt, and is refused.
     """
     if value is None:
         return None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
     found = _instance(value) if isinstance(value, datetime) else moment(value)
     if found is None:
-        raise RedBrickInputError(f"{name} must be a date and time, not {told(value)}.")
+        raise RedBrickInputError(f"{name} must be a date and time, or a date, not {told(value)}.")
     return found.in_timezone("UTC")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_redbrick.hooks.inputs import CheckedOperatorInputs
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
 
 
-class InRedBrickProject(BaseOperator):
+class InRedBrickProject(CheckedOperatorInputs, BaseOperator):
     """Base of all operators and sensors: which project, through which connection.
 
     :param redbrick_conn_id: the connection.
@@ -45,5 +46,9 @@ class InRedBrickProject(BaseOperator):
         return RedBrickHook(self.redbrick_conn_id)
 
     def get_project(self) -> RedBrickProject:
-        """Return the project to work in."""
+        """Return the project to work in.
+
+        :raises RedBrickInputError: if an input that was given is absent.
+        """
+        self.check_inputs()
         return self.hook.project(self.project_id, org_id=self.org_id)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.sdk.bases.notifier import BaseNotifier  # 3.0.0 shows it nowhere else
 
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, storable, told
+from airflow_provider_redbrick.hooks.inputs import CheckedInputs
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class RedBrickQueueNotifier(BaseNotifier):
+class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
     """A message with the live queues of a project and a link to it, delivered by another notifier.
 
     RedBrick has no messages of its own. ``send`` is called with Airflow's context, to which are added:
@@ -93,6 +94,7 @@ class RedBrickQueueNotifier(BaseNotifier):
         counts: Mapping[str, int] = {}
         address = ""
         try:
+            self.check_inputs(besides=["message"])
             with closing(RedBrickQuickHook(self.redbrick_conn_id)) as hook:
                 project = hook.project(self.project_id, org_id=self.org_id)
                 address = project_address(hook.settings, project.org_id, project.project_id)

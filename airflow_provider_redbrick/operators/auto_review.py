@@ -47,6 +47,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
 
     template_fields: Sequence[str] = (*RedBrickQueueBaseOperator.template_fields, "comment", "reviews")
     operation = "auto_review"
+    work_lists = ("task_ids", "reviews")
     moves = ON
 
     def __init__(
@@ -68,6 +69,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
         """Review and return the manifest."""
         from airflow_provider_redbrick.batch.review import review
 
+        self.check_inputs()
         which, decided = self._decided()
         project = self.get_project()
         if decided is not None:
@@ -105,8 +107,8 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
 
         Exactly one of the three ways to say so must be used.
         """
-        if self.reviews is not None:
-            return Which(ids=None, limit=None), self._listed(self.reviews)
+        if self.is_given("reviews"):
+            return Which(ids=None, limit=None), self._listed()
         if self.reviewer is not None:
             if self.review_result is not None or self.comment is not None:
                 raise RedBrickInputError("Give a reviewer, or review_result with its comment, not both.")
@@ -118,20 +120,20 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
                 f"Give a reviewer, or reviews, or review_result as True or False, not {told(self.review_result)}: "
                 f"nothing is accepted or rejected by default."
             )
-        if self.task_ids is None:
+        if not self.is_given("task_ids"):
             raise RedBrickInputError("review_result needs task_ids: a whole queue is not accepted or rejected blindly.")
         decision = Review("accept" if self.review_result else "reject", self.comment)
         which = self.which_tasks()
         return which, dict.fromkeys(which.ids or (), decision)
 
-    def _listed(self, reviews: object) -> Mapping[str, Review]:
+    def _listed(self) -> Mapping[str, Review]:
         """Return the decisions on the tasks that are reviewed."""
         others = ("reviewer", "review_result", "comment", "task_ids", "limit")
-        given = [name for name in others if getattr(self, name) is not None]
+        given = [name for name in others if self.is_given(name)]
         if given:
             raise RedBrickInputError(f"reviews say which tasks and how: they do not go with {', '.join(given)}.")
         decisions: dict[str, Review] = {}
-        for i, entry in enumerate(check.sequence("reviews", reviews)):
+        for i, entry in enumerate(self.work_list("reviews") or ()):
             task_id, decision = _read(entry, f"reviews[{i}]")
             if task_id in decisions:
                 raise RedBrickInputError(f"reviews[{i}].taskId is reviewed twice: {task_id}. Nothing was sent.")

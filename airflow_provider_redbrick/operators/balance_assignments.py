@@ -40,6 +40,7 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
         "ceiling",
     )
     operation = "balance_assignments"
+    work_lists = ("emails",)
 
     def __init__(
         self,
@@ -65,7 +66,9 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
         from airflow_provider_redbrick.batch.people import check_people
         from airflow_provider_redbrick.hooks.working import working_stage
 
-        emails = [check.text(f"emails[{i}]", entry) for i, entry in enumerate(check.sequence("emails", self.emails))]
+        self.check_inputs()
+        listed = self.work_list("emails") if self.is_given("emails") else check.sequence("emails", None)
+        emails = [check.text(f"emails[{i}]", entry) for i, entry in enumerate(listed or ())]
         weights = _weights(self.weights, emails)
         ceiling = check.whole_number("ceiling", self.ceiling)
         check.flag("rebalance", self.rebalance)
@@ -77,6 +80,8 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
             raise RedBrickInputError(
                 "In a consensus project several people label each task: balancing would overwrite who they are."
             )
+        if not emails:
+            return self.settle(context, project, stage, (), total=0)
         people = check_people(members, stage, emails)
         rules = SharingRules(people, weights, ceiling, rebalance=self.rebalance)
         shared = share(project, stage, rules)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.assets.outlets import tell_outlets
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
-from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError, one_line, readable, storable
+from airflow_provider_redbrick.exceptions import (
+    RedBrickInputError,
+    RedBrickTasksFailedError,
+    one_line,
+    readable,
+    storable,
+)
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.progress import Progress
 from airflow_provider_redbrick.operators.report import report_at
 from airflow_provider_redbrick.operators.stopping import StoppableOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from os import PathLike
 
     from airflow.providers.common.compat.sdk import Context
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.workflow import Stage
 
 FAIL_ON = ("any", "all", "never")
+ON_EMPTY = ("fail", "skip", "succeed")
 _LOGGED = 50
 _REASONS = 5
 
@@ -37,14 +46,64 @@ class RedBrickBaseOperator(StoppableOperator):
         ``all`` that were tried did, or ``never``.
     :param report_path: where to write the full report, one JSON object a line and one line a task: a local path or
         any URI that Airflow's object storage knows. A mapped task's has its map index before the suffix.
+    :param on_empty: what to do if the list of work (``task_ids``, ``tasks``, ``reviews``, ``emails``, or what a file
+        lists) has nothing in it: ``fail``, ``skip``, or ``succeed`` with a manifest that counts 0. Without it, an empty
+        list skips the Airflow task; an empty file, and a list that was given and is None, fail it.
     """
 
     template_fields: Sequence[str] = (*StoppableOperator.template_fields, "report_path")
 
-    def __init__(self, *, fail_on: str = "any", report_path: str | PathLike[str] | None = None, **kwargs: Any) -> None:
+    work_lists: ClassVar[tuple[str, ...]] = ()
+    """The inputs that list what to work on: ``on_empty`` is about these."""
+
+    def __init__(
+        self,
+        *,
+        fail_on: str = "any",
+        report_path: str | PathLike[str] | None = None,
+        on_empty: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.fail_on = fail_on
         self.report_path = report_path
+        self.on_empty = on_empty
+
+    def check_inputs(self, *, besides: Collection[str] = ()) -> None:
+        """Refuse inputs that were given and are absent, unless ``on_empty`` says what that means."""
+        if self.on_empty is not None:
+            check.one_of("on_empty", self.on_empty, ON_EMPTY)
+            besides = (*besides, *self.work_lists)
+        super().check_inputs(besides=besides)
+
+    def work_list(self, name: str) -> list[Any] | None:
+        """Return what an input lists; None if it was not given, and an empty list if ``on_empty`` lets that succeed.
+
+        :raises RedBrickInputError: if it is no list, or if nothing in it is a failure.
+        :raises AirflowSkipException: if nothing in it skips the Airflow task.
+        """
+        if not self.is_given(name):
+            return None
+        value = getattr(self, name)
+        if name in self.absent_inputs:
+            return self.nothing(f"{name} was given, and is {value!r}.")
+        if isinstance(value, Sequence) and not isinstance(value, str) and not len(value):
+            return self.nothing(f"{name} is empty.")
+        return check.sequence(name, value)
+
+    def nothing(self, reason: str, *, default: str = "skip") -> list[Any]:
+        """Do what ``on_empty`` says of a list with nothing in it: return it, or raise.
+
+        :param default: what to do if ``on_empty`` is not given.
+        :raises RedBrickInputError: if that is a failure.
+        :raises AirflowSkipException: if that skips the Airflow task.
+        """
+        action = default if self.on_empty is None else self.on_empty
+        if action == "fail":
+            raise RedBrickInputError(f"{reason} Where that is normal, set on_empty to 'skip' or 'succeed'.")
+        if action == "skip":
+            raise AirflowSkipException(f"{reason} There is nothing to do.")
+        return []
 
     def get_project(self) -> RedBrickProject:
         """Return the project to work in, once what is to become of the outcomes is clear."""

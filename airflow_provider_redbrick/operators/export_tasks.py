@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +11,18 @@ from airflow_provider_redbrick.assets.outlets import tell_outlets
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import NOWHERE
-from airflow_provider_redbrick.operators.marks import last_mark
 from airflow_provider_redbrick.operators.progress import Progress
 from airflow_provider_redbrick.operators.stopping import StoppableOperator
+from airflow_provider_redbrick.operators.windows import MANIFEST, Window, new_or_same_window, this_export
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from os import PathLike
 
     import pendulum
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_redbrick.api.exports import BulkRead
+    from airflow_provider_redbrick.api.exports import StoredTask
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.operators.publishing import Publication
@@ -49,7 +50,8 @@ class RedBrickExportTasksOperator(StoppableOperator):
     :param mark_from: instead of ``updated_after``: an Airflow task of this DAG, by its id, from whose last ``mark`` in
         earlier runs this export goes on. The export's own id makes each export begin where the last one did. Without
         a mark, as in the first run, all tasks are exported. What counts is an XCom that is an object with ``mark``,
-        so that another Airflow task may hand a manifest's mark on when its part is done.
+        so that another Airflow task may hand a manifest's mark on when its part is done. The folder then has the
+        manifest as ``manifest.json``, too: when the same run exports again, its window is the same, and so its mark.
     :param masks: whether masks are fetched; else labels name them by their paths in RedBrick's label storage.
     """
 
@@ -85,65 +87,86 @@ class RedBrickExportTasksOperator(StoppableOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Export and return the manifest."""
+        from airflow_provider_redbrick.api import documents
         from airflow_provider_redbrick.api.exports import BulkRead
-        from airflow_provider_redbrick.batch.exporting import MASKS
-        from airflow_provider_redbrick.batch.outcome import SCHEMA_VERSION
+        from airflow_provider_redbrick.hooks.metrics import measured
         from airflow_provider_redbrick.operators.publishing import Publication
 
+        self.check_inputs()
         path = check.path("export_path", self.export_path)
         name = None if self.stage_name is None else check.text("stage_name", self.stage_name)
-        after = self._after(context)
+        after = check.time("updated_after", self.updated_after)
+        if self.mark_from is not None and after is not None:
+            raise RedBrickInputError("Give updated_after or mark_from, and not both.")
         check.flag("masks", self.masks)
+        counts = {"tasks": 0, "labels": 0, "masks": 0}
         with Publication(path) as publication:
             project = self.get_project()
+            window = Window(after) if self.mark_from is None else self._window(context, project, publication)
             stage = None if name is None else project.stage(name)
             _ = project.info  # a listing of a project that is not there says something less clear
-            tasks = BulkRead(project, stage, updated_after=after)
-            counts = self._export(project, stage, tasks, publication)
-        place = path.rstrip("/")
+            document = documents.TASKS_TO_EXPORT if window.until is None else documents.TASKS_TO_EXPORT_WITH_TIMES
+            tasks = BulkRead(project, stage, updated_after=window.after, document=document)
+            self.trace(project, stage, counts)
+            with measured(self.operation, {}), self.at_work(lambda: f"{counts['tasks']} tasks were read"):
+                self._write(project, window.tasks(tasks), publication, counts)
+                mark = window.until or tasks.mark
+                manifest = self._manifest(project, stage, counts, place=path.rstrip("/"), after=window.after, mark=mark)
+                if window.export is not None:
+                    with publication.open(MANIFEST) as file:
+                        file.write(json.dumps({**manifest, "export": window.export}).encode())
+                publication.publish(TASKS, workers=project.client.max_concurrency)
         self.log.info(
-            "%s: %d tasks with %d labels and %d masks are in %s", self.operation, *counts.values(), f"{place}/{TASKS}"
+            "%s: %d tasks with %d labels and %d masks are in %s", self.operation, *counts.values(), manifest["uri"]
         )
-        manifest = {
+        tell_outlets(context, self.outlets, manifest)
+        return manifest
+
+    def _window(self, context: Context, project: RedBrickProject, publication: Publication) -> Window:
+        """Return the window of an earlier export of this run, else one from the last mark on."""
+        export = this_export(context, project_id=project.project_id, stage_name=self.stage_name)
+        mark_from = check.text("mark_from", self.mark_from)
+        return new_or_same_window(context, mark_from, export=export, publication=publication, index=TASKS)
+
+    def _manifest(
+        self,
+        project: RedBrickProject,
+        stage: Stage | None,
+        counts: Mapping[str, int],
+        *,
+        place: str,
+        after: pendulum.DateTime | None,
+        mark: pendulum.DateTime,
+    ) -> dict[str, Any]:
+        from airflow_provider_redbrick.batch.exporting import MASKS
+        from airflow_provider_redbrick.batch.outcome import SCHEMA_VERSION
+
+        return {
             "schema_version": SCHEMA_VERSION,
             "operation": self.operation,
             "org_id": project.org_id,
             "project_id": project.project_id,
             "stage_name": stage.public_name if stage else None,
-            "counts": counts,
+            "counts": dict(counts),
             "uri": f"{place}/{TASKS}",
             "masks_uri": f"{place}/{MASKS}" if counts["masks"] else None,
             "updated_after": after.isoformat() if after else None,
-            "mark": tasks.mark.isoformat(),
+            "mark": mark.isoformat(),
         }
-        tell_outlets(context, self.outlets, manifest)
-        return manifest
 
-    def _after(self, context: Context) -> pendulum.DateTime | None:
-        """Return the moment from which on what changed is exported, None for all."""
-        if self.mark_from is None:
-            return check.time("updated_after", self.updated_after)
-        if self.updated_after is not None:
-            raise RedBrickInputError("Give updated_after or mark_from, and not both.")
-        return last_mark(context, check.text("mark_from", self.mark_from))
-
-    def _export(
-        self, project: RedBrickProject, stage: Stage | None, tasks: BulkRead, publication: Publication
-    ) -> dict[str, int]:
+    def _write(
+        self, project: RedBrickProject, tasks: Iterable[StoredTask], publication: Publication, counts: dict[str, int]
+    ) -> None:
+        """Write the tasks and their masks, and count them."""
         from airflow_provider_redbrick.batch.exporting import export
-        from airflow_provider_redbrick.hooks.metrics import measured
 
-        counts, progress = {"tasks": 0, "labels": 0, "masks": 0}, Progress()
-        self.trace(project, stage, counts)
+        progress = Progress()
         exported = export(project, tasks, publication.add if self.masks else None)
-        with measured(self.operation, {}), self.at_work(lambda: f"{counts['tasks']} tasks were read"):
-            with publication.open(TASKS) as file, closing(exported):
-                for each in exported:
-                    file.write(f"{each.line}\n".encode())
-                    counts["tasks"] += 1
-                    counts["labels"] += each.labels
-                    counts["masks"] += each.masks
-                    if line := progress.after():
-                        self.log.info("%s: %s, %d masks", self.operation, line, counts["masks"])
-            publication.publish(TASKS, workers=project.client.max_concurrency)
-        return counts
+        with publication.open(TASKS) as file, closing(exported):
+            for each in exported:
+                file.write(f"{each.line}\n".encode())
+                counts["tasks"] += 1
+                counts["labels"] += each.labels
+                counts["masks"] += each.masks
+                if line := progress.after():
+                    self.log.info("%s: %s, %d masks", self.operation, line, counts["masks"])

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.stage_work import StageWork
 
 
+class EmptyFileError(RedBrickInputError):
+    """A file that should list tasks lists none."""
+
+
 @dataclass(frozen=True, repr=False)
 class Given:
     """One task as it was given; the repr shows none of its labels.
@@ -73,7 +77,8 @@ def in_file(file: BinaryIO, *, name: str) -> Iterator[Given]:
     """Return the tasks of a file, read one after the other; what is wrong with one is its problem.
 
     :param name: what the file is called in messages.
-    :raises RedBrickInputError: at once, for a file that is empty, cannot be read or is of another kind.
+    :raises EmptyFileError: at once, if it has none.
+    :raises RedBrickInputError: at once, if it cannot be read or is of another kind.
     """
     return map(_from_file, entries_of(file, name=name))
 
@@ -82,14 +87,13 @@ def entries_of(file: BinaryIO, *, name: str) -> Iterator[Entry]:
     """Return the entries of a file that has some, read one after the other.
 
     :param name: what the file is called in messages.
-    :raises RedBrickInputError: at once, for a file that is empty, cannot be read or is of another kind.
+    :raises EmptyFileError: at once, if it has none.
+    :raises RedBrickInputError: at once, if it cannot be read or is of another kind.
     """
     entries = read_entries(file, name=name)
     first = next(entries, None)
     if first is None:
-        raise RedBrickInputError(
-            f"{name} is empty. Where that is normal, skip this task upstream: with a branch or a short-circuit, say."
-        )
+        raise EmptyFileError(f"{name} is empty.")
     return chain([first], entries)
 
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeVar
 
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.hooks.storage import FilesBeside
+
+    Listed = TypeVar("Listed")
 
 
 class RedBrickListFileBaseOperator(RedBrickBaseOperator):
@@ -31,6 +34,20 @@ class RedBrickListFileBaseOperator(RedBrickBaseOperator):
 
         check_folders("allowed_folders", self.allowed_folders)
         return super().get_project()
+
+    def tasks_of(self, read: Callable[[], Iterable[Listed]]) -> Iterable[Listed]:
+        """Return the tasks that a file lists; of one that lists none, do what ``on_empty`` says.
+
+        A file that is empty may have been cut short: without ``on_empty``, it is a failure.
+
+        :param read: opens the list.
+        """
+        from airflow_provider_redbrick.operators.given import EmptyFileError
+
+        try:
+            return read()
+        except EmptyFileError as error:
+            return self.nothing(str(error), default="fail")
 
     def files_beside(self, path: str) -> FilesBeside:
         """Return what opens the files that a list of tasks names."""

@@ -67,6 +67,7 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
 
     def execute(self, context: Context) -> list[str] | list[list[str]]:  # noqa: ARG002
         """List and return the ids."""
+        self.check_inputs()
         limit = check.whole_number("limit", self.limit, low=1)
         chunk_size = check.whole_number("chunk_size", self.chunk_size, low=1)
         counts: dict[str, int] = {}

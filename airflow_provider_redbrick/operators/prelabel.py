@@ -82,6 +82,7 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         """Prelabel and return the manifest."""
         from airflow_provider_redbrick.batch.prelabel import WRITES, prelabel
 
+        self.check_inputs()
         write = check.one_of("write", self.write, WRITES)
         if not callable(self.labeler):
             raise RedBrickInputError(f"labeler must be callable, not {type(self.labeler).__name__}.")

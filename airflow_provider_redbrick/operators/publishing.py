@@ -78,6 +78,13 @@ class Publication:
         self._added[name] = None
         return cast("BinaryIO", file)
 
+    def published(self, name: str) -> BinaryIO | None:
+        """Open a file that an earlier publication has left in the folder, for reading bytes; None if there is none."""
+        try:
+            return cast("BinaryIO", self._fs.open(f"{self._folder}/{name}", "rb"))
+        except FileNotFoundError:
+            return None
+
     def add(self, name: str, file: BinaryIO) -> None:
         """Add a copy of an open file, from its beginning to its end."""
         file.seek(0)

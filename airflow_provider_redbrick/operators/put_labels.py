@@ -54,6 +54,7 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
         "allowed_folders",
     )
     operation = "put_labels"
+    work_lists = ("tasks",)
     reads_from = "labels_path"
 
     @property
@@ -81,11 +82,12 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
         from airflow_provider_redbrick.hooks.storage import open_input
         from airflow_provider_redbrick.operators.given import in_file
 
+        self.check_inputs()
         check.flag("finalize", self.finalize)
         check.flag("existing_labels", self.existing_labels)
         if self.existing_labels and not self.finalize:
             raise RedBrickInputError("existing_labels submits what is there, so it does not go with finalize=False.")
-        if (self.tasks is None) == (self.labels_path is None):
+        if self.is_given("tasks") == self.is_given("labels_path"):
             raise RedBrickInputError("Give either tasks or labels_path: one of them says where the labels are.")
         if self.labels_path is None:
             return self._put(context, self._listed())
@@ -93,7 +95,8 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
             raise RedBrickInputError("existing_labels submits what is there, so it does not go with labels_path.")
         path = check.path("labels_path", self.labels_path)
         with closing(open_input("labels_path", path)) as file:
-            return self._put(context, in_file(file, name=f"labels_path {unsigned(path)!r}"))
+            name = f"labels_path {unsigned(path)!r}"
+            return self._put(context, self.tasks_of(lambda: in_file(file, name=name)))
 
     def converter(self, project: RedBrickProject) -> Converter:
         """Return what makes labels ready to be sent, with the masks that a file of labels names."""
@@ -105,7 +108,7 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
     def _listed(self) -> list[Given]:
         from airflow_provider_redbrick.operators.given import in_list
 
-        listed = in_list(check.sequence("tasks", self.tasks))
+        listed = in_list(self.work_list("tasks") or ())
         if self.existing_labels and any(given.entry.keys() & LABEL_KEYS for given in listed):
             raise RedBrickInputError("existing_labels submits what is there, but some of the tasks bring labels.")
         return listed

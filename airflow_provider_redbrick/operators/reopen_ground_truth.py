@@ -48,6 +48,7 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
         "updated_before",
     )
     operation = "reopen_ground_truth"
+    work_lists = ("task_ids",)
     moves = BACK
     stage_name = GROUND_TRUTH
 
@@ -72,13 +73,15 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
         from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, ReadAhead
         from airflow_provider_redbrick.batch.reopen import reopen
 
+        self.check_inputs()
         total = None
-        if (self.task_ids is None) == (self.selector is None):
+        if self.is_given("task_ids") == (self.selector is not None):
             raise RedBrickInputError("Give task_ids or a selector, and not both.")
-        if self.task_ids is not None:
+        if self.is_given("task_ids"):
             if self.updated_after is not None or self.updated_before is not None:
                 raise RedBrickInputError("updated_after and updated_before go with a selector, not with task_ids.")
-            ids = check.task_ids(self.task_ids)
+            listed = self.work_list("task_ids")
+            ids = check.task_ids(listed) if listed else []
             total = len(ids)
             project = self.get_project()
             ahead = ReadAhead(project, ids, detail=Detail.PLACE, size=KNOWN_CHUNK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import pendulum
 
@@ -135,6 +135,7 @@ class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
     """
 
     template_fields: Sequence[str] = (*RedBrickStageBaseOperator.template_fields, "task_ids", "limit")
+    work_lists: ClassVar[tuple[str, ...]] = ("task_ids",)
 
     def __init__(
         self,
@@ -149,10 +150,11 @@ class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
 
     def which_tasks(self) -> Which:
         """Check the two ways to say which tasks to take, ids or a limit; they exclude each other."""
-        if self.task_ids is not None and self.limit is not None:
+        limit = check.whole_number("limit", self.limit, low=1)
+        if self.is_given("task_ids") and limit is not None:
             raise RedBrickInputError("Give task_ids or limit, not both.")
-        ids = None if self.task_ids is None else check.task_ids(self.task_ids)
-        return Which(ids, check.whole_number("limit", self.limit, low=1))
+        listed = self.work_list("task_ids")
+        return Which(check.task_ids(listed) if listed else listed, limit)
 
     def take_up(
         self,

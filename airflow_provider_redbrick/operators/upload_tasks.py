@@ -71,6 +71,7 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
         "allowed_folders",
     )
     operation = "upload_tasks"
+    work_lists = ("tasks",)
     moves = IN
     reads_from = "tasks_path"
 
@@ -108,10 +109,11 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
         from airflow_provider_redbrick.hooks.working import label_converter
         from airflow_provider_redbrick.operators.given import entries_of
 
+        self.check_inputs()
         check.flag("is_ground_truth", self.is_ground_truth)
         check.one_of("validate", self.validate, MODES)
         storage_id = None if self.storage_id is None else check_uuid("storage_id", self.storage_id)
-        if (self.tasks is None) == (self.tasks_path is None):
+        if self.is_given("tasks") == self.is_given("tasks_path"):
             raise RedBrickInputError("Give either tasks or tasks_path: which tasks to create.")
         if self.tasks_path is None:
             tasks = self._listed()
@@ -124,7 +126,8 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
             return self.settle(context, project, None, uploading.run(tasks), total=len(tasks))
         path = check.path("tasks_path", self.tasks_path)
         with closing(open_input("tasks_path", path)) as file:
-            given = read_new_tasks(entries_of(file, name=f"tasks_path {unsigned(path)!r}"))
+            name = f"tasks_path {unsigned(path)!r}"
+            given = read_new_tasks(self.tasks_of(lambda: entries_of(file, name=name)))
             project = self.get_project()
             _ = project.info  # a wrong key or project is known before the first task
             files = self.files_beside(path)
@@ -139,7 +142,7 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
         from airflow_provider_redbrick.operators.given import refuse_twins
 
         listed = []
-        for i, description in enumerate(check.sequence("tasks", self.tasks)):
+        for i, description in enumerate(self.work_list("tasks") or ()):
             with _about(i):
                 labels = Labels("", description).plain()
                 listed.append(replace(read_new_task(labels.body), copies=labels.copies or {}))

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
@@ -38,6 +39,7 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickNotFoundError,
     RedBrickTriggerEventError,
 )
+from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.links.redbrick import InLinkedProject
 from airflow_provider_redbrick.sensors.starting import why_not_from_trigger
@@ -84,8 +86,8 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.deferrable = deferrable
-        self._wants_start = start_from_trigger
+        self.deferrable = check.flag("deferrable", deferrable)
+        self._wants_start = check.flag("start_from_trigger", start_from_trigger)
         self._why_on_worker = ""
         self._opened: tuple[RedBrickProject, float] | None = None
 
@@ -112,7 +114,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
             trigger_cls=self.trigger_path,
             trigger_kwargs={
                 **values,
-                "poke_interval": self.poke_interval,
+                **self._polling(),
                 "timeout": limits.timeout,
                 "execution_timeout": limits.execution_timeout,
             },
@@ -133,6 +135,16 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         # Airflow leaves the time spent deferred out of execution_timeout; users do not.
         limit = self.execution_timeout
         return Limits(float(self.timeout), None if limit is None else limit.total_seconds())
+
+    def _polling(self) -> dict[str, Any]:
+        """Return how often to poll, and whether failed polls matter, as the trigger takes it."""
+        options = {
+            "exponential_backoff": bool(self.exponential_backoff),
+            "max_wait": self.max_wait.total_seconds() if self.max_wait else None,
+            "silent_fail": bool(self.silent_fail),
+        }
+        # What is not set is left out, so that a triggerer of an earlier release can build the trigger.
+        return {"poke_interval": self.poke_interval, **{name: value for name, value in options.items() if value}}
 
     @cached_property
     def _patience(self) -> Patience:
@@ -197,18 +209,34 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait, and return what was seen when the wait was over."""
+        with self._never_failing(Exception):
+            # A mistake in the DAG is no failed poll: it ends the wait also with silent_fail.
+            self.check_inputs()
+            self.condition()
         if not self.deferrable:
             with self._never_failing(AirflowSensorTimeout):
                 return super().execute(context)
         started = time.time()
         # The first look is taken here: a mistake is known at once, and what is met already need not be waited for.
         with self._never_failing(Exception):
-            first = self.poke(context)
+            first = self._first_look(context)
         if not first.is_done:
             why = self._why_on_worker and f" (not from the start: {self._why_on_worker})"
             self.log.info("Not yet (%s); waiting in the triggerer%s", first.xcom_value, why)
             self._wait_in_triggerer(started)
         return first.xcom_value
+
+    def _first_look(self, context: Context) -> PokeReturnValue:
+        try:
+            return self.poke(context)
+        except (AirflowFailException, AirflowSensorTimeout, AirflowSkipException):
+            raise
+        except Exception as error:
+            if not self.silent_fail:
+                raise
+            words = error if isinstance(error, RedBrickError) else type(error).__name__
+            self.log.warning("A poll failed; the sensor waits on, since silent_fail is set: %s", words)
+            return PokeReturnValue(False, None)
 
     def _wait_in_triggerer(self, started: float) -> NoReturn:
         module, _, name = self.trigger_path.rpartition(".")
@@ -225,9 +253,9 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
                 redbrick_conn_id=self.redbrick_conn_id,
                 org_id=org_id,
                 project_id=project_id,
-                poke_interval=self.poke_interval,
                 deadline=started + limits.seconds,
                 deadline_name=limits.name,
+                **self._polling(),
                 **checked,
             ),
             method_name="execute_complete",

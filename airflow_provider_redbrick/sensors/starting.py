@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.hooks.check import has_template
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_TEMPLATE_MARKS = ("{{", "{%", "{#")
 
 # What stands in a DAG run itself. To look up the rest, XComs and Variables say, stops the triggerer's event loop, or is
 # never answered there.
@@ -70,4 +70,4 @@ def _variables(value: object) -> set[str]:
 def _has_template(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_has_template, value))
-    return isinstance(value, str) and any(mark in value for mark in _TEMPLATE_MARKS)
+    return isinstance(value, str) and has_template(value)

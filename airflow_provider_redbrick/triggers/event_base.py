@@ -49,7 +49,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
         poke_interval: float = 60.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        check.text("redbrick_conn_id", redbrick_conn_id)
+        check.plain_text("redbrick_conn_id", redbrick_conn_id)
         for name, value in (("org_id", org_id), ("project_id", project_id)):
             if value is not None:
                 check_uuid(name, value)

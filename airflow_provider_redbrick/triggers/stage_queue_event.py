@@ -32,7 +32,7 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
 
     def __init__(self, *, stage_name: str, at_least: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check.text("stage_name", stage_name)
+        check.plain_text("stage_name", stage_name)
         if check.whole_number("at_least", at_least, low=1) is None:
             raise RedBrickInputError("at_least must be a whole number of at least 1, not None.")
         self.stage_name = stage_name

@@ -32,7 +32,7 @@ def test_one_moment_in_many_spellings(text):
     assert found + pendulum.duration(days=31) == pendulum.datetime(2024, 6, 1, 12)
 
 
-@pytest.mark.parametrize("value", [None, "", 5, {}, True, "yesterday", "P1D", "2024-13-01"])
+@pytest.mark.parametrize("value", [None, "", 5, {}, True, "yesterday", "P1D", "2024-13-01", "now", "10:00", "2024"])
 def test_no_moment(value):
     assert moment(value) is None
 

@@ -49,6 +49,7 @@ class Ran:
     """A DAG run that has ended."""
 
     def __init__(self, run: Any) -> None:
+        self.dag_id, self.run_id = run.dag_id, run.run_id
         self.state = str(run.state)
         self.instances = {(ti.task_id, ti.map_index): ti for ti in run.get_task_instances()}
         self.data_interval = run.data_interval_start, run.data_interval_end
@@ -72,8 +73,46 @@ def run_dag(bags, sandbox):
     start = pendulum.datetime(2026, 2, 1)
     moments = iter(start.add(minutes=minute) for minute in range(100_000))
 
-    def run(dag_id: str, *, at: pendulum.DateTime | None = None, conf: dict[str, Any] | None = None) -> Ran:
+    def run(dag_id: str, *, at: pendulum.DateTime | None = None, conf: dict[str, Any] | None = None, **how: Any) -> Ran:
         (dag,) = (bag.dags[dag_id] for bag in bags.values() if dag_id in bag.dags)
-        return Ran(airflow_versions.run(dag, logical_date=at or next(moments), run_conf=conf))
+        return Ran(airflow_versions.run(dag, **{"logical_date": at or next(moments), "run_conf": conf, **how}))
 
     return run
+
+
+@pytest.fixture
+def run_without_date(run_dag, monkeypatch):
+    """Let Airflow run a DAG as an event or a person starts it; ``DAG.test`` would remove the last such run."""
+
+    def made(*, dag: Any, **how: Any) -> Any:
+        return dag.create_dagrun(**how, run_type="manual", state="running")
+
+    def run(dag_id: str, **how: Any) -> Ran:
+        with monkeypatch.context() as patch:
+            patch.setattr("airflow.models.dagrun.get_or_create_dagrun", made)
+            return run_dag(dag_id, logical_date=None, **how)
+
+    return run
+
+
+@pytest.fixture
+def run_again(run_dag, monkeypatch):
+    """Clear all tasks of a run, or some, and let it run again: ``run_again(ran, "export")``."""
+
+    def again(ran: Ran, *task_ids: str) -> Ran:
+        from airflow.models import dagrun
+        from airflow.models.taskinstance import clear_task_instances
+
+        def cleared(*, dag: Any, session: Any, **_: Any) -> Any:
+            (run,) = session.query(dagrun.DagRun).filter_by(dag_id=ran.dag_id, run_id=ran.run_id)
+            instances = run.get_task_instances(session=session)
+            clear_task_instances([ti for ti in instances if not task_ids or ti.task_id in task_ids], session)
+            run.dag, run.state = dag, "running"
+            session.commit()
+            return run
+
+        with monkeypatch.context() as patch:
+            patch.setattr(dagrun, "get_or_create_dagrun", cleared)
+            return run_dag(ran.dag_id)
+
+    return again

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from airflow.exceptions import AirflowNotFoundException
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
 from fixtures import Run
 from fuzz.promises import promises, refuse_unsendable
 from fuzz.values import ANYTHING, TEXTS, fuzzed, real, spoiled
@@ -171,7 +171,7 @@ def place(meddler, tmp_path, monkeypatch):
 def executed(place, kind, given, changes):
     """Execute an operator whose parameters turn out to be others, as when templates are rendered."""
     run = Run()
-    with promises(AirflowSensorTimeout, AirflowNotFoundException) as watch:
+    with promises(AirflowSensorTimeout, AirflowNotFoundException, AirflowSkipException) as watch:
         operator = kind(task_id="t", **given)
         vars(operator).update(changes)
         result = run.try_once(operator)

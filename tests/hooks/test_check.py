@@ -52,6 +52,12 @@ def test_paths_are_read_as_the_shell_reads_them(monkeypatch):
         check.path("report_path", 5)
 
 
+@pytest.mark.parametrize("value", ["/data/{{ ds }}", Path("/data/{% if x %}y{% endif %}"), "s3://bucket/{{ ds }}"])
+def test_a_path_with_a_template_is_refused(value):
+    with refused("report_path has a template that was not rendered"):
+        check.path("report_path", value)
+
+
 def test_sequence():
     assert check.sequence("tasks", ("a", "b")) == ["a", "b"]
 
@@ -124,6 +130,11 @@ def test_moments_of_the_hour_that_comes_twice_keep_their_order():
     assert summer < later < winter
 
 
+@pytest.mark.parametrize("value", ["2024-05-01", "20240501", date(2024, 5, 1), pendulum.date(2024, 5, 1)])
+def test_a_date_is_its_midnight_in_utc(value):
+    assert check.time("updated_after", value) == pendulum.datetime(2024, 5, 1)
+
+
 def test_no_time():
     assert check.time("updated_after", None) is None
 
@@ -131,7 +142,8 @@ def test_no_time():
 @pytest.mark.parametrize(
     "value",
     [
-        *["", "  ", "yesterday", "{{ data_interval_start }}", "None", "P1D", 5, date(2024, 5, 1)],
+        *["", "  ", "yesterday", "{{ data_interval_start }}", "None", "P1D", 5, 1714521600.0, 20240501],
+        *["now", "today", "10:00", "T10:00", "2024", "2024-05", "2024-W18", "2024-W18-3", "2024-122", "1714521600"],
         *["/", "2024-05-01/", "/2024-05-01", "2024-05-01/P1D", "2024-05-01/2024-05-02", "P1W/2024-05-01"],
     ],
 )

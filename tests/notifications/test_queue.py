@@ -53,6 +53,20 @@ def told():
     return speak
 
 
+class TestAbsentInputs:
+    @pytest.mark.parametrize("name", ["project_id", "org_id", "redbrick_conn_id"])
+    @pytest.mark.parametrize("template", ["{{ dag }}", "{{ '' }}"])
+    def test_one_that_was_given_is_not_taken_from_the_connection(self, sandbox, told, name, template):
+        context = told(message="Look.", **{name: template})
+        assert context["redbrick_counts"] == {}
+        assert context["redbrick_message"].startswith("Look.\nThe queues could not be read")
+        assert f"{name} was given, but it is" in context["redbrick_message"]
+        assert sandbox.stats()["requests"] == 0
+
+    def test_a_message_may_be_empty(self, sandbox, told):
+        assert "Label" in told(message="{{ '' }}")["redbrick_counts"]
+
+
 class TestMessage:
     def test_it_has_the_queue_of_each_stage_and_the_address(self, sandbox, told):
         project = sandbox.add_project(name="Chest")

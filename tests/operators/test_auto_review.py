@@ -203,7 +203,6 @@ class TestListedReviews:
     @pytest.mark.parametrize(
         ("entries", "words"),
         [
-            ([], "reviews is empty"),
             ("{{ reviews }}", "reviews must be a list, but is the text"),
             ({"taskId": UNKNOWN, "reviewVal": True}, "reviews must be a list, not dict"),
             ([UNKNOWN], r"reviews\[0\] must be an object, not str"),
@@ -362,7 +361,6 @@ class TestRefusedInput:
             {"review_result": None, "task_ids": [UNKNOWN]},
             {"review_result": "False", "task_ids": [UNKNOWN]},
             {"review_result": 1, "task_ids": [UNKNOWN]},
-            {"review_result": True, "task_ids": []},
             {"review_result": True, "task_ids": [""]},
             {"reviewer": bool, "review_result": True, "task_ids": [UNKNOWN]},
             {"reviewer": bool, "review_result": False},

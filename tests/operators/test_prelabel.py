@@ -470,7 +470,6 @@ class TestRefusedInput:
             {"limit": ""},
             {"limit": True},
             {"limit": 1, "task_ids": ["0a9c6e10-5b1d-4c8e-9f00-000000000009"]},
-            {"task_ids": []},
             {"task_ids": ""},
             {"task_ids": "0a9c6e10-5b1d-4c8e-9f00-000000000009"},
             {"task_ids": [""]},

@@ -473,7 +473,6 @@ class TestRefusedInput:
     @pytest.mark.parametrize(
         "tasks",
         [
-            [],
             None,
             "",
             "[{'taskId': ...}]",

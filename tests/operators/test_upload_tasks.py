@@ -686,7 +686,6 @@ def one(**changes) -> list[dict]:
 
 BAD_TASKS = {
     "none": (None, "either tasks or tasks_path"),
-    "empty": ([], "tasks is empty"),
     "text": ("[{'name': 'a'}]", "tasks must be a list, but is the text"),
     "object": ({"name": "a"}, "tasks must be a list, not dict"),
     "path": ([CT], "tasks[0]: it must be an object, not '"),
