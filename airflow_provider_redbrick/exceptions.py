@@ -62,6 +62,10 @@ class RedBrickInputError(RedBrickError, ValueError):
     """Bad or ambiguous input, refused before anything was changed. A retry with the same input fails the same way."""
 
 
+class NoSuchFileError(RedBrickInputError):
+    """There is nothing of a file's name."""
+
+
 class RedBrickTasksFailedError(RedBrickError):
     """An operator tried all its tasks and ``fail_on`` says that the outcome fails the Airflow task.
 

@@ -9,7 +9,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.batch.copying import copied
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.batch.file_kinds import stand_in
+from airflow_provider_redbrick.exceptions import NoSuchFileError, RedBrickInputError
 from airflow_provider_redbrick.labels.nifti import Volume, read_volume, write_volume
 from airflow_provider_redbrick.labels.segmentation import Layers, Segmentation, segmentation_of, without_entry
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.files import ProjectFiles
 
 OpenFile = Callable[[str], "BinaryIO | None"]
-"""Opens a file by its local path or URI; None for a local path where there is none. What it raises says why not."""
+"""Opens a file by its local path or URI. Where there is none it returns None or raises `NoSuchFileError`; what else it
+raises says why not."""
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,19 @@ def _local(path: str, open_file: OpenFile) -> BinaryIO | None:
     """Return a file that can be sought in; one from elsewhere is fetched first, into a file without a name."""
     try:
         file = open_file(path)
-        if file is None or _has_descriptor(file):
-            return file
-        with closing(file):
-            return copied(file)
+        if file is not None and not _has_descriptor(file):
+            with closing(file):
+                file = copied(file)
+        instead = None if file is None else stand_in(file)
+    except NoSuchFileError:
+        return None
     except Exception as error:  # noqa: BLE001 - whatever the client of an object store raises is this file's failure
         words = str(error) or type(error).__name__
         raise RedBrickInputError(f"mask {path!r} cannot be read: {words}") from None
+    if file is not None and instead is not None:
+        file.close()
+        raise RedBrickInputError(f"mask {path!r} cannot be read: it looks like {instead}")
+    return file
 
 
 def _has_descriptor(file: BinaryIO) -> bool:

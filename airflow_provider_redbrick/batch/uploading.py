@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.client import REDBRICK_STORAGE
-from airflow_provider_redbrick.api.imports import Datapoint
+from airflow_provider_redbrick.api.imports import Datapoint, file_name
 from airflow_provider_redbrick.batch.applying import apply_all
 from airflow_provider_redbrick.batch.converting import convert_all
 from airflow_provider_redbrick.batch.creating import THERE, Creation
-from airflow_provider_redbrick.batch.items import Items
+from airflow_provider_redbrick.batch.items import Items, check_names
 from airflow_provider_redbrick.batch.masks import labels_map
 from airflow_provider_redbrick.batch.naming import ids_by_name
 from airflow_provider_redbrick.batch.new_tasks import NewTask
@@ -125,9 +124,11 @@ class Uploading:
         pre_assign = self.assignees.check(new.pre_assign)
         files = new.files
         called = {name: name for name in files}
-        if items is not None:
+        if items is None:
+            check_names(files)
+        else:
             items.check(files)
-            called = {name: f"{i}/{posixpath.basename(name)}" for i, name in enumerate(files)}
+            called = {name: f"{i}/{file_name(name)}" for i, name in enumerate(files)}
         masked = self.converter.take_masks(new.name, new.body)
         stray = next((mask for mask in masked.masks if mask.file is None), None)
         if stray is not None:
