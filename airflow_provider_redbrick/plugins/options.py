@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import conf
+from airflow.providers_manager import ProvidersManager
 
 from airflow_provider_redbrick.exceptions import told
 from airflow_provider_redbrick.plugins.choices import DEFAULT, is_connection_id, read_choices
@@ -118,7 +119,11 @@ def _number(option: str, default: float, note: Callable[[str, str], None]) -> fl
 def _secret(option: str, note: Callable[[str, str], None]) -> str | None:
     """Return a secret; None when there is none, or none that can be a part of an address."""
     shut = "the webhook stays shut"
+    elsewhere = _comes_from_elsewhere(option)
     try:
+        if elsewhere:
+            # Before 3.1 Airflow may not know yet that the option is a secret, and would run no command for it.
+            ProvidersManager().initialize_providers_configuration()  # type: ignore[no-untyped-call]
         # What a command prints, and most editors write, ends in a line break.
         secret = str(conf.get("redbrick", option, fallback="") or "")
     except Exception as error:  # noqa: BLE001 - a command that fails, a secrets backend that does not answer
@@ -127,7 +132,7 @@ def _secret(option: str, note: Callable[[str, str], None]) -> str | None:
         return None
     stripped = secret.strip()
     if not stripped:
-        if secret or _comes_from_elsewhere(option):
+        if secret or elsewhere:
             note(option, f"it is blank: {shut}")
         return None
     if len(stripped) < LEAST_SECRET:
