@@ -8,7 +8,7 @@ export UV_COMPILE_BYTECODE := 1
 # Airflow starts several processes; without compiled modules each takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo ui test compat compat-lowest compat-highest has-lowest has-highest fuzz bench scale docs screenshots lint audit format pins clean
+.PHONY: demo ui test quickstart compat compat-lowest compat-highest has-lowest has-highest fuzz bench scale docs screenshots lint audit format pins clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
@@ -21,6 +21,10 @@ WORKERS := -n 2 --no-loadscope-reorder
 
 test: $(VENV)/.ready $(SDK_VENV)/.ready
 	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
+
+# What the documents tell a new user to type, in environments with exactly what they say.
+quickstart: $(VENV)/bin/uv
+	$(BIN)/python tests/fresh_installs.py
 
 # What of the tests meets Airflow, with the lowest of everything that is supported and with the highest. An interpreter
 # that is nowhere here is fetched by uv.

@@ -79,6 +79,10 @@ class RedBrickNotReadError(RedBrickInputError):
     """A question about something of a task that was not read: "not read" must not be taken for "there is none"."""
 
 
+class NoSuchFileError(RedBrickInputError):
+    """There is nothing of a file's name."""
+
+
 class RedBrickTasksFailedError(RedBrickError):
     """An operator tried all its tasks and ``fail_on`` says that the outcome fails the Airflow task.
 

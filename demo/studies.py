@@ -12,10 +12,10 @@ FOLDER = HOME / "new-studies"
 
 def put_into_folder(count: int) -> Path:
     """Put so many files into the folder, as if a scanner had sent them, and return it."""
-    import nibabel.testing
+    import nibabel
     from pydicom.data import get_testdata_file
 
-    volume = Path(nibabel.testing.data_path) / "anatomical.nii"
+    volume = Path(nibabel.__file__).parent / "tests" / "data" / "anatomical.nii"
     files = [Path(str(get_testdata_file("CT_small.dcm"))), Path(str(get_testdata_file("MR_small.dcm"))), volume]
     FOLDER.mkdir(parents=True, exist_ok=True)
     for number in range(count):

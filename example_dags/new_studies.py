@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 import pendulum
 from airflow.sdk import Param, dag, task
 
@@ -23,13 +25,13 @@ def new_studies() -> None:
     @task
     def find(folder: str) -> list[dict[str, str]]:
         from airflow.providers.common.compat.sdk import AirflowSkipException
-        from airflow.sdk import ObjectStoragePath
 
-        place = ObjectStoragePath(folder)
-        files = sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else []
+        from airflow_provider_redbrick.hooks.storage import find_items
+
+        files = find_items(folder)
         if not files:
             raise AirflowSkipException(f"There is nothing in {folder}.")
-        return [{"name": path.name.split(".")[0], "items": str(path)} for path in files]
+        return [{"name": PurePosixPath(path).name.split(".")[0], "items": path} for path in files]
 
     RedBrickUploadTasksOperator(task_id="upload", tasks=find("{{ params.folder }}"))
 

@@ -74,3 +74,19 @@ def test_an_operator_loads_no_http_library_and_no_trigger(loaded, module):
     """Half of what an import would cost otherwise."""
     needless = {"requests", "urllib3", "airflow_provider_redbrick.api.transport", "airflow.triggers.base"}
     assert not loaded[module] & needless
+
+
+BLOCKING = """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys(["hatchling", "hypothesis", "pytest", "selenium", "sphinx", "statsd"]))
+import airflow_provider_redbrick as package
+for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+    importlib.import_module(module.name)
+from airflow_provider_redbrick.sandbox.images import demo_studies
+demo_studies(20)
+"""
+
+
+def test_nothing_needs_what_only_the_tests_have():
+    """A library's helpers for tests may import more than the library declares."""
+    subprocess.run([sys.executable, "-c", BLOCKING], capture_output=True, text=True, check=True, timeout=120)

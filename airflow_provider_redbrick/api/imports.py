@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import posixpath
+import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import unquote
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import elements, identifier, reading, text, text_as_it_is
@@ -30,6 +33,8 @@ _CONTENT_TYPES = {
 ITEM_SUFFIXES = tuple(filter(None, _CONTENT_TYPES))
 """The endings of files that can be items; DICOM files need none."""
 
+_WEB = frozenset({"http", "https"})
+_KEPT_AS_THEY_ARE = frozenset({"file", "local"})
 _OF_MASKS = frozenset({"binaryMask", "semanticMask", "pngMask", "masks"})
 _EXTRAS = ("heatMaps", "transforms", "centerline")
 
@@ -131,13 +136,44 @@ class ProjectImports:
 def content_type(name: str) -> str | None:
     """Return what kind of item a file is, by its name; None for one that RedBrick does not take.
 
-    :param name: a path or URI. A last part that is a number is taken for a DICOM UID's.
+    :param name: a path or URL. A last part that is a number is taken for a DICOM UID's.
     """
-    suffixes = PurePosixPath(name.lower()).suffixes
-    if suffixes and suffixes[-1] == ".gz":
+    return _CONTENT_TYPES.get(suffix_of(name)[0])
+
+
+def suffix_of(name: str) -> tuple[str, bool]:
+    """Return the ending of a file's name in lower case, and whether ``.gz`` comes after it.
+
+    :param name: a path or URL. The ending is empty where it is a number, the last part of a DICOM UID.
+    """
+    suffixes = PurePosixPath(file_name(name).lower()).suffixes
+    compressed = suffixes[-1:] == [".gz"]
+    if compressed:
         suffixes.pop()
     suffix = suffixes[-1] if suffixes else ""
-    return _CONTENT_TYPES.get("" if suffix[1:].isdecimal() else suffix)
+    return "" if suffix[1:].isdecimal() else suffix, compressed
+
+
+def file_name(name: str) -> str:
+    """Return the last part of a path or of a URL's path: neither signature nor fragment is part of it."""
+    scheme, mark, rest = name.partition("://")
+    if mark and scheme.lower() not in _KEPT_AS_THEY_ARE:
+        rest = _path_of(rest, always=scheme.lower() in _WEB)
+    return posixpath.basename((rest if mark else name).rstrip("/"))
+
+
+def _path_of(rest: str, *, always: bool) -> str:
+    """Return what comes before the query and the fragment of a URL.
+
+    :param always: whether there can be no such characters in the path. A key in an object store may have them, so
+        there only what leaves a name with a known ending is cut off.
+    """
+    path = re.split(r"[?#]", rest, maxsplit=1)[0]
+    if always:
+        decoded = unquote(path)
+        return decoded if decoded.isprintable() else path
+    suffixes = PurePosixPath(path.lower().removesuffix(".gz")).suffixes
+    return path if suffixes and suffixes[-1] in _CONTENT_TYPES else rest
 
 
 def _created(answer: Mapping[str, Any]) -> Created:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_provider_redbrick.api.chunks import in_chunks
-from airflow_provider_redbrick.api.imports import ITEM_SUFFIXES, content_type
+from airflow_provider_redbrick.api.imports import ITEM_SUFFIXES, content_type, file_name, suffix_of
 from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.batch.copying import copied
+from airflow_provider_redbrick.batch.file_kinds import LOOKED_AT, housekeeping, what_is_wrong
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.labels.compression import check_if_gzip
 
@@ -106,7 +106,7 @@ class Items:
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file that can be sought in, and has something in it."""
+        """Open a file that can be sought in, and holds what its name says."""
         with _about(name), ExitStack() as stack:
             file = self._open_file(name)
             if file is None:
@@ -114,6 +114,10 @@ class Items:
             whole = stack.enter_context(_seekable(stack.enter_context(closing(file))))
             if not whole.seek(0, io.SEEK_END):
                 raise RedBrickInputError("it is empty")
+            whole.seek(0)
+            problem = what_is_wrong(name, whole.read(LOOKED_AT))
+            if problem is not None:
+                raise RedBrickInputError(problem)
             yield whole
 
 
@@ -129,6 +133,17 @@ def _await(futures: Sequence[Future[None]]) -> None:
 
 def _is_packed(name: str) -> bool:
     return name.lower().endswith(".gz")
+
+
+def check_names(files: Sequence[str]) -> None:
+    """Check the names of items that are in a storage already, where no byte of them can be read.
+
+    :raises RedBrickInputError: naming the first that no image has the name of.
+    """
+    for name in files:
+        words = housekeeping(name)
+        if words is not None:
+            raise RedBrickInputError(f"{_called(name)} is {words}")
 
 
 @contextmanager
@@ -168,7 +183,10 @@ def _kind(name: str) -> str:
     kind = content_type(name)
     if kind is not None:
         return kind
-    if name.lower().endswith(_VIDEOS):
+    words = housekeeping(name)
+    if words is not None:
+        raise RedBrickInputError(f"{_called(name)} is {words}")
+    if suffix_of(name)[0] in _VIDEOS:
         raise RedBrickInputError(
             f"{_called(name)} is a video, which RedBrick takes apart in an import of its own that names no task: give "
             f"its frames as images, or a storage_id and where in that storage the video is"
@@ -183,7 +201,7 @@ def _file_names(files: Sequence[str]) -> Iterator[str]:
     """Yield for each file its own last name, with a number where another has the same: they end up in one place."""
     taken: set[str] = set()
     for number, name in enumerate(files):
-        called = posixpath.basename(name)
+        called = file_name(name)
         while called in taken:
             called = f"{number}-{called}"
         taken.add(called)

@@ -10,8 +10,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.batch.copying import MaskCopy, copied, sha256_of
+from airflow_provider_redbrick.batch.file_kinds import stand_in
 from airflow_provider_redbrick.batch.snapshot import MaskKey, open_mask
-from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.exceptions import NoSuchFileError, RedBrickInputError
 from airflow_provider_redbrick.labels.nifti import Volume, read_volume, write_volume
 from airflow_provider_redbrick.labels.segmentation import (
     Layers,
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.files import ProjectFiles
 
 OpenFile = Callable[[str], "BinaryIO | None"]
-"""Opens a file by its local path or URI; None for a local path where there is none. What it raises says why not."""
+"""Opens a file by its local path or URI. Where there is none it returns None or raises `NoSuchFileError`; what else it
+raises says why not."""
 
 
 @dataclass(frozen=True)
@@ -213,11 +215,20 @@ class _Source:
 
 def _local(path: str, open_file: OpenFile) -> BinaryIO | None:
     """Return a file that can be sought in; one from elsewhere is fetched first, into a file without a name."""
-    file = open_mask(path, open_file)
-    if file is None or _has_descriptor(file):
-        return file
-    with closing(file):
-        return copied(file)
+    try:
+        file = open_mask(path, open_file)
+    except NoSuchFileError:
+        return None
+    if file is None:
+        return None
+    if not _has_descriptor(file):
+        with closing(file):
+            file = copied(file)
+    instead = stand_in(file)
+    if instead is not None:
+        file.close()
+        raise RedBrickInputError(f"it looks like {instead}")
+    return file
 
 
 def _has_descriptor(file: BinaryIO) -> bool:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.client import REDBRICK_STORAGE
-from airflow_provider_redbrick.api.imports import Datapoint
+from airflow_provider_redbrick.api.imports import Datapoint, file_name
 from airflow_provider_redbrick.batch.applying import apply_all
 from airflow_provider_redbrick.batch.converting import convert_all
 from airflow_provider_redbrick.batch.creating import THERE, Creation
-from airflow_provider_redbrick.batch.items import Items
+from airflow_provider_redbrick.batch.items import Items, check_names
 from airflow_provider_redbrick.batch.masks import labels_map
 from airflow_provider_redbrick.batch.naming import ids_by_name
 from airflow_provider_redbrick.batch.new_tasks import NewTask, listed
@@ -134,7 +133,9 @@ class Uploading:
         storage_id = self._storage_of(new)
         if storage_id is None:
             items.check(files)
-            called = {name: f"{i}/{posixpath.basename(name)}" for i, name in enumerate(files)}
+            called = {name: f"{i}/{file_name(name)}" for i, name in enumerate(files)}
+        else:
+            check_names(files)
         problem = new.misplaced
         if problem is not None:
             raise RedBrickInputError(problem)

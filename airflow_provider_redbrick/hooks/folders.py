@@ -37,6 +37,12 @@ def local_path(place: Place) -> str | None:
     return str(Path(*place[1:])) if place[0] == _ON_THIS_MACHINE else None
 
 
+def local_part(path: str) -> str | None:
+    """Return the local path in a URI such as ``file:///data/a.dcm``; None for what is elsewhere, or no URI."""
+    found = _URI.fullmatch(path)
+    return found["rest"] if found is not None and found["scheme"].lower() in _LOCAL else None
+
+
 def place_of(path: str) -> Place:
     """Return where something is; local links are followed, and nothing is asked of an object store.
 
@@ -80,6 +86,8 @@ def check_folders(name: str, value: object) -> tuple[Place, ...]:
 
 
 def _folder(name: str, value: object) -> Place:
+    if isinstance(value, str) and not is_uri(value):
+        value = os.path.expanduser(value)  # noqa: PTH111 - a Path would change what it names
     if (
         not isinstance(value, str)
         or value != storable(value)

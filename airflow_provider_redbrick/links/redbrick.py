@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What an attempt keeps with the operator. Several runs in one process share it, and the next reads the connection anew.
+_OF_ONE_ATTEMPT = ("hook", "_project", "_patience")
+
 
 class RedBrickProjectLink(BaseOperatorLink):
     """Opens the project that an Airflow task works in.
@@ -52,15 +55,39 @@ class InLinkedProject(InRedBrickProject):
 
     def pre_execute(self, context: Context) -> None:
         """Show the links while the work goes on; Airflow by itself does so when it has ended."""
+        for name in _OF_ONE_ATTEMPT:
+            vars(self).pop(name, None)
         super().pre_execute(context)
         task_instance: Any = context.get("ti")
         for link in self.operator_extra_links:
             try:
                 address = link.get_link(self, ti_key=task_instance)
                 if address:
-                    task_instance.xcom_push(key=link.xcom_key, value=address)
+                    _push(task_instance, link.xcom_key, address)
             except Exception as error:  # noqa: BLE001 - a link is no reason to fail
                 log.warning("The link %r cannot be shown yet: %s", link.name, type(error).__name__)
+
+
+def _push(task_instance: Any, key: str, address: str) -> None:
+    """Keep an address as an XCom in Airflow's database, where the UI reads it as it is.
+
+    A backend of the user's own may keep values elsewhere, and only the place of each in the database. Airflow writes
+    links past it, too, when the task has ended.
+    """
+    from airflow.providers.common.compat.sdk import XCom
+    from airflow.sdk.bases.xcom import BaseXCom
+
+    if XCom is BaseXCom:
+        task_instance.xcom_push(key=key, value=address)
+        return
+    BaseXCom.set(
+        key=key,
+        value=address,
+        dag_id=task_instance.dag_id,
+        task_id=task_instance.task_id,
+        run_id=task_instance.run_id,
+        map_index=-1 if task_instance.map_index is None else task_instance.map_index,
+    )
 
 
 def _address(operator: Any, task_id: object = None) -> str:

@@ -6,8 +6,8 @@ import asyncio
 import copy
 import inspect
 import pkgutil
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.sdk.bases.notifier import BaseNotifier  # 3.0.0 shows it nowhere else
 
@@ -16,9 +16,11 @@ from airflow_provider_redbrick.hooks.inputs import CheckedInputs
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
+
+N = TypeVar("N", bound=BaseNotifier)
 
 
 class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
@@ -68,6 +70,14 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
         self.redbrick_conn_id = redbrick_conn_id
         self.org_id = org_id
         self.project_id = project_id
+
+    def __call__(self, *args: Any) -> None:
+        """Render templates into a copy, and send it: several callbacks, and several runs, may share a notifier."""
+        super(RedBrickQueueNotifier, _unrendered(self)).__call__(*args)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Do the same for deadlines."""
+        return super(RedBrickQueueNotifier, _unrendered(self)).__await__()
 
     def notify(self, context: Context) -> None:
         """Look at the queues, and deliver the message."""
@@ -126,5 +136,14 @@ def _receiver(send: object) -> Callable[[Context], Any] | None:
         raise RedBrickInputError(f"send: {told(send)} cannot be imported: {error}") from error
     if not callable(found) or inspect.iscoroutinefunction(found):
         raise RedBrickInputError(f"send must be a notifier or a plain function, not {type(found).__name__}.")
-    # A notifier renders its templates in place: the next message needs them as they were.
-    return copy.copy(found) if isinstance(found, BaseNotifier) else cast("Callable[[Context], Any]", found)
+    return _unrendered(found) if isinstance(found, BaseNotifier) else cast("Callable[[Context], Any]", found)
+
+
+def _unrendered(notifier: N) -> N:
+    """Return a copy of a notifier for one message: its template fields, and what is in them, are rendered in place."""
+    one = copy.copy(notifier)
+    for name in one.template_fields:
+        # What cannot be copied has no templates in it.
+        with suppress(Exception):
+            setattr(one, name, copy.deepcopy(getattr(notifier, name)))
+    return one

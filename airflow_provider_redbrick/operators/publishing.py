@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, readable
+from airflow_provider_redbrick.hooks.local_files import trouble_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,7 @@ class Publication:
 
 
 def _unwritable(path: str, error: Exception) -> RedBrickInputError:
-    words = readable(str(error) or type(error).__name__)
+    words = readable(trouble_at(path, folder=True) or str(error) or type(error).__name__)
     return RedBrickInputError(f"Nothing can be written to {path!r}: {words.rstrip('.')}.")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, readable
+from airflow_provider_redbrick.hooks.local_files import trouble_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ def report_at(path: str | None, context: Context) -> Iterator[Report]:
     try:
         uri, file = _opened(path, getattr(context.get("ti"), "map_index", -1))
     except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
-        words = readable(str(error) or type(error).__name__)
+        words = readable(trouble_at(path) or str(error) or type(error).__name__)
         raise RedBrickInputError(f"report_path {path!r} cannot be written: {words}") from None
     with file:
         yield Report(uri, file)

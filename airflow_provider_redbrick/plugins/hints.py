@@ -78,7 +78,11 @@ def _name(value: object) -> str:
 
 
 class Seen:
-    """Which events were here already: the last ``most`` of them. Safe to use from any thread."""
+    """Events that were acted upon, and those that are being looked at: the last ``most``. Safe to use from any thread.
+
+    An event is taken when a look at it begins. It stays when the look led to something; :meth:`forget` gives back
+    one that led to nothing, so that the same event counts again when it is sent again.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -87,7 +91,7 @@ class Seen:
         self._ids: OrderedDict[str, None] = OrderedDict()
 
     def new(self, hints: Iterable[Hint]) -> list[Hint]:
-        """Return the hints of events that were not here before; they are now."""
+        """Take the hints whose events are neither done nor being looked at, and return them."""
         found = []
         with self._lock:
             for hint in hints:
@@ -102,7 +106,7 @@ class Seen:
         self._lock = Lock()
 
     def forget(self, hints: Iterable[Hint]) -> None:
-        """Let events come again: nothing was made of them."""
+        """Give events back that nothing came of."""
         with self._lock:
             for hint in hints:
                 self._ids.pop(hint.event_id, None)

@@ -12,7 +12,6 @@ import pendulum
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, ConnectionDetails
 from airflow.api_fastapi.core_api.security import get_user, requires_access_connection, requires_access_view
-from airflow.providers.common.compat.sdk import conf
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
@@ -20,7 +19,8 @@ from fastapi.responses import JSONResponse, Response
 from airflow_provider_redbrick.plugins import records
 from airflow_provider_redbrick.plugins.asking import Asking, BusyError
 from airflow_provider_redbrick.plugins.board import Moved, show, show_runs, trouble
-from airflow_provider_redbrick.plugins.choices import DEFAULT, Choice, all_choices, read_choices
+from airflow_provider_redbrick.plugins.choices import Choice, all_choices
+from airflow_provider_redbrick.plugins.options import page_options
 from airflow_provider_redbrick.plugins.reading import read_project
 from airflow_provider_redbrick.plugins.sampling import Sampling
 
@@ -45,9 +45,6 @@ _SAFE = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-
-# Of days or minutes: more is a mistake, or more than a clock can tell.
-_MOST = 100_000
 
 User = Annotated[Any, Depends(get_user)]
 
@@ -98,32 +95,13 @@ def page_app() -> FastAPI:
 
 
 def _sample() -> None:
-    minutes = _number("queue_sample_minutes", 15.0)
-    days = _history_days()
-    if minutes > 0 and days > 0:
-        Sampling(read_choices(_boards()), minutes=minutes, days=days).start()
-
-
-def _boards() -> str:
-    return str(conf.get("redbrick", "boards", fallback=DEFAULT))
+    options = page_options(report=True)
+    if options.sample_minutes > 0 and options.history_days > 0:
+        Sampling(options.boards, minutes=options.sample_minutes, days=options.history_days).start()
 
 
 def _choices() -> list[Choice]:
-    return all_choices(_boards(), records.redbrick_connections())
-
-
-def _history_days() -> float:
-    return _number("queue_history_days", 7.0)
-
-
-def _number(option: str, default: float) -> float:
-    """Return an option that is a number; a typo in it must not keep Airflow's API server from starting."""
-    try:
-        number = float(conf.getfloat("redbrick", option, fallback=default))
-    except Exception as error:  # noqa: BLE001 - releases of Airflow differ in what they raise
-        log.warning("[redbrick] %s is no number, and %s is used instead: %s", option, default, error)
-        return default
-    return number if number <= _MOST else default
+    return all_choices(page_options().boards, records.redbrick_connections())
 
 
 def _file(name: str) -> Response:
@@ -148,7 +126,7 @@ def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], l
         return shown | read_at, []
     counts = {stage.public_name: facts.counts[stage.name] for stage in facts.stages}
     try:
-        days = _history_days()
+        days = page_options().history_days
         # Of a project that somebody has merely named nothing is kept: anybody who may look could fill the database.
         kept = days > 0 and Choice(connection_id, project_id) in _choices()
         courses = records.courses_of(facts.project_id, counts, days=days) if kept else {}

@@ -6,13 +6,12 @@ import hmac
 import logging
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import conf
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.plugins.choices import DEFAULT
 from airflow_provider_redbrick.plugins.hints import Seen, read_hints
+from airflow_provider_redbrick.plugins.options import webhook_options
 from airflow_provider_redbrick.plugins.waking import Waking
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEAST_SECRET = 20
 LARGEST = 256 << 10
 """Bytes of a message; RedBrick's take about 300 an event."""
 _REMEMBERED = 10_000
@@ -37,15 +35,15 @@ def webhook_app() -> Unlogged | None:
     Each process of the API server remembers for itself which events were here: with several of them, a message that is
     sent again may wake once each.
     """
-    secret = conf.get("redbrick", "webhook_secret", fallback="") or ""
-    if not secret:
+    options = webhook_options()
+    if options is None:
         return None
-    if len(secret) < LEAST_SECRET:
-        log.error("[redbrick] webhook_secret is shorter than %d characters: the webhook stays shut.", LEAST_SECRET)
-        return None
+    secret = options.secret
     seen = Seen(_REMEMBERED)
-    waking = Waking(conf.get("redbrick", "webhook_conn_id", fallback=DEFAULT), seen, most=_WAITING)
+    waking = Waking(options.connection_id, seen, most=_WAITING)
     app = FastAPI(title="RedBrick webhook", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.waking = waking
+    log.info("The webhook is open; RedBrick is asked through connection %r.", options.connection_id)
 
     @app.post("/{given}")
     async def take(given: str, request: Request) -> JSONResponse:
@@ -73,14 +71,14 @@ class Unlogged:
     """
 
     def __init__(self, app: FastAPI) -> None:
-        self._app = app
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         inside = dict(scope)
         if scope["type"] == "http":
             scope["path"] = f"{scope.get('root_path', '')}/***"
-        await self._app(inside, receive, send)
+        await self.app(inside, receive, send)
 
 
 def _bytes(text: str) -> bytes:

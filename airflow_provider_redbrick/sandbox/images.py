@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import nibabel
-import nibabel.testing
 import numpy as np
 import pydicom
 import pydicom.data
@@ -146,7 +145,10 @@ def _shipped_dicom(filename: str) -> bytes:
 
 @lru_cache
 def _brain_slice(index: int) -> bytes:
-    """Cut one slice out of the volume that nibabel ships, as a NIfTI file of its own."""
-    volume: Any = nibabel.load(Path(nibabel.testing.data_path) / _BRAIN)
+    """Cut one slice out of the volume that nibabel ships, as a NIfTI file of its own.
+
+    The file is found beside the package: `nibabel.testing`, which has its path, needs pytest.
+    """
+    volume: Any = nibabel.load(Path(nibabel.__file__).parent / "tests" / "data" / _BRAIN)
     data = np.asarray(volume.dataobj)[:, :, index : index + 1, 0]
     return bytes(nibabel.Nifti1Image(data, volume.affine).to_bytes())  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from airflow_provider_redbrick import exceptions as err
-from airflow_provider_redbrick.api.imports import Created, Datapoint, ProjectImports, content_type
+from airflow_provider_redbrick.api.imports import Created, Datapoint, ProjectImports, content_type, file_name
 
 ID, OTHER = "0A9C6E10-5B1D-4C8E-9F00-000000000001", "0a9c6e10-5b1d-4c8e-9f00-000000000002"
 FILES = [("a.dcm", "application/dicom"), ("b.nii", "application/octet-stream")]
@@ -46,10 +46,40 @@ class Scope:
         ("a.pdf", None),
         ("a.mp4", None),
         ("a.tar.gz", None),
+        ("https://h/a.dcm?X-Amz-Signature=0f/foo.png", "application/dicom"),
+        ("https://h/a.png?response-content-type=a.dcm#page.html", "image/png"),
+        ("https://h/A.NII.GZ?sig=b.dcm", "application/octet-stream"),
+        ("https://h/a%2Enrrd?x", "application/octet-stream"),
+        ("https://h/scan%201.jpg", "image/jpeg"),
+        ("https://h/download?file=a.pdf", "application/dicom"),
+        ("HTTPS://H/a.pdf?file=a.dcm", None),
+        ("s3://bucket/a.dcm?versionId=1.png", "application/dicom"),
+        ("s3://bucket/what?.png", "image/png"),
+        ("s3://bucket/a#2.png", "image/png"),
+        ("file:///data/a#2.png", "image/png"),
+        ("/data/a?2.png", "image/png"),
+        ("s3://conn@bucket/a.b/1.2.3", "application/dicom"),
+        ("a.png/", "image/png"),
     ],
 )
 def test_the_kind_of_an_item_is_told_by_its_name(name, kind):
     assert content_type(name) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("/data/a.dcm", "a.dcm"),
+        ("a.dcm/", "a.dcm"),
+        ("https://h/x/a%20b.dcm?sig=a/b", "a b.dcm"),
+        ("https://h/x/a%00.dcm", "a%00.dcm"),
+        ("https://h/x/y%2Fa.dcm", "a.dcm"),
+        ("s3://conn@bucket/x/a b.dcm", "a b.dcm"),
+        ("s3://bucket/a.dcm?versionId=a/b", "a.dcm"),
+    ],
+)
+def test_what_a_file_is_called_is_no_part_of_a_signature(name, called):
+    assert file_name(name) == called
 
 
 def test_each_file_gets_a_place_with_its_type():

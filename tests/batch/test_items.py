@@ -136,6 +136,31 @@ def test_files_of_one_name_get_different_ones():
     assert {name: imports.stored[path].decode() for name, path in stored.items()} == {name: name for name in names}
 
 
+def test_signatures_are_no_part_of_names_and_endings():
+    imports = Imports()
+    names = [
+        "https://h/x/a%20b.DCM?X-Amz-Signature=0f/e.png",
+        "https://h/y.png?type=z.dcm#z.nii",
+        "s3://b/c.nii?v=1.png",
+    ]
+    content = {names[1]: b"\x89PNG\r\n\x1a\n", names[2]: b"\x5c\1\0\0" + bytes(344)}
+    with items(imports, lambda name: io.BytesIO(content.get(name, b"x"))) as store:
+        store.check(names)
+        store.store(names, task_name="t")
+    ((_, files),) = imports.asked
+    kinds = ("application/dicom", "image/png", "application/octet-stream")
+    assert files == list(zip(("a b.DCM", "y.png", "c.nii"), kinds, strict=True))
+
+
+def test_what_is_something_else_than_its_name_says_is_not_sent():
+    imports = Imports()
+    words = r"item 's3://b/a\.dcm': it looks like an HTML page"
+    store = items(imports, lambda _: io.BytesIO(b"<html>Sign in</html>"))
+    with store, pytest.raises(err.RedBrickInputError, match=words):
+        store.store(["s3://b/a.dcm"], task_name="t")
+    assert imports.stored == {}
+
+
 def test_several_tasks_share_a_bound_on_what_is_sent_at_a_time():
     lock, busy, most = threading.Lock(), [0], [0]
     meet = threading.Barrier(3, timeout=10)

@@ -118,6 +118,8 @@ class TestExamples:
         folder.mkdir()
         for name in ("one", "two"):
             shutil.copyfile(str(data.get_testdata_file("CT_small.dcm")), folder / f"{name}.dcm")
+        for name in (".DS_Store", "._one.dcm", "DICOMDIR", "Thumbs.db"):
+            (folder / name).write_bytes(b"what systems leave in folders")
         ran = run_dag("new_studies", conf={"folder": str(folder)})
         assert ran.returned("upload")["counts"] == counts(done=2)
         shutil.copyfile(str(data.get_testdata_file("MR_small.dcm")), folder / "three.dcm")

@@ -145,6 +145,14 @@ def test_the_links_are_there_before_the_work_begins(connection):
     assert instance.xcoms == {RedBrickProjectLink().xcom_key: f"https://app.redbrickai.com/{ORG}/projects/{PROJECT}"}
 
 
+def test_a_second_run_of_an_operator_reads_the_connection_anew(connection):
+    operator, instance = RedBrickListTasksOperator(task_id="a"), Instance()
+    operator.pre_execute({"ti": instance})
+    connection(project_id=OTHER)
+    operator.pre_execute({"ti": instance})
+    assert instance.xcoms == {RedBrickProjectLink().xcom_key: f"https://app.redbrickai.com/{ORG}/projects/{OTHER}"}
+
+
 def test_links_never_fail_a_task(connection):
     RedBrickListTasksOperator(task_id="a").pre_execute({"ti": Instance(fails=True)})
     RedBrickListTasksOperator(task_id="a").pre_execute({})

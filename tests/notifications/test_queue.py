@@ -190,6 +190,44 @@ class TestDelivery:
         assert Telling.sent == ["1 in Label, run 1", "2 in Label, run 2"]
         assert "redbrick" in other.text
 
+    def test_one_notifier_for_several_callbacks_says_what_each_is_about(self, sandbox, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.airflow_conn_uri)
+        notifier = RedBrickQueueNotifier(
+            message="{{ ti }} failed.", redbrick_conn_id="{{ conn }}", project_id="{{ project }}", send=Telling()
+        )
+        first, second = (sandbox.add_project(name=name) for name in ("First", "Second"))
+        notifier({"dag": None, "ti": "train", "conn": "redbrick_default", "project": first})
+        notifier({"dag": None, "ti": "export", "conn": "other", "project": second})
+        assert [text.splitlines()[0] for text in Telling.sent] == ["train failed.", "export failed."]
+        assert [text.splitlines()[1].partition(":")[0] for text in Telling.sent] == ["First", "Second"]
+        assert (notifier.message, notifier.project_id) == ("{{ ti }} failed.", "{{ project }}")
+
+    def test_what_is_deep_in_the_other_notifier_is_rendered_anew_too(self, sandbox):
+        class Block:
+            template_fields = ("words",)
+            words = "run {{ run }}"
+
+        class Blocks(Telling):
+            def notify(self, context):
+                self.sent.append(self.text[0].words)
+
+        notifier = RedBrickQueueNotifier(send=Blocks([Block()]))
+        for number in (1, 2):
+            notifier({"dag": None, "run": number})
+        assert Telling.sent == ["run 1", "run 2"]
+
+    @pytest.mark.skipif(BEFORE_3_1, reason="this Airflow awaits no notifiers")
+    def test_awaited_twice(self, sandbox):
+        notifier = RedBrickQueueNotifier(message="Late: {{ ds }}", send=Telling(), context={"ds": "2026-03-14"})
+
+        async def speak():
+            await notifier
+
+        asyncio.run(speak())
+        notifier.context = {"ds": "2026-03-15"}
+        asyncio.run(speak())
+        assert [text.splitlines()[0] for text in Telling.sent] == ["Late: 2026-03-14", "Late: 2026-03-15"]
+
     def test_by_what_can_be_imported(self, sandbox):
         RedBrickQueueNotifier(message="It failed.", send=f"{__name__}.to_the_test")({"dag": None})
         assert Telling.sent[0].startswith("alert: It failed.\n")

@@ -321,7 +321,34 @@ BAD = {
 }
 
 
+@pytest.fixture
+def odd_masks(tmp_path, monkeypatch):
+    """What is there instead of masks, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.nii.gz").mkdir()
+    (tmp_path / "lost.nii.gz").symlink_to("gone.nii.gz")
+    (tmp_path / "page.nii.gz").write_text("<!doctype html><html>Sign in</html>")
+    (tmp_path / "pointer.nii.gz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
 class TestBadMasks:
+    @pytest.mark.parametrize(
+        ("path", "words"),
+        [
+            ("folder.nii.gz", "it is a folder, not a file"),
+            ("lost.nii.gz", "'lost.nii.gz' is a link to 'gone.nii.gz', which is not there"),
+            ("page.nii.gz", "it looks like an HTML page"),
+            ("pointer.nii.gz", "it looks like a Git LFS pointer"),
+        ],
+    )
+    @pytest.mark.usefixtures("odd_masks")
+    def test_what_is_there_instead_is_named(self, sandbox, run, path, words):
+        (task_id,) = sandbox.seed_tasks(1)
+        series = [{"segmentations": path, "segmentMap": {"1": "lesion"}}]
+        with pytest.raises(RedBrickTasksFailedError):
+            run.try_once(put([{"taskId": task_id, "series": series}]))
+        assert f"series 0: mask {path!r} cannot be read: {words}" in run.xcoms["manifest"]["failed"][0]["reason"]
+
     @pytest.mark.parametrize(("make", "words"), BAD.values(), ids=[name.replace(" ", "_") for name in BAD])
     def test_it_is_its_tasks_failure_and_nothing_of_it_is_sent(self, sandbox, run, mask, make, words):
         bad, good = sandbox.seed_tasks(2)

@@ -34,6 +34,7 @@ BOX = {"pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4,
 FLAT_BOX = {"xnorm": 0.1, "ynorm": 0.2, "wnorm": 0.3, "hnorm": 0.4}
 CT = get_testdata_file("CT_small.dcm")
 MR = get_testdata_file("MR_small.dcm")
+DICOMDIR = Path(CT).parent / "dicomdirtests" / "DICOMDIR"
 BRAIN = Path(nibabel.testing.data_path) / "example4d.nii.gz"
 
 
@@ -177,13 +178,37 @@ class TestItems:
         (tmp_path / "folder.dcm").mkdir()
         for name in ("scan.pdf", "scan.mp4", "scan.MOV"):
             (tmp_path / name).write_bytes(b"x")
+        (tmp_path / "lost.dcm").symlink_to("/nowhere/a.dcm")
+        for name in ("page.dcm", "page.nii.gz"):
+            (tmp_path / name).write_text("<!DOCTYPE html>\n<html><body>Please sign in</body></html>")
+        for name in ("pointer.dcm", "pointer.png"):
+            (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
+        (tmp_path / "volume.nii").write_bytes(BRAIN.read_bytes())
+        (tmp_path / "plain.nii.gz").write_bytes(gzip.decompress(BRAIN.read_bytes()))
+        (tmp_path / "DICOMDIR").write_bytes(DICOMDIR.read_bytes())
+        (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1" + bytes(100))
+        (tmp_path / "._a.dcm").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(100))
+        (tmp_path / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100))
 
     @pytest.mark.parametrize(
         ("item", "words"),
         [
             ("nowhere.dcm", "item 'nowhere.dcm': there is no such file"),
             ("empty.dcm", "item 'empty.dcm': it is empty"),
-            ("folder.dcm", "item 'folder.dcm': there is no such file"),
+            ("folder.dcm", "item 'folder.dcm': it is a folder, not a file"),
+            ("folder.dcm/", "item 'folder.dcm/': it is a folder, not a file"),
+            ("lost.dcm", "item 'lost.dcm': 'lost.dcm' is a link to '/nowhere/a.dcm', which is not there"),
+            ("~nobody-at-all/a.dcm", "item '~nobody-at-all/a.dcm': there is no such file, nor a home directory"),
+            ("page.dcm", "item 'page.dcm': it looks like an HTML page"),
+            ("page.nii.gz", "item 'page.nii.gz': its name ends in .gz, and it looks like an HTML page"),
+            ("pointer.dcm", "item 'pointer.dcm': it looks like a Git LFS pointer"),
+            ("pointer.png", "item 'pointer.png': it looks like a Git LFS pointer"),
+            ("volume.nii", "item 'volume.nii': it is compressed with gzip, which its name does not say"),
+            ("plain.nii.gz", "item 'plain.nii.gz': its name ends in .gz, and it looks like a NIfTI volume"),
+            ("DICOMDIR", "item 'DICOMDIR': it looks like a DICOMDIR, which lists other files"),
+            (".DS_Store", "item '.DS_Store': it looks like what macOS keeps of a folder"),
+            ("._a.dcm", "item '._a.dcm': it looks like what macOS keeps beside a file"),
+            ("Thumbs.db", "item 'Thumbs.db' is what Windows keeps of a folder"),
             ("file:///nowhere/a.dcm", "item 'file:///nowhere/a.dcm' cannot be read"),
             ("nothing://a.dcm", "item 'nothing://a.dcm' cannot be read"),
             ("scan.pdf", "item 'scan.pdf' is of a kind that RedBrick does not take; it takes .dcm"),
@@ -196,6 +221,42 @@ class TestItems:
         rows = report([{"name": "bad", "items": [CT, item]}, {"name": "good", "items": CT}])
         assert rows["bad"]["reason"].startswith(words)
         assert rows["good"]["status"] == "done"
+        assert set(created()) == {"good"}
+
+    def test_what_an_object_store_has_instead_is_found_before_it_is_sent(self, report, created):
+        attach(protocol="memory", conn_id="box", fs=MemoryFileSystem())
+        folder = ObjectStoragePath("memory://box@bucket/odd")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in (("a.dcm", b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>"), ("b.dcm", b"")):
+            (folder / name).write_bytes(content)
+        rows = report([{"name": name, "items": f"memory://box@bucket/odd/{name}.dcm"} for name in "ab"])
+        assert "it looks like an XML error message" in rows["a"]["reason"]
+        assert "it is empty" in rows["b"]["reason"]
+        assert created() == {}
+
+    @pytest.mark.parametrize("name", ["no_meta.dcm", "badVR.dcm", "ExplVR_BigEndNoMeta.dcm", "rtstruct.dcm"])
+    def test_odd_dicom_files_go_through(self, run, created, stored, name):
+        path = get_testdata_file(name, download=False)
+        assert run.try_once(upload([{"name": "odd", "items": path}]))["counts"] == counts(done=1)
+        assert stored(created()["odd"]) == [("application/dicom", Path(path).read_bytes())]
+
+    def test_a_home_directory_is_found(self, run, created, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "a.dcm").write_bytes(Path(CT).read_bytes())
+        assert run.try_once(upload([{"name": "home", "items": "~/a.dcm"}]))["counts"] == counts(done=1)
+
+    @pytest.mark.parametrize(
+        ("item", "words"),
+        [
+            ("scans/DICOMDIR", "item 'scans/DICOMDIR' is a DICOMDIR"),
+            ("https://h/x/.DS_Store?sig=a.dcm", "item 'https://h/x/.DS_Store?***' is what macOS keeps of a folder"),
+            ("s3://b/._a.dcm", "item 's3://b/._a.dcm' is what macOS keeps beside a file"),
+            ("a/Thumbs.db", "item 'a/Thumbs.db' is what Windows keeps of a folder"),
+        ],
+    )
+    def test_in_a_storage_names_are_all_that_can_be_judged(self, report, created, item, words):
+        tasks = [{"name": "bad", "items": ["scans/a", item]}, {"name": "good", "items": "b/a.dcm"}]
+        assert report(tasks, storage_id=PUBLIC)["bad"]["reason"].startswith(words)
         assert set(created()) == {"good"}
 
     def test_files_are_there_before_the_first_of_them_is_sent(self, report, changes):

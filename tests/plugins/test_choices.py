@@ -6,20 +6,29 @@ import pytest
 
 from airflow_provider_redbrick.plugins.choices import Choice, all_choices, read_choices
 
+ONE, TWO = "11111111-1111-4111-8111-111111111111", "aaaaaaaa-2222-4222-8222-222222222222"
+
 
 @pytest.mark.parametrize(
     ("text", "choices"),
     [
         ("", []),
         ("redbrick_default", [Choice("redbrick_default")]),
-        (" a , b/123 ,a,", [Choice("a"), Choice("b", "123")]),
-        ("a/1\n a / 2\n", [Choice("a", "1"), Choice("a", "2")]),
-        ("/1", []),
+        (f" a , b/{ONE} ,a,", [Choice("a"), Choice("b", ONE)]),
+        (f"a/{ONE}\n a / {TWO.upper()}\n", [Choice("a", ONE), Choice("a", TWO)]),
     ],
 )
 def test_the_option(text, choices):
-    assert read_choices(text) == choices
+    assert read_choices(text) == (choices, [])
+
+
+@pytest.mark.parametrize("entry", [f"/{ONE}", "a/", "a/1", f"a/b/{ONE}", "two words", '"a"', "a;b", "x" * 251])
+def test_an_entry_that_names_no_project_is_left_out_and_named(entry):
+    choices, (problem,) = read_choices(f"first, {entry}, last")
+    assert choices == [Choice("first"), Choice("last")]
+    assert entry[:150] in problem
 
 
 def test_configured_ones_come_first_and_none_twice():
-    assert all_choices("b/1,a", ["a", "b", "c"]) == [Choice("b", "1"), Choice("a"), Choice("c")]
+    configured, _ = read_choices(f"b/{ONE},a")
+    assert all_choices(configured, ["a", "b", "c"]) == [Choice("b", ONE), Choice("a"), Choice("c")]

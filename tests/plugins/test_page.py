@@ -346,8 +346,8 @@ def test_a_slow_server_is_not_waited_for(sandbox, connection):
     assert reading.PageHook("odd").settings.timeout < 10
 
 
-@pytest.mark.parametrize("value", ["15m", "", "inf", "nan", "1e300"])
-def test_a_typo_in_an_option_does_not_keep_airflow_from_starting(monkeypatch, value):
+@pytest.mark.parametrize("value", ["15m", "", "inf", "nan", "1e300", "-1", "7 days", "1,5"])
+def test_a_typo_in_an_option_does_not_keep_airflow_from_starting(monkeypatch, caplog, value):
     from airflow_provider_redbrick.plugins import page
 
     begun = []
@@ -356,3 +356,50 @@ def test_a_typo_in_an_option_does_not_keep_airflow_from_starting(monkeypatch, va
         monkeypatch.setenv(f"AIRFLOW__REDBRICK__{option}", value)
     page.page_app()
     assert begun == [{"minutes": 15.0, "days": 7.0}]
+    errors = " ".join(record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+    assert "[redbrick] queue_sample_minutes" in errors
+    assert "[redbrick] queue_history_days" in errors
+
+
+@pytest.mark.parametrize("value", ["3", " 3\n", "3.0"])
+def test_an_option_may_have_white_space_around(monkeypatch, caplog, value):
+    from airflow_provider_redbrick.plugins.options import page_options
+
+    monkeypatch.setenv("AIRFLOW__REDBRICK__QUEUE_HISTORY_DAYS", value)
+    assert page_options(report=True).history_days == 3
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_board_that_is_none_is_an_error_in_the_log_and_takes_no_other_along(signed_in, monkeypatch, caplog):
+    from airflow_provider_redbrick.plugins import page
+
+    monkeypatch.setenv("AIRFLOW__REDBRICK__BOARDS", "redbrick_default/not-an-id, redbrick_default")
+    page.page_app()
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "[redbrick] boards" in record.getMessage()
+    assert "not-an-id" in record.getMessage()
+    caplog.clear()
+    assert {"connection": "redbrick_default", "project": ""} in signed_in("op").get("/boards").json()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(
+    "option", ["boards", "queue_history_days", "queue_sample_minutes", "webhook_secret", "webhook_conn_id"]
+)
+def test_an_option_that_cannot_be_read_does_not_keep_airflow_from_starting(monkeypatch, caplog, option):
+    from airflow.providers.common.compat.sdk import conf
+
+    from airflow_provider_redbrick.plugins.redbrick import RedBrickPlugin
+
+    real = conf.get
+
+    def get(section, key, **options):
+        if key == option:
+            raise ValueError("a secrets backend that does not answer: swordfish")
+        return real(section, key, **options)
+
+    monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", "of-no-value-but-long-enough-0123456789")
+    monkeypatch.setattr(conf, "get", get)
+    assert RedBrickPlugin().fastapi_apps
+    assert f"[redbrick] {option}" in caplog.text
+    assert "swordfish" not in caplog.text

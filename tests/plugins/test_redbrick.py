@@ -57,7 +57,7 @@ def test_every_option_is_described_with_the_default_that_counts():
     options = get_provider_info()["config"]["redbrick"]["options"]
     used = {}
     for path in Path(airflow_provider_redbrick.__file__).parent.glob("plugins/*.py"):
-        asked = r'(?:conf\.get\w*\(\s*"redbrick", |_number\()"(\w+)", (?:fallback=)?([\w."]+)'
+        asked = r'_(?:text|number|secret)\("(\w+)", ([\w."]+)'
         used |= dict(re.findall(asked, path.read_text()))
     assert {"boards", "queue_history_days", "webhook_secret", "webhook_conn_id"} <= set(used)
     assert set(used) <= set(options)

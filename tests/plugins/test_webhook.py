@@ -36,7 +36,9 @@ def door(airflow, sandbox, woken, monkeypatch):
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", SECRET)
     from airflow_provider_redbrick.plugins.webhook import webhook_app
 
-    return TestClient(webhook_app())
+    app = webhook_app()
+    yield TestClient(app)
+    app.app.state.waking.stop()
 
 
 @pytest.fixture
@@ -75,6 +77,75 @@ def test_a_secret_that_is_soon_guessed_opens_nothing(monkeypatch, caplog):
     assert webhook_app() is None
     assert "shorter" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t\n"])
+def test_white_space_around_a_secret_is_none_of_it(airflow, monkeypatch, around):
+    from airflow_provider_redbrick.plugins.webhook import webhook_app
+
+    monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", f"{around}{SECRET}{around}")
+    assert post(TestClient(webhook_app()), '{"payload": []}').status_code == 202
+
+
+def command(monkeypatch, line):
+    monkeypatch.delenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", raising=False)
+    monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET_CMD", line)
+    from airflow_provider_redbrick.plugins.webhook import webhook_app
+
+    return webhook_app()
+
+
+def test_a_command_prints_a_line(airflow, monkeypatch):
+    assert post(TestClient(command(monkeypatch, f"echo {SECRET}")), '{"payload": []}').status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("echo", "is blank"),
+        ("true", "is blank"),
+        ("false", "cannot be read"),
+        ("/there/is/no/such/command", "cannot be read"),
+        (f"sh -c 'echo {SECRET}; exit 3'", "cannot be read"),
+        (f"printf '{SECRET}\\n{SECRET}\\n'", "cannot stand in an address"),
+    ],
+)
+def test_a_command_that_prints_no_secret_is_an_error_in_the_log(airflow, monkeypatch, caplog, line, words):
+    assert command(monkeypatch, line) is None
+    (record,) = [record for record in caplog.records if record.name.startswith("airflow_provider_redbrick")]
+    assert record.levelname == "ERROR"
+    assert "webhook_secret" in record.getMessage()
+    assert words in record.getMessage()
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("odd", ["/", "?", "#", "%", " ", "\n", "é", '"', "\\"])
+def test_a_secret_that_cannot_be_an_address_is_an_error_in_the_log(airflow, monkeypatch, caplog, odd):
+    from airflow_provider_redbrick.plugins.redbrick import RedBrickPlugin
+
+    monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", f"{SECRET}{odd}{SECRET}")
+    assert [app["url_prefix"] for app in RedBrickPlugin().fastapi_apps] == ["/redbrick"]
+    (record,) = [record for record in caplog.records if "webhook_secret" in record.getMessage()]
+    assert record.levelname == "ERROR"
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("connection_id", ["", " ", "two words", "redbrick_default/x", '"redbrick_default"'])
+def test_a_connection_id_that_is_none_is_an_error_in_the_log(airflow, monkeypatch, caplog, connection_id):
+    from airflow_provider_redbrick.plugins.webhook import webhook_app
+
+    monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", SECRET)
+    monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_CONN_ID", connection_id)
+    assert webhook_app() is None
+    assert ["webhook_conn_id" in record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_connection_id_may_have_white_space_around(door, sandbox, woken, message, monkeypatch):
+    from airflow_provider_redbrick.plugins.webhook import webhook_app
+
+    monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_CONN_ID", "redbrick_default\n")
+    post(TestClient(webhook_app()), message(*sandbox.seed_tasks(1)))
+    eventually(lambda: woken)
 
 
 def test_with_a_secret_it_is_one_of_the_plugins_applications(monkeypatch):
@@ -158,6 +229,61 @@ def test_what_came_to_nothing_may_be_sent_again(door, sandbox, woken, message):
     eventually(taken_again)
     settled(door, sandbox, woken, message)
     assert len(woken) == 1
+
+
+def test_a_message_before_the_task_is_there_counts_when_it_is_sent_again(door, sandbox, woken, message, caplog):
+    caplog.set_level(logging.INFO, "airflow_provider_redbrick")
+    (task_id,) = sandbox.seed_tasks(1)
+    early = message(task_id, stage="Review_1")
+    assert post(door, early).status_code == 202
+    eventually(lambda: "None of the tasks" in caplog.text)
+    assert woken == []
+    sandbox.humans("Label")
+
+    def woken_by_it():
+        post(door, early)
+        return woken
+
+    eventually(woken_by_it)
+    assert [(facts["stage_name"], facts["extra"]["task_ids"]) for facts in woken] == [("Review_1", [task_id])]
+    post(door, early)
+    settled(door, sandbox, woken, message)
+    assert len(woken) == 1
+
+
+def test_it_counts_also_when_it_is_not_sent_again(door, sandbox, woken, message):
+    there, late = sandbox.seed_tasks(2)
+    sandbox.settings(transition_ms=1500)
+    sandbox.humans("Label", limit=1)
+    moved = there if sandbox.task(there)["state"] == "COMPLETED" else late
+    assert post(door, message(moved, stage="Review_1")).status_code == 202
+    eventually(lambda: woken)
+    assert woken[0]["extra"]["task_ids"] == [moved]
+
+
+def test_of_a_message_only_what_is_confirmed_is_done(door, sandbox, woken, message):
+    (there,) = sandbox.seed_tasks(1, stage="Review_1")
+    (late,) = sandbox.seed_tasks(1)
+    body = message(there, late, stage="Review_1")
+    post(door, body)
+    eventually(lambda: woken)
+    assert woken.pop()["extra"]["task_ids"] == [there]
+    sandbox.humans("Label", limit=1)
+
+    def woken_again():
+        post(door, body)
+        return woken
+
+    eventually(woken_again)
+    assert woken[0]["extra"]["task_ids"] == [late]
+
+
+def test_of_many_tasks_each_is_looked_at(door, sandbox, woken, message):
+    waiting = sandbox.seed_tasks(60)
+    (there,) = sandbox.seed_tasks(1, stage="Review_1")
+    post(door, message(*waiting, there, stage="Review_1"))
+    eventually(lambda: woken)
+    assert woken[0]["extra"]["task_ids"] == [there]
 
 
 @pytest.mark.parametrize("secret", ["wrong", SECRET[:-1], f"{SECRET}x", SECRET.upper(), "%00", "é", "x" * 5000])

@@ -1,0 +1,7 @@
+"""What the links' tests share."""
+
+from __future__ import annotations
+
+from fixtures import running_sandbox, sandbox
+
+__all__ = ["running_sandbox", "sandbox"]
