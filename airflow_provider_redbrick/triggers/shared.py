@@ -16,6 +16,7 @@ from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.batch.waiting import TasksCondition
 from airflow_provider_redbrick.exceptions import RedBrickAuthError, RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+from airflow_provider_redbrick.triggers.threads import in_thread
 from airflow_provider_redbrick.triggers.together import Together, apart_if_need_be
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class SharedProject:
 
         :raises RedBrickError: when it could not be read.
         """
-        return await self._noticing(asyncio.to_thread(lambda: what(self._at())))
+        return await self._noticing(in_thread(lambda: what(self._at())))
 
     async def count(self, stage_name: str) -> int:
         """Return a stage's count, asked for together with those that others want at this moment.

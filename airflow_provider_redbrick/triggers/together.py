@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickNotFoundError, RedBrickRefusedError
+from airflow_provider_redbrick.triggers.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -41,7 +42,7 @@ class Together(Generic[Asked, Seen]):
         await asyncio.sleep(GATHER)
         wanted, self._wanted, self._asking = list(self._wanted), {}, None
         try:
-            return await asyncio.to_thread(self._ask, wanted)
+            return await in_thread(self._ask, wanted)
         except RedBrickError as error:
             return dict.fromkeys(wanted, error)
 

@@ -1,0 +1,36 @@
+"""Run blocking code off the triggerer's event loop.
+
+Airflow's Task SDK reads connections, Variables and XComs over one stream that belongs to the event loop of the
+triggerer. Below Airflow 3.2.2 a blocking call of the SDK in a thread starts a second event loop on that stream, unless
+``asgiref`` knows the first one. Two loops take each other's answers ("Response read out of order"), and the triggerer
+ends with all triggers in it.
+
+1. All blocking code of triggers and notifiers goes through :func:`in_thread`, never through ``asyncio.to_thread``.
+2. Code in :func:`in_thread` calls the Task SDK in that same thread: threads of another pool do not know the loop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from asgiref.sync import sync_to_async
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import ParamSpec
+
+    Parameters = ParamSpec("Parameters")
+
+Result = TypeVar("Result")
+
+
+async def in_thread(
+    function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> Result:
+    """Call a blocking function in a thread; it may use Airflow's Task SDK.
+
+    :param function: what to call.
+    :return: what the function returns.
+    """
+    return await sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
