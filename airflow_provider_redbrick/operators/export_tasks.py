@@ -116,7 +116,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
             "mark": tasks.mark.isoformat(),
         }
         tell_outlets(context, self.outlets, manifest)
-        return manifest
+        return self.as_returned(manifest)
 
     def _after(self, context: Context) -> pendulum.DateTime | None:
         """Return the moment from which on what changed is exported, None for all."""
