@@ -1,17 +1,19 @@
 """Let a person decide whether implausible ground truth goes back: corrections are work that is paid for.
 
-Airflow has its approval step since 3.1. Below that this file cannot be read, and Airflow's import errors say why.
+Airflow's approval step needs Airflow 3.1 or newer. Below that, the step `approve` fails with a message
+that says so, and nothing is reopened.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pendulum
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 from airflow.sdk import Param, dag, task
 from threshold_model import too_large
 
@@ -30,6 +32,32 @@ QUESTION = f"""
 
 *Approve* reopens exactly these. *Reject*, or no answer for five days, changes nothing.
 """
+
+
+def approval(*, response_timeout: timedelta, **options: Any) -> Any:
+    """Return Airflow's approval step; where there is none, a step that says what it needs.
+
+    :param response_timeout: how long to wait for the answer.
+    :param options: the parameters of ``ApprovalOperator``.
+    """
+    try:
+        # Not at the top of the file: Airflow 3.0 imports what is there on its own, and its DAG processor exits when
+        # this import fails.
+        from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+    except (ImportError, AirflowOptionalProviderFeatureException) as error:
+        return not_available(str(error))
+    # Before apache-airflow-providers-standard 1.12.2 the operator's execution_timeout is the time for the answer.
+    known = inspect.signature(HITLOperator.__init__).parameters
+    limit = "response_timeout" if "response_timeout" in known else "execution_timeout"
+    return ApprovalOperator(task_id="approve", **{limit: response_timeout}, **options)
+
+
+@task(task_id="approve")
+def not_available(reason: str) -> None:
+    """Fail at once: no retry brings the approval step."""
+    from airflow.providers.common.compat.sdk import AirflowFailException
+
+    raise AirflowFailException(f"The approval step needs Airflow 3.1 or newer, with its standard provider: {reason}")
 
 
 @dag(
@@ -67,8 +95,7 @@ def approve_corrections(project_id: str = "0a9c6e10-5b1d-4c8e-9f00-000000000002"
         return wrong
 
     found = find(export.output)
-    approve = ApprovalOperator(
-        task_id="approve",
+    approve = approval(
         subject=f"Reopen {{{{ {FOUND} | length }}}} ground-truth tasks?",
         body=QUESTION,
         defaults="Reject",

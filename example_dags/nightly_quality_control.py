@@ -1,21 +1,27 @@
 """Every night, let rules review what they can, and share what is left among the reviewers.
 
-Retry policies are there since Airflow 3.3. Below that this file cannot be read, and Airflow's import errors say why:
-leave the policy out.
+Retry policies need Airflow 3.3 or newer. Below that, Airflow's own `retries` hold for every error.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pendulum
+from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 from airflow.sdk import Param, dag, task
 from threshold_model import plausible, too_large
 
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
 from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
-from airflow_provider_redbrick.retry_policy import RedBrickRetryPolicy
+
+try:
+    from airflow_provider_redbrick.retry_policy import RedBrickRetryPolicy
+except AirflowOptionalProviderFeatureException:
+    RETRIES: dict[str, Any] = {"retries": 5}
+else:
+    RETRIES = {"retries": 5, "retry_policy": RedBrickRetryPolicy()}
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task
@@ -33,7 +39,7 @@ def decide(scan: Task) -> Review:
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 5, "retry_policy": RedBrickRetryPolicy()},
+    default_args=RETRIES,
     params={"reports": Param("/data/reports", type="string", description="A local folder, or e.g. s3://bucket/key")},
     tags=["redbrick"],
 )

@@ -209,11 +209,13 @@ class AirflowProcesses:
         logs = "\n".join(f"-- {name}:\n{words}" for name, words in said.items())
         return f"{logs}\n-- DAG files: {self.ask('importErrors')}"
 
-    def wait(self, what: str, ready: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    def wait(
+        self, what: str, ready: Callable[[], Any], *, seconds: float = 60.0, more: Callable[[], str] = str
+    ) -> None:
         """Wait until something is so."""
         deadline = time.monotonic() + seconds
         while not ready():
-            assert time.monotonic() < deadline, f"not {what} after {seconds:.0f} s\n{self.words()}"
+            assert time.monotonic() < deadline, f"not {what} after {seconds:.0f} s\n{self.words()}\n{more()}"
             time.sleep(0.1)
 
     # -- what one asks it ----------------------------------------------------------------------
@@ -223,9 +225,17 @@ class AirflowProcesses:
         verb = method or ("GET" if body is None else "POST")
         try:
             response = self.http.request(verb, f"{self.url}/api/v2/{path}", json=body, timeout=20)
+            if response.status_code == requests.codes.unauthorized and self._sign_in():  # some releases want a token
+                response = self.http.request(verb, f"{self.url}/api/v2/{path}", json=body, timeout=20)
         except (requests.ConnectionError, requests.Timeout):
             return None
         return (response.json() if response.content else {}) if response.ok else None
+
+    def _sign_in(self) -> bool:
+        answer = self.http.get(f"{self.url}/auth/token", timeout=20)
+        if answer.ok:
+            self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        return answer.ok
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
         """Start a run of a DAG, once the DAG is known; answers the run's id."""

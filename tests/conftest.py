@@ -11,7 +11,7 @@ import pytest
 from examples import examples
 from hypothesis import settings
 
-AIRFLOW = "tests/running_airflow/"
+AIRFLOWS = ("tests/running_airflow/", "tests/every_airflow/")
 
 _HOME = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
@@ -33,13 +33,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With several workers, let one have all tests of the one Airflow, and each of the other files as a whole."""
+    """With several workers, let one have all tests of each running Airflow, and each of the other files as a whole."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByWhatIsShared(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return AIRFLOW if path.startswith(AIRFLOW) else path
+            return next((folder for folder in AIRFLOWS if path.startswith(folder)), path)
 
     return ByWhatIsShared(config, log)
 

@@ -101,9 +101,9 @@ def _whole(value: Any) -> int | None:
 def time(name: str, value: object) -> pendulum.DateTime | None:
     """Return a moment in UTC, or None.
 
-    ISO-8601 text is read, in UTC when it names no zone. A date is its midnight in UTC. Times of one zone are compared by
-    its clock, which shows one hour twice when summer time ends. A time without a date, or "now", would mean another
-    moment in each attempt, and is refused.
+    ISO-8601 text is read, in UTC when it names no zone. A date is its midnight in UTC. Times of one zone are compared
+    by its clock, which shows one hour twice when summer time ends. A time without a date, or "now", would mean
+    another moment in each attempt, and is refused.
     """
     if value is None:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 import pkgutil
@@ -93,8 +92,10 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
             send(cast("Context", {**context, **facts}))
 
     async def async_notify(self, context: Context) -> None:
-        """Do the same in a thread: the event loop has others to serve."""
-        await asyncio.to_thread(self.notify, context)
+        """Do the same in a thread, so that the event loop can serve others."""
+        from airflow_provider_redbrick.triggers.threads import in_thread
+
+        await in_thread(self.notify, context)
 
     def _look(self) -> Mapping[str, Any]:
         """Return what is added to the context; never raises, for a message about trouble must go out."""

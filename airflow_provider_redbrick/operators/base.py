@@ -169,7 +169,7 @@ class RedBrickBaseOperator(StoppableOperator):
                 f"{first['reason'].rstrip('.')}. "
                 f"The next try leaves alone what is done and tries the rest.{_undecided(tally)}"
             )
-        return manifest
+        return self.as_returned(manifest)
 
     def _log(self, outcome: Outcome, tally: Tally) -> None:
         """Log what did not go through, as far as a person would read; what was skipped is no news."""

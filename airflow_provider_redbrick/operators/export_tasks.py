@@ -120,7 +120,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
             "%s: %d tasks with %d labels and %d masks are in %s", self.operation, *counts.values(), manifest["uri"]
         )
         tell_outlets(context, self.outlets, manifest)
-        return manifest
+        return self.as_returned(manifest)
 
     def _window(self, context: Context, project: RedBrickProject, publication: Publication) -> Window:
         """Return the window of an earlier export of this run, else one from the last mark on."""

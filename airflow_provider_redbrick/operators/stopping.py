@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.exceptions import RedBrickStoppedError
 from airflow_provider_redbrick.lineage.operator import TracedOperator
@@ -20,6 +20,16 @@ class StoppableOperator(InLinkedProject, TracedOperator):
     next_try = "does the rest"
     _at_work = False
     _to_stop = False
+
+    def as_returned(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Return a manifest as the operator returns it.
+
+        With ``multiple_outputs`` each field becomes an XCom. Airflow 3.0 refuses an XCom of None, which would fail the
+        Airflow task after its work is done, so fields of None are left out.
+        """
+        if not self.multiple_outputs:
+            return manifest
+        return {field: value for field, value in manifest.items() if value is not None}
 
     @contextmanager
     def at_work(self, so_far: Callable[[], str]) -> Iterator[None]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+import sys
 import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pendulum
 import pytest
-from airflow_versions import BEFORE_3_1, BEFORE_3_3, dag_bag, serialization
+from airflow.sdk import BaseOperator
+from airflow_versions import BEFORE_3_1, dag_bag, serialization
 from fixtures import counts
 from sandbox_calls import ASSIGN, REOPEN, data
 
@@ -22,23 +26,20 @@ from airflow_provider_redbrick import get_provider_info
 
 EXAMPLES = {
     "active_learning",
+    "approve_corrections",
     "auto_review_when_long",
     "consensus_project",
     "correct_ground_truth",
     "export_ground_truth",
     "labels_from_elsewhere",
     "new_studies",
+    "nightly_quality_control",
     "prelabel_in_parallel",
     "prelabel_new_tasks",
     "share_the_queue",
     "started_by_the_queue",
     "with_taskflow",
 }
-# Airflow's approval step is there since 3.1.
-NEED_3_1 = {"approve_corrections"}
-# Its retry policies since 3.3.
-NEED_3_3 = {"nightly_quality_control"}
-NEWER = NEED_3_1 | NEED_3_3
 LABELERS = ["alice@example.com", "bob@example.com", "carol@example.com"]
 HUGE_BOX = {"category": "finding", "bbox2d": {"xnorm": 0.05, "ynorm": 0.05, "wnorm": 0.9, "hnorm": 0.9}}
 SMALL_BOX = {"category": "finding", "bbox2d": {"xnorm": 0.4, "ynorm": 0.4, "wnorm": 0.2, "hnorm": 0.2}}
@@ -69,9 +70,47 @@ def meanwhile(sandbox, *steps):
 
 class TestExamples:
     def test_all_can_be_read(self, bags):
-        unread = {Path(path).stem for path in bags["examples"].import_errors}
-        assert unread == (NEED_3_1 if BEFORE_3_1 else set()) | (NEED_3_3 if BEFORE_3_3 else set())
-        assert set(bags["examples"].dags) == EXAMPLES | NEWER - unread
+        assert bags["examples"].import_errors == {}
+        assert set(bags["examples"].dags) == EXAMPLES
+
+    def test_without_an_approval_step_nothing_is_reopened(self, bags, run_dag, sandbox, tmp_path, monkeypatch):
+        """As with Airflow 3.0, or an old standard provider."""
+        monkeypatch.setitem(sys.modules, "airflow.providers.standard.operators.hitl", None)
+        dags = dag_bag(Path(bags["examples"].dag_folder), "examples").dags
+        monkeypatch.setitem(bags["examples"].dags, "approve_corrections", dags["approve_corrections"])
+        sandbox.seed_tasks(2, ground_truth=True, labels=[HUGE_BOX])
+        ran = run_dag("approve_corrections", conf={"folder": str(tmp_path)})
+        assert ran.state == "failed"
+        assert ran.states() == {
+            "export": "success",
+            "find": "success",
+            "approve": "failed",
+            "reopen": "upstream_failed",
+        }
+        assert ran.task("approve").try_number == 1
+        assert sandbox.count("END") == 2
+
+    @pytest.mark.parametrize("limit", ["response_timeout", "execution_timeout"])
+    def test_the_time_for_an_answer_is_given_by_the_name_that_the_operator_knows(self, bags, monkeypatch, limit):
+        """Before 1.12.2 Airflow's standard provider knows only ``execution_timeout``."""
+
+        class Operator(BaseOperator):
+            def __init__(self, *, subject, body, defaults, notifiers, response_timeout=None, **kwargs):
+                super().__init__(**kwargs)
+                self.response_timeout = response_timeout
+
+        class OlderOperator(Operator):
+            def __init__(self, *, subject, body, defaults, notifiers, **kwargs):
+                super().__init__(subject=subject, body=body, defaults=defaults, notifiers=notifiers, **kwargs)
+
+        kind = Operator if limit == "response_timeout" else OlderOperator
+        module = SimpleNamespace(HITLOperator=kind, ApprovalOperator=kind)
+        monkeypatch.setitem(sys.modules, "airflow.providers.standard.operators.hitl", module)
+        bag = dag_bag(Path(bags["examples"].dag_folder), "examples")
+        assert bag.import_errors == {}
+        step = bag.dags["approve_corrections"].task_dict["approve"]
+        limits = {name: getattr(step, name) for name in ("response_timeout", "execution_timeout")}
+        assert limits == {"response_timeout": None, "execution_timeout": None} | {limit: timedelta(days=5)}
 
     def test_the_story(self, run_dag, sandbox, holders):
         """In the order of the demo: each finds what the one before has left."""
@@ -215,7 +254,6 @@ class TestExamples:
         rows = [json.loads(line) for line in Path(put["report"]).read_text().splitlines()]
         assert {row["status"] for row in rows} == {"done", "failed"}
 
-    @pytest.mark.skipif(BEFORE_3_3, reason="this Airflow has no retry policies")
     def test_nightly_quality_control(self, run_dag, sandbox, holders, tmp_path):
         right = sandbox.seed_tasks(2, stage="Review_1", labels=[SMALL_BOX])
         wrong = sandbox.seed_tasks(1, stage="Review_1", labels=[HUGE_BOX])

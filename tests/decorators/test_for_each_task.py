@@ -47,6 +47,17 @@ def test_airflow_finds_them_and_they_make_the_operators(dag):
     assert set(RedBrickAutoReviewOperator.template_fields) < set(second.template_fields)
 
 
+@pytest.mark.parametrize("multiple_outputs", [False, True])
+def test_with_multiple_outputs_a_field_without_a_value_is_left_out(sandbox, run, dag, multiple_outputs):
+    sandbox.seed_tasks(1)
+
+    @task.redbrick_prelabel(stage_name="Label", multiple_outputs=multiple_outputs)
+    def label(scan):
+        return LABELS
+
+    assert ("report" in execute(run, label().operator)) is not multiple_outputs
+
+
 def test_without_parentheses(dag):
     @task.redbrick_prelabel
     def label(scan): ...

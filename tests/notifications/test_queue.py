@@ -11,8 +11,10 @@ import time
 import pytest
 from airflow.sdk.bases.notifier import BaseNotifier
 from airflow_versions import BEFORE_3_1
+from sdk_in_threads import loops_of_connections
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.notifications.queue import RedBrickQueueNotifier
 
 KEY = "a-key-that-nobody-may-see-0123456789abcdefg"
@@ -263,6 +265,20 @@ class TestDelivery:
 
         asyncio.run(speak())
         assert len(gaps) > 5
+
+    @pytest.mark.skipif(BEFORE_3_1, reason="Airflow below 3.1 awaits no notifiers")
+    def test_connections_are_read_in_the_event_loop_that_awaits_it(self, sandbox, monkeypatch):
+        loops = loops_of_connections(monkeypatch)
+
+        def send(context):
+            RedBrickHook.get_connection("redbrick_default")  # as another notifier does
+
+        async def speak():
+            await RedBrickQueueNotifier(send=send, context={"ds": ""})
+            return asyncio.get_running_loop()
+
+        loop = asyncio.run(speak())
+        assert loops == [loop, loop]
 
     def test_by_mail(self, sandbox, monkeypatch, mailbox):
         smtp = pytest.importorskip("airflow.providers.smtp.notifications.smtp")

@@ -486,6 +486,11 @@ class TestWhich:
         assert run.try_once(operator(tmp_path, stage_name=None))["stage_name"] is None
         assert ids_in(tmp_path) == ids
 
+    def test_with_multiple_outputs_a_field_without_a_value_is_left_out(self, sandbox, run, tmp_path):
+        whole = run.try_once(operator(tmp_path, stage_name=None))
+        outputs = run.try_once(operator(tmp_path, stage_name=None, multiple_outputs=True))
+        assert set(whole) - set(outputs) == {"stage_name", "masks_uri", "updated_after"}
+
     @pytest.mark.parametrize("name", ["Lable", "None", "all"])
     def test_a_wrong_stage_is_not_an_empty_one(self, sandbox, run, tmp_path, name):
         with pytest.raises(RedBrickInputError, match="Input, Label, Review_1"):

@@ -78,6 +78,20 @@ class TestManifest:
         assert json.loads(json.dumps(manifest)) == manifest
         assert "0.123456789" not in json.dumps(manifest)
 
+    @pytest.mark.parametrize("make", [put, lambda _: prelabel()], ids=["put_labels", "prelabel"])
+    def test_with_multiple_outputs_a_field_without_a_value_is_left_out(self, sandbox, run, make):
+        """Airflow 3.0 refuses an XCom of None: it failed the task after its work was done."""
+        operator = make(sandbox.seed_tasks(1))
+        operator.multiple_outputs = True
+        assert set(run.try_once(operator)) == KEYS - {"report"}
+
+    def test_with_multiple_outputs_a_failed_task_still_has_the_whole_manifest(self, sandbox, run):
+        """There it is the value of one XCom, which is no None."""
+        (task_id,) = sandbox.seed_tasks(1)
+        with pytest.raises(RedBrickTasksFailedError):
+            run.try_once(put([task_id], bad=[task_id], multiple_outputs=True))
+        assert set(run.xcoms["manifest"]) == KEYS
+
     def test_a_review(self, sandbox, run):
         ids = sandbox.seed_tasks(2, stage="Review_1")
         manifest = run.try_once(review())

@@ -423,6 +423,8 @@ class TestOnce:
         first = run.try_once(upload(studies(30)))
         assert first["counts"] == counts(done=30)
         assert first["stage_name"] is None
+        outputs = new_run().try_once(upload(studies(30), multiple_outputs=True))
+        assert set(first) - set(outputs) == {"stage_name", "report"}
         before, ids = changes(), {task["taskId"] for task in created().values()}
         assert set(first["task_ids"]) == ids
         second = new_run().try_once(upload(studies(31)))
