@@ -82,6 +82,8 @@ class AirflowProcesses:
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": self.url.rpartition(":")[2],
             "AIRFLOW__API__BASE_URL": self.url,
+            # Airflow 3.0.0 does not take it from the base URL.
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API__SECRET_KEY": "of no value",
             "AIRFLOW__API_AUTH__JWT_SECRET": "of no value, but long enough to be taken for a secret by everybody",

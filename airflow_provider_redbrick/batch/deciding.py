@@ -16,7 +16,7 @@ from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.converting import Converted, Labels
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
 from airflow_provider_redbrick.batch.snapshot import open_mask
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
+from airflow_provider_redbrick.exceptions import NoSuchFileError, RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
     from threading import Event
@@ -105,7 +105,10 @@ def own_copy(labels: Labels, open_file: OpenFile, *, what: str, giver: str) -> L
     """
 
     def open_now(path: str) -> BinaryIO:
-        file = open_mask(path, open_file)
+        try:
+            file = open_mask(path, open_file)
+        except NoSuchFileError:
+            file = None
         if file is None:
             raise RedBrickInputError(
                 f"there is no such file. If the {giver} deletes its files when it returns, as `with "

@@ -335,7 +335,7 @@ def sound_task(number: int, seed: int, *, count: int | None = None, in_file: boo
         view = views[place.get("volumeindex") or 0]
         label = {**KINDS[kind][0](draw), **_common(draw, kind), **place, **_frames(draw, view, len(items))}
         if kind == "instance classification":
-            label["frameindex"] = draw.randint(0, len(view) + 1)
+            label["frameindex"] = draw.randrange(max(1, len(view)))
         if kind == SEGMENT:
             if label["dicom"]["instanceid"] in instances:
                 continue

@@ -98,6 +98,11 @@ KNOWN = {
         _only_theirs,
         "what the task is about is in Task.items and Task.series_info",
     ),
+    "header without a value": Known(
+        rf"{SERIES}\.imageHeaders\.\w+",
+        lambda theirs, ours, _: theirs is None and ours is ABSENT,
+        "the SDK lists every header, also those that are not stored",
+    ),
     "kept aside": Known(
         rf"{SERIES}\.unknown",
         _kept_aside,
@@ -140,7 +145,7 @@ KNOWN = {
     ),
 }
 # Of these, what any task may have; all others only the odd task that is made to show it.
-ANYWHERE = {"address of a mask", "no labels"}
+ANYWHERE = {"header without a value", "address of a mask", "no labels"}
 
 
 # ---------------------------------------------------------------- both sides
