@@ -8,7 +8,7 @@ export UV_COMPILE_BYTECODE := 1
 # Airflow starts several processes; without compiled modules each takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo ui test quickstart compat compat-lowest compat-highest has-lowest has-highest fuzz bench scale docs screenshots lint audit format pins clean
+.PHONY: demo ui test quickstart compat fuzz bench scale docs screenshots lint audit format pins clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo
@@ -26,26 +26,35 @@ test: $(VENV)/.ready $(SDK_VENV)/.ready
 quickstart: $(VENV)/bin/uv
 	$(BIN)/python tests/fresh_installs.py
 
-# What of the tests meets Airflow, with the lowest of everything that is supported and with the highest. An interpreter
-# that is nowhere here is fetched by uv.
+# Every Airflow that is supported. The lowest of everything and the highest run all tests that meet Airflow. Each of the
+# versions between them, with packages of its time, runs a whole Airflow: a deferred sensor, a watcher, every example DAG.
+# An interpreter that this machine does not have is fetched by uv.
 found = $(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python)))
+AIRFLOWS := 3.0.6 3.1.8 3.2.2
+ENDS := lowest $(AIRFLOWS) highest
 PYTHON_lowest ?= $(or $(call found,3.10),3.10)
+PYTHON_3.0.6 ?= $(or $(call found,3.10),3.10)
+PYTHON_3.1.8 ?= $(or $(call found,3.11),3.11)
+PYTHON_3.2.2 ?= $(or $(call found,3.12),3.12)
 PYTHON_highest ?= $(or $(call found,3.14),$(shell command -v python3.14),$(call found,3.13),3.14)
 PINS_lowest := requirements/lowest.txt
 PINS_highest := requirements/dev.txt
-COMPAT_TESTS := $(addprefix tests/,assets dags decorators hooks lineage links notifications operators plugins sensors \
-	triggers test_import_cost.py test_provider_info.py test_retry_policy.py)
+$(foreach version,$(AIRFLOWS),$(eval PINS_$(version) := requirements/airflow-$(version).txt))
+MEETS_AIRFLOW := $(addprefix tests/,assets dags decorators every_airflow hooks lineage links notifications operators plugins \
+	sensors triggers test_import_cost.py test_provider_info.py test_retry_policy.py)
+COMPAT_TESTS_lowest := $(MEETS_AIRFLOW)
+COMPAT_TESTS_highest := $(MEETS_AIRFLOW)
 
-compat: compat-lowest compat-highest
+compat: $(addprefix compat-,$(ENDS))
 
-compat-lowest compat-highest: compat-%: .venv-%/.ready
-	.venv-$*/bin/python -m pytest -q $(WORKERS) $(COMPAT_TESTS)
+$(addprefix compat-,$(ENDS)): compat-%: .venv-%/.ready
+	.venv-$*/bin/python -m pytest -q $(WORKERS) $(or $(COMPAT_TESTS_$*),tests/every_airflow)
 
 # Whether this machine has the interpreter that it takes.
-has-lowest has-highest: has-%: $(VENV)/bin/uv
+$(addprefix has-,$(ENDS)): has-%: $(VENV)/bin/uv
 	@$(BIN)/uv python find --quiet --no-python-downloads "$(PYTHON_$*)" >/dev/null
 
-.venv-lowest/.ready .venv-highest/.ready: .venv-%/.ready: $(VENV)/bin/uv $(PINS_lowest) $(PINS_highest) pyproject.toml
+$(patsubst %,.venv-%/.ready,$(ENDS)): .venv-%/.ready: $(VENV)/bin/uv $(wildcard requirements/*.txt) pyproject.toml
 	@$(BIN)/uv venv --quiet --clear --python "$(PYTHON_$*)" .venv-$*
 	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python -r $(PINS_$*)
 	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --editable .
@@ -93,6 +102,11 @@ format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The packages that were there soon after a version of Airflow: its number, Python, the day, further options.
+pins-of = echo "apache-airflow==$(1)" | $(BIN)/uv pip compile --python-version $(2) --exclude-newer $(3) $(4) --no-emit-index-url \
+	--no-header --no-annotate --quiet --upgrade --extra segmentation --extra sandbox --extra demo --extra dev pyproject.toml - \
+	-o requirements/airflow-$(1).txt
+
 # Versions only: no addresses of where they come from.
 pins: $(VENV)/.ready
 	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
@@ -104,6 +118,9 @@ pins: $(VENV)/.ready
 	$(BIN)/uv pip compile --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
 		--resolution lowest-direct -c requirements/lowest.constraints \
 		--extra segmentation --extra sandbox --extra demo --extra dev pyproject.toml -o requirements/lowest.txt
+	$(call pins-of,3.0.6,3.10,2025-10-01,--exclude-newer-package apache-airflow-providers-common-compat=2026-03-01)
+	$(call pins-of,3.1.8,3.11,2026-04-10)
+	$(call pins-of,3.2.2,3.12,2026-07-01)
 	$(BIN)/uv pip compile --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet --upgrade \
 		--generate-hashes requirements/build.in -o requirements/build.txt
 
