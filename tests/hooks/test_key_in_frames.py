@@ -11,6 +11,7 @@ from urllib.parse import quote
 import attrs
 import pytest
 from airflow.providers.common.compat.sdk import Connection
+from airflow_versions import BEFORE_3_1
 from tiny_server import Reply, TinyServer, dead_port, drop, json_reply
 
 from airflow_provider_redbrick.api.credential import Credential
@@ -124,6 +125,8 @@ def test_a_setting_that_is_wrong(connect, wrong):
     with pytest.raises(RedBrickError) as raised:
         read_settings(connection)
     check(raised.value)
+    if BEFORE_3_1 and isinstance(extra, str):
+        return  # Airflow 3.0 itself does not find such a connection.
     connect(**wrong)
     for kind in (RedBrickHook, RedBrickQuickHook, PageHook):
         with pytest.raises(RedBrickError) as raised:

@@ -62,7 +62,9 @@ class TestAbsentInputs:
         context = told(message="Look.", **{name: template})
         assert context["redbrick_counts"] == {}
         assert context["redbrick_message"].startswith("Look.\nThe queues could not be read")
-        assert f"{name} was given, but it is" in context["redbrick_message"]
+        # Airflow 3.0 leaves a template in place that renders to nothing.
+        words = template if BEFORE_3_1 and template == "{{ '' }}" else f"{name} was given, but it is"
+        assert words in context["redbrick_message"]
         assert sandbox.stats()["requests"] == 0
 
     def test_a_message_may_be_empty(self, sandbox, told):

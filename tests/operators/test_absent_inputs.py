@@ -53,7 +53,7 @@ INPUTS = [(work, name) for work, (kind, _) in WORK.items() for name in kind.temp
 # What a template with nothing behind it comes to.
 NOTHING = {
     "None as text": ("{{ nothing }}", {}, {}),
-    "None natively": ("{{ nothing }}", {"render_template_as_native_obj": True}, {}),
+    "None natively": ("{{ nothing }}", {}, {"native": True}),
     "empty text": ("{{ nothing or '' }}", {}, {}),
     "a line's end": ("{{ '' }}\n ", {}, {}),
     "undefined": ("{{ unknown }}", {}, {"template_undefined": jinja2.Undefined}),
@@ -72,8 +72,9 @@ def rendered(operator, **context):
 @pytest.mark.parametrize(("work", "name"), INPUTS, ids=str)
 def test_any_input_that_was_given_and_is_none_is_refused_before_any_request(sandbox, run, work, name):
     kind, others = WORK[work]
-    for template, how in (("{{ nothing }}", {}), ("{{ nothing }}", {"render_template_as_native_obj": True})):
-        operator = kind(task_id="one", **{**others, name: template}, **how)
+    for native in (False, True):
+        with DAG("any", schedule=None, render_template_as_native_obj=native):
+            operator = kind(task_id="one", **{**others, name: "{{ nothing }}"})
         with pytest.raises(RedBrickInputError, match=name):
             run.try_once(rendered(operator))
     assert sandbox.stats()["requests"] == 0
@@ -139,7 +140,9 @@ def test_in_a_class_of_ones_own(sandbox, run):
     with pytest.raises(RedBrickInputError, match="limit was given"):
         run.try_once(rendered(Mine(task_id="one", limit="{{ nothing }}", **others)))
     # What it makes of its own fields is its own matter.
-    mine = rendered(Mine(task_id="one", note="{{ nothing }}", render_template_as_native_obj=True, **others))
+    with DAG("any", schedule=None, render_template_as_native_obj=True):
+        mine = Mine(task_id="one", note="{{ nothing }}", **others)
+    rendered(mine)
     assert mine.note is None
     assert run.try_once(mine)["counts"] == counts()
 
@@ -192,15 +195,20 @@ class TestNothingToDo:
     def test_none_is_a_failure_unless_on_empty_says_otherwise(self, sandbox, run, work, name):
         sandbox.seed_tasks(2)
         sandbox.seed_tasks(2, stage="Review_1")
-        for how in ({}, {"render_template_as_native_obj": True}):
+        for native in (False, True):
+
+            def nothing(native=native, **options):
+                with DAG("any", schedule=None, render_template_as_native_obj=native):
+                    operator = self.make(work, name, "{{ nothing }}", **options)
+                return rendered(operator)
+
             with pytest.raises(RedBrickInputError, match=name):
-                run.try_once(rendered(self.make(work, name, "{{ nothing }}", **how)))
+                run.try_once(nothing())
             with pytest.raises(RedBrickInputError, match=name):
-                run.try_once(rendered(self.make(work, name, "{{ nothing }}", on_empty="fail", **how)))
+                run.try_once(nothing(on_empty="fail"))
             with pytest.raises(AirflowSkipException, match=name):
-                run.try_once(rendered(self.make(work, name, "{{ nothing }}", on_empty="skip", **how)))
-            done = run.try_once(rendered(self.make(work, name, "{{ nothing }}", on_empty="succeed", **how)))
-            assert done["counts"] == counts()
+                run.try_once(nothing(on_empty="skip"))
+            assert run.try_once(nothing(on_empty="succeed"))["counts"] == counts()
         assert sandbox.stats()["applied"] == {}
 
     def test_it_says_nothing_of_other_inputs(self, sandbox, run):

@@ -211,7 +211,7 @@ class TestRows:
         label(good, [segment(1)], {0: GZIPPED})
         run.try_once(operator(tmp_path, stage_name="Label"))
         assert (tmp_path / "masks" / bad / "0.nii.gz").read_bytes() == damaged
-        warned = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
+        warned = [record.getMessage() for record in caplog.records if "is damaged in the" in record.getMessage()]
         assert len(warned) == 1
         assert f"The mask of series 0 of task {bad} is damaged in the storage, and exported so: " in warned[0]
         assert "CRC check failed" in warned[0]

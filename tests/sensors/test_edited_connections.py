@@ -9,9 +9,9 @@ import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowNotFoundException,
     AirflowSensorTimeout,
+    BaseHook,
     TaskDeferred,
 )
-from airflow.sdk import BaseHook
 
 from airflow_provider_redbrick.batch.waiting import MAX_FAILED_POLLS
 from airflow_provider_redbrick.exceptions import (
