@@ -8,9 +8,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from itertools import chain
+from struct import unpack_from
 from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_provider_redbrick.api.imports import file_name, suffix_of
@@ -124,6 +126,36 @@ def what_is_wrong(name: str, head: bytes) -> str | None:
             return "it is a damaged or empty gzip file"
     problem = _of_kind(suffix, name, head)
     return f"what it holds, compressed, cannot be used: {problem}" if problem and compressed else problem
+
+
+def cut_short(name: str, head: bytes, size: int) -> str | None:
+    """Return how much of a NIfTI volume is missing, by what its header says; None where nothing is.
+
+    Compressed data that end where a member of theirs ends are not damaged, and may be half a volume all the same.
+
+    :param head: the first ``LOOKED_AT`` bytes of the file.
+    :param size: the bytes of the volume, unpacked.
+    """
+    suffix, compressed = suffix_of(name)
+    needed = _nifti_size(_decompressed(head) if compressed else head) if suffix == ".nii" else 0
+    return f"it is cut short: by its header it has {needed} bytes, but it has {size}" if size < needed else None
+
+
+def _nifti_size(head: bytes) -> int:
+    """Return how many bytes a NIfTI volume has by its header; 0 where that is not known."""
+    for order in "<>":
+        if len(head) >= 348 and head[344:348] == b"n+1\0" and unpack_from(f"{order}i", head)[0] == 348:
+            (bits,), (offset,) = unpack_from(f"{order}h", head, 72), unpack_from(f"{order}f", head, 108)
+            axes = unpack_from(f"{order}8h", head, 40)
+        elif len(head) >= 540 and head[4:7] == b"n+2" and unpack_from(f"{order}i", head)[0] == 540:
+            (bits,), (offset,) = unpack_from(f"{order}h", head, 14), unpack_from(f"{order}q", head, 168)
+            axes = unpack_from(f"{order}8q", head, 16)
+        else:
+            continue
+        sizes = axes[1 : 1 + axes[0]]
+        is_known = 1 <= axes[0] <= 7 and min(sizes) > 0 and bits > 0 and math.isfinite(offset)
+        return int(offset) + math.prod(sizes) * bits // 8 if is_known else 0
+    return 0
 
 
 def stand_in(file: BinaryIO) -> str | None:

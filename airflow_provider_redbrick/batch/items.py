@@ -11,7 +11,7 @@ from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.imports import ITEM_SUFFIXES, content_type, file_name, suffix_of
 from airflow_provider_redbrick.api.signatures import unsigned
 from airflow_provider_redbrick.batch.copying import copied
-from airflow_provider_redbrick.batch.file_kinds import LOOKED_AT, housekeeping, what_is_wrong
+from airflow_provider_redbrick.batch.file_kinds import LOOKED_AT, cut_short, housekeeping, what_is_wrong
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.labels.compression import check_if_gzip
 
@@ -96,12 +96,12 @@ class Items:
 
     def _check_whole(self, name: str) -> None:
         with self._opened(name) as file:
-            check_if_gzip(file)
+            _check_packed_item(name, file)
 
     def _put(self, name: str, place: Place) -> None:
         with self._opened(name) as file:
             if "://" in name and _is_packed(name):
-                check_if_gzip(file)
+                _check_packed_item(name, file)
             self._imports.put(place, file)
 
     @contextmanager
@@ -112,10 +112,12 @@ class Items:
             if file is None:
                 raise RedBrickInputError("there is no such file")
             whole = stack.enter_context(_seekable(stack.enter_context(closing(file))))
-            if not whole.seek(0, io.SEEK_END):
+            size = whole.seek(0, io.SEEK_END)
+            if not size:
                 raise RedBrickInputError("it is empty")
             whole.seek(0)
-            problem = what_is_wrong(name, whole.read(LOOKED_AT))
+            head = whole.read(LOOKED_AT)
+            problem = what_is_wrong(name, head) or (None if _is_packed(name) else cut_short(name, head, size))
             if problem is not None:
                 raise RedBrickInputError(problem)
             yield whole
@@ -129,6 +131,20 @@ def _await(futures: Sequence[Future[None]]) -> None:
     finally:
         for future in futures:
             future.cancel()
+
+
+def _check_packed_item(name: str, file: BinaryIO) -> None:
+    """Check a compressed file from its beginning to its end.
+
+    :raises ValueError: if it is damaged, or only a part of what it should be.
+    """
+    size = check_if_gzip(file)
+    if size is None:
+        return
+    file.seek(0)
+    problem = cut_short(name, file.read(LOOKED_AT), size)
+    if problem is not None:
+        raise ValueError(problem)
 
 
 def _is_packed(name: str) -> bool:

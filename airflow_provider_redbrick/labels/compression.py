@@ -20,8 +20,10 @@ _PIECE = 1 << 20
 _MOST_UNPACKED = 64 << 30
 
 
-def check_gzip(file: BinaryIO) -> None:
-    """Read gzip data from the file's position to its end; several members in a row are one file.
+def check_gzip(file: BinaryIO) -> int:
+    """Read gzip data from the file's position to its end, and return their unpacked size.
+
+    Several members in a row are one file.
 
     :raises ValueError: if they are damaged, cut short, followed by something else, or unpack to more than 64 GiB.
     """
@@ -34,17 +36,21 @@ def check_gzip(file: BinaryIO) -> None:
                     raise ValueError(f"it unpacks to more than {_MOST_UNPACKED >> 30} GiB")
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(damage(error)) from None
+    return size
 
 
-def check_if_gzip(file: BinaryIO) -> None:
-    """Check a file from its beginning to its end if it is gzip data; any other is not looked at.
+def check_if_gzip(file: BinaryIO) -> int | None:
+    """Check a file from its beginning to its end if it is gzip data, and return their unpacked size.
+
+    Any other file is not looked at: then None is returned.
 
     :raises ValueError: see :func:`check_gzip`.
     """
     file.seek(0)
-    if file.read(len(GZIP)) == GZIP:
-        file.seek(0)
-        check_gzip(file)
+    if file.read(len(GZIP)) != GZIP:
+        return None
+    file.seek(0)
+    return check_gzip(file)
 
 
 def damage(error: Exception) -> str:

@@ -6,10 +6,11 @@ import gzip
 from pathlib import Path
 
 import nibabel
+import numpy as np
 import pydicom
 import pytest
 
-from airflow_provider_redbrick.batch.file_kinds import LOOKED_AT, housekeeping, what_is_wrong
+from airflow_provider_redbrick.batch.file_kinds import LOOKED_AT, cut_short, housekeeping, what_is_wrong
 
 DICOM = Path(pydicom.__file__).parent / "data"
 NIFTI = Path(nibabel.__file__).parent / "tests" / "data"
@@ -47,6 +48,33 @@ def test_every_volume_that_nibabel_ships_is_one(path):
     assert wrong(path.name, content) is None
     other = path.name.removesuffix(".gz") if path.suffix == ".gz" else f"{path.name}.gz"
     assert "gz" in wrong(other, content)
+
+
+@pytest.mark.parametrize("path", sorted(NIFTI.glob("*.nii*")), ids=lambda path: path.name)
+def test_a_volume_that_is_cut_short_is_told_from_a_whole_one(path):
+    content = path.read_bytes()
+    size = len(gzip.decompress(content) if path.suffix == ".gz" else content)
+    assert cut_short(path.name, content[:LOOKED_AT], size) is None
+    words = f"it is cut short: by its header it has {size} bytes, but it has {size - 1}"
+    assert cut_short(path.name, content[:LOOKED_AT], size - 1) == words
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_in_either_version_and_byte_order(kind, order):
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype("f4")
+    content = kind(np.zeros((3, 4, 5)), np.eye(4), header).to_bytes()
+    assert cut_short("a.nii", content[:LOOKED_AT], len(content)) is None
+    assert "cut short" in cut_short("a.nii", content[:LOOKED_AT], len(content) - 1)
+
+
+@pytest.mark.parametrize(
+    "content", [VOLUME, VOLUME + bytes(200), b"\x5c\x01\0\0" + b"\xff" * 340 + b"n+1\0", b"x" * 999]
+)
+def test_a_header_that_does_not_say_how_large_the_volume_is(content):
+    assert cut_short("a.nii", content, len(content)) is None
+    assert cut_short("a.dcm", content, 1) is None
 
 
 @pytest.mark.parametrize(

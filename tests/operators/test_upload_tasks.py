@@ -702,6 +702,21 @@ class TestFiles:
         assert set(created()) == {"a", "f"}
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
+    @pytest.mark.parametrize("name", ["half.nii", "half.nii.gz"])
+    def test_an_item_that_is_half_a_volume_is_one_tasks_failure(self, *, sandbox, run, tmp_path, scheme, name):
+        """Whole gzip data may hold it: each of their members is checked, and how many there should be is not known."""
+        volume = gzip.decompress(BRAIN.read_bytes())
+        half = volume[: len(volume) // 2]
+        (tmp_path / name).write_bytes(gzip.compress(half) if name.endswith(".gz") else half)
+        whole = gzip.compress(half) + gzip.compress(volume[len(half) :])
+        (tmp_path / "whole.nii.gz").write_bytes(whole)
+        tasks = [{"name": each, "items": f"{scheme}{tmp_path}/{each}"} for each in (name, "whole.nii.gz")]
+        with pytest.raises(RedBrickTasksFailedError, match=f"by its header it has {len(volume)} bytes, but"):
+            run.try_once(RedBrickUploadTasksOperator(task_id="u", tasks=tasks))
+        assert run.xcoms["manifest"]["counts"] == counts(done=1, failed=1)
+        assert sandbox.count() == 1
+
+    @pytest.mark.parametrize("scheme", ["", "file://"])
     def test_an_item_whose_compression_is_damaged_is_one_tasks_failure(self, sandbox, run, created, tmp_path, scheme):
         whole = BRAIN.read_bytes()
         for name, content in (("good", whole), ("bad", whole[:-8] + bytes(4) + whole[-4:]), ("cut", whole[:-9])):
