@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.batch.masks import Mask, Masked, OpenFile, take_masks
-from airflow_provider_redbrick.batch.snapshot import NOT_LABELS, content_hash, copied_files, plain_body
+from airflow_provider_redbrick.batch.snapshot import NOT_LABELS, content_hash, copied_files, open_mask, plain_body
 from airflow_provider_redbrick.exceptions import (
+    NoSuchFileError,
     RedBrickAPIError,
     RedBrickInputError,
     RedBrickPayloadTooLargeError,
@@ -77,16 +78,37 @@ class Labels:
         body, copies = plain_body(self.body)
         return replace(self, body=body, copies=copies)
 
-    def copied(self, open_file: Callable[[str], BinaryIO]) -> Labels:
+    def copied(self, open_file: Callable[[str], BinaryIO | None]) -> Labels:
         """Return a copy that no later change reaches, neither of the values nor of the mask files that they name.
 
-        :param open_file: raises when there is no such file.
+        :param open_file: raises when there is no such file, or returns None: then there is no copy of it.
         :raises RedBrickInputError: if JSON cannot hold a value, or a mask file cannot be read.
         """
         plain = self.plain()
         copies = dict(plain.copies or {})
         copies.update(copied_files(plain.body, self.stored, open_file, known=copies.keys()))
         return replace(plain, copies=copies)
+
+    def copied_if_there(self, open_file: OpenFile) -> Labels:
+        """Return a copy, as :meth:`copied` does; a mask of which there is no file may be one that the task has.
+
+        :raises RedBrickInputError: if JSON cannot hold a value, or a mask file cannot be read.
+        """
+
+        def if_there(path: str) -> BinaryIO | None:
+            try:
+                return open_mask(path, open_file)
+            except NoSuchFileError:
+                return None
+
+        return self.copied(if_there)
+
+    def with_stored(self, paths: frozenset[str]) -> Labels:
+        """Return the labels of a task that has masks already: these are not taken from files that are called so."""
+        copies = None
+        if self.copies is not None:
+            copies = {key: copy for key, copy in self.copies.items() if key[1] not in paths}
+        return replace(self, stored=paths, copies=copies)
 
     def to_import(self) -> dict[str, Any]:
         """Return the task in the server's import format.
@@ -245,12 +267,17 @@ def convert_all(
 
 def _unlike(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bool) -> str | None:
     """Return why what the server made of a task cannot be sent; None when it has all that was given."""
-    if "taskId" in task and stored.get("taskId") not in {None, task["taskId"]}:
+    if any(_differs(stored.get(key), task[key]) for key in ("taskId", "name") if key in task):
         return "cannot be sent: RedBrick's conversion answered for another task"
     problem = difference(task, stored, layout=layout)
     return (
         None if problem is None else f"cannot be sent: RedBrick's conversion does not match what was given: {problem}"
     )
+
+
+def _differs(found: object, given: object) -> bool:
+    """Return whether an answer names something else than what was asked about; it may name nothing."""
+    return found is not None and str(found).strip().lower() != str(given).strip().lower()
 
 
 def _convert_chunk(

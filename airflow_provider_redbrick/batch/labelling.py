@@ -74,7 +74,7 @@ def _read_and_converted(work: StageWork, chunk: Sequence[Labels]) -> tuple[Found
     found = read()
     # Which masks are stored already: those are not looked for here.
     known = {task_id: task.mask_paths for task_id, task in found.tasks.items() if isinstance(task, Task)}
-    told = (replace(labels, stored=known.get(labels.task_id, frozenset())) for labels in with_body)
+    told = (labels.with_stored(known.get(labels.task_id, frozenset())) for labels in with_body)
     return found, {**refused, **work.converter.convert(told)}
 
 

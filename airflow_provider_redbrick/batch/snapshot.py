@@ -62,13 +62,13 @@ def plain_body(body: object) -> tuple[Any, dict[MaskKey, MaskCopy]]:
 
 
 def copied_files(
-    body: Any, stored: Collection[str], open_file: Callable[[str], BinaryIO], *, known: Collection[MaskKey]
+    body: Any, stored: Collection[str], open_file: Callable[[str], BinaryIO | None], *, known: Collection[MaskKey]
 ) -> dict[MaskKey, MaskCopy]:
     """Return copies of the mask files that labels name.
 
     :param body: plain labels.
     :param stored: paths of masks that the task has already.
-    :param open_file: raises when there is no such file.
+    :param open_file: raises when there is no such file, or returns None: then there is no copy of it.
     :param known: masks that have been copied already.
     :raises RedBrickInputError: if a file cannot be read.
     """
@@ -78,8 +78,10 @@ def copied_files(
         if path in stored or key in known or key in copies:
             continue
         try:
-            with closing(open_file(path)) as file:
-                copies[key] = copied_mask_file(file)
+            file = open_file(path)
+            if file is not None:
+                with closing(file):
+                    copies[key] = copied_mask_file(file)
         except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
             raise _unread(("series", index), path, error) from None
     return copies

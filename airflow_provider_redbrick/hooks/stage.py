@@ -20,6 +20,7 @@ from airflow_provider_redbrick.batch.stage_work import StageWork
 from airflow_provider_redbrick.batch.verdict import Review
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError, readable
 from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.hooks.storage import open_file
 from airflow_provider_redbrick.hooks.working import label_converter, working_stage
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class RedBrickStageQueue:
     What is changed here is changed once, whatever fails in between, and each method returns what happened to each
     task, by its id: ``done``, ``already_done``, or ``skipped`` with the reason. When a task failed, it raises after
     all were tried. Nothing to do is done at once. Labels are those that a labeler returns: an object with ``series``
-    and/or ``classification``, or the older ``labels``, or a list of series.
+    and/or ``classification``, or the older ``labels``, or a list of series. They are given in a mapping, which is read
+    once; of one that is no ``dict``, each value is copied before the next is asked for.
 
     :param stage_name: the stage.
     :param validate: what becomes of labels that have problems: ``strict`` fails their task, ``warn`` logs what is wrong
@@ -272,7 +274,9 @@ def _labels(labels: object) -> list[Labels]:
         if task_id in read:
             raise RedBrickInputError(f"labels has two entries for task {task_id}. Nothing was sent.")
         try:
-            read[task_id] = Labels(task_id, read_body(body))
+            given = Labels(task_id, read_body(body))
+            # Any other mapping may make its values when it is asked for them, of one object or file for all of them.
+            read[task_id] = given if isinstance(labels, dict) else given.copied_if_there(open_file)
         except RedBrickInputError as error:
             raise RedBrickInputError(f"labels[{task_id!r}]: {error}.") from None
     return list(read.values())

@@ -4,14 +4,14 @@ The server converts labels before they are sent. What it leaves out or turns int
 task, which would be reported as done. So what was converted is compared with what was given:
 
 1. Each label of a list, each entry of a ``segmentMap`` and the task's classification become one stored label.
-2. A stored label without ``volumeindex`` may be of any series; then only the sum of its kind is compared.
+2. A stored label without ``volumeindex`` is in the first series: so it is read again.
 3. No labels at all may come without the key ``labels``: they have nothing to lose.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from airflow_provider_redbrick.labels.kinds import LISTED, NOT_SENT, OF_SERIES
@@ -47,30 +47,22 @@ def difference(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bo
     converted = stored.get("labels") or ()
     given = Counter(_given(task) if "labels" not in task else map(_key, task["labels"]))
     found = Counter(map(_key, converted))
-    differences = list(_compared(given, found, _of_any_series(converted, task)))
+    differences = list(_compared(given, found))
     if layout:
-        differences += _compared(Counter(_given_layout(task)), Counter(_stored_layout(stored)), frozenset())
+        differences += _compared(Counter(_given_layout(task)), Counter(_stored_layout(stored)))
     if not differences:
         return None
     more = [f"and {len(differences) - _NAMED} more"] if len(differences) > _NAMED else []
     return "; ".join([*differences[:_NAMED], *more])
 
 
-def _compared(given: Mapping[Key, int], found: Mapping[Key, int], loose: frozenset[str]) -> Iterator[str]:
-    given, found = _summed(given, loose), _summed(found, loose)
+def _compared(given: Mapping[Key, int], found: Mapping[Key, int]) -> Iterator[str]:
     for key in {**given, **found}:
         before, after = given.get(key, 0), found.get(key, 0)
         if before != after:
             series, kind = key
             where = kind if series is None else f"series {series}, {kind}"
             yield f"{where}: {before} given, {after} converted"
-
-
-def _summed(counts: Mapping[Key, int], loose: frozenset[str]) -> dict[Key, int]:
-    summed: Counter[Key] = Counter()
-    for (series, kind), count in counts.items():
-        summed[None if kind in loose else series, kind] += count
-    return dict(summed)
 
 
 # ------------------------------------------------------------------ given
@@ -131,10 +123,3 @@ def _kind(label: Mapping[str, Any]) -> str:
         return f"segmentMap[{dicom['instanceid']}]"
     shape = next((shape for shape in SHAPES if label.get(shape.stored)), None)
     return _UNKNOWN if shape is None else _listed(shape.listed, _MEASUREMENTS.get(shape.stored))
-
-
-def _of_any_series(labels: Sequence[Any], task: Mapping[str, Any]) -> frozenset[str]:
-    """Return the kinds of which stored labels do not say which series they are in, where there are several."""
-    if len(task.get("series") or ()) < 2:
-        return frozenset()
-    return frozenset(_kind(label) for label in labels if label.get("volumeindex") is None)

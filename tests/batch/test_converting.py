@@ -234,6 +234,7 @@ def test_labels_without_a_shape_are_never_sent():
         ({}, "series 0, boundingBoxes: 1 given, 0 converted"),
         ({"labels": [{**FLAT, "volumeindex": 1}]}, "series 1, boundingBoxes: 0 given, 1 converted"),
         ({"labels": [FLAT], "taskId": "another"}, "RedBrick's conversion answered for another task"),
+        ({"labels": [FLAT], "name": "another"}, "RedBrick's conversion answered for another task"),
     ],
 )
 def test_what_the_server_made_something_else_of_is_not_sent_and_its_neighbours_are(answer, words):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
+from collections.abc import Mapping
 
+import nibabel as nib
+import numpy as np
 import pytest
+import requests
 from sandbox_calls import ASSIGN, data
 
 from airflow_provider_redbrick.api.project import RedBrickProject
@@ -31,6 +36,17 @@ BOX = {"pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4,
 FLAT_BOX = {"xnorm": 0.1, "ynorm": 0.2, "wnorm": 0.3, "hnorm": 0.4}
 SERIES = [{"boundingBoxes": [BOX]}]
 BAD = [{"boundingBoxes": [{**BOX, "category": "findng"}]}]
+
+
+def masked(sandbox, task_id):
+    """Return the highest value in a task's stored mask."""
+    query = """query ($o: UUID!, $p: UUID!, $t: UUID!) { task(orgId: $o, projectId: $p, taskId: $t) {
+        latestTaskData { labelsMap(presigned: true) { labelName } } } }"""
+    ids = {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id}
+    (entry,) = sandbox.graphql(query, ids)["task"]["latestTaskData"]["labelsMap"]
+    content = requests.get(entry["labelName"], timeout=30).content
+    content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    return int(np.asanyarray(nib.Nifti1Image.from_bytes(content).dataobj).max())
 
 
 @pytest.fixture
@@ -440,6 +456,63 @@ class TestSubmit:
     def test_how_labels_are_looked_at_is_one_of_three_words(self, sandbox, hook):
         with pytest.raises(RedBrickInputError, match="validate must be one of 'strict', 'warn', 'off', not 'lax'"):
             hook.stage("Label", validate="lax")
+
+
+class TestValuesThatAreMadeWhenTheyAreAskedFor:
+    """A mapping that is no dict may use one object, or one file, for all of its values."""
+
+    class Answers(Mapping):
+        def __init__(self, ids, answer):
+            self.ids, self.answer = ids, answer
+
+        def __iter__(self):
+            return iter(self.ids)
+
+        def __len__(self):
+            return len(self.ids)
+
+        def __getitem__(self, key):
+            return self.answer(self.ids.index(key) + 1)
+
+    @pytest.mark.parametrize(
+        ("stage", "method"), [("Label", "submit"), ("Label", "save_draft"), ("Review_1", "correct")]
+    )
+    def test_one_object(self, sandbox, hook, stage, method):
+        ids, box = sandbox.seed_tasks(4, stage=stage), dict(BOX)
+        answer = {"series": [{"boundingBoxes": [box]}]}
+
+        def changed(number):
+            box["wNorm"] = number / 100
+            return answer
+
+        getattr(hook.stage(stage), method)(self.Answers(ids, changed))
+        stored = [sandbox.task(task_id)["labels"][0]["bbox2d"]["wnorm"] for task_id in ids]
+        assert stored == [0.01, 0.02, 0.03, 0.04]
+
+    @pytest.mark.parametrize(
+        ("stage", "method"), [("Label", "submit"), ("Label", "save_draft"), ("Review_1", "correct")]
+    )
+    def test_one_mask_file(self, *, sandbox, hook, stage, method, tmp_path):
+        ids, path = sandbox.seed_tasks(3, stage=stage), tmp_path / "m.nii.gz"
+
+        def written(number):
+            nib.save(nib.Nifti1Image(np.full((2, 2, 2), number, np.uint8), np.eye(4)), path)
+            return [{"segmentations": str(path), "segmentMap": {str(number): "lesion"}}]
+
+        getattr(hook.stage(stage), method)(self.Answers(ids, written))
+        assert [masked(sandbox, task_id) for task_id in ids] == [1, 2, 3]
+
+    def test_a_mask_that_the_task_has_is_no_file_of_this_machine(self, *, sandbox, hook, label, tmp_path, monkeypatch):
+        (task_id,) = sandbox.seed_tasks(1)
+        mask = nib.Nifti1Image(np.full((2, 2, 2), 1, np.uint8), np.eye(4))
+        label.save_draft({task_id: [{"segmentations": mask, "segmentMap": {"1": "lesion"}}]})
+        stored = next(entry["labelName"] for entry in sandbox.task(task_id)["latestTaskData"]["labelsMap"])
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / stored).parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(np.full((2, 2, 2), 2, np.uint8), np.eye(4)), tmp_path / stored)
+        answer = [{"segmentations": stored, "segmentMap": {"1": "lesion"}}]
+        label.save_draft(self.Answers([task_id], lambda _: answer))
+        assert masked(sandbox, task_id) == 1
 
 
 class TestDraft:

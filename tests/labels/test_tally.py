@@ -60,10 +60,15 @@ def test_an_angle_is_no_length():
     )
 
 
-def test_labels_that_do_not_say_their_series_are_counted_together():
-    labels = [without_series(BOX), without_series(BOX), *map(without_series, SEGMENTS)]
-    assert difference(TASK, {"labels": labels}) is None
-    assert difference(TASK, {"labels": labels[1:]}) == "boundingBoxes: 2 given, 1 converted"
+def test_labels_that_do_not_say_their_series_are_in_the_first_one():
+    assert difference(TASK, {"labels": [without_series(BOX), without_series(BOX), *SEGMENTS]}) is None
+    assert difference(TASK, {"labels": [BOX, BOX, SEGMENTS[0], without_series(SEGMENTS[1])]}) == (
+        "series 1, segmentMap[2]: 1 given, 0 converted; series 0, segmentMap[2]: 0 given, 1 converted"
+    )
+    boxes = {"series": [{}, {"boundingBoxes": [{}]}]}
+    assert difference(boxes, {"labels": [without_series(BOX)]}) == (
+        "series 1, boundingBoxes: 1 given, 0 converted; series 0, boundingBoxes: 0 given, 1 converted"
+    )
 
 
 def test_only_so_many_are_named():

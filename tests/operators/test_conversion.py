@@ -9,6 +9,7 @@ from fixtures import counts
 from operators.conftest import BOX
 from pydicom.data import get_testdata_file
 
+from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
@@ -175,6 +176,50 @@ class TestLabelsThatTheConversionLoses:
         sandbox.behavior(conversion="omit")
         tasks = [{"name": "a", "series": [{"items": CT, "boundingBoxes": []}], "isGroundTruth": True}]
         assert run.try_once(RedBrickUploadTasksOperator(task_id="u", tasks=tasks))["counts"] == counts(done=1)
+
+
+@pytest.mark.parametrize("answer", [lambda found: found[::-1], lambda found: [found[0]] * len(found)])
+@pytest.mark.parametrize("with_id", [True, False])
+def test_labels_of_another_task_are_not_put_on_this_one(*, sandbox, new_run, monkeypatch, answer, with_id):
+    """Neither when tasks are labeled nor when they are created, where the answer has their names alone."""
+    real = RedBrickClient.convert_labels
+
+    def convert(self, tasks):
+        found = answer(real(self, tasks))
+        return [{key: value for key, value in task.items() if with_id or key != "taskId"} for task in found]
+
+    monkeypatch.setattr(RedBrickClient, "convert_labels", convert)
+    ids = sandbox.seed_tasks(2)
+    series = [{"boundingBoxes": [BOX]}]
+    new = [{"name": name, "series": [{"items": CT, **series[0]}]} for name in ("a", "b")]
+    for operator in (
+        put("Label", {task_id: {"series": series} for task_id in ids}),
+        RedBrickUploadTasksOperator(task_id="u", tasks=new),
+    ):
+        run = new_run()
+        with pytest.raises(RedBrickTasksFailedError, match="RedBrick's conversion answered for another task"):
+            run.try_once(operator)
+        assert "another task" in run.xcoms["manifest"]["failed"][-1]["reason"]
+        assert sum(run.xcoms["manifest"]["counts"].values()) == 2
+    assert ids[1] not in changes(sandbox)
+
+
+def test_labels_that_the_conversion_gives_no_series_are_not_put_on_the_first(sandbox, run, monkeypatch):
+    real = RedBrickClient.convert_labels
+
+    def convert(self, tasks):
+        found = real(self, tasks)
+        for task in found:
+            for each in task["labels"]:
+                del each["volumeindex"]
+        return found
+
+    monkeypatch.setattr(RedBrickClient, "convert_labels", convert)
+    first, second = sandbox.seed_tasks(2)
+    box = {"boundingBoxes": [BOX]}
+    with pytest.raises(RedBrickTasksFailedError, match="series 1, boundingBoxes: 1 given, 0 converted"):
+        run.try_once(put("Label", {first: {"series": [box]}, second: {"series": [{}, box]}}))
+    assert changes(sandbox) == {first}
 
 
 class TestItemsThatAreNotThere:
