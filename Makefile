@@ -19,8 +19,9 @@ ui: $(VENV)/.ready
 # Most tests wait for a server, or for Airflow: two workers take little more than half of the time.
 WORKERS := -n 2 --no-loadscope-reorder
 
+# `make compat` runs every_airflow.
 test: $(VENV)/.ready $(SDK_VENV)/.ready
-	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
+	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m pytest $(WORKERS) --ignore tests/every_airflow $(PYTEST_ARGS)
 
 # What the documents tell a new user to type, in environments with exactly what they say.
 quickstart: $(VENV)/bin/uv
