@@ -1,6 +1,14 @@
-"""What can go wrong, sorted by what a retry would do.
+"""Exceptions of this provider, classified by whether a retry can help.
 
-None of these is an ``AirflowException``: the same errors come out of the client when it is used without Airflow.
+Design notes:
+
+1. No class derives from ``AirflowException``: the client raises the same errors when it is used without Airflow.
+2. ``RedBrickAPIError.transient`` says whether the same request may succeed later. :data:`PERMANENT_ERRORS` lists the
+   classes for which a retry never helps.
+3. ``RedBrickAPIError.maybe_applied`` says whether the server may have applied the request in spite of the error. Such
+   a mutation is never sent again before its task has been read.
+4. A message is one line, at most :data:`LONGEST_MESSAGE` characters, and can be stored as UTF-8. It may quote the
+   server, but contains neither labels nor the API key.
 """
 
 from __future__ import annotations
@@ -12,109 +20,121 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LONGEST_MESSAGE = 4_000
-_LONGEST_VALUE = 200
-_BREAKS = re.compile("[\t-\r\x85\u2028\u2029]+")
+_MAX_VALUE_CHARS = 200
+_WHITESPACE_CONTROLS = re.compile("[\t-\r\x85\u2028\u2029]+")
 _LINE_BREAKS = re.compile("[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 
 
 def storable(text: str) -> str:
-    """Return a text without what UTF-8, and so logs and XComs, or databases refuse."""
+    """Replace characters that UTF-8, and so logs, XComs and databases, refuse."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def has_line_break(text: str) -> bool:
-    """Whether a text is more than one line, which no name of a file is."""
+    """Return whether a text has more than one line, which no file name has."""
     return _LINE_BREAKS.search(text) is not None
 
 
 def one_line(text: str) -> str:
-    """Return a storable text that is one line of a log, and no order to a terminal.
+    """Return a text as a single log line without control characters.
 
-    Names, and words of a server, could otherwise write lines of their own: "INFO: all tasks are done".
+    Task names and server messages could otherwise forge log lines ("INFO: all tasks are done") or send escape
+    sequences to a terminal.
     """
-    return _CONTROLS.sub("\ufffd", _BREAKS.sub(" ", storable(text)))
+    return _CONTROLS.sub("\ufffd", _WHITESPACE_CONTROLS.sub(" ", storable(text)))
 
 
 def readable(text: str) -> str:
-    """Return a text for people: one line that is no longer than anybody reads."""
+    """Return a text as one line of at most :data:`LONGEST_MESSAGE` characters."""
     return one_line(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}...")
 
 
 def told(value: object) -> str:
-    """Return a value for a message, as Python writes it; its kind alone where that cannot be written."""
+    """Return a value's shortened ``repr`` for a message, or its type if that fails."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - a number of thousands of digits, a tower of lists, somebody's own class
+    except Exception:  # noqa: BLE001 - an int of thousands of digits, deeply nested lists, or a user's class
         return type(value).__name__
-    return storable(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...")
+    return storable(text if len(text) <= _MAX_VALUE_CHARS else f"{text[:_MAX_VALUE_CHARS]}...")
 
 
 def kind_of(answer: object) -> str:
-    """Return what a callable's answer is, for a message that says it should be True or False."""
+    """Return the type of a callable's result, for a message about a boolean.
+
+    A hint is added for NumPy booleans, which are a common mistake.
+    """
     kind = type(answer)
-    hint = "; turn it into one with bool(...)" if kind.__module__ == "numpy" else ""
+    hint = " (convert it with bool(...))" if kind.__module__ == "numpy" else ""
     return f"{kind.__module__}.{kind.__name__}".removeprefix("builtins.") + hint
 
 
 class RedBrickError(Exception):
-    """The root of every error this provider raises on purpose. What it says is one line."""
+    """Base class of this provider's errors. The message is one line."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
 
 
 class RedBrickInputError(RedBrickError, ValueError):
-    """Bad or ambiguous input, refused before anything was changed. A retry with the same input fails the same way."""
+    """Invalid or ambiguous input, rejected before anything was changed.
+
+    A retry with the same input fails in the same way.
+    """
 
 
 class RedBrickConnectionLookupError(RedBrickError):
-    """Airflow does not find the connection: it is missing, or a secrets backend failed, which looks the same.
+    """Airflow cannot find the connection.
 
-    The latter passes, so a retry may help.
+    It does not exist, or a secrets backend failed. Airflow reports both in the same way, so a retry may help.
     """
 
 
 class RedBrickNotReadError(RedBrickInputError):
-    """A question about something of a task that was not read: "not read" must not be taken for "there is none"."""
+    """A task's field was used although it was not read.
+
+    "Not read" must not be taken for "empty".
+    """
 
 
 class NoSuchFileError(RedBrickInputError):
-    """There is nothing of a file's name."""
+    """The named file does not exist."""
 
 
 class RedBrickTasksFailedError(RedBrickError):
-    """An operator tried all its tasks and ``fail_on`` says that the outcome fails the Airflow task.
+    """Tasks failed, and ``fail_on`` says that the Airflow task fails because of it.
 
-    What succeeded stays done; a retry finishes the rest.
+    The operator has processed all its tasks. What succeeded stays done; a retry processes the rest.
     """
 
 
 class RedBrickStoppedError(BaseException):
-    """Airflow stops the task: it was marked failed or cleared, or its worker goes away.
+    """Airflow stops the Airflow task: it was marked failed or cleared.
 
-    Not an ``Exception``, so that it passes through whatever a labeler or reviewer catches.
+    Also raised when the worker shuts down. Not an ``Exception``, so that a labeler or reviewer with ``except
+    Exception`` does not catch it.
     """
 
 
 class RedBrickTriggerEventError(RedBrickError):
-    """A deferred task was resumed with an event it does not understand, or its trigger gave up polling."""
+    """A deferred task received an invalid event, or its trigger gave up polling."""
 
 
 class RedBrickAPIError(RedBrickError):
-    """A request to RedBrick that did not succeed.
+    """A request to RedBrick failed.
 
-    :param message: what happened, in one sentence; carries the server's words but never labels or the API key.
+    :param message: one sentence that says what happened. It may quote the server, but contains neither labels nor the
+        API key.
     :param operation: the API operation, e.g. ``putExpertReviewTask``.
-    :param task_ids: the tasks the request was about.
-    :param status: the HTTP status, where there was one.
-    :param retry_after: the raw ``Retry-After`` header, where there was one.
-    :param maybe_applied: whether the server may have carried the request out all the same. Such a mutation is never
-        sent again before the task has been read.
+    :param task_ids: the tasks that the request was about.
+    :param status: the HTTP status, if there was a response.
+    :param retry_after: the raw ``Retry-After`` header, if there was one.
+    :param maybe_applied: whether the server may have applied the request in spite of the error. Such a mutation is
+        never sent again before its task has been read.
     """
 
     transient = False
-    """Whether the same request may well succeed a little later."""
+    """Whether the same request may succeed a little later."""
 
     def __init__(
         self,
@@ -144,19 +164,28 @@ class RedBrickAPIError(RedBrickError):
 
 
 class RedBrickAuthError(RedBrickAPIError):
-    """HTTP 401 or 403: the key is wrong, revoked, or not allowed to do this. A retry does not help."""
+    """HTTP 401 or 403: the API key is wrong, revoked, or lacks the permission.
+
+    A retry does not help.
+    """
 
 
 class RedBrickNotFoundError(RedBrickAPIError):
-    """The URL, organisation, project or task does not exist, or this key cannot see it. A retry does not help."""
+    """The URL, organization, project or task does not exist, or the key cannot see it.
+
+    A retry does not help.
+    """
 
 
 HOPELESS = (RedBrickAuthError, RedBrickInputError, RedBrickNotFoundError)
-"""What stays wrong until a person changes something: the key, the connection, the DAG."""
+"""Errors that last until a person changes the API key, the connection or the DAG."""
 
 
 class RedBrickRefusedError(RedBrickAPIError):
-    """The server understood the request and said no: a GraphQL error, ``ok: false``, a message, or HTTP 400."""
+    """The server understood the request and refused it.
+
+    It answered with a GraphQL error, ``ok: false``, a message, or HTTP 400.
+    """
 
 
 class RedBrickRateLimitError(RedBrickAPIError):
@@ -170,25 +199,34 @@ class RedBrickPayloadTooLargeError(RedBrickAPIError):
 
 
 class RedBrickServerError(RedBrickAPIError):
-    """HTTP 5xx. A mutation may have been applied all the same."""
+    """HTTP 5xx. A mutation may have been applied."""
 
     @property
     def transient(self) -> bool:  # type: ignore[override]
-        """502, 503 and 504 come from what stands in front of the server and pass; a 500 is the server's own."""
+        """Whether the status is 502, 503 or 504.
+
+        A gateway in front of the server sends those, and they pass. A 500 comes from the server itself.
+        """
         return self.status in {502, 503, 504}
 
 
 class RedBrickStorageError(RedBrickServerError):
-    """HTTP 5xx of the storage behind presigned URLs, where doing it again is harmless, and asked for by S3."""
+    """HTTP 5xx from the storage behind presigned URLs.
+
+    Always transient: repeating a storage request is harmless, and S3 asks clients to do so.
+    """
 
     transient = True
 
 
 class RedBrickConnectionError(RedBrickAPIError):
-    """No answer: refused, dropped, or timed out."""
+    """The server did not answer: connection refused, dropped or timed out."""
 
     transient = True
 
 
 class RedBrickAnswerError(RedBrickAPIError):
-    """An answer that is not the API's: not JSON, cut short, or of another shape. Mutations may have been applied."""
+    """The answer is malformed: no JSON, cut short, or of an unexpected shape.
+
+    A mutation may have been applied.
+    """

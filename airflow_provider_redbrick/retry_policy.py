@@ -1,6 +1,7 @@
-"""Which of this provider's errors another try can help with, and when: for ``retry_policy`` of Airflow 3.3.
+"""Retry policy for Airflow 3.3 that knows which RedBrick errors a retry can fix.
 
-Below Airflow 3.3, which has no retry policies, importing this raises ``AirflowOptionalProviderFeatureException``.
+Older Airflows have no retry policies: there, importing this module raises
+``AirflowOptionalProviderFeatureException``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ try:
     from airflow.sdk.definitions.retry_policy import RetryDecision
 except ImportError as error:
     raise AirflowOptionalProviderFeatureException(
-        "Retry policies need Airflow 3.3 or newer: leave RedBrickRetryPolicy out below it."
+        "Retry policies need Airflow 3.3 or newer. Remove RedBrickRetryPolicy from the DAG on older versions."
     ) from error
 
 if TYPE_CHECKING:
@@ -29,21 +30,25 @@ _LONGEST_WAIT = timedelta(hours=1)
 
 
 class RedBrickRetryPolicy(RetryPolicy):
-    """Fail at once where no retry helps, and come back when the server said so.
+    """Fail at once if no retry helps; otherwise retry when the server asks for it.
 
-    * A wrong key, bad input, or something that does not exist: no more tries.
-    * A limit, or anything else that passes, for which the server sent ``Retry-After``: another try after that time.
-    * Everything else: as the task's ``retries`` and ``retry_delay`` say. So too when some tasks failed, for the next
-      try finishes the rest; and when Airflow does not find the connection, for a secrets backend may have failed.
+    * A wrong API key, invalid input, or something that does not exist: no further attempt.
+    * A rate limit, or another transient error, for which the server sent ``Retry-After``: the next attempt after that
+      time.
+    * All other errors: as the task's ``retries`` and ``retry_delay`` say. This includes tasks that failed, because
+      the next attempt processes the rest, and a connection that Airflow cannot find, because a secrets backend may
+      have failed.
 
-    It never adds to ``retries``. Other packages' policies go beside it in Airflow's ``ChainRetryPolicy``.
+    The policy never adds to ``retries``. Combine it with policies of other packages in Airflow's
+    ``ChainRetryPolicy``.
 
-    :param longest_wait: at most so long is waited, whatever the server asks for.
+    :param longest_wait: upper bound of the wait, whatever the server asks for.
+    :raises RedBrickInputError: if ``longest_wait`` is not a ``timedelta``.
     """
 
     def __init__(self, *, longest_wait: timedelta = _LONGEST_WAIT) -> None:
         if not isinstance(longest_wait, timedelta):
-            # Found out when the policy is needed, it would be as if there were none.
+            # Checked here, because Airflow ignores a policy that fails when it is evaluated.
             raise RedBrickInputError(f"longest_wait must be a timedelta, not {told(longest_wait)}.")
         self.longest_wait = longest_wait
 
@@ -54,24 +59,32 @@ class RedBrickRetryPolicy(RetryPolicy):
         max_tries: int,  # noqa: ARG002
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
-        """Return what becomes of the task; never the error's words, which Airflow keeps elsewhere."""
+        """Decide whether Airflow retries the task, and when.
+
+        The reason contains no text of the exception, because Airflow stores reasons outside the task's log.
+
+        :param exception: the error that ended the attempt.
+        :param try_number: the number of the attempt; not used.
+        :param max_tries: the number of attempts that are allowed; not used.
+        :param context: the Airflow context; not used.
+        """
         kind = type(exception).__name__
         if isinstance(exception, HOPELESS):
             return RetryDecision.fail(f"{kind}: a retry does not help.")
         if isinstance(exception, RedBrickAPIError) and exception.transient:
-            asked = retry_after_seconds(exception.retry_after, now=time.time())
-            if asked:
-                wait = timedelta(seconds=min(asked, self.longest_wait.total_seconds()))
+            retry_after_s = retry_after_seconds(exception.retry_after, now=time.time())
+            if retry_after_s:
+                wait = timedelta(seconds=min(retry_after_s, self.longest_wait.total_seconds()))
                 return RetryDecision.retry(
-                    wait, f"{kind}: the server asks for {asked:.0f} s; trying again after {wait}."
+                    wait, f"{kind}: the server asked for {retry_after_s:.0f} s. The next attempt starts in {wait}."
                 )
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:
-        """Return this policy as JSON can hold it."""
+        """Return this policy as JSON-serializable data."""
         return {"longest_wait": self.longest_wait.total_seconds()}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> RedBrickRetryPolicy:
-        """Return the policy again."""
+        """Return the policy that :meth:`serialize` described."""
         return cls(longest_wait=timedelta(seconds=data["longest_wait"]))

@@ -1,1 +1,1 @@
-"""RedBrick over GraphQL: transport, documents, value objects and one method per operation. Knows nothing of Airflow."""
+"""RedBrick API client: transport, GraphQL documents, models and operations."""

@@ -1,4 +1,13 @@
-"""Reading many tasks by id, several a request: one aliased root field each."""
+"""Read many tasks by id, several per request, using aliases.
+
+Design notes on reading tasks by id:
+
+1. A document has one root field per task (``t0``, ``t1``, ...), so one request answers for up to ``per_request``
+   tasks.
+2. An error that names an alias is the result of that task alone. An error without an alias fails the whole request.
+3. Tasks that failed while others of their request succeeded are requested once more before the error is final.
+4. An answer with another task's id, or of an unexpected shape, is an error of that task and not of its neighbors.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +25,7 @@ if TYPE_CHECKING:
     Parse = Callable[[Mapping[str, Any]], Any]
 
 TASKS_PER_READ = 25
-"""Tasks a request, when each brings much: labels, items, events."""
+"""Tasks per request if the selection is large: labels, items, events."""
 
 
 def read_aliased(
@@ -27,19 +36,26 @@ def read_aliased(
     *,
     per_request: int = TASKS_PER_READ,
 ) -> dict[str, Any]:
-    """Return for each id what ``parse`` makes of its task, or the error that says why there is nothing.
+    """Read tasks by id and parse each answer.
 
-    What fails for one task is that task's answer, after a second look.
+    Tasks that fail while others of the same request succeed are requested once more.
 
-    :param document: writes the document for so many tasks, with variables ``id0`` .. and aliases ``t0`` ...
+    :param scope: the project that the tasks are in.
+    :param document: returns the document for a number of tasks, with variables ``id0``, ``id1``, ... and aliases
+        ``t0``, ``t1``, ...
+    :param task_ids: the tasks to read; duplicates are read once.
+    :param parse: converts the API's object of one task.
+    :param per_request: the maximum number of tasks per request.
+    :return: by task id, the result of ``parse`` or the :class:`RedBrickAPIError` that says why there is none.
+    :raises RedBrickAPIError: if a request fails as a whole.
     """
     answers: dict[str, Any] = {}
     for chunk in in_chunks(dict.fromkeys(task_ids), per_request):
-        found = _read_chunk(scope, document, chunk, parse)
-        unread = [i for i, answer in found.items() if isinstance(answer, RedBrickRefusedError)]
-        if unread and len(unread) < len(chunk):
-            found.update(_read_chunk(scope, document, unread, parse))
-        answers.update(found)
+        results = _read_chunk(scope, document, chunk, parse)
+        refused = [task_id for task_id, answer in results.items() if isinstance(answer, RedBrickRefusedError)]
+        if refused and len(refused) < len(chunk):
+            results.update(_read_chunk(scope, document, refused, parse))
+        answers.update(results)
     return answers
 
 
@@ -52,27 +68,27 @@ def _read_chunk(scope: Scope, document: Callable[[int], str], chunk: Sequence[st
         words = "; ".join(general or [issue.message for issue in answer.issues])
         raise RedBrickRefusedError(f"RedBrick answered with an error: {words}", operation="task", task_ids=chunk)
     failed = {issue.root: issue.message for issue in answer.issues}
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for i, task_id in enumerate(chunk):
         data = answer.data.get(f"t{i}")
         if f"t{i}" in failed:
             words = f"RedBrick answered with an error: {failed[f't{i}']}"
-            found[task_id] = RedBrickRefusedError(words, operation="task", task_ids=[task_id])
+            results[task_id] = RedBrickRefusedError(words, operation="task", task_ids=[task_id])
         elif data is None:
             words = "There is no such task in this project."
-            found[task_id] = RedBrickNotFoundError(words, operation="task", task_ids=[task_id])
+            results[task_id] = RedBrickNotFoundError(words, operation="task", task_ids=[task_id])
         else:
-            found[task_id] = _parsed(task_id, data, parse)
-    return found
+            results[task_id] = _parsed(task_id, data, parse)
+    return results
 
 
 def _parsed(task_id: str, data: Mapping[str, Any], parse: Parse) -> Any:
-    """Read one task's answer; one that makes no sense, or is of another, is its failure, not its neighbours'."""
+    """Parse one task's answer; return an error if it is malformed or another task's."""
     try:
         with reading("task", task_ids=[task_id]):
-            told = identifier(data["taskId"])
-            if told != task_id.lower():
-                raise ValueError(f"it is about task {told}")
+            answered_id = identifier(data["taskId"])
+            if answered_id != task_id.lower():
+                raise ValueError(f"it is about task {answered_id}")
             return parse(data)
     except RedBrickAnswerError as error:
         return error

@@ -1,7 +1,11 @@
-"""Taking values out of answers whose shape is not guaranteed.
+"""Parse API answers whose shape is not guaranteed.
 
-Anything may be missing or null. What is there is of the kind that it is to be, or none of it can be trusted: each
-function raises ``TypeError`` or ``ValueError`` for anything else, which :func:`reading` turns into an error of its own.
+Design notes:
+
+1. Any value but an id may be missing or null; the parsers return an empty value or ``None`` for it.
+2. A value of another type than expected makes the whole answer untrustworthy. The parsers raise ``TypeError`` or
+   ``ValueError``.
+3. :func:`reading` converts those into a :class:`RedBrickAnswerError` that names the operation.
 """
 
 from __future__ import annotations
@@ -24,48 +28,57 @@ _ID = re.compile(r"[\w-]{1,100}")
 
 @contextmanager
 def reading(operation: str, *, task_ids: Sequence[str] = (), maybe_applied: bool = False) -> Iterator[None]:
-    """Make an answer of another shape an error of its own, named after the operation, instead of a ``KeyError``.
+    """Convert a parsing error into a :class:`RedBrickAnswerError`.
 
-    :param task_ids: the tasks it is about.
-    :param maybe_applied: whether it was a mutation, which the server has carried out whatever it answers.
+    The new error has no context: the original one may hold the whole answer.
 
-    The error that it makes does not lead to the one it was made of, which may hold the whole answer.
+    :param operation: the API operation, for the message.
+    :param task_ids: the tasks that the answer is about.
+    :param maybe_applied: whether the operation is a mutation, which the server has applied whatever it answers.
+    :raises RedBrickAnswerError: if the body raises an error that a malformed answer causes.
     """
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
         words = f"RedBrick's answer lacks what was asked for ({type(error).__name__}: {error})."
-        told = RedBrickAnswerError(words, operation=operation, task_ids=task_ids, maybe_applied=maybe_applied)
+        malformed = RedBrickAnswerError(words, operation=operation, task_ids=task_ids, maybe_applied=maybe_applied)
         try:
-            raise told from None
+            raise malformed from None
         finally:
-            told.__context__ = None
+            malformed.__context__ = None
 
 
 def text(value: object) -> str:
-    """Return text, empty when there is none; what no log, database or XCom could hold is replaced in it."""
+    """Return a text value, replacing characters that logs and databases refuse.
+
+    :return: an empty text for null.
+    """
     return storable(text_as_it_is(value) or "")
 
 
 def text_as_it_is(value: object) -> str | None:
-    """Return text that the server must get back, or that leads somewhere; None when there is none."""
+    """Return a text value unchanged, as ids and URLs need it.
+
+    :return: ``None`` for null and for an empty text.
+    """
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} in place of text")
     return value or None
 
 
 def identifier(value: object) -> str:
-    """Return the id of a task.
+    """Return a task id in lower case.
 
-    Ids are compared as text, and users write them in lower case or had them made so. They are also names of folders.
+    Ids are compared as text, and users write them in either case. They are also used as folder names, so only
+    letters, digits, ``_`` and ``-`` are allowed.
     """
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise ValueError("no task id")
+        raise ValueError("not a task id")
     return value.lower()
 
 
 def number(value: object) -> float | None:
-    """Return a number that one can calculate with."""
+    """Return a finite number, or ``None`` for null."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -76,28 +89,30 @@ def number(value: object) -> float | None:
 
 
 def elements(value: object, kind: type[T], *, nulls: bool = True) -> tuple[T, ...]:
-    """Return what is in a list.
+    """Return a list's elements.
 
-    :param kind: of what kind it is.
-    :param nulls: whether some of it may be null.
+    :param value: the list; null counts as an empty one.
+    :param kind: the type that each element must have.
+    :param nulls: whether elements may be null.
+    :raises TypeError: if the value is not a list, or an element has another type.
     """
     if value is not None and not isinstance(value, list):
         raise TypeError(f"{type(value).__name__} in place of a list")
-    for each in value or ():
-        if not isinstance(each, kind) and not (nulls and each is None):
-            raise TypeError(f"{type(each).__name__} in place of {kind.__name__}")
+    for element in value or ():
+        if not isinstance(element, kind) and not (nulls and element is None):
+            raise TypeError(f"{type(element).__name__} in place of {kind.__name__}")
     return tuple(value or ())
 
 
 def index(value: object) -> int | None:
-    """Return a place in a list, counted from 0."""
+    """Return a list index (counted from 0), or ``None`` for null."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
         raise TypeError(f"{type(value).__name__} in place of an index")
     return value
 
 
 def json_object(written: object) -> dict[str, Any]:
-    """Read JSON text that holds an object; anything else is an empty one."""
+    """Parse JSON text that holds an object; return an empty one for anything else."""
     try:
         value = json.loads(written) if isinstance(written, str) else None
     except (ValueError, RecursionError):

@@ -1,6 +1,14 @@
-"""Answers that come to an end: in time, and in size, whatever the server does.
+"""Limit the duration and size of responses.
 
-``requests`` waits no longer than its time-out for each part of an answer, but for as many parts as there are.
+Design notes on response limits:
+
+1. The timeout of ``requests`` applies to each read of the socket. A server that sends a byte now and then could hold
+   a worker for days.
+2. The headers must arrive within twice the timeout. The body has additional time in proportion to the bytes received,
+   at :data:`SLOWEST` bytes per second.
+3. The size is limited twice: on the socket, as transferred, and after decompression (:func:`no_more_than`).
+4. Only gzip is accepted as an encoding, once. Nested encodings could expand a kilobyte into gigabytes.
+5. Of an error response only the first 64 KiB are read: the status carries the information.
 """
 
 from __future__ import annotations
@@ -25,42 +33,46 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 LARGEST = 256 << 20
-"""Bytes of an answer that is held in memory, decompressed."""
+"""Maximum size of a response held in memory, in bytes, after decompression."""
 
 SLOWEST = 16 << 10
-"""Bytes a second at which an answer must come at least, once it has taken twice the time-out."""
+"""Minimum transfer rate in bytes per second, once a response takes twice the timeout."""
 
 _PIECE = 1 << 16
-# Of an answer that is no success, as much as anybody reads.
-_BEGINNING = 1 << 16
-_ASKED_FOR = frozenset({"", "identity", "gzip", "x-gzip"})
+# Bytes that are read of a response that is not a success.
+_ERROR_BYTES = 1 << 16
+_ACCEPTED_ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip"})
 
 
 def body_of(response: requests.Response) -> bytes:
-    """Return an answer's body, decompressed; of one that is no success the beginning, as far as it can be read.
+    """Return a response's body, decompressed.
 
-    :raises RedBrickAnswerError: when there is more of it than can be meant, or it is compressed in a way that nobody
-        asked for: twice, say, which makes gigabytes of a kilobyte.
+    Of a response that is not a success, only the beginning is returned, as far as it can be read.
+
+    :raises RedBrickAnswerError: if the body is larger than :data:`LARGEST`, or has an encoding that was not
+        requested.
     """
     if not 200 <= response.status_code < 300:
         return _beginning(response)
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in _ASKED_FOR:
-        words = f"The answer comes in an encoding that was not asked for ({encoding[:40]})."
+    if encoding not in _ACCEPTED_ENCODINGS:
+        words = f"The response has an encoding that was not requested: {encoding[:40]!r}."
         raise RedBrickAnswerError(words, status=response.status_code, maybe_applied=True)
     return b"".join(no_more_than(LARGEST, response.iter_content(_PIECE)))
 
 
 def no_more_than(most: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield pieces until there are more bytes than anybody can mean.
+    """Yield chunks until their total size exceeds a limit.
 
-    :raises RedBrickAnswerError: then.
+    :param most: the limit in bytes.
+    :param pieces: the chunks.
+    :raises RedBrickAnswerError: if the limit is exceeded.
     """
     size = 0
     for piece in pieces:
         size += len(piece)
         if size > most:
-            words = f"The answer is larger than {most >> 20} MiB, and was not read to its end."
+            words = f"The response is larger than {most >> 20} MiB. Reading was stopped."
             raise RedBrickAnswerError(words, maybe_applied=True)
         yield piece
 
@@ -68,22 +80,23 @@ def no_more_than(most: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _beginning(response: requests.Response) -> bytes:
     read = b""
     try:
-        # What is read to its end leaves a connection that can be used again.
+        # A response that is read to its end leaves a reusable connection.
         for piece in response.iter_content(_PIECE):
             read += piece
-            if len(read) >= _BEGINNING:
+            if len(read) >= _ERROR_BYTES:
                 break
     except (requests.RequestException, OSError):
-        pass  # The status says what matters.
+        pass  # The status carries the information.
     return read
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Sends requests whose answers have an end: none takes longer than twice the time-out, and than its size allows.
+    """HTTP adapter whose responses are limited in duration and size.
 
-    Without it a server, or what stands in front of it, could hold a worker for days with a byte now and then.
+    A response may take twice the timeout, plus the time that its size allows at :data:`SLOWEST` bytes per second.
 
-    :param most: bytes of an answer as it comes over the wire.
+    :param most: the maximum size of a response as transferred, in bytes.
+    :param options: passed to ``HTTPAdapter``.
     """
 
     def __init__(self, most: int, **options: Any) -> None:
@@ -91,19 +104,32 @@ class BoundedAdapter(HTTPAdapter):
         super().__init__(**options)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools of direct connections."""
+        """Create the connection pools for direct connections.
+
+        :param args: passed to ``HTTPAdapter``.
+        :param kwargs: passed to ``HTTPAdapter``.
+        """
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the pools of connections by a proxy; those by SOCKS have classes of their own."""
+        """Return the connection pools for a proxy; SOCKS proxies keep their own.
+
+        :param args: passed to ``HTTPAdapter``.
+        :param kwargs: passed to ``HTTPAdapter``.
+        """
         manager = super().proxy_manager_for(*args, **kwargs)
         if isinstance(manager, ProxyManager):
             manager.pool_classes_by_scheme = self._pools
         return manager
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request; a host's name that cannot be one is an error of ``requests`` like any other."""
+        """Send a request; raise an error of ``requests`` also for an invalid host name.
+
+        :param args: passed to ``HTTPAdapter``.
+        :param kwargs: passed to ``HTTPAdapter``.
+        :raises requests.exceptions.InvalidURL: if the host name is invalid.
+        """
         try:
             return super().send(*args, **kwargs)
         except LocationValueError as error:
@@ -111,7 +137,7 @@ class BoundedAdapter(HTTPAdapter):
 
 
 class _Timed(io.RawIOBase):
-    """What a socket receives, until it takes too long or is too much."""
+    """Socket stream that raises ``TimeoutError`` when a limit is exceeded."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, most: int) -> None:
         self._raw = raw
@@ -128,10 +154,10 @@ class _Timed(io.RawIOBase):
     def readinto(self, buffer: Buffer) -> int | None:
         if self._timeout is not None:
             left = self._began + 2 * self._timeout - time.monotonic()
-            # Before the body nothing is so large that it needs more time.
+            # Status line and headers are small and get no additional time.
             left += self._received / SLOWEST if self.in_body else 0
             if left <= 0 or self._received > self._most:
-                raise TimeoutError("the answer does not come to an end")
+                raise TimeoutError("the response takes too long or is too large")
             self._sock.settimeout(min(self._timeout, left))
         count: int | None = self._raw.readinto(buffer)
         self._received += count or 0
@@ -146,7 +172,10 @@ class _Timed(io.RawIOBase):
 
 
 class _Reader(io.BufferedReader):
-    """Lines of an answer have an end too, also where the HTTP library does not say so."""
+    """Buffered reader that limits the length of a line.
+
+    ``http.client`` does not limit it everywhere.
+    """
 
     def readline(self, size: int | None = -1, /) -> bytes:
         return super().readline(_PIECE if size is None or not 0 <= size <= _PIECE else size)
@@ -157,7 +186,7 @@ class _Response(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        # By now the socket's time-out is the one for answers, and nothing was read of this one.
+        # The socket has its read timeout by now, and nothing of this response was read yet.
         self._timed = _Timed(self.fp.detach(), sock, self.most)
         self.fp = _Reader(self._timed, _PIECE)
 
@@ -167,7 +196,7 @@ class _Response(http.client.HTTPResponse):
 
 
 def _pools(most: int) -> dict[str, type[HTTPConnectionPool]]:
-    """Return kinds of connections by which answers of so many bytes at most come in time."""
+    """Return connection pool classes whose responses are limited in size."""
 
     class Response(_Response):
         pass

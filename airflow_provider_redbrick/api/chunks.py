@@ -1,4 +1,4 @@
-"""Many things, a few at a time."""
+"""Split iterables into chunks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ T = TypeVar("T")
 
 
 def in_chunks(entries: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Return entries in lists of so many, reading no further than what is asked for."""
+    """Split entries into lists of at most ``size``, consuming the input lazily.
+
+    :param entries: the entries; only as many are consumed as were asked for.
+    :param size: the maximum length of a list.
+    """
     remaining = iter(entries)
     return iter(lambda: list(islice(remaining, size)), [])

@@ -1,4 +1,12 @@
-"""What a status or a failed exchange means: which error it is, and whether a mutation may have been applied."""
+"""Map HTTP statuses and failed requests to exceptions.
+
+Design notes:
+
+1. Each error says whether a mutation may have been applied (``maybe_applied``). Only a failure that is known to come
+   before the request was sent excludes it: name resolution, connection setup, an untrusted certificate.
+2. URLs of storage are secret as long as their signature is valid, so messages do not contain them.
+3. The server's text is quoted up to :data:`MAX_SERVER_WORDS` characters, unless it is HTML.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +25,16 @@ if TYPE_CHECKING:
 MAX_SERVER_WORDS = 500
 
 NOWHERE = (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema)
-"""What a URL that cannot be one makes of a request, before it is sent."""
+"""Errors of ``requests`` for an invalid URL; nothing was sent."""
 
 
 def classify_status(status: int, headers: Mapping[str, str], content: bytes) -> err.RedBrickAPIError:
-    """Return the error that an HTTP status other than a success means."""
+    """Return the error for an HTTP status that is not a success.
+
+    :param status: the HTTP status.
+    :param headers: the response's headers; ``Content-Type`` and ``Retry-After`` are used.
+    :param content: the body or its beginning, with the API key masked; quoted in the message.
+    """
     words = _words(headers, content)
     if status in {401, 403}:
         return err.RedBrickAuthError(
@@ -31,7 +44,7 @@ def classify_status(status: int, headers: Mapping[str, str], content: bytes) -> 
         )
     if status == 404 or 300 <= status < 400:
         return err.RedBrickNotFoundError(
-            f"There is no RedBrick API at this URL (HTTP {status}); check the connection's host.",
+            f"There is no RedBrick API at this URL (HTTP {status}). Check the connection's host.",
             status=status,
         )
     if status == 413:
@@ -55,16 +68,27 @@ def classify_status(status: int, headers: Mapping[str, str], content: bytes) -> 
 def classify_exception(
     error: Exception, *, url: str, operation: str, task_ids: Sequence[str], mutation: bool
 ) -> err.RedBrickConnectionError:
-    """Return the error that a failed exchange means, and whether the request can have reached the server."""
+    """Return the error for a failed request, and whether the server may have got it.
+
+    :param error: what the HTTP library raised.
+    :param url: the request's URL; its host is named in the message.
+    :param operation: the API operation.
+    :param task_ids: the tasks that the request was about.
+    :param mutation: whether the operation is a mutation.
+    """
     inner = error.args[0] if error.args else None
     reason = getattr(inner, "reason", None)
     host = url.split("/")[2]
     if isinstance(error, requests.exceptions.SSLError):
-        # Only a certificate that was not accepted is known to come before the request; other faults may come after.
+        # Only an untrusted certificate is known to precede the request; other TLS faults may follow it.
         unsent = isinstance(_innermost(reason), (ssl.CertificateError, CertificateError))
-        what = f"{host} did not prove who it is." if unsent else f"the TLS connection to {host} failed."
+        what = (
+            f"{host} has no trusted TLS certificate. Check the connection's host and the CA certificates."
+            if unsent
+            else f"the TLS connection to {host} failed."
+        )
     elif isinstance(error, (requests.ConnectTimeout, *NOWHERE)) or isinstance(reason, NewConnectionError):
-        unsent, what = True, f"{host} cannot be reached; check the connection's host and the network."
+        unsent, what = True, f"{host} cannot be reached. Check the connection's host and the network."
     elif isinstance(error, requests.Timeout) or isinstance(inner, ReadTimeoutError):
         unsent, what = False, f"{host} did not answer in time."
     else:
@@ -75,7 +99,10 @@ def classify_exception(
 
 
 def classify_storage_status(response: requests.Response) -> err.RedBrickAPIError:
-    """Return the error that storage's answer means. Its URL is a secret while its signature lives: it is not named."""
+    """Return the error for a storage response that is not a success.
+
+    The URL is not named: it is secret as long as its signature is valid.
+    """
     status = response.status_code
     kind: type[err.RedBrickAPIError] = err.RedBrickRefusedError
     if status == 429:
@@ -87,14 +114,14 @@ def classify_storage_status(response: requests.Response) -> err.RedBrickAPIError
 
 
 def _innermost(error: object) -> object:
-    """Return the exception that the layers of the HTTP library have wrapped."""
+    """Return the root exception that the HTTP library's layers have wrapped."""
     while isinstance(error, BaseException) and error.args and isinstance(error.args[0], BaseException):
         error = error.args[0]
     return error
 
 
 def _words(headers: Mapping[str, str], content: bytes) -> str:
-    """Return the server's own words, when they are meant for reading."""
+    """Return the server's text for a message; empty if it is HTML."""
     if "html" in headers.get("Content-Type", "").lower():
         return ""
     text = " ".join(content[:MAX_SERVER_WORDS].decode("utf-8", "replace").split())

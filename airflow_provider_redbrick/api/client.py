@@ -1,4 +1,4 @@
-"""The account-wide operations, and the door to a project's."""
+"""Account-level operations and the project factory."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.transport import Transport
 
 REDBRICK_STORAGE = "22222222-2222-2222-2222-222222222222"
-"""RedBrick's own storage, which every account has."""
+"""Id of RedBrick's own storage, which every account has."""
 
 
 @dataclass(eq=False)
 class RedBrickClient:
-    """One account on one server. One method per operation; every read is strict.
+    """One account on one server. Reads fail instead of returning partial results.
 
-    :param page_size: how many tasks a page of a listing asks for, adapted down when the server refuses.
-    :param max_concurrency: how many requests work on tasks at the same time.
-    :param bundle: how many mutations go in one request.
+    :param transport: sends the requests.
+    :param page_size: tasks per page of a listing; reduced when the server refuses it.
+    :param max_concurrency: the maximum number of concurrent requests about tasks.
+    :param bundle: the current number of mutations per request.
     """
 
     transport: Transport
@@ -49,14 +50,18 @@ class RedBrickClient:
 
     @read_once
     def threads(self) -> ThreadPoolExecutor:
-        """Threads for requests that are sent at the same time; what is done in one must not wait for another.
+        """Thread pool for concurrent requests.
 
-        They are kept: to start one takes about as long as to send something.
+        A function run in the pool must not wait for another one. The pool is kept, because starting a thread takes
+        about as long as sending a request.
         """
         return ThreadPoolExecutor(self.max_concurrency, thread_name_prefix="redbrick")
 
     def me(self) -> str:
-        """Return the id of the user behind the credential, ``API:<uuid>`` for an API key."""
+        """Return the user id of the credential, ``API:<uuid>`` for an API key.
+
+        :raises RedBrickAnswerError: if the server does not say whose the credential is.
+        """
         if self._me is None:
             data = self.transport.execute(documents.ME, {})
             with reading("me"):
@@ -67,23 +72,27 @@ class RedBrickClient:
         return self._me
 
     def organization_name(self, org_id: str) -> str:
-        """Return an organisation's name.
+        """Return an organization's name.
 
-        :raises RedBrickNotFoundError: when it does not exist or this key cannot see it.
+        :raises RedBrickInputError: if ``org_id`` is not a UUID.
+        :raises RedBrickNotFoundError: if the organization does not exist or the key cannot see it.
         """
         check_uuid("org_id", org_id)
         found = self.transport.execute(documents.ORGANIZATION, {"orgId": org_id}).get("organization")
         if not found:
-            raise RedBrickNotFoundError(f"There is no organisation {org_id}, or this API key cannot see it.")
+            raise RedBrickNotFoundError(f"There is no organization {org_id}, or this API key cannot see it.")
         with reading("organization"):
             return text(found["name"])
 
     def convert_labels(self, tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Have the server turn labelled tasks into the form it stores; the result is in the same order.
+        """Convert labeled tasks to the stored format on the server.
 
-        :raises RedBrickInputError: when the server finds them invalid, with its words; one bad task sinks the list.
+        :param tasks: tasks with ``series`` or ``classification``, in the upload format.
+        :return: the converted tasks, in the same order.
+        :raises RedBrickInputError: if the server finds the labels of any task invalid; the message quotes it.
+        :raises RedBrickAnswerError: if the server does not return as many tasks as it was sent.
         """
-        # Labels are converted without a look at any project or storage.
+        # The server needs no project, and does not access the storage, to convert labels.
         data = self.transport.execute(
             documents.VALIDATE_AND_CONVERT_TO_IMPORT_FORMAT,
             {"original": json.dumps(list(tasks)), "convert": True, "storageId": REDBRICK_STORAGE},
@@ -93,13 +102,13 @@ class RedBrickClient:
             answer = dict(data[name])
             words = text(answer.get("error")) or "no reason given"
         if not answer.get("isValid"):
-            raise RedBrickInputError(readable(f"RedBrick finds the labels invalid: {words}"))
+            raise RedBrickInputError(readable(f"RedBrick rejects the labels as invalid: {words}"))
         with reading(name):
             converted = [_stored(task) for task in elements(json.loads(answer["converted"]), dict, nulls=False)]
         if len(converted) != len(tasks):
-            # Submitting all the same would put these tasks through without their labels.
+            # Continuing would submit tasks without their labels.
             raise RedBrickAnswerError(
-                f"RedBrick converted {len(tasks)} labelled tasks into something else.", operation=name
+                f"RedBrick was sent {len(tasks)} tasks to convert and returned {len(converted)}.", operation=name
             )
         return converted
 
@@ -108,13 +117,13 @@ class RedBrickClient:
         self.transport.close()
 
     def _renew(self) -> None:
-        # The pool counts threads that do not exist here, and would wait for them.
+        # The pool counts threads that do not exist in the child, and would wait for them.
         if "threads" in vars(self):
             abandon(vars(self).pop("threads"))
 
 
 def _stored(task: dict[str, Any]) -> dict[str, Any]:
-    """Check that a task is what the conversion makes of one."""
+    """Validate the shape of a converted task."""
     elements(task.get("items"), str, nulls=False)
     for key in ("seriesInfo", "heatMaps", "transforms", "centerline"):
         elements(task.get(key), dict, nulls=False)

@@ -1,4 +1,4 @@
-"""The API key or access token."""
+"""API key or access token, as HTTP header."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False, init=False)
 class Credential:
-    """The API key or access token, as the header the server wants. Its repr shows neither.
+    """The API key or access token. Its ``repr`` does not show it.
 
-    Being the session's ``auth`` it also keeps ``requests`` from sending what a ``.netrc`` file may hold.
+    As the session's ``auth`` it also keeps ``requests`` from sending credentials of a ``.netrc`` file.
 
     :param secret: the key or token.
-    :param header: the name of the header.
-    :raises RedBrickInputError: if the secret has characters that a header cannot hold.
+    :param header: the name of the HTTP header that carries it.
+    :raises RedBrickInputError: if the secret is empty or has characters that a header cannot hold.
     """
 
     secret: str
@@ -29,11 +29,13 @@ class Credential:
         valid = bool(secret) and all(" " <= character <= "~" for character in secret)
         object.__setattr__(self, "secret", secret)
         object.__setattr__(self, "header", header)
-        # Error trackers store the local variables of each frame of an error.
+        # Error trackers store the local variables of each frame of a traceback.
         del secret
         if not valid:
-            # What a header cannot hold would come back in the words of the error that says so.
-            raise RedBrickInputError("The API key has characters that no key has (a line break?); copy it again.")
+            # Checked here, because the HTTP library's own error would quote the secret.
+            raise RedBrickInputError(
+                "The API key is empty or has invalid characters, for example a line break. Copy it again."
+            )
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the header."""

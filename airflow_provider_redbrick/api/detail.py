@@ -1,4 +1,4 @@
-"""How much is read of a task."""
+"""Levels of detail at which tasks are read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import Enum, auto
 
 
 class Detail(Enum):
-    """How much is read of a task, each more than the one before."""
+    """Level of detail at which tasks are read. Each includes the one before."""
 
     PLACE = auto()
-    """Where it is, and who holds it."""
+    """Stage, state and assignee."""
     STATE = auto()
-    """Who labelled it last, which version that is, and what labels must fit to."""
+    """Also who labeled it last, the version of the labels, and the series that labels refer to."""
     FULL = auto()
-    """Its items and labels."""
+    """Also its items and labels."""

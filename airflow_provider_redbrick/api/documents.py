@@ -1,7 +1,7 @@
-"""One GraphQL document per operation, named as the API names it.
+"""GraphQL documents, one per operation, named as in the API.
 
-Selections ask for what is used and nothing more, and only for fields that the public SDK is known to ask for at the
-same place: the server's schema is not published.
+The server's schema is not published. Selections contain only fields that are used, and that the public SDK requests
+at the same place.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _project(selection: str) -> str:
 
 PROJECT = _project(_PROJECT)
 
-# Big, and rarely needed.
+# Large and rarely needed.
 TAXONOMY = _project(_TAXONOMY)
 
 PROJECT_WITH_TAXONOMY = _project(_PROJECT + _TAXONOMY)
@@ -165,13 +165,13 @@ def _tasks_paged(selection: str) -> str:
 }}"""
 
 
-# What is stored of a stage's tasks.
+# All stored data of a stage's tasks.
 TASKS_TO_EXPORT = _tasks_paged(_TASK_TO_EXPORT)
 
-# The same, with when each was changed last.
+# The same, with the time of the last change.
 TASKS_TO_EXPORT_WITH_TIMES = _tasks_paged(f"createdAt updatedAt {_TASK_TO_EXPORT}")
 
-# When nothing but that they have changed matters.
+# Only what a watermark needs: ids and the time of the last change.
 TASKS_CHANGED = _tasks_paged("taskId currentStageName createdAt updatedAt")
 
 GENERIC_TASKS = f"""query genericTasks(
@@ -253,7 +253,7 @@ PUT_EXPERT_REVIEW_TASK = """mutation putExpertReviewTask(
   ) { ok }
 }"""
 
-# What follows is of the API's first generation, for stages that programs label in.
+# Operations of the API's first generation, for remote-labeling stages.
 
 STAGE = """query stage($orgId: UUID!, $projectId: UUID!, $stageName: String!) {
   stage(orgId: $orgId, projectId: $projectId, stageName: $stageName) {
@@ -291,7 +291,7 @@ PUT_REMOTE_LABELING_TASK = """mutation putRemoteLabelingTask($finishedTask: Remo
   putRemoteLabelingTask(finishedTask: $finishedTask) { ok }
 }"""
 
-# So much for the first generation.
+# Operations of the current API.
 
 CREATE_DATAPOINT = """mutation createDatapoint(
   $orgId: UUID!, $projectId: UUID!, $name: String!, $storageId: UUID!, $items: [String!]!,
@@ -313,12 +313,15 @@ MOVE_TASK_TO_START = """mutation moveTaskToStart($orgId: UUID!, $projectId: UUID
 
 
 def _aliased_tasks(selection: str) -> Callable[[int], str]:
-    """Return a function that writes one document reading ``n`` tasks: variables ``id0`` .., aliases ``t0`` ..."""
+    """Return a function that renders a document reading ``n`` tasks.
+
+    Its variables are ``id0``, ``id1``, ..., its aliases ``t0``, ``t1``, ...
+    """
 
     def document(n: int) -> str:
         ids = ", ".join(f"$id{i}: UUID!" for i in range(n))
-        # The selection is repeated instead of named once in a fragment: a fragment needs the type's name,
-        # and the real server's name for it is not known.
+        # The selection is repeated instead of put in a fragment: a fragment needs the type's name,
+        # which the API does not document.
         fields = "\n".join(
             f"t{i}: task(orgId: $orgId, projectId: $projectId, taskId: $id{i}) {{ {selection} }}" for i in range(n)
         )
@@ -328,29 +331,32 @@ def _aliased_tasks(selection: str) -> Callable[[int], str]:
 
 
 task_places = _aliased_tasks(_TASK_PLACE)
-"""Where tasks are, and who holds them."""
+"""Read the stage, state and assignee of tasks."""
 
 task_states = _aliased_tasks(_TASK_STATE)
-"""The same, and who labelled them last."""
+"""Also read who labeled the tasks last."""
 
 tasks_with_labels = _aliased_tasks(_TASK_LABELS)
-"""Their current labels, or the path of their file."""
+"""Read the current labels of tasks, or the path of their file."""
 
 tasks_in_full = _aliased_tasks(_TASK_FULL)
-"""Everything a callable may want to see: item URLs and current labels too."""
+"""Read all that a callable is given: items' URLs and current labels too."""
 
 tasks_to_export = _aliased_tasks(_TASK_TO_EXPORT)
-"""What :data:`TASKS_TO_EXPORT` tells of each."""
+"""Read by id what :data:`TASKS_TO_EXPORT` lists."""
 
 task_events = _aliased_tasks(_TASK_EVENTS)
-"""What left which stage, when and by whom."""
+"""Read which stage the tasks left, when, and who did it."""
 
 task_holders = _aliased_tasks(_TASK_HOLDERS)
-"""Who had them, one after the other."""
+"""Read the history of the tasks' assignees."""
 
 
 def task_counts(n: int) -> str:
-    """Write one document counting the tasks of ``n`` stages: variables ``stage0`` .., aliases ``c0`` ..."""
+    """Render a document that counts the tasks of ``n`` stages.
+
+    Its variables are ``stage0``, ``stage1``, ..., its aliases ``c0``, ``c1``, ...
+    """
     stages = ", ".join(f"$stage{i}: String!" for i in range(n))
     fields = "\n".join(
         f"c{i}: tasksPaged(orgId: $orgId, projectId: $projectId, stageName: $stage{i}, first: 0) {{ count }}"
@@ -360,7 +366,10 @@ def task_counts(n: int) -> str:
 
 
 def tasks_by_name(n: int) -> str:
-    """Write one document looking up ``n`` exact names: variables ``name0`` .. (in quotes), aliases ``n0`` ..."""
+    """Render a document that looks up ``n`` exact task names.
+
+    Its variables are ``name0``, ``name1``, ... (names in quotes), its aliases ``n0``, ``n1``, ...
+    """
     names = ", ".join(f"$name{i}: String!" for i in range(n))
     fields = "\n".join(
         f"n{i}: genericTasks(orgId: $orgId, projectId: $projectId, taskSearch: $name{i}, first: 10)"

@@ -1,4 +1,4 @@
-"""Which URL a configured host means."""
+"""Map a configured host to the GraphQL URL."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ _HOST_NAME = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?")
 def graphql_url(
     host: str | None, *, port: int | None = None, schema: str | None = None, allow_http: bool = False
 ) -> str:
-    """Return the URL that GraphQL requests for ``host`` are posted to; the trailing slash is part of it.
+    """Return the GraphQL URL for a configured host, including the trailing slash.
 
-    * nothing, or RedBrick's public API in any form: ``https://api.redbrickai.com/graphql/``;
-    * a loopback or ``amazonaws.com`` host: as given, then ``/graphql/``;
-    * any other host, i.e. a private deployment: ``https://<host>/api/graphql/``.
+    * No host, or RedBrick's public API in any spelling: ``https://api.redbrickai.com/graphql/``.
+    * A loopback or ``amazonaws.com`` host: the URL as configured, followed by ``/graphql/``.
+    * Any other host, i.e. a private deployment: ``https://<host>/api/graphql/``.
 
-    What names neither ``http`` nor ``https`` is https, but http for a loopback host.
+    Without a scheme, a loopback host uses http and any other host https.
 
     :param host: a host name or URL, as written in the connection.
-    :param port: the connection's port, for a ``host`` that does not name one.
-    :param schema: the connection's schema, for a ``host`` that names neither ``http`` nor ``https``.
-    :param allow_http: take ``http`` as it is written for hosts that are not loopback, too; RedBrick's own is https.
-    :raises RedBrickInputError: when ``host`` is not a host name or http(s) URL, or is http where that is not allowed.
+    :param port: the connection's port; used if ``host`` has none.
+    :param schema: the connection's schema; used if ``host`` has none, and ignored unless it is ``http`` or ``https``.
+    :param allow_http: accept http for hosts that are not loopback. RedBrick's public API always uses https.
+    :raises RedBrickInputError: if ``host`` is not a host name or http(s) URL, contains credentials, or uses http
+        where that is not allowed.
     """
     given = (host or "").strip() or DEFAULT_HOST
     if "://" not in given and schema in {"http", "https"}:
@@ -43,8 +44,8 @@ def graphql_url(
     loopback = is_loopback(name)
     if parts.scheme == "http" and not (loopback or allow_http):
         raise RedBrickInputError(
-            f"The connection's host says http, and {name} is not this machine: the key would travel unencrypted. "
-            f"Write https; or, where the way there is safe, set the connection's extra allow_http to true."
+            f"The connection's host uses http, and {name} is not this machine: the API key would travel unencrypted. "
+            f"Use https or, on a trusted network, set the connection's extra allow_http to true."
         )
     if name == _PUBLIC_HOST:
         return f"{DEFAULT_HOST}/graphql/"
@@ -57,21 +58,24 @@ def graphql_url(
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host name can only be this machine; names under ``localhost`` are what a name server says they are."""
+    """Return whether a host name can only mean this machine.
+
+    Names below ``localhost`` do not count: a name server decides what they are.
+    """
     try:
         return ipaddress.ip_address(name).is_loopback
-    except ValueError:  # a name, such as 127.example.com, whatever it looks like
+    except ValueError:  # not an address but a name, such as 127.example.com
         return name == "localhost"
 
 
 def is_overheard(url: str) -> bool:
-    """Whether what goes to a URL travels unencrypted to another machine."""
+    """Return whether a URL uses plain HTTP to another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def _is_host(name: str) -> bool:
-    """Whether this is a host name or an address, and not, say, a template that was not rendered."""
+    """Return whether a text is a host name or an address, e.g. no unrendered template."""
     if ":" not in name:
         return _HOST_NAME.fullmatch(name) is not None
     try:
@@ -82,7 +86,7 @@ def _is_host(name: str) -> bool:
 
 
 def _refused(given: str) -> RedBrickInputError:
-    # What stands before an "@" may be a password.
+    # The part before an "@" may be a password.
     shown = given.rsplit("@", 1)[-1]
     return RedBrickInputError(
         f"The connection's host must be a host name or an http(s) URL without credentials, not {shown!r}."

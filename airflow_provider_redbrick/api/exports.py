@@ -1,4 +1,13 @@
-"""Reading the tasks of a stage with all that is stored of them, many a request."""
+"""Read the tasks of a stage with all their stored data, many per request.
+
+Design notes on exports:
+
+1. Pages are read in order, and only task ids are remembered: memory does not grow with the labels.
+2. A page that cannot be read, or a malformed task, is an error. An export is complete or fails.
+3. A task that moves while the list is read may be listed twice; it is yielded once.
+4. The watermark is taken before the first page is read, by this clock or the server's, whichever is behind. The next
+   export that starts from it misses nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +33,18 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.workflow import Stage
 
 LARGEST_PAGE = 50
-"""Tasks a page: each brings its labels, and URLs that are good for a short time only."""
+"""Maximum tasks per page: each has its labels, and presigned URLs that expire soon."""
 
 
 @dataclass(frozen=True)
 class StoredTask:
-    """A task with all that is stored of it.
+    """A task with all its stored data.
 
-    :param task: its labels are still to be fetched where it has a ``labels_url``.
-    :param storage_id: the storage that its items are in.
-    :param layers: what is shown with each series, by its number: ``heatMaps``, ``transforms`` and ``centerline`` as an
-        upload takes them.
-    :param mask_urls: presigned, short-lived URLs of its masks by their paths in the label storage; None for a mask
+    :param task: the task. If it has a ``labels_url``, its labels were not fetched yet.
+    :param storage_id: the id of the storage that holds its items.
+    :param layers: by series index, what is displayed with the series: ``heatMaps``, ``transforms`` and ``centerline``
+        in the upload format.
+    :param mask_urls: presigned, short-lived URLs of the masks by their path in the label storage; ``None`` for a mask
         that could not be signed.
     """
 
@@ -46,7 +55,7 @@ class StoredTask:
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> StoredTask:
-        """Read an entry of the bulk read."""
+        """Parse an entry of the bulk read."""
         saved = data.get("latestTaskData") or {}
         paths, urls = saved.get("labelsMap") or (), saved.get("labelsMapPresigned") or ()
         named = [(path, url or {}) for path, url in zip(paths, urls, strict=True) if path and path.get("labelName")]
@@ -60,17 +69,16 @@ class StoredTask:
 
 
 class BulkRead:
-    """All tasks of a stage, page by page: what is held in memory of each that was read is its id.
+    """Iterate over all tasks of a stage, with only their ids kept in memory.
 
-    A page that cannot be read, and a task that makes no sense, are errors. A task that the list shows again, since it
-    moves while it is read, comes once.
-
-    :param stage: None for all stages.
-    :param updated_after: only tasks changed then or later.
-    :param document: what is read of each.
-    :param largest_page: tasks a page, if the client asks for more at a time.
-    :ivar mark: what the next read may start from and miss nothing: a moment before the first page was read, by this
+    :param scope: the project.
+    :param stage: the stage; ``None`` for all stages.
+    :param updated_after: only tasks that were changed at this time or later.
+    :param document: the GraphQL document, which determines what is read of each task.
+    :param largest_page: the maximum tasks per page; the client's page size may be smaller.
+    :ivar mark: the watermark from which the next read misses nothing: a time before the first page was read, by this
         clock or the server's, whichever is behind.
+    :raises RedBrickAPIError: while iterating, if a page cannot be read or a task is malformed.
     """
 
     def __init__(
@@ -109,19 +117,21 @@ class BulkRead:
 
 
 def read_again(scope: Scope, task_id: str) -> StoredTask:
-    """Read one task anew, with URLs that are good again.
+    """Read one task again, with new presigned URLs.
 
-    :raises RedBrickAPIError: when it cannot be read, or is not there any more.
+    :param scope: the project.
+    :param task_id: the task.
+    :raises RedBrickAPIError: if it cannot be read, or no longer exists.
     """
     stored = read_aliased(scope, documents.tasks_to_export, [task_id], StoredTask.from_wire)[task_id]
     if isinstance(stored, RedBrickAPIError):
         raise stored
-    found: StoredTask = stored
-    return found
+    task: StoredTask = stored
+    return task
 
 
 def _layers(datapoint: Mapping[str, Any]) -> dict[int, dict[str, list[dict[str, Any]]]]:
-    """Return heat maps, transforms and center lines by series, each in the form in which it is uploaded."""
+    """Return heat maps, transforms and center lines by series, as uploads take them."""
     layers: dict[int, dict[str, list[dict[str, Any]]]] = {}
     for key, uploaded in _LAYERS.items():
         for entry in elements(datapoint.get(key), dict, nulls=False):
@@ -132,13 +142,13 @@ def _layers(datapoint: Mapping[str, Any]) -> dict[int, dict[str, list[dict[str, 
 
 
 def _transform(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a transform with its rows apart: a matrix of 4 x 4 numbers is stored as one list."""
+    """Convert a stored transform (16 numbers in one list) to a matrix of 4 rows."""
     flat = elements(fields["transform"], object)
     return {**fields, "transform": [list(flat[row : row + 4]) for row in range(0, len(flat), 4)]}
 
 
 def _centerline(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a center line as an object: it is stored as JSON text."""
+    """Convert a stored center line (JSON text) to an object."""
     line = fields.get("centerline")
     return {**fields, "centerline": json.loads(line)} if isinstance(line, str) else fields
 

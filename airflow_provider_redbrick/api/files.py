@@ -1,4 +1,8 @@
-"""A project's stored files: images, masks, and labels too many to come inline."""
+"""Stored files of a project: images, masks and long label lists.
+
+Files are uploaded to presigned URLs of the label storage. A list of more than :data:`INLINE_LABELS` labels is
+uploaded as a gzip file, and the mutation carries its path; shorter lists go inline.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +22,24 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.scope import Scope
 
 INLINE_LABELS = 1000
-"""Labels of one task in a request, as RedBrick's own clients keep to."""
+"""Maximum number of a task's labels sent inline; RedBrick's SDK has the same limit."""
 
 NIFTI = "application/octet-stream"
+"""Content type of a stored mask."""
 
 
 def mask_name(mask: BinaryIO, stem: str) -> str:
-    """Return what an open NIfTI file is to be called, which tells whether it is compressed."""
+    """Return the file name for an open NIfTI file, with ``.gz`` if it is compressed.
+
+    :param mask: the open file; its position changes.
+    :param stem: the name without endings.
+    """
     mask.seek(0)
     return f"{stem}.nii.gz" if mask.read(2) == b"\x1f\x8b" else f"{stem}.nii"
 
 
 class ProjectFiles:
-    """Puts files into a project's label storage, and says where stored files can be fetched."""
+    """Upload files to a project's label storage, and fetch stored files."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -38,10 +47,11 @@ class ProjectFiles:
     def carry(
         self, labels: Sequence[Any] | None, labels_map: Sequence[Mapping[str, Any] | None], *, task_id: str
     ) -> dict[str, Any]:
-        """Return labels as the variables of any mutation that takes them; a list too long to go inline is stored first.
+        """Return labels as variables for a mutation. A long list is uploaded first.
 
-        :param labels: stored ("flat") labels; None sends none, and leaves those that are there.
-        :param labels_map: where the masks are in the label storage, by series.
+        :param labels: the labels in the stored ("flat") format; ``None`` keeps those that the task has.
+        :param labels_map: by series, where the masks are in the label storage.
+        :param task_id: the task, for error messages.
         """
         path = None
         if labels is not None and len(labels) > INLINE_LABELS:
@@ -55,26 +65,30 @@ class ProjectFiles:
         }
 
     def store_mask(self, mask: BinaryIO, task_id: str, *, series: int) -> str:
-        """Store a segmentation mask, a NIfTI file, and return its path in the label storage.
+        """Upload a segmentation mask (NIfTI) and return its path in the label storage.
 
-        :param mask: an open file; it is sent from its beginning to its end, and left open.
-        :param series: the series it belongs to, which is part of the file's name.
+        :param mask: an open file; it is sent from its start to its end, and left open.
+        :param task_id: the task, for error messages.
+        :param series: the index of the series it belongs to; part of the file name.
         """
         return self._store(mask, mask_name(mask, f"{series}"), task_id, kind=NIFTI)
 
     def get(self, url: str) -> bytes:
-        """Fetch a file behind a presigned URL, decompressed when it is gzip."""
+        """Fetch the file behind a presigned URL, decompressed if it is gzip."""
         return self._scope.client.transport.storage.get(url)
 
     def labels(self, url: str) -> tuple[Mapping[str, Any], ...]:
-        """Fetch the stored labels that are too many to come inline."""
+        """Fetch labels that are stored in a file because they do not fit inline."""
         content = self.get(url)
         with reading("labels file"):
             return flat_labels(content)
 
     def fetch_mask(self, url: str) -> BinaryIO:
-        """Fetch a mask as it is stored; whoever closes the file is rid of it, for it has no name."""
-        mask = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked for it closes it
+        """Fetch a mask, without decompressing it, into an anonymous temporary file.
+
+        The caller closes the file, which deletes it.
+        """
+        mask = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the caller
         try:
             self._scope.client.transport.storage.fetch(url, mask)
         except BaseException:
@@ -85,9 +99,9 @@ class ProjectFiles:
     def _store(
         self, content: bytes | BinaryIO, name: str, task_id: str, *, kind: str, encoding: str | None = None
     ) -> str:
-        wanted = f"labels/{uuid.uuid4()}/{uuid.uuid4()}/{name}"
-        asked = {"files": [wanted], "fileType": kind, "fileEncoding": encoding}
-        data = self._scope.execute(documents.PRESIGN_UPLOADS, asked, task_ids=[task_id])
+        name_in_storage = f"labels/{uuid.uuid4()}/{uuid.uuid4()}/{name}"
+        variables = {"files": [name_in_storage], "fileType": kind, "fileEncoding": encoding}
+        data = self._scope.execute(documents.PRESIGN_UPLOADS, variables, task_ids=[task_id])
         with reading("presignUploads"):
             signed = data["presignUploads"][0]
             url, path = text_as_it_is(signed["presignedUrl"]), text_as_it_is(signed["filePath"])

@@ -1,4 +1,4 @@
-"""Ids of organisations, projects and tasks."""
+"""Ids of organizations, projects and tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 
 
 def is_uuid(value: object) -> bool:
-    """Whether a text is a UUID."""
+    """Return whether a value is the text of a UUID."""
     try:
         return isinstance(value, str) and bool(uuid.UUID(value))
     except ValueError:
@@ -16,9 +16,11 @@ def is_uuid(value: object) -> bool:
 
 
 def check_uuid(what: str, value: object) -> str:
-    """Return an id, checked before it is sent.
+    """Validate an id before it is sent, and return it in canonical form.
 
-    :raises RedBrickInputError: for a blank (an unrendered template) or malformed one.
+    :param what: the parameter's name, for the message.
+    :param value: the id, as text or ``UUID``.
+    :raises RedBrickInputError: if it is empty (e.g. an unrendered template) or malformed.
     """
     try:
         return str(uuid.UUID(str(value) if isinstance(value, (str, uuid.UUID)) else ""))

@@ -1,4 +1,13 @@
-"""Bringing new tasks into a project: items into RedBrick's own storage, and the tasks themselves."""
+"""Create tasks: upload items to RedBrick's storage and create the tasks.
+
+Design notes on task creation:
+
+1. Each file has an upload target of its own. If the server returns fewer distinct targets than files, nothing is
+   uploaded: files would overwrite each other or be lost.
+2. A task's name must be new in the project, so a repeated request cannot create a second task.
+3. The answer to ``createDatapoint`` has several task ids if the project duplicates its tasks; the first is the task
+   itself.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +40,21 @@ _CONTENT_TYPES = {
     ".html": "text/html",
 }
 ITEM_SUFFIXES = tuple(filter(None, _CONTENT_TYPES))
-"""The endings of files that can be items; DICOM files need none."""
+"""Suffixes of files that can be items. DICOM files need none."""
 
 _WEB = frozenset({"http", "https"})
-_KEPT_AS_THEY_ARE = frozenset({"file", "local"})
-_OF_MASKS = frozenset({"binaryMask", "semanticMask", "pngMask", "masks"})
+_PATH_SCHEMES = frozenset({"file", "local"})
+_MASK_KEYS = frozenset({"binaryMask", "semanticMask", "pngMask", "masks"})
 _EXTRAS = ("heatMaps", "transforms", "centerline")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an item will be in storage.
+    """Upload target of an item in the storage.
 
-    :param url: where to put it; a secret while its signature lives.
+    :param path: the path in the storage.
+    :param content_type: the content type that the URL is signed for.
+    :param url: the presigned URL for the upload; secret as long as its signature is valid.
     """
 
     path: str
@@ -53,13 +64,18 @@ class Place:
 
 @dataclass(frozen=True, repr=False)
 class Datapoint:
-    """A task to be created; the repr shows nothing of it.
+    """A task to be created. Its ``repr`` shows no content.
 
+    :param name: the task's name, new in the project.
+    :param storage_id: the id of the storage that has the items.
     :param items: paths in the storage.
-    :param layout: how the items make up series, by the API's names: ``seriesInfo``, ``heatMaps``, ``transforms`` and
-        ``centerline`` as the conversion tells them; other keys are not looked at.
-    :param labels: what :meth:`ProjectFiles.carry` returned.
-    :param pre_assign: by stage one e-mail or several.
+    :param layout: how the items form series, with the API's keys ``seriesInfo``, ``heatMaps``, ``transforms`` and
+        ``centerline`` as the label conversion returns them; other keys are ignored.
+    :param labels: the return value of :meth:`ProjectFiles.carry`.
+    :param is_ground_truth: whether the task starts in ground truth.
+    :param metadata: the task's own metadata.
+    :param pre_assign: by stage name, one email or several.
+    :param priority: from 0 to 1; ``None`` for none.
     """
 
     name: str
@@ -75,9 +91,10 @@ class Datapoint:
 
 @dataclass(frozen=True)
 class Created:
-    """A task that was created.
+    """A created task.
 
-    :param task_ids: one, or several where the project duplicates its tasks; the first is the task itself.
+    :param task_ids: one id, or several if the project duplicates its tasks; the first is the task itself.
+    :param dp_id: the id of its data.
     """
 
     task_ids: tuple[str, ...]
@@ -85,30 +102,37 @@ class Created:
 
 
 class ProjectImports:
-    """Brings new tasks into a project."""
+    """Create tasks in a project."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     def places(self, files: Sequence[tuple[str, str]], *, task_name: str) -> list[Place]:
-        """Return for each file a place of its own in RedBrick's storage.
+        """Request an upload target for each file.
 
-        :param files: the name and the content type of each.
+        :param files: the name and the content type of each file.
+        :param task_name: the task's name, for error messages.
+        :return: the targets, in the order of ``files``.
+        :raises RedBrickAnswerError: if the server does not return one distinct target for each file.
         """
-        asked = {"files": [name for name, _ in files], "fileType": [kind for _, kind in files]}
-        data = self._scope.execute(documents.ITEMS_UPLOAD_PRESIGN, asked, task_ids=[task_name])
+        variables = {"files": [name for name, _ in files], "fileType": [kind for _, kind in files]}
+        data = self._scope.execute(documents.ITEMS_UPLOAD_PRESIGN, variables, task_ids=[task_name])
         with reading("itemsUploadPresign"):
             items = elements(data["itemsUploadPresign"]["items"], dict, nulls=False)
             signed = [(text_as_it_is(item["filePath"]), text_as_it_is(item["presignedUrl"])) for item in items]
         paths = {path for path, url in signed if path and url}
         if len(signed) != len(files) or len(paths) != len(files):
-            # Something would be put over something else, or nowhere.
-            words = f"RedBrick gave {len(paths)} places for {len(files)} files."
+            # Files would overwrite each other or be lost.
+            words = f"RedBrick returned {len(paths)} of {len(files)} requested upload targets."
             raise RedBrickAnswerError(words, operation="itemsUploadPresign", task_ids=[task_name])
         return [Place(str(path), kind, str(url)) for (path, url), (_, kind) in zip(signed, files, strict=True)]
 
     def put(self, place: Place, file: BinaryIO) -> None:
-        """Put an open file into its place, from its beginning to its end; it is streamed and left open."""
+        """Upload an open file, from its start to its end. It is streamed and left open.
+
+        :param place: the upload target.
+        :param file: the open file.
+        """
         self._scope.client.transport.storage.put(place.url, file, kind=place.content_type)
 
     def create(self, new: Datapoint) -> Created:
@@ -124,7 +148,7 @@ class ProjectImports:
             **new.labels,
             "metaData": None if new.metadata is None else json.dumps(new.metadata),
             "isGroundTruth": new.is_ground_truth,
-            # Also when there is none: the API wants the text "null" then.
+            # Also if there is none: the API expects the text "null".
             "preAssign": json.dumps(new.pre_assign),
             "priority": new.priority,
         }
@@ -134,17 +158,19 @@ class ProjectImports:
 
 
 def content_type(name: str) -> str | None:
-    """Return what kind of item a file is, by its name; None for one that RedBrick does not take.
+    """Return an item's content type by its file name.
 
-    :param name: a path or URL. A last part that is a number is taken for a DICOM UID's.
+    :param name: a path or URL. A numeric ending is part of a DICOM UID, so the file is DICOM.
+    :return: ``None`` if RedBrick does not accept such files.
     """
     return _CONTENT_TYPES.get(suffix_of(name)[0])
 
 
 def suffix_of(name: str) -> tuple[str, bool]:
-    """Return the ending of a file's name in lower case, and whether ``.gz`` comes after it.
+    """Return a file name's suffix in lower case, and whether ``.gz`` follows it.
 
-    :param name: a path or URL. The ending is empty where it is a number, the last part of a DICOM UID.
+    :param name: a path or URL.
+    :return: an empty suffix if the ending is numeric (the last part of a DICOM UID).
     """
     suffixes = PurePosixPath(file_name(name).lower()).suffixes
     compressed = suffixes[-1:] == [".gz"]
@@ -155,18 +181,18 @@ def suffix_of(name: str) -> tuple[str, bool]:
 
 
 def file_name(name: str) -> str:
-    """Return the last part of a path or of a URL's path: neither signature nor fragment is part of it."""
+    """Return the last part of a path or URL, without query and fragment."""
     scheme, mark, rest = name.partition("://")
-    if mark and scheme.lower() not in _KEPT_AS_THEY_ARE:
+    if mark and scheme.lower() not in _PATH_SCHEMES:
         rest = _path_of(rest, always=scheme.lower() in _WEB)
     return posixpath.basename((rest if mark else name).rstrip("/"))
 
 
 def _path_of(rest: str, *, always: bool) -> str:
-    """Return what comes before the query and the fragment of a URL.
+    """Return the part of a URL before its query and fragment.
 
-    :param always: whether there can be no such characters in the path. A key in an object store may have them, so
-        there only what leaves a name with a known ending is cut off.
+    :param always: whether ``?`` and ``#`` cannot be part of the path. In an object store a key may contain them;
+        there the rest is only cut off if the remaining name has a known suffix.
     """
     path = re.split(r"[?#]", rest, maxsplit=1)[0]
     if always:
@@ -186,12 +212,12 @@ def _created(answer: Mapping[str, Any]) -> Created:
 def _series_info(series: Iterable[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
     if series is None:
         return None
-    kept = ({key: value for key, value in one.items() if key not in _OF_MASKS} for one in series)
+    kept = ({key: value for key, value in one.items() if key not in _MASK_KEYS} for one in series)
     return _with_text(list(kept), "metaData", "imageHeaders")
 
 
 def _with_text(entries: Sequence[Mapping[str, Any]] | None, *keys: str) -> list[dict[str, Any]] | None:
-    """Return objects with what some of their keys hold as JSON text."""
+    """Return copies of objects, with the values of the given keys as JSON text."""
     if entries is None:
         return None
     return [

@@ -1,4 +1,15 @@
-"""Keeping the key out of all that a server may say."""
+"""Remove the API key from what a server returns.
+
+Design notes on redaction:
+
+1. A server may echo the key in a body or a header. The raw bytes are redacted before they are parsed, logged or
+   quoted.
+2. The key is found in each usual encoding: plain, JSON (also nested), URL-encoded, HTML. JSON may escape any
+   character, so a pattern covers that as well.
+3. If the content was cut off within the key, its ending is removed if at least 4 characters of the key are there.
+4. Queries of presigned URLs are secrets too: they grant access without a key. They are removed from messages and from
+   the log records of ``urllib3``.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +21,20 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 _ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
 _ESCAPED = re.compile(r"\\+u00([0-9a-fA-F]{2})")
-# What is left of one character that was cut off in the middle: of JSON's, a URL's or HTML's way to write it.
+# An incomplete escape sequence (JSON, URL or HTML) at the end.
 _CUT_OFF = re.compile(r"(\\+(u[0-9a-fA-F]{0,3})?|%[0-9a-fA-F]?|&#?\w{0,6})\Z")
-# Bytes that a character may take: JSON in JSON in JSON.
-_WIDEST = 13
-# So much of a secret that whoever reads it knows something.
-_TELLING = 4
+# Maximum bytes of an escaped character: JSON in JSON in JSON.
+_MAX_ESCAPED_BYTES = 13
+# Length of a prefix of the secret that is worth hiding.
+_MIN_PREFIX_CHARS = 4
 
 
 def masked(content: bytes, secret: str) -> bytes:
-    """Return an answer without the secret, however it may be spelled there: nothing a server echoes may be logged."""
+    """Replace a secret by ``***`` in whatever usual encoding the content has it.
+
+    :param content: a response's body or a header's value.
+    :param secret: the API key or token.
+    """
     if content[-2:].strip()[-1:] != b"}":
         content = _without_its_beginning(content, secret)
     spellings, escaped = _spellings(secret)
@@ -30,27 +45,27 @@ def masked(content: bytes, secret: str) -> bytes:
 
 @lru_cache(maxsize=8)
 def _spellings(secret: str) -> tuple[tuple[bytes, ...], re.Pattern[bytes]]:
-    """Return the ways in which a secret is usually written, and a pattern for what JSON may make of it besides."""
+    """Return usual encodings of a secret, and a pattern for other JSON encodings."""
     quoted = [json.dumps(secret)[1:-1]]
     quoted.append(quoted[0].replace("/", "\\/"))
     quoted += [json.dumps(text)[1:-1] for text in quoted]  # in JSON within JSON
     in_url = quote(secret, safe=""), quote(secret), quote_plus(secret)
     lower = [re.sub("%..", lambda found: found[0].lower(), text) for text in in_url]
     usual = (secret, *quoted, *in_url, *lower, html.escape(secret))
-    # JSON may escape any character, and JSON in JSON escapes the escapes.
-    any_way = (rf"(?:\\{{1,7}}u00(?i:{ord(each):02x})|\\{{0,7}}{re.escape(each)})" for each in secret)
+    # JSON may escape any character, and nested JSON escapes the escapes.
+    any_way = (rf"(?:\\{{1,7}}u00(?i:{ord(character):02x})|\\{{0,7}}{re.escape(character)})" for character in secret)
     return tuple(text.encode() for text in dict.fromkeys(usual)), re.compile("".join(any_way).encode())
 
 
 def _without_its_beginning(content: bytes, secret: str) -> bytes:
-    """Return an answer that was cut short in the middle of a secret without its end; any other as it is."""
-    tail = content[-_WIDEST * len(secret) :]
+    """Redact the end of content that was cut off within a secret."""
+    tail = content[-_MAX_ESCAPED_BYTES * len(secret) :]
     text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), tail.decode(errors="replace"))
     for end in (text, _CUT_OFF.sub("", text)):
-        for read in (_unescaped, unquote, unquote_plus, html.unescape):
-            known = _unescaped(secret) if read is _unescaped else secret
-            said = read(end)
-            if any(said.endswith(known[:n]) for n in range(_TELLING, len(known))):
+        for decode in (_unescaped, unquote, unquote_plus, html.unescape):
+            known = _unescaped(secret) if decode is _unescaped else secret
+            decoded = decode(end)
+            if any(decoded.endswith(known[:n]) for n in range(_MIN_PREFIX_CHARS, len(known))):
                 return content[: -len(tail)] + b"***"
     return content
 

@@ -1,4 +1,14 @@
-"""What RedBrick's answers mean: frozen value objects, read leniently (everything but an id may be missing)."""
+"""Frozen value objects for API answers. Any value but an id may be missing.
+
+Design notes on tasks:
+
+1. A :class:`Task` knows which of its fields were read (``unread``). Using one that was not read raises
+   :class:`RedBrickNotReadError`: "not read" must not be taken for "empty".
+2. A field that was requested and is missing in the answer counts as empty. One that was not requested counts as not
+   read.
+3. Optional values are parsed leniently; values of another type are an error (see ``answers``).
+4. Stored labels that are not a list, or too large, are an error and never "no labels".
+"""
 
 from __future__ import annotations
 
@@ -26,16 +36,23 @@ if TYPE_CHECKING:
     import pendulum
 
 STAYED = "stayed"
-"""Key of what is written beside labels that replace others where a task is: how the trail shows that is not known."""
+"""Key of ``extraData`` that marks labels replaced in place.
+
+The audit trail does not tell such an edit from a task that left its stage.
+"""
 
 
 SAVED = frozenset({"STAGED", "IN_PROGRESS"})
-"""States of a task with labels that somebody has saved and not submitted."""
+"""States of a task whose labels were saved and not submitted."""
 
 
 @dataclass(frozen=True)
 class User:
-    """Somebody who can hold a task: a person, or an API key (which has no e-mail)."""
+    """A user who can hold a task: a person, or an API key (which has no email).
+
+    :param user_id: ``API:<uuid>`` for an API key.
+    :param email: the person's email, if known.
+    """
 
     user_id: str
     email: str | None = None
@@ -49,7 +66,7 @@ class User:
         return self.email or ("an API key" if self.is_api_key else self.user_id)
 
     def is_same(self, other: User | None) -> bool:
-        """Whether both are one person, by id, or by e-mail in whatever case."""
+        """Return whether both are one user, by id or by email (case-insensitive)."""
         if other is None:
             return False
         by_email = bool(self.email and other.email) and str(self.email).lower() == str(other.email).lower()
@@ -57,7 +74,7 @@ class User:
 
     @classmethod
     def from_wire(cls, data: Any) -> User | None:
-        """Read a user; None for nobody."""
+        """Parse a user; ``None`` if there is none."""
         if not isinstance(data, Mapping) or not data.get("userId"):
             return None
         return cls(text(data["userId"]), text(data.get("email")) or None)
@@ -65,7 +82,13 @@ class User:
 
 @dataclass(frozen=True)
 class Member:
-    """A person in a project, and the stages they may work in."""
+    """A person in a project, with the stages they may work in.
+
+    :param user: the person.
+    :param role: the project role, e.g. ``LABELER``.
+    :param active: whether the membership is active.
+    :param stage_access: by stage name, whether a labeler may work there.
+    """
 
     user: User
     role: str
@@ -73,12 +96,15 @@ class Member:
     stage_access: Mapping[str, bool]
 
     def may_work_in(self, stage_name: str) -> bool:
-        """Whether tasks of a stage can be given to this member; managers and admins work everywhere."""
+        """Return whether tasks of a stage can be assigned to this member.
+
+        Managers and admins may work in every stage.
+        """
         return self.active and (self.role != "LABELER" or self.stage_access.get(stage_name, False))
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Member | None:
-        """Read a member; None when there is no user behind it."""
+        """Parse a member; ``None`` if it has no user."""
         member = data.get("member") or {}
         user = User.from_wire(member.get("user"))
         if user is None:
@@ -89,10 +115,14 @@ class Member:
 
 @dataclass(frozen=True)
 class OutputEvent:
-    """A task left a stage, or its labels were changed where it is.
+    """A task left a stage, or its labels were changed in place.
 
-    :param accepted: a review's verdict, None for anything else.
-    :param extra: what whoever did it has written beside it; empty for nothing.
+    :param stage_name: the stage.
+    :param by: the user id of the actor.
+    :param at: when it happened.
+    :param next_stage: where the task went; ``None`` if unknown.
+    :param accepted: a review's decision; ``None`` for anything else.
+    :param extra: the ``extraData`` that the actor stored with the event; empty if there is none.
     """
 
     stage_name: str
@@ -104,13 +134,13 @@ class OutputEvent:
 
     @property
     def is_edit(self) -> bool:
-        """Whether the task stayed where it is, and only its labels were changed."""
+        """Whether the task stayed in its stage and only its labels were changed."""
         if self.extra.get(STAYED) is True:
             return True
         return self.next_stage == self.stage_name or (self.stage_name == GROUND_TRUTH and self.next_stage is None)
 
     def leaves(self, stage_name: str) -> bool:
-        """Whether the task was taken out of a stage."""
+        """Return whether the task left the given stage."""
         return self.stage_name == stage_name and not self.is_edit
 
 
@@ -118,25 +148,35 @@ class OutputEvent:
 class Task:
     """A RedBrick task, as far as it was read.
 
-    A field that was not read is None, and named in ``unread``. A question about such a field (``has_labels``,
-    ``saved_by``) raises :class:`~airflow_provider_redbrick.exceptions.RedBrickNotReadError`: "not read" is never
-    taken for "there is none". Listings read no labels and no items; what callables are given was read in full.
+    A field that was not read is ``None``, and named in ``unread``. Using such a field (``has_labels``, ``saved_by``)
+    raises :class:`~airflow_provider_redbrick.exceptions.RedBrickNotReadError`. Listings read no labels and no items;
+    callables are given tasks that were read in full.
 
-    :param dp_id: the data it is about.
-    :param stage_name: where it is; ``"Ground Truth"`` when it is finished.
+    :param task_id: the id, in lower case.
+    :param name: the task's name.
+    :param dp_id: the id of its data.
+    :param stage_name: its stage; ``"Ground Truth"`` if it is finished.
     :param state: ``UNASSIGNED``, ``ASSIGNED``, ``IN_PROGRESS``, ``STAGED`` (a draft), ``SKIPPED``, ``PROBLEM`` or
-        ``COMPLETED`` (on its way to the next stage); None in ground truth.
+        ``COMPLETED`` (moving to the next stage); ``None`` in ground truth.
+    :param assignee: who holds it.
+    :param assigned_at: when it was assigned.
+    :param priority: from 0 to 1.
+    :param created_at: when it was created.
+    :param updated_at: when it was changed last.
+    :param saved_at: when a draft was saved last.
     :param metadata: the task's own ``metaData``.
-    :param item_urls: presigned URLs of the images, in the order of ``items``; short-lived, and secrets until then.
-    :param series_info: of each series its ``itemsIndices`` and, as far as it was read, name and ``metaData``.
-    :param labels: the stored ("flat") labels.
-    :param labels_map: where the stored masks are, by series.
-    :param labels_url: where the labels are, when they are too many to come with the task.
+    :param items: paths of the images in the storage.
+    :param item_urls: presigned URLs of the images, in the order of ``items``; short-lived, and secret until they
+        expire.
+    :param series_info: by series, its ``itemsIndices`` and, if read, name and ``metaData``.
+    :param labels: the labels in the stored ("flat") format.
+    :param labels_map: by series, where the stored masks are.
+    :param labels_url: where the labels are, if they do not fit inline.
     :param labels_id: the version of the labels; changes with every save.
     :param labels_by: who saved that version.
     :param labels_at: when it was saved.
-    :param series: the same labels in the ``series`` format, one element a series, as handed to callables.
-    :param classification: the label of the whole task, as handed to callables; None also when there is none.
+    :param series: the same labels in the ``series`` format, one element per series, as callables are given them.
+    :param classification: the label of the whole task, as callables are given it; ``None`` also if there is none.
     :param unread: the names of the fields that were not read.
     """
 
@@ -166,31 +206,32 @@ class Task:
     unread: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def require(self, *fields: str) -> None:
-        """Make sure that fields were read.
+        """Check that fields were read.
 
-        :raises RedBrickNotReadError: if one was not.
+        :param fields: the names of the fields.
+        :raises RedBrickNotReadError: if one was not read.
         """
         missing = [name for name in fields if name in self.unread and getattr(self, name) is None]
         if missing:
             raise RedBrickNotReadError(
-                f"Task {self.task_id}: {' and '.join(missing)} of it {'was' if len(missing) == 1 else 'were'} not "
-                f"read, so what is asked about it is not known. Listings read no labels and no items; read tasks in "
-                f"full first: RedBrickHook().stage(...).read(task_ids)."
+                f"Task {self.task_id}: {' and '.join(missing)} {'was' if len(missing) == 1 else 'were'} not read. "
+                f"Listings read no labels and no items. Read tasks in full with "
+                f"RedBrickHook().stage(...).read(task_ids)."
             )
 
     def is_queued_in(self, stage_name: str) -> bool:
-        """Whether the task waits in this stage and is not already on its way out of it."""
+        """Return whether the task is in this stage and not already leaving it."""
         return self.stage_name == public_stage_name(stage_name) and not self.is_leaving
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the task is done in its stage, and on its way to the next."""
+        """Whether the task is finished in its stage and moving to the next."""
         self.require("state")
         return self.state == "COMPLETED" and self.stage_name != GROUND_TRUTH
 
     @property
     def has_labels(self) -> bool:
-        """Whether any label is stored.
+        """Whether the task has stored labels.
 
         :raises RedBrickNotReadError: if the labels were not read.
         """
@@ -203,15 +244,15 @@ class Task:
 
     @property
     def has_masks(self) -> bool:
-        """Whether segmentation masks are stored.
+        """Whether the task has stored segmentation masks.
 
-        :raises RedBrickNotReadError: if it was not read which there are.
+        :raises RedBrickNotReadError: if the masks' paths were not read.
         """
         return bool(self.mask_paths)
 
     @property
     def masks(self) -> dict[int, str]:
-        """The paths of the stored segmentation masks, by series.
+        """The paths of the stored segmentation masks by series index.
 
         :raises RedBrickNotReadError: if they were not read.
         """
@@ -225,7 +266,9 @@ class Task:
 
     @property
     def mask_paths(self) -> frozenset[str]:
-        """All paths that the server gives for masks: of two for one series, :attr:`masks` has but the last.
+        """All paths of stored masks.
+
+        If a series has two, :attr:`masks` has only the last.
 
         :raises RedBrickNotReadError: if they were not read.
         """
@@ -233,20 +276,25 @@ class Task:
         return frozenset(_mask_names(self.labels_map or ()))
 
     def held_by(self, user_id: str) -> bool:
-        """Whether this user holds the task."""
+        """Return whether a user holds the task."""
         self.require("assignee")
         return self.assignee is not None and self.assignee.user_id == user_id
 
     def saved_by(self, user_id: str) -> bool:
-        """Whether this user saved the labels the task has.
+        """Return whether a user saved the task's current labels.
 
-        :raises RedBrickNotReadError: if it was not read who did.
+        :raises RedBrickNotReadError: if it was not read who saved them.
         """
         self.require("labels_by")
         return self.labels_by is not None and self.labels_by.user_id == user_id
 
     def relabelled_by(self, user_id: str, since: Task) -> bool:
-        """Whether this user has saved the labels the task has, and had not when it was read before."""
+        """Return whether a user saved the current labels after an earlier read.
+
+        :param user_id: the user.
+        :param since: the task as read earlier.
+        :raises RedBrickNotReadError: if the labels' version or author was not read.
+        """
         self.require("labels_id")
         since.require("labels_id")
         return self.labels_id != since.labels_id and self.saved_by(user_id)
@@ -261,12 +309,13 @@ class Task:
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any], *, asked: frozenset[str] = frozenset()) -> Task:
-        """Read any of the API's task selections; a field that is not in it was not read.
+        """Parse the API's object of a task; fields that it lacks count as not read.
 
-        :param asked: fields that were asked for: where the server leaves one out, there is none.
+        :param data: the object, of any selection.
+        :param asked: the fields that were requested: if the answer lacks one, it counts as empty.
         """
         parts = {name: data.get(name) or {} for name in _PARTS}
-        # An object that is null, or of another kind than the one that was asked for, has none of the fields.
+        # An object that is null counts as having none of its fields.
         unread = _unread(tuple(data), tuple((name, tuple(parts[name])) for name in _PARTS), asked)
         datapoint, sub_task, saved = parts.values()
 
@@ -302,8 +351,8 @@ class Task:
 
 _PARTS = ("datapoint", "currentStageSubTask", "latestTaskData")
 
-# Where the API has each field: its own name for it, within which part.
-_PLACES = {
+# By field, the part of the API's object that has it, and its name there.
+_WIRE_FIELDS = {
     "dp_id": ("datapoint", "dpId"),
     "metadata": ("datapoint", "metaData"),
     "items": ("datapoint", "items"),
@@ -323,15 +372,15 @@ _PLACES = {
     "labels_by": ("latestTaskData", "createdByEntity"),
     "labels_at": ("latestTaskData", "createdAt"),
 }
-_MADE_OF_LABELS = frozenset({"series", "classification"})
+_DERIVED_FIELDS = frozenset({"series", "classification"})
 
 
-# A program reads tasks in few ways, but a server may answer in any.
+# Selections are few, but a server may leave out any field.
 @lru_cache(maxsize=256)
 def _unread(
     keys: tuple[str, ...], parts: tuple[tuple[str, tuple[str, ...]], ...], asked: frozenset[str]
 ) -> frozenset[str]:
-    """Return the names of the fields that an answer does not have and that were not asked for."""
+    """Return the names of fields that an answer lacks and that were not requested."""
     inner = dict(parts)
 
     def is_there(part: str | None, key: str) -> bool:
@@ -339,7 +388,7 @@ def _unread(
             return key in keys
         return part in keys and (not inner[part] or key in inner[part])
 
-    return (_MADE_OF_LABELS | {name for name, place in _PLACES.items() if not is_there(*place)}) - asked
+    return (_DERIVED_FIELDS | {name for name, place in _WIRE_FIELDS.items() if not is_there(*place)}) - asked
 
 
 def _mask_names(labels_map: Iterable[Mapping[str, Any] | None]) -> list[str]:
@@ -347,7 +396,7 @@ def _mask_names(labels_map: Iterable[Mapping[str, Any] | None]) -> list[str]:
 
 
 def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
-    """Read from a task's ``genericEvents`` when it left which stage, oldest first."""
+    """Parse a task's ``genericEvents`` into the stages it left, oldest first."""
     events = []
     for entry in data.get("genericEvents") or ():
         output = (entry or {}).get("outputEvent")
@@ -361,7 +410,11 @@ def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
 
 
 def holder_before(user_id: str) -> Callable[[Mapping[str, Any]], User | None]:
-    """Return a function that reads from a task's ``genericEvents`` whom it was taken from when a user got it last."""
+    """Return a parser for the user who held a task before another user was assigned.
+
+    :param user_id: the user whose latest assignment counts.
+    :return: a function from a task's ``genericEvents`` to the previous holder; ``None`` if there was none.
+    """
 
     def read(data: Mapping[str, Any]) -> User | None:
         taken: list[tuple[float, User | None]] = []
@@ -377,7 +430,7 @@ def holder_before(user_id: str) -> Callable[[Mapping[str, Any]], User | None]:
 
 
 def _series(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Check what is told of a series."""
+    """Validate the description of a series."""
     known = info or {}
     for item in elements(known.get("itemsIndices"), int, nulls=False):
         index(item)
@@ -385,7 +438,7 @@ def _series(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def _mask(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Check what is told of a mask."""
+    """Validate the description of a mask."""
     if entry is not None:
         text_as_it_is(entry.get("labelName"))
         index(entry.get("seriesIndex"))
@@ -393,9 +446,9 @@ def _mask(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 def flat_labels(written: str | bytes) -> tuple[Mapping[str, Any], ...]:
-    """Read stored labels from JSON text.
+    """Parse stored labels from JSON text.
 
-    :raises ValueError: when it is not a list, or too long a one: no labels would be the wrong conclusion.
+    :raises ValueError: if the text is not a list, or has too many values. Returning no labels would be wrong.
     """
     problem = too_many(values_in(written))
     if problem is not None:
@@ -407,6 +460,6 @@ def flat_labels(written: str | bytes) -> tuple[Mapping[str, Any], ...]:
 
 
 def _labels(saved: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """Read the flat labels that came inline."""
+    """Parse the flat labels that came inline."""
     written = text_as_it_is(saved.get("labelsData"))
     return flat_labels(written) if written else ()

@@ -1,4 +1,8 @@
-"""Times as the API and people write them."""
+"""Parse dates and times, as the API and users write them.
+
+``pendulum`` also accepts texts that depend on the current time: "now" and "10:00" are today, "2024" is a day of that
+year. Only texts with a full date are parsed.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +12,25 @@ from datetime import datetime
 
 import pendulum
 
-# What pendulum reads beside these is a moment of its own making: "now" and "10:00" are today, "2024" is a day of it.
 _DATED = re.compile(r"(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8})(?:[T ][^/]+)?")
 
 
 def moment(value: object) -> pendulum.DateTime | None:
-    """Read an ISO-8601 date, or date and time, in UTC if it names no zone; None if it is neither."""
+    """Parse an ISO 8601 date, or date and time; without a time zone it is UTC.
+
+    :return: ``None`` for any other value.
+    """
     if not isinstance(value, str) or not _DATED.fullmatch(value):
-        return None  # an interval is no moment either, and half of one is an IndexError of pendulum 3.0
+        return None  # also for an interval: half of one is an IndexError in pendulum 3.0
     with suppress(ValueError):
-        # What the API writes, read at a third of the cost: a listing has several a task.
+        # Fast path for the API's own format, at a third of the cost: a listing has several times per task.
         read = datetime.fromisoformat(value)
         if read.tzinfo is not None and not read.utcoffset():
             return pendulum.DateTime(*read.timetuple()[:6], read.microsecond, tzinfo=pendulum.UTC)
     try:
         parsed = pendulum.parse(value)
         if isinstance(parsed, pendulum.DateTime):
-            parsed.in_timezone("UTC")  # one that is out of all calendars there is none to calculate with
+            parsed.in_timezone("UTC")  # raises an error if it is out of range in UTC
             return parsed
     except (ValueError, TypeError, OverflowError):
         pass

@@ -1,4 +1,7 @@
-"""Who is told what requests cost: the seam for metrics, of which nothing here knows how they are kept."""
+"""Interface for metrics about requests.
+
+The transport reports each attempt, retry and wait to an observer, and does not depend on how metrics are stored.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,47 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """Is told by any thread, in the middle of its work: it must be quick, and raise nothing. Times are in seconds."""
+    """Receive events about requests.
+
+    Methods are called by any thread, during its work: they must be fast and must not raise. Times are in seconds.
+    """
 
     def answered(self, operation: str, seconds: float, error: RedBrickAPIError | None) -> None:
-        """Take notice of a request to the API that has come to its end, and of the error it ended with."""
+        """Record the end of an API request.
+
+        :param operation: the API operation.
+        :param seconds: the duration.
+        :param error: the error it ended with; ``None`` for success.
+        """
 
     def retrying(self, operation: str, error: RedBrickAPIError) -> None:
-        """Take notice that a request, to the API or to storage, is sent again because of an error."""
+        """Record that a request, to the API or to storage, is sent again.
+
+        :param operation: the operation.
+        :param error: the error that caused the retry.
+        """
 
     def waited(self, seconds: float) -> None:
-        """Take notice that a request was held back: by the server's limit, or to keep below the rate that is set."""
+        """Record that a request was delayed by the server's or the configured rate limit."""
 
 
 class NoObserver:
-    """Takes no notice."""
+    """Observer that ignores all events."""
 
     def answered(self, operation: str, seconds: float, error: RedBrickAPIError | None) -> None:
-        """Do nothing."""
+        """Do nothing.
+
+        :param operation: ignored.
+        :param seconds: ignored.
+        :param error: ignored.
+        """
 
     def retrying(self, operation: str, error: RedBrickAPIError) -> None:
-        """Do nothing."""
+        """Do nothing.
+
+        :param operation: ignored.
+        :param error: ignored.
+        """
 
     def waited(self, seconds: float) -> None:
         """Do nothing."""

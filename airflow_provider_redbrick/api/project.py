@@ -1,4 +1,16 @@
-"""The operations of one project."""
+"""Operations on one project.
+
+Design notes:
+
+1. What rarely changes (name, stages, taxonomy) is read once and cached. It is dropped when a task is in a stage that
+   the cache lacks, once per such stage.
+2. A listing is not a snapshot: a task that moves between two pages is listed twice by the server, or not at all.
+   Duplicates are removed.
+3. Search terms of the server are hints (it matches ids too). Names are compared again on the client.
+4. Mutations of single tasks are returned as :class:`Call` and sent by :meth:`Scope.send`, several per request.
+5. The mutations that assign return the tasks that the server says were changed, with their stages. The caller
+   verifies them by reading.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +46,18 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.client import RedBrickClient
 
 MAX_IDS = 50
-"""Ids per request that only assigns tasks, or asks where they are; RedBrick's own clients keep to it."""
+"""Maximum ids per request that assigns or locates tasks; RedBrick's SDK has the same limit."""
 
 
 @dataclass(frozen=True)
 class ProjectInfo:
-    """What a project is, apart from its tasks."""
+    """A project without its tasks.
+
+    :param name: the project's name.
+    :param url: its address in RedBrick's web application.
+    :param consensus: whether several people label each task.
+    :param workflow: its stages.
+    """
 
     name: str
     url: str | None
@@ -49,12 +67,12 @@ class ProjectInfo:
 
 @dataclass(frozen=True)
 class Name:
-    """Which names of tasks are looked for: the one that is given, or all that begin like it; case counts.
+    """A search for task names: one exact name or a prefix, case-sensitive.
 
-    What the server searches is no more than a hint: it matches ids as well as names, and takes a text in double
-    quotes for an exact one.
+    The server's search is only a hint: it also matches ids, and treats a text in double quotes as exact.
 
-    :param prefix: whether names that begin like it count too.
+    :param text: the name or prefix.
+    :param prefix: whether names that start with the text match too.
     """
 
     text: str
@@ -62,19 +80,25 @@ class Name:
 
     @property
     def search(self) -> str | None:
-        """What to have the server search for, so that it finds all that fit; None for everything."""
+        """The server's search term; finds at least all matches. ``None`` for all tasks."""
         if not self.prefix:
             return f'"{self.text}"'
-        # What the server makes of a quote within a text is not documented.
+        # How the server treats a quote within a text is not documented.
         return self.text.partition('"')[0] or None
 
     def fits(self, name: str) -> bool:
-        """Whether a task's name is one of them."""
+        """Return whether a task's name matches."""
         return name.startswith(self.text) if self.prefix else name == self.text
 
 
 class RedBrickProject(Scope):
-    """One project, as seen by one client. What rarely changes (its stages) is read once and kept."""
+    """One project. What rarely changes, such as its stages, is read once and cached.
+
+    :param client: the account.
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :raises RedBrickInputError: if an id is not a UUID.
+    """
 
     def __init__(self, client: RedBrickClient, org_id: str, project_id: str) -> None:
         super().__init__(client, org_id, project_id)
@@ -87,44 +111,44 @@ class RedBrickProject(Scope):
 
     @read_once
     def imports(self) -> ProjectImports:
-        """What brings new tasks into the project."""
+        """Operations that create tasks."""
         return ProjectImports(self)
 
     # ------------------------------------------------------------------ reads
 
     def open(self, *others: Callable[[], object], taxonomy: bool = False) -> None:
-        """Read at once what is kept and will be needed: the project itself, and whose credential this is.
+        """Read concurrently what will be needed: the project and the credential's user.
 
-        :param others: what else is done at the same time.
-        :param taxonomy: what labels may be, too; in the same request as the project.
+        :param others: functions to run at the same time.
+        :param taxonomy: also read the taxonomy, in the same request as the project.
         """
         at_once(self._read_with_taxonomy if taxonomy else lambda: self.info, self.client.me, *others)
 
     @read_once
     def info(self) -> ProjectInfo:
-        """The project's name, link, stages, and whether several people label each task.
+        """The project's name, URL, stages, and whether consensus is enabled.
 
-        :raises RedBrickNotFoundError: when the project does not exist or this key cannot see it.
+        :raises RedBrickNotFoundError: if the project does not exist or the key cannot see it.
         """
         return _info(self._found(documents.PROJECT))
 
     @read_once
     def taxonomy(self) -> Mapping[str, Any]:
-        """What labels may be, as the API tells it; empty when the project has no taxonomy.
+        """The taxonomy in the API's format; empty if the project has none.
 
-        :raises RedBrickNotFoundError: when the project does not exist or this key cannot see it.
+        :raises RedBrickNotFoundError: if the project does not exist or the key cannot see it.
         """
         return _taxonomy(self._found(documents.TAXONOMY))
 
     def stage(self, name: str) -> Stage:
         """Return a stage by any of its names.
 
-        A stage that what was kept of the project does not have may have been added or renamed since: the project is
-        read again before the error.
+        A stage that the cached project lacks may be new or renamed, so the project is read again before the error is
+        raised.
 
-        :raises RedBrickInputError: when the project has no such stage, naming those it has.
+        :raises RedBrickInputError: if the project has no such stage; the message lists its stages.
         """
-        if self._kept_lacks(name):
+        if self._cache_lacks(name):
             forget(self)
         return self.info.workflow.find(name)
 
@@ -136,17 +160,17 @@ class RedBrickProject(Scope):
         return [member for member in found if member is not None]
 
     def remote(self, stage: Stage) -> RemoteStage:
-        """Return what only a remote-labeling stage can do."""
+        """Return the operations of a remote-labeling stage."""
         return RemoteStage(self, stage.name)
 
     def count(self, stage: Stage) -> int:
-        """Return how many tasks are in a stage, by the server's own count."""
+        """Return the number of tasks in a stage, as counted by the server."""
         return self.counts([stage])[stage.name]
 
     def counts(self, stages: Sequence[Stage]) -> dict[str, int]:
-        """Return for the name of each stage how many tasks are in it, by the server's own count, in one request.
+        """Return the server's number of tasks by stage name, in one request.
 
-        A ``remote-labeling`` stage takes one of its own.
+        Each ``remote-labeling`` stage takes a request of its own.
         """
         counts = {stage.name: self.remote(stage).count() for stage in stages if stage.is_remote}
         others = [stage for stage in stages if not stage.is_remote]
@@ -158,13 +182,18 @@ class RedBrickProject(Scope):
         return counts
 
     def queues(self) -> dict[str, int]:
-        """Return for the public name of each stage how many tasks are in it, by the server's own count."""
+        """Return the server's number of tasks by public stage name."""
         stages = self.info.workflow.stages
         counts = self.counts(stages)
         return {stage.public_name: counts[stage.name] for stage in stages}
 
     def count_by_listing(self, stage: Stage, *, unassigned: bool, stop_at: int) -> int:
-        """Count the tasks queued in a stage by listing them, each once, no further than ``stop_at``."""
+        """Count the tasks queued in a stage by listing them.
+
+        :param stage: the stage.
+        :param unassigned: count only tasks without an assignee.
+        :param stop_at: the number at which counting stops.
+        """
         listed = self.list_tasks(stage, unassigned=unassigned, page_size=max(1, stop_at))
         return sum(1 for _ in islice(listed, stop_at))
 
@@ -178,19 +207,22 @@ class RedBrickProject(Scope):
         name: Name | None = None,
         page_size: int | None = None,
     ) -> Iterator[Task]:
-        """Yield tasks page by page, each once; a page that cannot be read is an error, never the end of the list.
+        """Yield tasks page by page, each once.
 
-        Tasks on their way out of a stage are left out: no one can work on them there any more. A listing is no
-        snapshot: a task that changes its place between two pages is shown twice by the server, or not at all.
+        Tasks that are leaving their stage are omitted: they can no longer be worked on there. A listing is not a
+        snapshot: the server lists a task that moves between two pages twice, or not at all.
 
-        :param unassigned: only tasks that nobody holds and anybody may take.
-        :param assignee: a user id or e-mail; ``me`` for whoever's credential this is.
+        :param stage: the stage; ``None`` for all stages.
+        :param unassigned: only tasks that have no assignee and can be claimed.
+        :param assignee: a user id or email; ``me`` for the credential's user.
         :param state: a task state, e.g. ``STAGED``.
-        :param name: only tasks with such a name.
+        :param name: only tasks with a matching name.
+        :param page_size: tasks per page; ``None`` for the client's setting.
+        :raises RedBrickAPIError: if a page cannot be read; the listing is then incomplete.
         """
         filters: dict[str, Any] = {}
         if unassigned:
-            # An explicit null asks for nobody's tasks; leaving the key out asks for anybody's.
+            # An explicit null selects unassigned tasks; without the key, the assignee does not matter.
             filters["userId"] = None
         elif assignee:
             filters["userId"] = self.client.me() if assignee == "me" else assignee
@@ -205,7 +237,7 @@ class RedBrickProject(Scope):
         for task in self._listed(variables, page_size or self.client.page_size):
             if task.task_id in seen or (name is not None and not name.fits(task.name)):
                 continue
-            # Nobody holds what is finished or has an open issue, either, and the server lists those as unassigned too.
+            # The server also lists finished tasks and tasks with an open issue as unassigned.
             is_free = task.assignee is None and task.state not in {None, "COMPLETED", "PROBLEM"}
             if is_free if unassigned else not task.is_leaving:
                 seen.add(task.task_id)
@@ -216,7 +248,10 @@ class RedBrickProject(Scope):
     ) -> dict[str, Task | RedBrickAPIError]:
         """Read tasks by id.
 
-        :return: for each id its task, or why it could not be read (``RedBrickNotFoundError``: there is none).
+        :param task_ids: the tasks.
+        :param detail: how much is read of each.
+        :return: by task id, the task or the error that says why it could not be read (``RedBrickNotFoundError`` if it
+            does not exist).
         """
         parse = partial(Task.from_wire, asked=_ASKED[detail])
         if detail is not Detail.FULL:
@@ -231,7 +266,12 @@ class RedBrickProject(Scope):
         return answers
 
     def are_labelled(self, task_ids: Sequence[str], *, by: str) -> dict[str, bool | RedBrickAPIError]:
-        """Read which tasks have labels, or were found to have none by a user."""
+        """Read which tasks have labels, or were saved without labels by a user.
+
+        :param task_ids: the tasks.
+        :param by: the user's id.
+        :return: by task id, the answer or the error that says why it is unknown.
+        """
 
         def is_labelled(data: Mapping[str, Any]) -> bool:
             task = Task.from_wire(data, asked=frozenset({"labels_map", "labels_url", "labels_by"}))
@@ -244,11 +284,17 @@ class RedBrickProject(Scope):
         return read_aliased(self, documents.task_events, task_ids, output_events)
 
     def holders_before(self, task_ids: Sequence[str], user_id: str) -> dict[str, User | RedBrickAPIError | None]:
-        """Read whom each task was taken from when a user got it last; None when nobody had it."""
+        """Read who held each task before it was last assigned to a user.
+
+        :param task_ids: the tasks.
+        :param user_id: the user.
+        :return: by task id, the previous holder, ``None`` if there was none, or the error that says why it is
+            unknown.
+        """
         return read_aliased(self, documents.task_holders, task_ids, holder_before(user_id))
 
     def find_by_name(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Return for each exact name the ids of the tasks called so."""
+        """Return, by exact name, the ids of the tasks with that name."""
         found: dict[str, list[str]] = {}
         for chunk in in_chunks(dict.fromkeys(names), TASKS_PER_READ):
             variables: dict[str, Any] = {f"name{i}": Name(name).search for i, name in enumerate(chunk)}
@@ -265,33 +311,47 @@ class RedBrickProject(Scope):
 
     # -------------------------------------------------------------- mutations
 
-    # The three that assign return the stage of each task that really changed hands, empty if not told.
-
     def assign(self, task_ids: Sequence[str], email: str) -> dict[str, str]:
-        """Give up to 50 tasks to one person."""
+        """Assign up to 50 tasks to one person.
+
+        :param task_ids: the tasks.
+        :param email: the person's email.
+        :return: the stage of each task whose assignee changed, empty if the server does not say.
+        :raises ValueError: if the email is blank, or the number of tasks is out of range.
+        """
         if not email.strip():
-            # Without an e-mail the same mutation unassigns everybody.
-            raise ValueError("assign() needs an e-mail; use release() to unassign.")
+            # Without an email the same mutation unassigns the tasks.
+            raise ValueError("assign() needs an email. Use release() to unassign tasks.")
         return self._assign(task_ids, emails=[email], current_user=False)
 
     def claim(self, task_ids: Sequence[str]) -> dict[str, str]:
-        """Give up to 50 tasks to the API key."""
+        """Assign up to 50 tasks to the API key.
+
+        :return: the stage of each task whose assignee changed, empty if the server does not say.
+        """
         return self._assign(task_ids, emails=None, current_user=True)
 
     def release(self, task_ids: Sequence[str]) -> dict[str, str]:
-        """Unassign up to 50 tasks."""
+        """Unassign up to 50 tasks.
+
+        :return: the stage of each task whose assignee changed, empty if the server does not say.
+        """
         return self._assign(task_ids, emails=None, current_user=False)
 
-    # Mutations of single tasks are handed out to be sent, for several may go in one request: see :meth:`Scope.send`.
+    # These methods return a Call and send nothing, so that several can share a request: see Scope.send().
 
     def put_labels(
         self, stage: Stage, task_id: str, labels: Mapping[str, Any], *, finished: bool, elapsed_ms: int = 0
     ) -> Call:
-        """Save labels on a task (``finished=False``), or submit it with them.
+        """Return the mutation that saves labels on a task, or submits the task with them.
 
-        In a review stage submitting means: accepted with these labels as the correction.
+        In a review stage, submitting accepts the task with these labels as the correction.
 
-        :param labels: what :meth:`ProjectFiles.carry` returned.
+        :param stage: the stage that the task is in.
+        :param task_id: the task.
+        :param labels: the return value of :meth:`ProjectFiles.carry`.
+        :param finished: submit (``True``) or save as a draft (``False``).
+        :param elapsed_ms: the time spent, in milliseconds.
         """
         variables = {
             "stageName": stage.name,
@@ -305,10 +365,14 @@ class RedBrickProject(Scope):
     def put_labels_anywhere(
         self, task_id: str, labels: Mapping[str, Any], *, extra: Mapping[str, Any], elapsed_ms: int = 0
     ) -> Call:
-        """Replace a task's labels wherever it is and whoever holds it; it stays where it is.
+        """Return the mutation that replaces a task's labels in place.
 
-        :param labels: what :meth:`ProjectFiles.carry` returned.
-        :param extra: what the audit trail keeps of this, as JSON.
+        It does not matter who holds the task.
+
+        :param task_id: the task; it stays in its stage.
+        :param labels: the return value of :meth:`ProjectFiles.carry`.
+        :param extra: what the audit trail stores with the event, JSON-serializable.
+        :param elapsed_ms: the time spent, in milliseconds.
         """
         variables = {
             "taskId": task_id,
@@ -320,13 +384,24 @@ class RedBrickProject(Scope):
         return Call(documents.PUT_LABELS, variables, task_id)
 
     def submit_existing(self, stage: Stage, task_id: str) -> Call:
-        """Submit a task with the labels it has."""
+        """Return the mutation that submits a task with its current labels.
+
+        :param stage: the stage that the task is in.
+        :param task_id: the task.
+        """
         return Call(documents.PUT_MANUAL_LABELING_TASK, {"stageName": stage.name, "taskId": task_id}, task_id)
 
     def review(
         self, stage: Stage, task_id: str, *, accept: bool, comment: str | None = None, elapsed_ms: int = 0
     ) -> Call:
-        """Accept or reject a task in a review stage; its labels stay as they are."""
+        """Return the mutation that accepts or rejects a task, without changing its labels.
+
+        :param stage: the review stage that the task is in.
+        :param task_id: the task.
+        :param accept: accept (``True``) or reject (``False``).
+        :param comment: a comment for the labeler.
+        :param elapsed_ms: the time spent, in milliseconds.
+        """
         variables = {
             "stageName": stage.name,
             "taskId": task_id,
@@ -337,34 +412,34 @@ class RedBrickProject(Scope):
         return Call(documents.PUT_EXPERT_REVIEW_TASK, variables, task_id)
 
     def move_to_start(self, task_id: str) -> Call:
-        """Send a ground-truth task back to the first stage."""
+        """Return the mutation that moves a ground-truth task to the first stage."""
         return Call(documents.MOVE_TASK_TO_START, {"taskId": task_id}, task_id)
 
     # ---------------------------------------------------------------- private
 
     def _read_with_taxonomy(self) -> None:
         found = self._found(documents.PROJECT_WITH_TAXONOMY)
-        # Where the properties keep them.
+        # The cached properties store their values here.
         vars(self).update(info=_info(found), taxonomy=_taxonomy(found))
 
-    def _kept_lacks(self, name: str) -> bool:
-        kept = vars(self).get("info")
-        return kept is not None and not kept.workflow.has(name)
+    def _cache_lacks(self, name: str) -> bool:
+        cached = vars(self).get("info")
+        return cached is not None and not cached.workflow.has(name)
 
     def _compare_stages(self, answers: Mapping[str, Task | RedBrickAPIError]) -> None:
-        """Forget what was kept of the project when a task is in a stage that it lacks; once for each such stage."""
+        """Drop the cached project if a task is in an unknown stage; once per such stage."""
         names = {task.stage_name for task in answers.values() if isinstance(task, Task)}
-        lacking = {name for name in names if self._kept_lacks(name)} - self._not_listed
+        lacking = {name for name in names if self._cache_lacks(name)} - self._not_listed
         if lacking:
             self._not_listed |= lacking
             forget(self)
 
     def _found(self, document: str) -> Mapping[str, Any]:
-        """Read something of the project itself."""
+        """Read fields of the project itself."""
         found = self.execute(document, {}).get("project")
         if not found:
             raise RedBrickNotFoundError(
-                f"There is no project {self.project_id} in organisation {self.org_id}, or this API key cannot see it."
+                f"There is no project {self.project_id} in organization {self.org_id}, or this API key cannot see it."
             )
         with reading("project"):
             return dict(found)
@@ -381,10 +456,10 @@ class RedBrickProject(Scope):
         data = self.execute(documents.ASSIGN_TASKS_MULTIPLE_USERS, variables, task_ids=task_ids)
         operation = "assignTasksMultipleUsers"
         with reading(operation, task_ids=task_ids, maybe_applied=True):
-            given = {identifier(entry["taskId"]): text(entry.get("stageName")) for entry in data[operation] or ()}
-        # An answer about tasks that were not asked about says nothing of those that were.
-        asked = {task_id.lower() for task_id in task_ids}
-        return {task_id: public_stage_name(stage) for task_id, stage in given.items() if task_id in asked}
+            assigned = {identifier(entry["taskId"]): text(entry.get("stageName")) for entry in data[operation] or ()}
+        # Ignore tasks in the answer that were not part of the request.
+        requested = {task_id.lower() for task_id in task_ids}
+        return {task_id: public_stage_name(stage) for task_id, stage in assigned.items() if task_id in requested}
 
     def _listed(self, variables: Mapping[str, Any], page_size: int) -> Iterator[Task]:
         for entry in pages(
@@ -402,7 +477,7 @@ class RedBrickProject(Scope):
             return list(page["entries"]), page["cursor"]
 
     def _with_stored_labels(self, task: Task, url: str) -> Task | RedBrickAPIError:
-        """Fetch labels that are too many to come inline."""
+        """Fetch labels that do not fit inline."""
         try:
             return replace(task, labels=self.files.labels(url))
         except RedBrickAPIError as error:
@@ -410,8 +485,8 @@ class RedBrickProject(Scope):
             return error
 
 
-# What the selections ask for, and a server may leave out where there is none. Labels are not among them: an answer
-# that does not say what they are is not one that says there are none.
+# Fields that the selections request, and that a server may omit if they are empty. Labels are not among them:
+# an answer without labels does not say that there are none.
 _PLACE = frozenset({"state", "assignee", "created_at", "updated_at"})
 _STATE = _PLACE - {"created_at"} | {"series_info", "labels_map", "labels_id", "labels_by", "labels_at"}
 _ASKED = {
@@ -423,7 +498,7 @@ _LISTED = _PLACE | {"dp_id", "metadata", "priority", "assigned_at", "saved_at"}
 
 
 def forget(project: RedBrickProject) -> None:
-    """Drop what was kept of a project: it is read again when it is needed."""
+    """Drop the cached project data; it is read again when it is needed."""
     for name in ("info", "taxonomy"):
         vars(project).pop(name, None)
 

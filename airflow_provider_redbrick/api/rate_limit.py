@@ -1,4 +1,12 @@
-"""How fast, and how much at a time: what requests tell each other."""
+"""Shared request rate, and adaptive size of combined mutations.
+
+Design notes on rates:
+
+1. All threads of a process that use an account share one limiter, because the server's limit is per account.
+2. After HTTP 429 all other threads wait as well. The thread that received it waits in its own retry loop.
+3. The number of mutations per request is halved when a request was too large or too slow, and grows by one after 8
+   successful full requests.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +20,16 @@ from airflow_provider_redbrick.api.forks import renew_after_fork
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-# Requests that must go well before a size that was too much is tried again.
+# Successful full requests before the size grows by one.
 _GROWS_AFTER = 8
 
 
 class RateLimiter:
-    """Keeps the requests of all threads below a rate, and lets all of them wait when the server says so.
+    """Limit the request rate of all threads; delay them when the server asks for it.
 
-    :param per_second: how many requests may begin in a second; None for as many as there are.
+    :param per_second: the maximum number of requests that start per second; ``None`` for no limit.
+    :param clock: returns the current time in seconds (monotonic).
+    :param sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -39,7 +49,7 @@ class RateLimiter:
         renew_after_fork(self, RateLimiter._renew)
 
     def wait(self) -> float:
-        """Wait for one's turn; return how many seconds that took."""
+        """Wait until this thread may send a request; return the seconds waited."""
         with self._lock:
             now = self._clock()
             held = self._held_until if self._holder != threading.get_ident() else 0.0
@@ -50,7 +60,10 @@ class RateLimiter:
         return turn - now
 
     def hold(self, seconds: float) -> None:
-        """Let no other thread's request begin before so many seconds are over; whoever calls this waits by himself."""
+        """Delay the requests of all other threads by a number of seconds.
+
+        The calling thread is not delayed: it waits by itself.
+        """
         with self._lock:
             self._held_until = max(self._held_until, self._clock() + seconds)
             self._holder = threading.get_ident()
@@ -82,17 +95,18 @@ _limiters = _Limiters()
 
 
 def shared_rate_limiter(account: Hashable, per_second: float | None) -> RateLimiter:
-    """Return the one limiter of all threads in this process that use an account at the same time.
+    """Return the limiter shared by all threads of this process that use an account.
 
-    :param account: the server and the credential, which its limits are about.
+    :param account: the server and the credential, to which the server's limits apply.
+    :param per_second: the maximum number of requests that start per second; ``None`` for no limit.
     """
     return _limiters.get(account, per_second)
 
 
 class Bundle:
-    """How many mutations go in one request: halved when that was too much, and grown again slowly.
+    """Adaptive number of mutations per request.
 
-    :param most: never more than this; 1 sends each by itself.
+    :param most: the maximum; 1 sends each mutation in its own request.
     """
 
     def __init__(self, most: int) -> None:
@@ -104,17 +118,17 @@ class Bundle:
 
     @property
     def size(self) -> int:
-        """How many it is at the moment."""
+        """The current number of mutations per request."""
         return self._size
 
     def was_too_much(self, count: int) -> None:
-        """Take notice that a request with so many mutations was too large, or took too long."""
+        """Record that a request with this number of mutations was too large or too slow."""
         with self._lock:
             self._size = max(1, min(self._size, count // 2))
             self._good = 0
 
     def went_well(self, count: int) -> None:
-        """Take notice that a request with so many mutations went well."""
+        """Record that a request with this number of mutations succeeded."""
         with self._lock:
             self._good += count >= self._size
             if self._good >= _GROWS_AFTER and self._size < self.most:

@@ -1,4 +1,8 @@
-"""A remote-labeling stage: where servers of the first generation let programs label, by root fields of its own."""
+"""Remote-labeling stages, in which programs label.
+
+Only servers of the API's first generation have them, with root fields of their own. Labels are put on the task's data
+and become visible when the task is submitted, so both mutations can be repeated safely.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +21,18 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task
     from airflow_provider_redbrick.api.scope import Scope
 
-# The name under which RedBrick's own client of that time kept its labels.
+# The name under which RedBrick's SDK of that generation stored its labels.
 _SUB_NAME = "remote-labeling"
 
 
 @dataclass(frozen=True)
 class RemoteOutput:
-    """What labels such a stage makes.
+    """The labels that a remote-labeling stage produces.
 
     :param kind: e.g. ``IMAGE_BBOX`` or ``VIDEO_BBOX``.
-    :param paths: every way through the taxonomy, from its root to a leaf.
+    :param taxonomy: the taxonomy's name.
+    :param version: the taxonomy's version.
+    :param paths: all paths through the taxonomy, from its root to a leaf.
     """
 
     kind: str
@@ -36,7 +42,11 @@ class RemoteOutput:
 
 
 class RemoteStage:
-    """The operations of one remote-labeling stage."""
+    """Operations of one remote-labeling stage.
+
+    :param scope: the project.
+    :param name: the stage's name.
+    """
 
     def __init__(self, scope: Scope, name: str) -> None:
         self._scope = scope
@@ -44,41 +54,42 @@ class RemoteStage:
 
     @read_once
     def output(self) -> RemoteOutput:
-        """What labels the stage makes, by the taxonomy it names."""
+        """The labels that the stage produces, according to its taxonomy."""
         data = self._execute(documents.STAGE, {})
         with reading("stage"):
             stage = dict(data["stage"])
             kind, name, version = (stage[f"output{key}"] for key in ("Type", "TaxonomyName", "TaxonomyVersion"))
-        asked = {"orgId": self._scope.org_id, "name": name, "version": version}
-        found = self._scope.client.transport.execute(documents.STAGE_TAXONOMY, asked).get("taxonomy")
+        variables = {"orgId": self._scope.org_id, "name": name, "version": version}
+        found = self._scope.client.transport.execute(documents.STAGE_TAXONOMY, variables).get("taxonomy")
         if not found:
-            raise RedBrickNotFoundError(f"There is no taxonomy {name!r}, by which stage {self.name} labels.")
+            raise RedBrickNotFoundError(f"Taxonomy {name!r} of stage {self.name!r} does not exist.")
         with reading("taxonomy"):
             paths = frozenset(_paths(found["categories"]))
             return RemoteOutput(str(kind), str(name), int(version), paths)
 
     def count(self) -> int:
-        """Return how many tasks wait in the stage."""
+        """Return the number of tasks in the stage."""
         data = self._execute(documents.STAGE_STAT, {})
         with reading("stageStat"):
             return int(data["stageStat"]["currentTaskCount"])
 
     def first(self, count: int) -> list[str]:
-        """Return the ids of the first tasks that wait; reading them takes none of them."""
+        """Return the ids of the first tasks in the stage, without claiming them."""
         data = self._execute(documents.TASKS_TO_LABEL_REMOTE, {"numTasks": count})
         with reading("tasksToLabelRemote"):
             return [identifier(task["taskId"]) for task in data["tasksToLabelRemote"] or ()]
 
     def submit(self, task: Task, labels: Sequence[Mapping[str, Any]]) -> Call:
-        """Put labels on a task, and return what hands it on with them.
+        """Put labels on a task, and return the mutation that submits the task.
 
-        The labels change nothing that people see before the task is handed on: both can be sent again.
+        The labels are not visible before the task is submitted, so both steps can be repeated.
 
-        :param task: read in full, since labels are put on the data that it is about.
-        :param labels: what :func:`~airflow_provider_redbrick.labels.label_input.label_inputs` returned.
+        :param task: the task, read in full: labels refer to its data.
+        :param labels: the return value of :func:`~airflow_provider_redbrick.labels.label_input.label_inputs`.
+        :raises RedBrickAPIError: if the labels cannot be put on the task.
         """
         output = self.output
-        labelled = {
+        variables = {
             "dpId": task.dp_id,
             "stageName": self.name,
             "subName": _SUB_NAME,
@@ -87,9 +98,9 @@ class RemoteStage:
             "taxonomyVersion": output.version,
             "tdType": output.kind,
         }
-        self._scope.change(Call(documents.PUT_STAGE_LABELS, labelled, task.task_id))
-        place = {**self._scope.ids, "stageName": self.name, "taskId": task.task_id, "newSubName": _SUB_NAME}
-        return Call(documents.PUT_REMOTE_LABELING_TASK, {"finishedTask": place}, task.task_id)
+        self._scope.change(Call(documents.PUT_STAGE_LABELS, variables, task.task_id))
+        finished = {**self._scope.ids, "stageName": self.name, "taskId": task.task_id, "newSubName": _SUB_NAME}
+        return Call(documents.PUT_REMOTE_LABELING_TASK, {"finishedTask": finished}, task.task_id)
 
     def _execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         return self._scope.execute(document, {"stageName": self.name, **variables})

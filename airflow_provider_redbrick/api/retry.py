@@ -1,4 +1,15 @@
-"""Whether to send a request again, and when: one pure decision, and the loop that acts on it."""
+"""Decide whether and when a request is sent again, and run the retry loop.
+
+Design notes on retries:
+
+1. Reads are retried on every transient error.
+2. A mutation is retried only if it cannot have been applied. The API has no idempotency key, so any other failure is
+   settled by reading the task.
+3. Delays grow exponentially with full jitter, so that many workers do not retry at the same time. ``Retry-After`` is
+   added to the delay.
+4. If ``Retry-After`` exceeds ``retry_after_cap``, the request fails at once: Airflow's own retry does not block a
+   worker slot.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +35,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How patient the transport is. All times in seconds."""
+    """Limits of the retry loop. All times are in seconds.
+
+    :param max_attempts: the maximum number of attempts, including the first.
+    :param base: the upper bound of the first delay; doubled with each attempt.
+    :param cap: the upper bound of every delay.
+    :param retry_after_cap: the longest ``Retry-After`` that is obeyed.
+    """
 
     max_attempts: int = 6
     base: float = 0.5
@@ -41,28 +58,33 @@ def seconds_until_retry(
     draw: float,
     policy: RetryPolicy,
 ) -> float | None:
-    """Return how long to wait before the next attempt, or None to give up with ``error``.
+    """Return the delay before the next attempt in seconds, or ``None`` to give up.
 
-    Reads are tried again whenever that may help. A mutation is tried again only where nothing can have been applied:
-    the API has no idempotency key, so anything else is for the caller to settle by reading the task.
-
+    :param error: the error of the attempt that failed.
+    :param mutation: whether the request is a mutation; it is retried only if it cannot have been applied.
     :param attempt: the number of the attempt that failed, from 1.
-    :param now: the clock, in epoch seconds, for a ``Retry-After`` that is a date.
-    :param draw: a random number in [0, 1): full jitter, so that many workers do not come back at once.
+    :param now: the current time in epoch seconds, for a ``Retry-After`` that is a date.
+    :param draw: a random number in [0, 1), for full jitter.
+    :param policy: the limits.
     """
     if attempt >= policy.max_attempts or not error.transient:
         return None
     if mutation and error.maybe_applied:
         return None
-    asked = retry_after_seconds(error.retry_after, now=now)
-    if asked is not None and asked > policy.retry_after_cap:
-        return None  # better to free the worker slot: Airflow's own retry comes later than we should sleep
+    retry_after_s = retry_after_seconds(error.retry_after, now=now)
+    if retry_after_s is not None and retry_after_s > policy.retry_after_cap:
+        return None  # free the worker slot: Airflow's own retry comes later
     backoff = draw * min(policy.cap, policy.base * 2.0 ** (attempt - 1))
-    return backoff + (asked or 0.0)
+    return backoff + (retry_after_s or 0.0)
 
 
 def retry_after_seconds(header: str | None, *, now: float) -> float | None:
-    """Read a ``Retry-After`` header, in seconds or as an HTTP date; None when there is none or it makes no sense."""
+    """Parse a ``Retry-After`` header, in seconds or as an HTTP date.
+
+    :param header: the raw header.
+    :param now: the current time in epoch seconds.
+    :return: ``None`` if there is none or it is malformed.
+    """
     if not header:
         return None
     text = header.strip()
@@ -79,10 +101,14 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
 
 @dataclass(frozen=True)
 class Retries:
-    """Tries again as the decision says, by a clock, a sleep and a draw that tests can replace.
+    """Run requests with retries.
 
-    :param rate_limiter: what lets all other threads wait too, when the server limits the rate.
-    :param observer: who is told.
+    :param policy: the limits.
+    :param clock: returns the current time in epoch seconds.
+    :param sleep: waits for a number of seconds.
+    :param draw: returns a random number in [0, 1).
+    :param rate_limiter: delays all other threads when the server limits the rate.
+    :param observer: receives retries and waits.
     """
 
     policy: RetryPolicy
@@ -93,7 +119,12 @@ class Retries:
     observer: Observer = field(default_factory=NoObserver)
 
     def run(self, attempt: Callable[[], T], *, mutation: bool) -> T:
-        """Return what ``attempt`` returns, or raise its last error."""
+        """Return what ``attempt`` returns, or raise its last error.
+
+        :param attempt: sends the request once.
+        :param mutation: whether the request is a mutation.
+        :raises RedBrickAPIError: if no further attempt is allowed.
+        """
         number = 1
         while True:
             try:
@@ -114,6 +145,6 @@ class Retries:
                     self.observer.waited(wait)
                     if self.rate_limiter is not None:
                         self.rate_limiter.hold(wait)
-                log.info("%s; trying again in %.1f s (attempt %d).", error, wait, number + 1)
+                log.info("Retrying in %.1f s (attempt %d): %s", wait, number + 1, error)
             self.sleep(wait)
             number += 1

@@ -1,4 +1,7 @@
-"""Signatures of URLs, kept out of what is told: such a URL is all the permission that anybody needs."""
+"""Remove the signatures of presigned URLs from messages and logs.
+
+A presigned URL grants access to a file by itself.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,17 @@ HIDDEN = "***"
 _WORD = re.compile(r"[^\s'\"]+")
 _QUERY = re.compile(r"\?\S+")
 _ESCAPE = re.compile("%[0-9a-fA-F]{2}")
-# Shorter values are in many a word, and no signature.
-_SHORTEST = 6
+# Shorter values occur in ordinary words and are no signatures.
+_MIN_SECRET_CHARS = 6
 
 
 def unsigned(text: str, urls: Iterable[str | None] = ()) -> str:
-    """Return a text without the queries of URLs in it, which may be signed.
+    """Remove the queries of URLs from a text, since they may be signatures.
 
-    :param urls: those whose parameters are hidden wherever they stand, as HTTP libraries write them, too.
+    :param text: the text.
+    :param urls: URLs whose parameters are removed wherever they occur, in any encoding that HTTP libraries use.
     """
-    known = {spelled for url in urls if url for spelled in _secrets(url) if len(spelled) >= _SHORTEST}
+    known = {spelled for url in urls if url for spelled in _secrets(url) if len(spelled) >= _MIN_SECRET_CHARS}
     for secret in sorted(known, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return _WORD.sub(_without_query, text) if "://" in text else text
@@ -37,7 +41,7 @@ def _without_query(word: re.Match[str]) -> str:
 
 
 def _secrets(url: str) -> Iterator[str]:
-    """Yield the query of a URL and the values in it, in all the ways in which they are written."""
+    """Yield a URL's query and its values, in all usual encodings."""
     _, _, query = url.partition("?")
     for part in (query, *(pair.partition("=")[2] for pair in query.split("&"))):
         plain = unquote(part)
@@ -48,7 +52,7 @@ def _secrets(url: str) -> Iterator[str]:
 
 
 class _WithoutQueries(logging.Filter):
-    """Lets all records pass, without the queries of what was asked for."""
+    """Log filter that removes the queries of URLs and drops no record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -61,7 +65,10 @@ _WITHOUT_QUERIES = _WithoutQueries()
 
 
 def hide_queries() -> None:
-    """Let the HTTP library log no queries of URLs; it would at ``DEBUG``, and in some warnings."""
+    """Keep the HTTP library from logging queries of URLs.
+
+    It does at ``DEBUG``, and in some warnings.
+    """
     for name in ("connection", "connectionpool", "poolmanager", "util.retry"):
-        # Added again it stays there once.
+        # addFilter() ignores a filter that was added before.
         logging.getLogger(f"urllib3.{name}").addFilter(_WITHOUT_QUERIES)

@@ -1,4 +1,11 @@
-"""Mutations that must not begin any more once the work they are for was stopped, however long they have waited."""
+"""Stop sending mutations once the work that they belong to was stopped.
+
+Design notes on stopping:
+
+1. The stop event belongs to one thread's context. Releasing claims, in another thread or later in the same one, is
+   not affected.
+2. The event is checked immediately before a mutation is sent, because a request may have waited for minutes.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from threading import Event
 
-# Of one thread: what gives claims back in another, or later in the same, is sent all the same.
+# Per thread: releasing claims, in another thread or later in the same one, is not affected.
 _stop: ContextVar[Event | None] = ContextVar("redbrick_stop", default=None)
 
 
 @contextmanager
 def until(stop: Event) -> Iterator[None]:
-    """Let this thread send mutations only until an event is set."""
+    """Let this thread send mutations only until the event is set."""
     token = _stop.set(stop)
     try:
         yield
@@ -27,10 +34,10 @@ def until(stop: Event) -> Iterator[None]:
 
 
 def check() -> None:
-    """Look right before a mutation is sent.
+    """Check, immediately before a mutation is sent, that the work was not stopped.
 
-    :raises RedBrickStoppedError: when the work was stopped.
+    :raises RedBrickStoppedError: if it was stopped.
     """
     stop = _stop.get()
     if stop is not None and stop.is_set():
-        raise RedBrickStoppedError("Not sent: the work was stopped.")
+        raise RedBrickStoppedError("The mutation was not sent because the work was stopped.")

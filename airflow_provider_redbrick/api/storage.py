@@ -1,4 +1,15 @@
-"""Files behind presigned URLs."""
+"""Upload and download files behind presigned URLs.
+
+Design notes on storage:
+
+1. Repeating an upload or a download is harmless, so both are retried like reads. Each attempt starts at the beginning
+   of the file.
+2. Redirects are followed for downloads only. A file is never uploaded to another URL than the one that RedBrick
+   returned.
+3. Files are streamed. A size limit applies to the transferred bytes, and another one to decompressed content in
+   memory.
+4. Errors do not contain the URL, nor have a context that does: it is secret as long as its signature is valid.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +35,21 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.sessions import StorageSession
 
 LARGEST_FILE = 8 << 30
-"""Bytes of a file that is put on the disk as it is stored: masks of twice as many voxels as are read."""
+"""Maximum size in bytes of a file saved as stored: masks of twice the voxels that are read."""
 
 _WHAT = "of a stored file"
 _PIECE = 1 << 16
-_FEW = 16
+_MAX_IGNORED_CHUNKS = 16
 _MOST_REDIRECTS = 10
 
 
 class Storage:
-    """Puts and gets files. Repeating either is harmless, so both are retried like reads."""
+    """Upload and download files, with retries: repeating either is harmless.
+
+    :param session: sends the requests.
+    :param retries: the retry loop.
+    :param timeout: seconds for a connection, and for each part of a response.
+    """
 
     def __init__(self, session: StorageSession, retries: Retries, *, timeout: float) -> None:
         self._session = session
@@ -41,11 +57,17 @@ class Storage:
         self._timeout = timeout
 
     def put(self, url: str, content: bytes | BinaryIO, *, kind: str, encoding: str | None = None) -> None:
-        """PUT bytes, or an open file from its beginning to its end; it is streamed and left open.
+        """Upload bytes, or an open file from its start to its end.
 
-        :param kind: the content type, and ``encoding`` the content encoding, that the URL was signed for.
+        A file is streamed and left open.
+
+        :param url: the presigned URL.
+        :param content: the bytes or file.
+        :param kind: the content type that the URL was signed for.
+        :param encoding: the content encoding that the URL was signed for.
+        :raises RedBrickAPIError: if the upload fails.
         """
-        # Azure insists on the kind of blob; others ignore it.
+        # Azure requires the blob type; other storages ignore the header.
         headers = {"Content-Type": kind, "x-ms-blob-type": "BlockBlob"}
         if encoding is not None:
             headers["Content-Encoding"] = encoding
@@ -53,22 +75,31 @@ class Storage:
         def send() -> None:
             if not isinstance(content, bytes):
                 content.seek(0)
-            with closing(self._exchange("PUT", url, content, headers)) as said:
-                # Read to its end it leaves a connection that can be used again; there is no need to hear all of it.
-                for _ in islice(said, _FEW):
+            with closing(self._exchange("PUT", url, content, headers)) as body:
+                # A body that is read to its end leaves a reusable connection; a long one is not worth it.
+                for _ in islice(body, _MAX_IGNORED_CHUNKS):
                     pass
 
         self._retries.run(send, mutation=False)
 
     def fetch(self, url: str, file: BinaryIO) -> None:
-        """GET a file as it is stored, piece by piece, into an open one that can be sought in and truncated.
+        """Download a file, without decompressing it, into an open seekable file.
 
-        Each attempt begins at the beginning; what the file holds after an error is of no use.
+        Each attempt starts at the beginning. After an error, the file's content is undefined.
+
+        :param url: the presigned URL.
+        :param file: the target, open for writing in binary mode; it is truncated.
+        :raises RedBrickAPIError: if the download fails or is larger than :data:`LARGEST_FILE`.
         """
         self._receive(url, file, LARGEST_FILE)
 
     def get(self, url: str) -> bytes:
-        """GET bytes, decompressed when they are gzip, with or without a header saying so."""
+        """Download bytes, decompressed if they are gzip.
+
+        The content decides, not a header.
+
+        :raises RedBrickAPIError: if the download fails, is too large or is damaged.
+        """
         received = io.BytesIO()
         self._receive(url, received, LARGEST)
         content = received.getvalue()
@@ -92,7 +123,10 @@ class Storage:
     def _exchange(
         self, method: str, url: str, content: bytes | BinaryIO | None, headers: Mapping[str, str]
     ) -> Generator[bytes, None, None]:
-        """Send, and yield the answer's body; what whoever asks for it raises meanwhile is not taken for storage's."""
+        """Send a request and yield the response's body.
+
+        Errors that the consumer raises meanwhile are not converted to storage errors.
+        """
         error: RedBrickAPIError
         try:
             with self._answer(method, url, content, headers) as response:
@@ -105,24 +139,24 @@ class Storage:
             if isinstance(failure, UnencryptedError):
                 error = RedBrickAnswerError(str(failure))
             elif isinstance(failure, NOWHERE):
-                error = RedBrickAnswerError(f"RedBrick gives a URL that leads nowhere ({kind}).")
+                error = RedBrickAnswerError(f"RedBrick returned an invalid storage URL ({kind}).")
             else:
                 error = RedBrickConnectionError(f"Storage did not answer ({kind}).")
         error.operation = f"{method} {_WHAT}"
-        # Its context would name the signed URL, which is a secret while the signature lives.
+        # The context would contain the signed URL, which is secret as long as its signature is valid.
         raise error from None
 
     def _answer(
         self, method: str, url: str, content: bytes | BinaryIO | None, headers: Mapping[str, str]
     ) -> requests.Response:
-        """Return storage's answer, to a reader from wherever it sends one; nothing is written elsewhere than told."""
+        """Return the response, following redirects for GET only."""
         for _ in range(_MOST_REDIRECTS):
             response = self._session.request(
                 method, url, data=content, headers=headers, timeout=self._timeout, stream=True, allow_redirects=False
             )
             if method != "GET" or not response.is_redirect:
                 return response
-            # What comes with it is not read: it would be held in memory, whatever its size.
+            # The body is not read: it would be held in memory, whatever its size.
             response.close()
             url = leads_to(response)
         raise requests.TooManyRedirects

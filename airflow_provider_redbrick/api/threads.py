@@ -1,4 +1,12 @@
-"""Reading in several threads: different things at the same time, and one thing once."""
+"""Concurrent reads, and values that are read once for all threads.
+
+Design notes on cached values:
+
+1. The first thread that needs a value reads it, and the others wait for it.
+2. Each object and value has its own lock: a slow server delays only the threads that need its value.
+3. The lock is removed after the read, because an object with a lock cannot be copied.
+4. In a forked child the lock is renewed; see ``forks``.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +26,20 @@ T = TypeVar("T")
 
 
 def at_once(*reads: Callable[[], Any]) -> list[Any]:
-    """Return what each read returns; they are done at the same time.
+    """Run functions concurrently and return their results in order.
 
-    :raises RedBrickAPIError: what the first of them raises that does not succeed.
+    :raises RedBrickAPIError: the error of the first function, in order, that failed.
     """
     pool = ThreadPoolExecutor(len(reads), thread_name_prefix="redbrick-read")
     try:
         return [future.result() for future in [pool.submit(read) for read in reads]]
     finally:
-        # Whoever is stopped meanwhile waits for no answer.
+        # A caller that is stopped does not wait for the remaining responses.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Reading:
-    """The lock of one value that is being read; a forked child has one that no thread of its parent holds."""
+    """Lock for a value that is being read; renewed in a forked child."""
 
     def __init__(self) -> None:
         self.lock = RLock()
@@ -41,10 +49,10 @@ class _Reading:
         self.lock = RLock()
 
 
-class read_once(cached_property[T]):  # noqa: N801 - used like the one it is made of
-    """A cached property that is read by the first thread that asks, while the others wait for it.
+class read_once(cached_property[T]):  # noqa: N801 - used like functools.cached_property
+    """Cached property that the first thread computes while the others wait.
 
-    Only those wait that ask the same object: another one's server may be slower, or not answer at all.
+    Threads wait only for the same object: another object's server may be slow or not answer at all.
     """
 
     @overload
@@ -54,7 +62,13 @@ class read_once(cached_property[T]):  # noqa: N801 - used like the one it is mad
     def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
 
     def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
-        """Return the value, which nobody will ask for here again."""
+        """Return the value, computing it on first use.
+
+        The value is stored in the instance, which then bypasses this descriptor.
+
+        :param instance: the object; ``None`` for access on the class.
+        :param owner: the class.
+        """
         if instance is None:
             return self
         values, name = vars(instance), str(self.attrname)
@@ -62,6 +76,6 @@ class read_once(cached_property[T]):  # noqa: N801 - used like the one it is mad
         with values.setdefault(lock_name, _Reading()).lock:
             if name not in values:
                 values[name] = self.func(instance)
-            # Whoever waits for the lock has it already; an object that has a lock could not be copied.
+            # Waiting threads already have the lock. An object with a lock could not be copied.
             values.pop(lock_name, None)
             return values[name]

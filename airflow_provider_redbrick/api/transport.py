@@ -1,4 +1,15 @@
-"""One request: encode, send, decode, and try again where that is safe."""
+"""Send one GraphQL request: encode, send, decode, and retry if that is safe.
+
+Design notes on the transport:
+
+1. A response with GraphQL ``data`` is an answer. Errors are classified; each says whether a mutation may have been
+   applied.
+2. The API key is masked in the raw response before anything else reads it.
+3. An error is raised outside its ``except`` block. Otherwise its context would hold the request with the API key.
+4. At most ``max_connections`` requests run at the same time; other threads wait before they send.
+5. Proxy and certificates are taken from the environment once, and not with each request.
+6. In a forked child the sessions are replaced; see ``forks``.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +47,23 @@ _CLASSIFYING_HEADERS = ("Content-Type", "Retry-After")
 
 
 class Transport:
-    """Posts GraphQL documents over one session; safe to use from several threads.
+    """Send GraphQL documents over one session. Thread-safe.
 
     :param url: the full GraphQL URL, see :func:`~airflow_provider_redbrick.api.endpoint.graphql_url`.
-    :param timeout: seconds to wait for a connection and for each part of the answer; see
-        :class:`~airflow_provider_redbrick.api.bounds.BoundedAdapter` for how long all of it may take.
-    :param allow_http: let files go unencrypted to storage on other machines; the API's own URL, where it is there and
-        http, says so too.
+    :param credential: the API key or token.
+    :param timeout: seconds for a connection, and for each part of a response. See
+        :class:`~airflow_provider_redbrick.api.bounds.BoundedAdapter` for the limit of the whole response.
+    :param allow_http: allow unencrypted requests to storage on other machines. Implied if ``url`` itself is plain
+        HTTP to another machine.
     :param plain_json: send the body as plain JSON instead of base64-encoded gzip.
-    :param rate_limiter: how fast requests may follow each other, those to storage apart.
-    :param observer: who is told what requests cost.
+    :param user_agent: the ``User-Agent`` header.
+    :param max_connections: the maximum number of concurrent requests to the API.
+    :param policy: the limits of the retry loop.
+    :param rate_limiter: limits the request rate, except for requests to storage.
+    :param observer: receives durations, retries and waits.
+    :param clock: returns the current time in epoch seconds; replaced in tests.
+    :param sleep: waits for a number of seconds; replaced in tests.
+    :param draw: returns a random number in [0, 1) for jitter; replaced in tests.
     """
 
     def __init__(
@@ -88,10 +106,14 @@ class Transport:
         self._storage_session.close()
 
     def execute(self, document: str, variables: Mapping[str, Any], *, task_ids: Sequence[str] = ()) -> dict[str, Any]:
-        """Send one operation and return its whole ``data``; any GraphQL error, partial data too, is an error.
+        """Send one operation and return its complete ``data``.
 
+        Any GraphQL error is raised, even if there is partial data.
+
+        :param document: the GraphQL document.
+        :param variables: its variables.
         :param task_ids: the tasks it is about, for messages.
-        :raises RedBrickAPIError: see the subclasses for what happened and whether a retry helps.
+        :raises RedBrickAPIError: if the request fails; the subclass says what happened and whether a retry helps.
         """
         answer = self.execute_partial(document, variables, task_ids=task_ids)
         operation, mutation = describe(document)
@@ -113,7 +135,13 @@ class Transport:
         return answer.data
 
     def execute_partial(self, document: str, variables: Mapping[str, Any], *, task_ids: Sequence[str] = ()) -> Answer:
-        """Send one operation with several aliases and return what came back, errors beside data."""
+        """Send one operation with several aliases; return data and errors.
+
+        :param document: the GraphQL document.
+        :param variables: its variables.
+        :param task_ids: the tasks it is about, for messages.
+        :raises RedBrickAPIError: if there is no GraphQL answer.
+        """
         operation, mutation = describe(document)
         return self._retries.run(
             lambda: self._send(document, variables, operation, mutation, task_ids), mutation=mutation
@@ -136,7 +164,7 @@ class Transport:
             with self._connections:
                 began = time.monotonic()
                 if mutation:
-                    # It may have waited for minutes: for its turn, or since the server said no.
+                    # The request may have waited for minutes, for its turn or for a retry.
                     stopping.check()
                 with self._session.post(
                     self.url, data=body, headers=headers, timeout=self.timeout, allow_redirects=False, stream=True
@@ -153,11 +181,11 @@ class Transport:
             self._observer.answered(operation, time.monotonic() - began, None)
             return answer
         self._observer.answered(operation, time.monotonic() - began, error)
-        # Not while the failure is handled, which would be its context: that holds on to the request, and the key in it.
+        # Raised outside the except block: the failure as its context would hold the request with the API key.
         raise error
 
     def _headers_to_classify(self, response: requests.Response) -> dict[str, str]:
-        """Return the headers that say what an error means, without the key that a server may repeat in them."""
+        """Return the headers that classify an error, with the API key masked."""
         if 200 <= response.status_code < 300:
             return {}
         found = {name: response.headers.get(name) for name in _CLASSIFYING_HEADERS}
@@ -168,8 +196,8 @@ class Transport:
         }
 
     def _open(self) -> None:
-        """Make the sessions; nothing is connected yet."""
-        # More threads than connections may work at a time; the others wait for their turn here.
+        """Create the sessions, without connecting."""
+        # There may be more threads than connections.
         self._connections = threading.BoundedSemaphore(self._max_connections)
         self._session = StraightSession()
         self._session.auth = self._credential
@@ -188,14 +216,14 @@ class Transport:
 
 
 def _take_environment(session: requests.Session, url: str) -> None:
-    """Look once which proxy and certificates the environment names for a URL, instead of with each request."""
-    given = session.merge_environment_settings(url, {}, None, None, None)
-    session.proxies, session.verify, session.trust_env = given["proxies"], given["verify"], False
+    """Read the proxy and certificates for a URL from the environment, once."""
+    settings = session.merge_environment_settings(url, {}, None, None, None)
+    session.proxies, session.verify, session.trust_env = settings["proxies"], settings["verify"], False
 
 
 def _set_up(session: requests.Session, user_agent: str, adapter: BoundedAdapter) -> None:
     session.mount("https://", adapter)
     session.mount("http://", adapter)
-    # A key is all the permission needed, and a server's cookies would be kept, and sent back, in any number.
+    # Requests need no cookies, and a server could set any number of them.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.update({"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"})

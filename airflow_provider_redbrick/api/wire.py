@@ -1,4 +1,13 @@
-"""GraphQL over HTTP, as RedBrick's own clients write it: what is sent, and what comes back."""
+"""Encode GraphQL requests and decode answers, in the format of RedBrick's SDK.
+
+Design notes on the wire format:
+
+1. A request is base64 text of gzipped JSON, with the header ``Content-Encoding-RB: gzip``, or plain JSON. Equal
+   requests are equal bytes.
+2. An answer may have data and errors. At most 1000 errors are read, and each is shortened.
+3. A body that is no GraphQL answer is an error that may follow an applied mutation.
+4. The number of JSON values is limited before the body is parsed.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +24,20 @@ from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# An answer names each of its root fields once or twice.
-_MOST_ISSUES = 1000
+# An answer has one or two errors per root field.
+_MAX_ISSUES = 1000
 _NO_JSON = object()
-# Higher levels take twice as long for labels, and make them no smaller to speak of.
-_LEVEL = 5
+# Higher levels take twice as long for labels and hardly reduce their size.
+_GZIP_LEVEL = 5
 
 
 @dataclass(frozen=True)
 class GraphQLIssue:
-    """One entry of an answer's ``errors``: the server's words, and the alias or root field it is about, if named."""
+    """One entry of an answer's ``errors``.
+
+    :param message: the server's text.
+    :param root: the alias or root field that it is about, if named.
+    """
 
     message: str
     root: str | None
@@ -32,32 +45,44 @@ class GraphQLIssue:
 
 @dataclass(frozen=True)
 class Answer:
-    """A decoded GraphQL answer; ``data`` may be partial when there are ``issues``."""
+    """A decoded GraphQL answer.
+
+    :param data: the data; may be partial if there are issues.
+    :param issues: the errors.
+    """
 
     data: dict[str, Any] | None
     issues: tuple[GraphQLIssue, ...]
 
 
 def encode(document: str, variables: Mapping[str, Any], *, plain_json: bool) -> tuple[bytes, dict[str, str]]:
-    """Return a request's body and headers: base64 text of gzipped JSON, or JSON as it is."""
+    """Return a request's body and headers.
+
+    :param document: the GraphQL document.
+    :param variables: its variables.
+    :param plain_json: send plain JSON instead of base64 text of gzipped JSON.
+    """
     text = json.dumps({"query": document, "variables": variables}, separators=(",", ":")).encode()
     headers = {"Content-Type": "application/json"}
     if plain_json:
         return text, headers
-    # mtime=0: the same request is the same bytes.
-    return base64.b64encode(gzip.compress(text, _LEVEL, mtime=0)), {**headers, "Content-Encoding-RB": "gzip"}
+    # mtime=0: equal requests are equal bytes.
+    return base64.b64encode(gzip.compress(text, _GZIP_LEVEL, mtime=0)), {**headers, "Content-Encoding-RB": "gzip"}
 
 
 def decode(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
-    """Turn an HTTP answer into data and issues.
+    """Decode an HTTP response into data and issues.
 
-    :raises RedBrickAPIError: for every status that is not a success, and for a body that is not a GraphQL answer.
+    :param status: the HTTP status.
+    :param headers: the response's headers.
+    :param content: the body.
+    :raises RedBrickAPIError: if the status is not a success, or the body is not a GraphQL answer.
     """
     if not 200 <= status < 300:
         raise classify_status(status, headers, content)
     problem = too_many(values_in(content))
     if problem is not None:
-        words = f"RedBrick's answer was not read: {problem}."
+        words = f"RedBrick's answer was not parsed because {problem}."
         raise RedBrickAnswerError(words, status=status, maybe_applied=True)
     body = _json(content)
     data, errors = (body.get("data"), body.get("errors")) if isinstance(body, dict) else (None, None)
@@ -66,16 +91,19 @@ def decode(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
         words = (
             "something that is not JSON (a proxy or login page?)"
             if body is _NO_JSON
-            else "JSON that is no GraphQL answer"
+            else "JSON that is not a GraphQL answer"
         )
         raise RedBrickAnswerError(f"RedBrick answered with {words}.", status=status, maybe_applied=True)
     if not isinstance(errors, list):
         errors = [errors] if errors else []
-    return Answer(data, tuple(_issue(entry) for entry in errors[:_MOST_ISSUES]))
+    return Answer(data, tuple(_issue(entry) for entry in errors[:_MAX_ISSUES]))
 
 
 def _json(content: bytes) -> object:
-    """Read JSON; what cannot be read is no JSON, and not the context of any error: that would keep all of it."""
+    """Parse JSON; return ``_NO_JSON`` if that fails.
+
+    The parser's error is not kept: as a context it would hold the whole body.
+    """
     try:
         return json.loads(str(content, "utf-8-sig"))
     except (ValueError, RecursionError):
@@ -91,7 +119,7 @@ def _issue(entry: object) -> GraphQLIssue:
 
 
 def _words(value: object) -> str:
-    """Return the server's words; in place of a tower of lists, what it is."""
+    """Return the server's text; for deeply nested lists, the type's name."""
     try:
         return str(value)[:MAX_SERVER_WORDS]
     except RecursionError:

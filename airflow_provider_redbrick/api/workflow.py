@@ -1,4 +1,4 @@
-"""A project's stages: what they are called, what they do, where they lead."""
+"""A project's workflow: names, kinds and routing of its stages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
 class Stage:
     """One stage of a project's workflow.
 
-    :param name: its name in the workflow, e.g. ``Label``; the output stage's is normally ``Output``.
-    :param kind: RedBrick's ``brickName``; anything is accepted.
-    :param next_names: where tasks go from here, as far as the routing says.
+    :param name: its name in the workflow, e.g. ``Label``; the output stage's name is usually ``Output``.
+    :param kind: RedBrick's ``brickName``; unknown values are accepted.
+    :param next_names: the stages that tasks can go to, according to the routing.
     """
 
     name: str
@@ -27,42 +27,42 @@ class Stage:
 
     @property
     def is_label(self) -> bool:
-        """Whether people label here."""
+        """Whether people label in this stage."""
         return self.kind == "manual-labeling"
 
     @property
     def is_review(self) -> bool:
-        """Whether people review here."""
+        """Whether people review in this stage."""
         return self.kind == "expert-review"
 
     @property
     def is_remote(self) -> bool:
-        """Whether programs label here, by root fields of the API's first generation."""
+        """Whether programs label in this stage, with the API's first generation."""
         return self.kind == "remote-labeling"
 
     @property
     def is_passed_through(self) -> bool:
-        """Whether tasks stay here for no longer than it takes to leave."""
+        """Whether tasks leave this stage at once."""
         return self.kind in _PASSED_THROUGH
 
     @property
     def is_ground_truth(self) -> bool:
-        """Whether tasks end here."""
+        """Whether this is the last stage."""
         return self.kind == "labelset-output"
 
     @property
     def public_name(self) -> str:
-        """The name users see."""
+        """The name that users see."""
         return GROUND_TRUTH if self.is_ground_truth else self.name
 
     @property
     def counting_name(self) -> str:
-        """The name counts want: ground truth has another one there."""
+        """The name in counts, where ground truth has a different one."""
         return END if self.is_ground_truth else self.name
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Stage:
-        """Read a stage of any name, brick and routing."""
+        """Parse a stage. Unknown kinds and routings are accepted."""
         routing = data.get("routing")
         return cls(
             name=storable(str(data.get("stageName") or "")),
@@ -73,22 +73,27 @@ class Stage:
 
 @dataclass(frozen=True)
 class Workflow:
-    """A project's stages in workflow order."""
+    """A project's stages.
+
+    :param stages: the stages in workflow order.
+    """
 
     stages: tuple[Stage, ...]
 
     @classmethod
     def from_wire(cls, data: Sequence[Mapping[str, Any]] | None) -> Workflow:
-        """Read a project's stages."""
+        """Parse a project's stages."""
         return cls(tuple(Stage.from_wire(stage) for stage in data or () if stage))
 
     def find(self, name: str) -> Stage:
-        """Return the stage of this name; ``Ground Truth``, ``Output`` and ``END`` all mean ground truth.
+        """Return a stage by name.
 
-        :raises RedBrickInputError: when there is none, naming those there are.
+        ``Ground Truth``, ``Output`` and ``END`` all mean ground truth.
+
+        :raises RedBrickInputError: if there is none; the message lists the stages.
         """
         if not isinstance(name, str):
-            raise RedBrickInputError(f"A stage has a name, and {told(name)} is none.")
+            raise RedBrickInputError(f"A stage's name must be text, not {told(name)}.")
         for stage in self.stages:
             if stage.name == name:
                 return stage
@@ -101,15 +106,19 @@ class Workflow:
         raise RedBrickInputError(f"The project has no stage {name!r}; its stages are: {known}.")
 
     def has(self, name: str) -> bool:
-        """Return whether there is a stage of this name, or a task can be in what it means: finished or archived."""
+        """Return whether a task can be in a stage of this name.
+
+        Ground truth and ``ARCHIVED`` always count.
+        """
         if not isinstance(name, str) or name == ARCHIVED or means_ground_truth(name):
             return True
         return any(stage.name == name for stage in self.stages)
 
     def position(self, name: str) -> int:
-        """Return how far along the workflow a stage is; ground truth is the furthest.
+        """Return a stage's index in the workflow; ground truth is the last.
 
-        -1 for an unknown stage, and for one that sends rejected tasks back: wherever it is listed, it leads backwards.
+        :return: -1 for an unknown stage, and for one that returns rejected tasks: it leads backwards, wherever it is
+            listed.
         """
         if public_stage_name(name) == GROUND_TRUTH:
             return len(self.stages)

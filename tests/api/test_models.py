@@ -205,7 +205,7 @@ def test_what_is_not_in_an_answer_was_not_read(name, path):
     task = without(*path)
     assert getattr(task, name) is None
     assert task.unread == {"series", "classification", name}
-    with pytest.raises(RedBrickNotReadError, match=f"Task {ID}: {name} of it was not read"):
+    with pytest.raises(RedBrickNotReadError, match=f"Task {ID}: {name} was not read"):
         task.require("stage_name", name)
 
 
@@ -234,7 +234,7 @@ def test_labels_that_were_read_answer_for_the_rest():
     saved_data = {"labelsData": '[{"category": "x"}]'}
     assert Task.from_wire({"taskId": ID, "latestTaskData": saved_data}).has_labels
     assert Task.from_wire({"taskId": ID, "latestTaskData": {"labelsMap": [{"labelName": "m"}]}}).has_labels
-    with pytest.raises(RedBrickNotReadError, match="labels_map and labels_url of it were not read"):
+    with pytest.raises(RedBrickNotReadError, match="labels_map and labels_url were not read"):
         _ = Task.from_wire({"taskId": ID, "latestTaskData": {"labelsData": "[]"}}).has_labels
 
 

@@ -109,7 +109,7 @@ def test_a_redirect_is_not_followed(document):
             error, arrived = fails(server, document, err.RedBrickNotFoundError)
         assert elsewhere.connections == 0
     assert arrived == 1
-    assert "check the connection's host" in str(error)
+    assert "Check the connection's host" in str(error)
     assert not error.maybe_applied
 
 
@@ -319,7 +319,7 @@ def test_what_a_server_says_writes_no_lines_of_its_own(caplog):
     assert "no INFO: all is done" in said
     with TinyServer(Reply(503, words.encode())) as server, caplog.at_level(logging.INFO):
         fails(server, QUERY, err.RedBrickServerError)
-    (line, *_) = [record.message for record in caplog.records if "trying again" in record.message]
+    (line, *_) = [record.message for record in caplog.records if "Retrying in" in record.message]
     for text in (said, line, str(err.RedBrickInputError(words))):
         assert len(text.splitlines()) == 1
         assert not {"\x1b", "\x9b"} & set(text)
@@ -360,7 +360,7 @@ def test_a_refused_port_is_tried_again_since_nothing_was_applied(document):
     assert not raised.value.maybe_applied
     assert len(transport.waits) == 5
     assert str(raised.value).endswith(
-        f"127.0.0.1:{port} cannot be reached; check the connection's host and the network."
+        f"127.0.0.1:{port} cannot be reached. Check the connection's host and the network."
     )
 
 
@@ -430,7 +430,7 @@ def tls(certificate):
 def test_a_server_that_does_not_prove_who_it_is_gets_nothing(tls):
     with TinyServer(GOOD, tls=tls) as server:
         transport = new_transport(server.url)
-        with pytest.raises(err.RedBrickConnectionError, match="did not prove who it is") as raised:
+        with pytest.raises(err.RedBrickConnectionError, match="has no trusted TLS certificate") as raised:
             transport.execute(MUTATION, {})
     assert server.got == []
     assert not raised.value.maybe_applied
@@ -486,7 +486,7 @@ def test_a_lost_connection_does_not_show_the_key(how, caplog):
     with TinyServer(how) as server, caplog.at_level(logging.DEBUG):
         error, _ = fails(server, QUERY, err.RedBrickConnectionError)
     assert "canary" not in everything_about(error)
-    assert "trying again in" in caplog.text
+    assert "Retrying in" in caplog.text
     assert "canary" not in caplog.text
 
 

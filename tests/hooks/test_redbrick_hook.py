@@ -52,7 +52,7 @@ def test_it_says_which_organisation_when_the_connection_names_one(hook):
 BROKEN = {
     "a wrong key": (Reply(401, f"no key {KEY}".encode()), "the API key is wrong, revoked, or not allowed"),
     "a forbidden key": (Reply(403), "the API key is wrong, revoked, or not allowed"),
-    "a wrong path": (Reply(404), "check the connection's host"),
+    "a wrong path": (Reply(404), "Check the connection's host"),
     "a server that fails": (Reply(503), "HTTP 503"),
     "a web page": (Reply(200, b"<html/>"), "not JSON"),
     "nobody": (json_reply({"data": {"me": None}}), "does not say whose this credential is"),
@@ -76,7 +76,7 @@ def test_an_organisation_that_is_not_there(hook, answer):
     with TinyServer(ME, organization(answer)) as server:
         works, said = hook(server.origin, org_id=ORG).test_connection()
     assert works is False
-    assert said == f"There is no organisation {ORG}, or this API key cannot see it."
+    assert said == f"There is no organization {ORG}, or this API key cannot see it."
 
 
 def test_a_dead_port_is_said_at_once(hook):
@@ -184,7 +184,7 @@ def test_an_unknown_project_is_one_clear_sentence(hook):
         project = hook(server.origin, org_id=ORG).project(PROJECT)
         with pytest.raises(RedBrickError) as raised:
             project.stage("Label")
-    assert str(raised.value) == f"There is no project {PROJECT} in organisation {ORG}, or this API key cannot see it."
+    assert str(raised.value) == f"There is no project {PROJECT} in organization {ORG}, or this API key cannot see it."
 
 
 def test_nothing_about_the_hook_shows_the_key(hook, caplog):

@@ -138,7 +138,7 @@ class TestLooking:
             for question in ("has_labels", "has_masks", "masks", "mask_paths"):
                 with pytest.raises(RedBrickNotReadError, match=rf"{task.task_id}: labels.* not read.*read\(task_ids\)"):
                     getattr(task, question)
-            with pytest.raises(RedBrickNotReadError, match="labels_by of it was not read"):
+            with pytest.raises(RedBrickNotReadError, match="labels_by was not read"):
                 task.saved_by(KEY)
             assert not task.held_by(KEY)
             assert task.is_queued_in("Label")
