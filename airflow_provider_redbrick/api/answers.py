@@ -53,10 +53,10 @@ def text(value: object) -> str:
 
     :return: an empty text for null.
     """
-    return storable(text_as_it_is(value) or "")
+    return storable(raw_text(value) or "")
 
 
-def text_as_it_is(value: object) -> str | None:
+def raw_text(value: object) -> str | None:
     """Return a text value unchanged, as ids and URLs need it.
 
     :return: ``None`` for null and for an empty text.

@@ -6,7 +6,7 @@ Design notes on response limits:
    a worker for days.
 2. The headers must arrive within twice the timeout. The body has additional time in proportion to the bytes received,
    at :data:`SLOWEST` bytes per second.
-3. The size is limited twice: on the socket, as transferred, and after decompression (:func:`no_more_than`).
+3. The size is limited twice: on the socket, as transferred, and after decompression (:func:`limit_bytes`).
 4. Only gzip is accepted as an encoding, once. Nested encodings could expand a kilobyte into gigabytes.
 5. Of an error response only the first 64 KiB are read: the status carries the information.
 """
@@ -38,13 +38,13 @@ LARGEST = 256 << 20
 SLOWEST = 16 << 10
 """Minimum transfer rate in bytes per second, once a response takes twice the timeout."""
 
-_PIECE = 1 << 16
+_CHUNK_BYTES = 1 << 16
 # Bytes that are read of a response that is not a success.
 _ERROR_BYTES = 1 << 16
 _ACCEPTED_ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip"})
 
 
-def body_of(response: requests.Response) -> bytes:
+def read_body(response: requests.Response) -> bytes:
     """Return a response's body, decompressed.
 
     Of a response that is not a success, only the beginning is returned, as far as it can be read.
@@ -58,10 +58,10 @@ def body_of(response: requests.Response) -> bytes:
     if encoding not in _ACCEPTED_ENCODINGS:
         words = f"The response has an encoding that was not requested: {encoding[:40]!r}."
         raise RedBrickAnswerError(words, status=response.status_code, maybe_applied=True)
-    return b"".join(no_more_than(LARGEST, response.iter_content(_PIECE)))
+    return b"".join(limit_bytes(LARGEST, response.iter_content(_CHUNK_BYTES)))
 
 
-def no_more_than(most: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+def limit_bytes(most: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Yield chunks until their total size exceeds a limit.
 
     :param most: the limit in bytes.
@@ -81,7 +81,7 @@ def _beginning(response: requests.Response) -> bytes:
     read = b""
     try:
         # A response that is read to its end leaves a reusable connection.
-        for piece in response.iter_content(_PIECE):
+        for piece in response.iter_content(_CHUNK_BYTES):
             read += piece
             if len(read) >= _ERROR_BYTES:
                 break
@@ -178,7 +178,7 @@ class _Reader(io.BufferedReader):
     """
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        return super().readline(_PIECE if size is None or not 0 <= size <= _PIECE else size)
+        return super().readline(_CHUNK_BYTES if size is None or not 0 <= size <= _CHUNK_BYTES else size)
 
 
 class _Response(http.client.HTTPResponse):
@@ -188,7 +188,7 @@ class _Response(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         # The socket has its read timeout by now, and nothing of this response was read yet.
         self._timed = _Timed(self.fp.detach(), sock, self.most)
-        self.fp = _Reader(self._timed, _PIECE)
+        self.fp = _Reader(self._timed, _CHUNK_BYTES)
 
     def begin(self) -> None:
         super().begin()

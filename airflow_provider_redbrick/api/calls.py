@@ -2,7 +2,7 @@
 
 Design notes on combined mutations:
 
-1. A :class:`Call` is one mutation of one task. :func:`together` renders several into one document with aliases
+1. A :class:`Call` is one mutation of one task. :func:`combine` renders several into one document with aliases
    ``m0``, ``m1``, ...
 2. Variables with equal simple values are declared once; all others are numbered by alias.
 3. The same sequence of mutations always renders the same document, so that a server can cache it.
@@ -46,14 +46,14 @@ class Call:
         return describe(self.document)[0]
 
 
-def together(calls: Sequence[Call]) -> tuple[str, dict[str, Any]]:
+def combine(calls: Sequence[Call]) -> tuple[str, dict[str, Any]]:
     """Combine calls into one document with aliases ``m0``, ``m1``, ...
 
     :return: the document and its variables; a variable with the same value in all calls is sent once.
     """
     first = calls[0].variables
     alike = frozenset(name for name in first if all(_same(call.variables, first, name) for call in calls))
-    document = _together(tuple(call.document for call in calls), alike)
+    document = _render_combined(tuple(call.document for call in calls), alike)
     variables = {name: first[name] for name in alike}
     for i, call in enumerate(calls):
         variables.update((f"m{i}_{name}", value) for name, value in call.variables.items() if name not in alike)
@@ -68,7 +68,7 @@ def _same(variables: Mapping[str, Any], first: Mapping[str, Any], name: str) -> 
 
 
 @lru_cache(maxsize=256)
-def _together(documents: tuple[str, ...], alike: frozenset[str]) -> str:
+def _render_combined(documents: tuple[str, ...], alike: frozenset[str]) -> str:
     """Render the combined document.
 
     Equal input gives equal text, so that servers can cache the document.

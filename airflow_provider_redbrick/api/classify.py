@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 MAX_SERVER_WORDS = 500
 
-NOWHERE = (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema)
+INVALID_URL_ERRORS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+)
 """Errors of ``requests`` for an invalid URL; nothing was sent."""
 
 
@@ -87,7 +91,7 @@ def classify_exception(
             if unsent
             else f"the TLS connection to {host} failed."
         )
-    elif isinstance(error, (requests.ConnectTimeout, *NOWHERE)) or isinstance(reason, NewConnectionError):
+    elif isinstance(error, (requests.ConnectTimeout, *INVALID_URL_ERRORS)) or isinstance(reason, NewConnectionError):
         unsent, what = True, f"{host} cannot be reached. Check the connection's host and the network."
     elif isinstance(error, requests.Timeout) or isinstance(inner, ReadTimeoutError):
         unsent, what = False, f"{host} did not answer in time."

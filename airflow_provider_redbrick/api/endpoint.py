@@ -68,7 +68,7 @@ def is_loopback(name: str) -> bool:
         return name == "localhost"
 
 
-def is_overheard(url: str) -> bool:
+def is_plaintext_remote(url: str) -> bool:
     """Return whether a URL uses plain HTTP to another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")

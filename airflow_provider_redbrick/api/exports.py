@@ -20,7 +20,7 @@ import pendulum
 
 from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.aliased import read_aliased
-from airflow_provider_redbrick.api.answers import elements, index, reading, text_as_it_is
+from airflow_provider_redbrick.api.answers import elements, index, raw_text, reading
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.moments import moment
 from airflow_provider_redbrick.api.pages import pages
@@ -62,8 +62,8 @@ class StoredTask:
         datapoint = data.get("datapoint") or {}
         return cls(
             Task.from_wire(data),
-            text_as_it_is((datapoint.get("storageMethod") or {}).get("storageId")),
-            {path["labelName"]: text_as_it_is(url.get("labelName")) for path, url in named},
+            raw_text((datapoint.get("storageMethod") or {}).get("storageId")),
+            {path["labelName"]: raw_text(url.get("labelName")) for path, url in named},
             _layers(datapoint),
         )
 

@@ -13,7 +13,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.api import documents
-from airflow_provider_redbrick.api.answers import reading, text_as_it_is
+from airflow_provider_redbrick.api.answers import raw_text, reading
 from airflow_provider_redbrick.api.models import flat_labels
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ProjectFiles:
         data = self._scope.execute(documents.PRESIGN_UPLOADS, variables, task_ids=[task_id])
         with reading("presignUploads"):
             signed = data["presignUploads"][0]
-            url, path = text_as_it_is(signed["presignedUrl"]), text_as_it_is(signed["filePath"])
+            url, path = raw_text(signed["presignedUrl"]), raw_text(signed["filePath"])
             if not url or not path:
                 raise KeyError("presignedUrl")
         self._scope.client.transport.storage.put(url, content, kind=kind, encoding=encoding)

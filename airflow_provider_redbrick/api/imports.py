@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote
 
 from airflow_provider_redbrick.api import documents
-from airflow_provider_redbrick.api.answers import elements, identifier, reading, text, text_as_it_is
+from airflow_provider_redbrick.api.answers import elements, identifier, raw_text, reading, text
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class ProjectImports:
         data = self._scope.execute(documents.ITEMS_UPLOAD_PRESIGN, variables, task_ids=[task_name])
         with reading("itemsUploadPresign"):
             items = elements(data["itemsUploadPresign"]["items"], dict, nulls=False)
-            signed = [(text_as_it_is(item["filePath"]), text_as_it_is(item["presignedUrl"])) for item in items]
+            signed = [(raw_text(item["filePath"]), raw_text(item["presignedUrl"])) for item in items]
         paths = {path for path, url in signed if path and url}
         if len(signed) != len(files) or len(paths) != len(files):
             # Files would overwrite each other or be lost.

@@ -29,7 +29,7 @@ _MAX_ESCAPED_BYTES = 13
 _MIN_PREFIX_CHARS = 4
 
 
-def masked(content: bytes, secret: str) -> bytes:
+def mask_secret(content: bytes, secret: str) -> bytes:
     """Replace a secret by ``***`` in whatever usual encoding the content has it.
 
     :param content: a response's body or a header's value.

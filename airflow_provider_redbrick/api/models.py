@@ -24,8 +24,8 @@ from airflow_provider_redbrick.api.answers import (
     index,
     json_object,
     number,
+    raw_text,
     text,
-    text_as_it_is,
 )
 from airflow_provider_redbrick.api.moments import moment
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH, public_stage_name
@@ -340,8 +340,8 @@ class Task:
             series_info=read("series_info", tuple(map(_series, elements(datapoint.get("seriesInfo"), dict)))),
             labels=read("labels", _labels(saved)),
             labels_map=read("labels_map", tuple(map(_mask, elements(saved.get("labelsMap"), dict)))),
-            labels_url=text_as_it_is(saved.get("labelsDataPath")),
-            labels_id=text_as_it_is(saved.get("tdId")),
+            labels_url=raw_text(saved.get("labelsDataPath")),
+            labels_id=raw_text(saved.get("tdId")),
             labels_by=User.from_wire(saved.get("createdByEntity")),
             labels_at=moment(saved.get("createdAt")),
             series=None,
@@ -440,7 +440,7 @@ def _series(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _mask(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Validate the description of a mask."""
     if entry is not None:
-        text_as_it_is(entry.get("labelName"))
+        raw_text(entry.get("labelName"))
         index(entry.get("seriesIndex"))
     return entry
 
@@ -461,5 +461,5 @@ def flat_labels(written: str | bytes) -> tuple[Mapping[str, Any], ...]:
 
 def _labels(saved: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """Parse the flat labels that came inline."""
-    written = text_as_it_is(saved.get("labelsData"))
+    written = raw_text(saved.get("labelsData"))
     return flat_labels(written) if written else ()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.calls import Call, together
+from airflow_provider_redbrick.api.calls import Call, combine
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickRefusedError
 
@@ -60,7 +60,7 @@ class Scope:
         """
         if len(calls) == 1:
             return [self._sent_alone(calls[0])]
-        document, variables = together(calls)
+        document, variables = combine(calls)
         ids = [call.task_id for call in calls]
         answer = self.client.transport.execute_partial(document, {**self.ids, **variables}, task_ids=ids)
         if answer.data is None or any(issue.root is None for issue in answer.issues):

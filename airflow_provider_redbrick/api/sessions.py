@@ -19,11 +19,11 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from airflow_provider_redbrick.api.endpoint import is_loopback, is_overheard
+from airflow_provider_redbrick.api.endpoint import is_loopback, is_plaintext_remote
 from airflow_provider_redbrick.api.signatures import hide_queries
 
 
-class StraightSession(requests.Session):
+class NoRedirectSession(requests.Session):
     """HTTP session without redirects, and without a proxy for loopback requests."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
@@ -65,7 +65,7 @@ class UnencryptedError(requests.RequestException):
     """A request was not sent because it would travel unencrypted."""
 
 
-class StorageSession(StraightSession):
+class StorageSession(NoRedirectSession):
     """HTTP session without credentials, for presigned URLs.
 
     Storage is another server than the API and must never receive the API key, nor credentials of a ``.netrc`` file.
@@ -87,7 +87,7 @@ class StorageSession(StraightSession):
         :raises UnencryptedError: if the URL is plain HTTP to another machine and ``allow_http`` is not set.
         """
         # The prepared URL is the one that is connected to.
-        if is_overheard(request.url or "") and not self._allow_http:
+        if is_plaintext_remote(request.url or "") and not self._allow_http:
             raise UnencryptedError(
                 "RedBrick returned an http URL for storage on another machine, so files would travel unencrypted. "
                 "On a trusted network, set the connection's extra allow_http to true."
@@ -95,7 +95,7 @@ class StorageSession(StraightSession):
         return super().send(request, **kwargs)
 
 
-def leads_to(response: requests.Response) -> str:
+def redirect_target(response: requests.Response) -> str:
     """Return the target URL of a redirect.
 
     :raises requests.exceptions.InvalidURL: if it is not a URL.

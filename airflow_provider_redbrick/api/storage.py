@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import requests
 
-from airflow_provider_redbrick.api.bounds import LARGEST, no_more_than
-from airflow_provider_redbrick.api.classify import NOWHERE, classify_storage_status
-from airflow_provider_redbrick.api.sessions import UnencryptedError, leads_to
+from airflow_provider_redbrick.api.bounds import LARGEST, limit_bytes
+from airflow_provider_redbrick.api.classify import INVALID_URL_ERRORS, classify_storage_status
+from airflow_provider_redbrick.api.sessions import UnencryptedError, redirect_target
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickConnectionError
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ LARGEST_FILE = 8 << 30
 """Maximum size in bytes of a file saved as stored: masks of twice the voxels that are read."""
 
 _WHAT = "of a stored file"
-_PIECE = 1 << 16
+_CHUNK_BYTES = 1 << 16
 _MAX_IGNORED_CHUNKS = 16
-_MOST_REDIRECTS = 10
+_MAX_REDIRECTS = 10
 
 
 class Storage:
@@ -108,7 +108,7 @@ class Storage:
         received.seek(0)
         try:
             with gzip.GzipFile(fileobj=received) as unpacked:
-                return b"".join(no_more_than(LARGEST, iter(partial(unpacked.read1, _PIECE), b"")))
+                return b"".join(limit_bytes(LARGEST, iter(partial(unpacked.read1, _CHUNK_BYTES), b"")))
         except (OSError, EOFError, zlib.error):
             raise RedBrickAnswerError("A stored file is cut short or damaged.", operation=_WHAT) from None
 
@@ -116,7 +116,7 @@ class Storage:
         def receive() -> None:
             file.seek(0)
             file.truncate()
-            file.writelines(no_more_than(most, self._exchange("GET", url, None, {})))
+            file.writelines(limit_bytes(most, self._exchange("GET", url, None, {})))
 
         self._retries.run(receive, mutation=False)
 
@@ -131,14 +131,14 @@ class Storage:
         try:
             with self._answer(method, url, content, headers) as response:
                 if 200 <= response.status_code < 300:
-                    yield from response.iter_content(_PIECE)
+                    yield from response.iter_content(_CHUNK_BYTES)
                     return
                 error = classify_storage_status(response)
         except (requests.RequestException, OSError) as failure:
             kind = type(failure).__name__
             if isinstance(failure, UnencryptedError):
                 error = RedBrickAnswerError(str(failure))
-            elif isinstance(failure, NOWHERE):
+            elif isinstance(failure, INVALID_URL_ERRORS):
                 error = RedBrickAnswerError(f"RedBrick returned an invalid storage URL ({kind}).")
             else:
                 error = RedBrickConnectionError(f"Storage did not answer ({kind}).")
@@ -150,7 +150,7 @@ class Storage:
         self, method: str, url: str, content: bytes | BinaryIO | None, headers: Mapping[str, str]
     ) -> requests.Response:
         """Return the response, following redirects for GET only."""
-        for _ in range(_MOST_REDIRECTS):
+        for _ in range(_MAX_REDIRECTS):
             response = self._session.request(
                 method, url, data=content, headers=headers, timeout=self._timeout, stream=True, allow_redirects=False
             )
@@ -158,5 +158,5 @@ class Storage:
                 return response
             # The body is not read: it would be held in memory, whatever its size.
             response.close()
-            url = leads_to(response)
+            url = redirect_target(response)
         raise requests.TooManyRedirects

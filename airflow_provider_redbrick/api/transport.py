@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from airflow_provider_redbrick.api import stopping
-from airflow_provider_redbrick.api.bounds import LARGEST, BoundedAdapter, body_of
+from airflow_provider_redbrick.api.bounds import LARGEST, BoundedAdapter, read_body
 from airflow_provider_redbrick.api.classify import classify_exception
-from airflow_provider_redbrick.api.endpoint import is_overheard
+from airflow_provider_redbrick.api.endpoint import is_plaintext_remote
 from airflow_provider_redbrick.api.forks import abandon, renew_after_fork
-from airflow_provider_redbrick.api.masking import masked
+from airflow_provider_redbrick.api.masking import mask_secret
 from airflow_provider_redbrick.api.observer import NoObserver
 from airflow_provider_redbrick.api.operation import describe
 from airflow_provider_redbrick.api.rate_limit import RateLimiter
 from airflow_provider_redbrick.api.retry import Retries, RetryPolicy
-from airflow_provider_redbrick.api.sessions import StorageSession, StraightSession
+from airflow_provider_redbrick.api.sessions import NoRedirectSession, StorageSession
 from airflow_provider_redbrick.api.storage import LARGEST_FILE, Storage
 from airflow_provider_redbrick.api.wire import Answer, decode, encode
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickRefusedError
@@ -90,7 +90,7 @@ class Transport:
         self._rate_limiter = rate_limiter or RateLimiter()
         self._max_connections = max_connections
         self._user_agent = user_agent
-        self._storage_may_be_http = allow_http or is_overheard(url)
+        self._storage_may_be_http = allow_http or is_plaintext_remote(url)
         self._observer = observer or NoObserver()
         self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._rate_limiter, self._observer)
         self._open()
@@ -169,7 +169,7 @@ class Transport:
                 with self._session.post(
                     self.url, data=body, headers=headers, timeout=self.timeout, allow_redirects=False, stream=True
                 ) as response:
-                    content = masked(body_of(response), self._credential.secret)
+                    content = mask_secret(read_body(response), self._credential.secret)
             answer = decode(response.status_code, self._headers_to_classify(response), content)
         except (requests.RequestException, OSError) as failure:
             error = classify_exception(failure, url=self.url, operation=operation, task_ids=task_ids, mutation=mutation)
@@ -190,7 +190,7 @@ class Transport:
             return {}
         found = {name: response.headers.get(name) for name in _CLASSIFYING_HEADERS}
         return {
-            name: masked(value.encode(), self._credential.secret).decode()
+            name: mask_secret(value.encode(), self._credential.secret).decode()
             for name, value in found.items()
             if value is not None
         }
@@ -199,7 +199,7 @@ class Transport:
         """Create the sessions, without connecting."""
         # There may be more threads than connections.
         self._connections = threading.BoundedSemaphore(self._max_connections)
-        self._session = StraightSession()
+        self._session = NoRedirectSession()
         self._session.auth = self._credential
         self._storage_session = StorageSession(allow_http=self._storage_may_be_http)
         for session, most in ((self._session, LARGEST), (self._storage_session, LARGEST_FILE)):

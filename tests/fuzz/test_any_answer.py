@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tiny_server import Reply
 
 from airflow_provider_redbrick import exceptions as err
-from airflow_provider_redbrick.api.masking import masked
+from airflow_provider_redbrick.api.masking import mask_secret
 from airflow_provider_redbrick.api.retry import RetryPolicy, retry_after_seconds, seconds_until_retry
 
 # ------------------------------------------------------------------ what is in an answer
@@ -179,19 +179,19 @@ def test_whatever_json_makes_of_a_key_is_masked(secret, random):
         random.choice([json.dumps(each)[1:-1], f"\\u{ord(each):04x}", f"\\u{ord(each):04X}"]) for each in secret
     )
     assert json.loads(f'"{spelled}"') == secret
-    assert masked(f'"a{spelled}b"'.encode(), secret) == b'"a***b"'
+    assert mask_secret(f'"a{spelled}b"'.encode(), secret) == b'"a***b"'
 
 
 @pytest.mark.parametrize("echo", [*ECHOES, json.dumps(json.dumps({"a/b": KEY})), quote(KEY), html.escape(KEY)])
 def test_the_beginning_of_a_key_is_not_told_by_an_answer_that_was_cut_short(server, echo):
     for length in range(len(echo)):
-        refuse_secrets(masked(f"{'x' * 1000} {echo[:length]}".encode(), KEY).decode())
+        refuse_secrets(mask_secret(f"{'x' * 1000} {echo[:length]}".encode(), KEY).decode())
     ask(server, Reply(500, echo[: len(echo) // 2].encode()))
 
 
 def test_an_answer_that_was_cut_short_elsewhere_is_told():
     for said in ("Bad gateway", "<html>It is down</html>\n", '{"errors": [{"message": "It is d', "", KEY[:3]):
-        assert masked(said.encode(), KEY) == said.encode()
+        assert mask_secret(said.encode(), KEY) == said.encode()
 
 
 # ------------------------------------------------------------------ storage
