@@ -93,7 +93,7 @@ def _beginning(response: requests.Response) -> bytes:
 class BoundedAdapter(HTTPAdapter):
     """HTTP adapter whose responses are limited in duration and size.
 
-    A response may take twice the timeout, plus the time that its size allows at :data:`SLOWEST` bytes per second.
+    A response may take twice the timeout, plus the time that its size needs at :data:`SLOWEST`.
 
     :param most: the maximum size of a response as transferred, in bytes.
     :param options: passed to ``HTTPAdapter``.
