@@ -1,4 +1,4 @@
-"""Which errors another try can help with, and when; a running Airflow obeys it in tests/running_airflow."""
+"""Tests for the retry policy. tests/running_airflow tests it in a running Airflow."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def decide(error: BaseException, **options):
 
 
 @pytest.mark.parametrize("kind", [RedBrickAuthError, RedBrickInputError, RedBrickNotFoundError])
-def test_what_no_retry_helps_fails_at_once(kind):
+def test_permanent_error_fails_at_once(kind):
     decision = decide(kind("the words"))
     assert decision.action is RetryAction.FAIL
     assert decision.reason == f"{kind.__name__}: a retry does not help."
@@ -54,7 +54,7 @@ def test_what_no_retry_helps_fails_at_once(kind):
         RedBrickRateLimitError("HTTP 429", status=429, retry_after="0"),
         RedBrickRateLimitError("HTTP 429", status=429, retry_after="soon"),
         RedBrickRateLimitError("HTTP 429", status=429, retry_after=formatdate(time.time() - 60, usegmt=True)),
-        # A secrets backend that fails for a moment looks like a connection that is missing.
+        # A secrets backend that fails for a moment looks like a missing connection.
         RedBrickConnectionLookupError("not found"),
         AirflowNotFoundException("The conn_id `x` isn't defined"),
         ValueError("somebody else's"),
@@ -62,7 +62,7 @@ def test_what_no_retry_helps_fails_at_once(kind):
     ],
     ids=repr,
 )
-def test_everything_else_is_as_the_task_says(error):
+def test_other_error_follows_the_task_settings(error):
     assert decide(error).action is RetryAction.DEFAULT
 
 
@@ -73,13 +73,13 @@ def test_everything_else_is_as_the_task_says(error):
         RedBrickServerError("HTTP 503", status=503, retry_after="300"),
     ],
 )
-def test_the_server_says_when(error):
+def test_retry_after_sets_the_delay(error):
     decision = decide(error)
     assert (decision.action, decision.retry_delay) == (RetryAction.RETRY, timedelta(minutes=5))
     assert "300 s" in decision.reason
 
 
-def test_it_may_say_so_as_a_date():
+def test_retry_after_may_be_a_date():
     error = RedBrickRateLimitError("HTTP 429", status=429, retry_after=formatdate(time.time() + 1000, usegmt=True))
     decision = decide(error)
     assert decision.action is RetryAction.RETRY
@@ -87,33 +87,33 @@ def test_it_may_say_so_as_a_date():
 
 
 @pytest.mark.parametrize("asked", ["7200", "9" * 30, "Wed, 31 Dec 2098 23:59:59 GMT"])
-def test_no_longer_than_the_bound(asked):
+def test_retry_after_is_capped_at_longest_wait(asked):
     error = RedBrickRateLimitError("HTTP 429", status=429, retry_after=asked)
     assert decide(error).retry_delay == timedelta(hours=1)
     assert decide(error, longest_wait=timedelta(minutes=2)).retry_delay == timedelta(minutes=2)
 
 
-def test_every_error_of_ours_has_a_decision():
+def test_every_provider_error_has_a_decision():
     kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, RedBrickError)]
     final = {kind for kind in kinds if decide(kind("words")).action is RetryAction.FAIL}
     inputs = {kind for kind in kinds if issubclass(kind, RedBrickInputError)}
     assert final == {RedBrickAuthError, RedBrickNotFoundError, *inputs}
 
 
-def test_the_reason_does_not_repeat_the_servers_words():
+def test_reason_does_not_quote_the_server():
     for retry_after in (None, "60"):
         decision = decide(RedBrickAuthError("secret words", retry_after=retry_after))
         assert "secret" not in (decision.reason or "")
 
 
-def test_it_comes_back_as_it_was_stored():
+def test_policy_survives_serialization():
     policy = RedBrickRetryPolicy(longest_wait=timedelta(minutes=3))
     back = RedBrickRetryPolicy.deserialize(policy.serialize())
     assert back.longest_wait == policy.longest_wait
 
 
-def test_it_does_not_change_a_dags_stored_form():
-    """An object's address there would be a new version of the DAG each time its file is read."""
+def test_policy_does_not_change_the_serialized_dag():
+    """An object's address would create a new DAG version each time the file is parsed."""
     from airflow.sdk import DAG
     from airflow.serialization.serialized_objects import DagSerialization
 
@@ -129,8 +129,8 @@ def test_it_does_not_change_a_dags_stored_form():
     assert stored()["dag"]["tasks"][0]["__var"]["has_retry_policy"] is True
 
 
-def test_an_airflow_without_policies_is_told_so():
-    """With a module that hides them, since there is no older Airflow here."""
+def test_airflow_without_policies_gets_a_clear_error():
+    """Simulated by hiding the module, because no older Airflow is installed."""
     script = (
         "import airflow.sdk, sys\n"
         "sys.modules['airflow.sdk.definitions.retry_policy'] = None\n"
@@ -142,6 +142,6 @@ def test_an_airflow_without_policies_is_told_so():
 
 
 @pytest.mark.parametrize("wait", [60, "60", None])
-def test_a_bound_that_is_none_is_refused_where_it_is_written(wait):
+def test_invalid_longest_wait_is_refused_by_the_constructor(wait):
     with pytest.raises(RedBrickInputError, match="longest_wait must be a timedelta"):
         RedBrickRetryPolicy(longest_wait=wait)

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback whose answers a test scripts, byte by byte where need be."""
+"""A real HTTP server on loopback with scripted responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Got:
+class ReceivedRequest:
     """A request that arrived."""
 
     method: str
@@ -56,8 +56,8 @@ def drop(handler: Handler) -> None:
 
 
 def hang(handler: Handler) -> None:
-    """Never answer, until the test is over."""
-    handler.server.tiny.wait_for_the_end()
+    """Do not answer before the test ends."""
+    handler.server.tiny.wait_until_closed()
 
 
 def reset(connection: socket.socket) -> None:
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         tiny.connections += 1
         if isinstance(tiny.replies[0], Unread):
             tiny.next_reply()
-            # Not before the client has begun: else it may see that nothing was ever sent.
+            # Wait until the client has sent something. Otherwise it may know that nothing was sent.
             self.connection.recv(1, socket.MSG_PEEK)
             reset(self.connection)
             return
@@ -81,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.tiny.got.append(Got(self.command, self.path, self.headers, body))
+        self.server.tiny.got.append(ReceivedRequest(self.command, self.path, self.headers, body))
         reply = self.server.tiny.next_reply()
         if callable(reply):
             reply(self)
@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
             super().finish()
 
     def log_message(self, *args: Any) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 class Server(ThreadingHTTPServer):
@@ -116,15 +116,15 @@ class Server(ThreadingHTTPServer):
         return (self.tls.wrap_socket(connection, server_side=True) if self.tls else connection), address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep quiet: clients that hang up are what is tested."""
+        """Ignore errors: tests make clients disconnect."""
 
 
 class TinyServer:
-    """Answers each request with the next of ``replies``, and goes on with the last one."""
+    """Answers each request with the next of ``replies``, and repeats the last one."""
 
     def __init__(self, *replies: Any, tls: ssl.SSLContext | None = None) -> None:
         self.replies = list(replies)
-        self.got: list[Got] = []
+        self.got: list[ReceivedRequest] = []
         self.connections = 0
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -139,7 +139,7 @@ class TinyServer:
         with self._lock:
             return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
-    def wait_for_the_end(self) -> None:
+    def wait_until_closed(self) -> None:
         self._over.wait(30)
 
     def __enter__(self) -> TinyServer:  # noqa: PYI034
@@ -153,7 +153,7 @@ class TinyServer:
 
 
 def dead_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that no process listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

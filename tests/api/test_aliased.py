@@ -1,4 +1,4 @@
-"""Tasks that are read by id, several a request."""
+"""Tests for reading tasks by id, several per request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ID, OTHER = "0a9c6e10-5b1d-4c8e-9f00-000000000001", "0a9c6e10-5b1d-4c8e-9f00-000
 
 
 def project(*ids):
-    """A project whose server answers about these tasks, whichever it was asked about."""
+    """A project whose server answers with these tasks, whatever was requested."""
     data = {f"t{i}": {"taskId": task_id, "currentStageName": "Label"} for i, task_id in enumerate(ids)}
     answer = SimpleNamespace(data=data, issues=())
     transport = SimpleNamespace(execute_partial=lambda *_, **__: answer)
@@ -24,8 +24,8 @@ def project(*ids):
 
 
 @pytest.mark.parametrize("detail", list(Detail))
-def test_an_answer_about_another_task_is_none_about_this_one(detail):
-    """One person's labels would be taken for another's."""
+def test_answer_about_another_task_is_rejected(detail):
+    """One patient's labels would be taken for another's."""
     found = project(OTHER, OTHER).read_tasks([ID, OTHER], detail=detail)
     assert isinstance(found[ID], err.RedBrickAnswerError)
     assert f"it is about task {OTHER}" in str(found[ID])
@@ -34,11 +34,11 @@ def test_an_answer_about_another_task_is_none_about_this_one(detail):
 
 
 @pytest.mark.parametrize("read", [partial(RedBrickProject.are_labelled, by="API:k"), RedBrickProject.output_events])
-def test_what_another_task_has_is_not_this_ones(read):
+def test_result_of_another_task_is_not_used(read):
     found = read(project(OTHER), [ID])
     assert "it is about task" in str(found[ID])
 
 
-def test_how_an_id_is_written_makes_no_other_task():
+def test_task_id_is_compared_case_insensitively():
     assert project(ID.upper()).read_tasks([ID])[ID].task_id == ID
     assert project(ID).read_tasks([ID.upper()])[ID.upper()].task_id == ID

@@ -1,4 +1,4 @@
-"""Taking values out of answers of any shape."""
+"""Tests for parsing answers of any shape."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 
 
 @pytest.mark.parametrize("read", [json.loads, lambda answer: answer.encode("ascii"), int])
-def test_the_error_does_not_keep_the_answer(read):
-    """Errors are kept for the end of a long run, and shown by tools that look into all there is."""
+def test_answer_error_does_not_keep_the_answer(read):
+    """Errors are kept until the end of a long run, and error trackers show everything they hold."""
     answer = '{"labels": "' + "ä" * 1_000_000
     with pytest.raises(RedBrickAnswerError) as caught, reading("labels file"):
         read(answer)

@@ -1,4 +1,4 @@
-"""What is made of the answer to an assignment."""
+"""Tests for answers to assignments."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def project(answer):
         (None, {}),
     ],
 )
-def test_tasks_that_changed_hands_are_named_with_their_stage(answer, named):
+def test_assignment_returns_changed_tasks_with_their_stage(answer, named):
     assert project(answer).claim([ID]) == named
 
 
-def test_a_task_that_was_not_asked_about_is_not_told():
+def test_assignment_ignores_tasks_that_were_not_requested():
     answer = [{"taskId": OTHER, "stageName": "Label"}, {"taskId": ID, "stageName": "Label"}]
     assert project(answer).release([ID]) == {ID: "Label"}
 
@@ -41,8 +41,8 @@ def test_a_task_that_was_not_asked_about_is_not_told():
 @pytest.mark.parametrize(
     "answer", [[{"taskId": None, "stageName": "Label"}], [{}], [7], 7, [{"taskId": ID, "stageName": 7}]]
 )
-def test_an_answer_that_cannot_be_read_leaves_open_whether_it_was_applied(answer):
-    """Taken for a refusal, the tasks would stay with whoever was given them, and nobody would look."""
+def test_malformed_assignment_answer_may_have_been_applied(answer):
+    """If it counted as a refusal, the tasks would stay assigned and would not be checked."""
     with pytest.raises(err.RedBrickAnswerError) as caught:
         project(answer).assign([ID], "ada@example.com")
     assert caught.value.maybe_applied

@@ -1,4 +1,4 @@
-"""Every document is one the server's schema accepts."""
+"""Tests that the sandbox's schema accepts every document."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ WRITTEN = {f"{name}({n})": writer(n) for name, writer in WRITERS.items() for n i
 ALL = {**CONSTANTS, **WRITTEN}
 
 
-def test_the_documents_are_found():
+def test_documents_are_found():
     assert {"ME", "PROJECT", "GENERIC_TASKS", "PUT_EXPERT_REVIEW_TASK"} <= set(CONSTANTS)
     assert {"task_states", "tasks_in_full", "task_events", "task_counts", "tasks_by_name"} <= set(WRITERS)
 
 
 NO_VARIABLES = {documents.ME}
-# Documents that ask an operation for something of its own, or in its older form, by that operation.
+# Documents with a variant selection or an older form, with their operation.
 PART_OF = {
     "TAXONOMY": "project",
     "PROJECT_WITH_TAXONOMY": "project",
@@ -52,12 +52,12 @@ def operation_of(text) -> OperationDefinitionNode:
 
 
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)
-def test_it_asks_for_nothing_the_schema_does_not_have(text):
+def test_document_requests_only_fields_of_the_schema(text):
     assert validate(SCHEMA, parse(text)) == []
 
 
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)
-def test_it_has_one_operation_named_like_its_root_field(text):
+def test_document_has_one_operation_named_like_its_root_field(text):
     operation = operation_of(text)
     roots = {field.name.value for field in operation.selection_set.selections}
     assert roots == {operation.name.value}
@@ -65,13 +65,13 @@ def test_it_has_one_operation_named_like_its_root_field(text):
 
 
 @pytest.mark.parametrize("text", CONSTANTS.values(), ids=CONSTANTS)
-def test_it_is_named_as_the_api_names_it(text):
+def test_document_constant_is_named_like_the_operation(text):
     name = next(key for key, value in CONSTANTS.items() if value == text)
     assert operation_of(text).name.value.lower() == PART_OF.get(name, name.replace("_", "")).lower()
 
 
 @pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
-def test_aliases_and_variables_are_numbered_alike(text):
+def test_aliases_and_variables_have_the_same_numbers(text):
     operation = operation_of(text)
     aliases = [field.alias.value for field in operation.selection_set.selections]
     letter = aliases[0][0]
@@ -88,7 +88,7 @@ def variable_of(field) -> str:
 
 
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)
-def test_every_variable_is_used(text):
+def test_document_uses_every_variable(text):
     operation = operation_of(text)
     declared = {definition.variable.name.value for definition in operation.variable_definitions or ()}
     used = {

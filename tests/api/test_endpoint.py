@@ -1,4 +1,4 @@
-"""Which URL a configured host means, and which hosts never see the key in the clear."""
+"""Tests for the GraphQL URL of a host, and for plain HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PUBLIC = "https://api.redbrickai.com/graphql/"
         "https://API.redbrickai.com/any/path?x=1#y",
     ],
 )
-def test_the_public_api_in_any_form(host):
+def test_public_api_host_in_any_spelling_gives_the_public_url(host):
     assert graphql_url(host) == PUBLIC
 
 
@@ -42,7 +42,7 @@ def test_the_public_api_in_any_form(host):
         ("red_brick.internal", "https://red_brick.internal/api/graphql/"),
     ],
 )
-def test_a_private_deployment_is_https_with_the_api_path(host, url):
+def test_private_host_uses_https_and_the_api_path(host, url):
     assert graphql_url(host) == url
 
 
@@ -59,11 +59,11 @@ def test_a_private_deployment_is_https_with_the_api_path(host, url):
         ("[::1]", "http://[::1]/graphql/"),
     ],
 )
-def test_loopback_is_kept_as_given_and_may_be_http(host, url):
+def test_loopback_host_keeps_its_path_and_may_use_http(host, url):
     assert graphql_url(host) == url
 
 
-def test_amazonaws_keeps_its_case_sensitive_path():
+def test_amazonaws_host_keeps_its_case_sensitive_path():
     host = "https://CK7.execute-api.us-east-1.amazonaws.com/Prod/"
     assert graphql_url(host) == "https://ck7.execute-api.us-east-1.amazonaws.com/Prod/graphql/"
 
@@ -82,16 +82,16 @@ LOOK_TRUSTED = [
 
 
 @pytest.mark.parametrize("name", LOOK_TRUSTED)
-def test_a_host_that_only_looks_like_a_trusted_one_is_any_other_host(name):
+def test_host_that_resembles_a_trusted_one_is_not_trusted(name):
     assert graphql_url(name) == f"https://{name}/api/graphql/"
     assert graphql_url(f"https://{name}/x") == f"https://{name}/api/graphql/"
 
 
-def test_a_host_that_has_a_trusted_one_for_its_path_is_any_other_host():
+def test_host_with_a_trusted_host_in_its_path_is_not_trusted():
     assert graphql_url("https://evil.com/https://api.redbrickai.com") == "https://evil.com/api/graphql/"
 
 
-# ------------------------------------------------------------------ in the clear
+# ------------------------------------------------------------------ plain HTTP
 
 NOT_HERE = [
     *LOOK_TRUSTED,
@@ -105,7 +105,7 @@ NOT_HERE = [
 
 
 @pytest.mark.parametrize("host", NOT_HERE)
-def test_http_to_another_machine_is_refused_and_not_read_as_something_else(host):
+def test_http_to_another_machine_is_refused(host):
     for refused in (lambda: graphql_url(f"HTTP://{host}"), lambda: graphql_url(host, schema="http")):
         with pytest.raises(RedBrickInputError, match=r"travel unencrypted.*allow_http to true"):
             refused()
@@ -122,7 +122,7 @@ def test_http_to_another_machine_is_refused_and_not_read_as_something_else(host)
         ("http://api.redbrickai.com", PUBLIC),
     ],
 )
-def test_http_that_is_allowed_is_what_is_written(host, url):
+def test_allowed_http_url_is_kept(host, url):
     assert graphql_url(host, allow_http=True) == url
 
 
@@ -138,14 +138,14 @@ def test_http_that_is_allowed_is_what_is_written(host, url):
         (None, "http", PUBLIC),
     ],
 )
-def test_the_connections_schema_is_used_where_the_host_names_none(host, schema, url):
+def test_connection_schema_is_used_if_the_host_has_none(host, schema, url):
     assert graphql_url(host, schema=schema) == url
 
 
-# ------------------------------------------------------------------ the rest
+# ------------------------------------------------------------------ other
 
 
-def test_the_connections_port_is_used_where_the_host_names_none():
+def test_connection_port_is_used_if_the_host_has_none():
     assert graphql_url("localhost", port=8000) == "http://localhost:8000/graphql/"
     assert graphql_url("http://localhost:9000", port=8000) == "http://localhost:9000/graphql/"
     assert graphql_url("redbrick.example.com", port=8443) == "https://redbrick.example.com:8443/api/graphql/"
@@ -189,13 +189,13 @@ def test_credentials_in_the_url_are_refused_and_not_echoed(host):
         "http://localhost\\.evil.com",
     ],
 )
-def test_what_is_no_host_is_refused(host):
+def test_invalid_host_is_refused(host):
     with pytest.raises(RedBrickInputError, match="must be a host name"):
         graphql_url(host)
 
 
 @given(st.text(max_size=40))
-def test_any_text_gives_a_url_or_a_refusal(host):
+def test_any_host_text_gives_a_url_or_an_input_error(host):
     try:
         url = graphql_url(host)
     except RedBrickInputError:

@@ -1,4 +1,4 @@
-"""Reading a stage's tasks in bulk: every page, every task once, and a mark to go on from."""
+"""Tests for bulk reads: all pages, each task once, and the watermark."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def scope_on(server, **options):
 
 
 def read(*replies, stage=TRUTH, updated_after=None, **options):
-    """Read what a server with these answers has; return the reading, the tasks, and what was asked for."""
+    """Run a bulk read against these answers; return it, the tasks, and the requests."""
     with TinyServer(*replies) as server:
         bulk = BulkRead(scope_on(server, **options), stage, updated_after=updated_after)
         found = list(bulk)
@@ -56,50 +56,50 @@ def refused(*replies):
     return raised.value
 
 
-def test_ground_truth_goes_by_the_name_of_this_operation_and_all_stages_by_none():
+def test_bulk_read_sends_the_stage_name_of_its_operation():
     asked = [read(page(), stage=stage)[2][0]["stageName"] for stage in (TRUTH, Stage("QA", "expert-review"), None)]
     assert asked == ["END", "QA", None]
 
 
-def test_pages_follow_each_other_even_when_one_is_empty():
+def test_bulk_read_continues_after_an_empty_page():
     _, found, asked = read(page(entry(1), cursor="a"), page(cursor="b"), page(entry(2)))
     assert [each.task.task_id for each in found] == [task_id(1), task_id(2)]
     assert [(each["first"], each["after"]) for each in asked] == [(50, None), (50, "a"), (50, "b")]
 
 
 @pytest.mark.parametrize(("page_size", "first"), [(200, 50), (50, 50), (7, 7)])
-def test_pages_are_no_larger_than_the_connection_says_and_never_large(page_size, first):
+def test_bulk_read_limits_the_page_size(page_size, first):
     assert read(page(), page_size=page_size)[2][0]["first"] == first
 
 
-def test_a_task_that_is_shown_again_comes_once_as_it_was_first():
+def test_bulk_read_yields_a_repeated_task_once():
     moved = page(entry(2), entry(1, tdId="v2"), entry(3))
     _, found, _ = read(page(entry(1), entry(2), cursor="a"), moved)
     assert [(each.task.task_id, each.task.labels_id) for each in found] == [(task_id(i), "v1") for i in (1, 2, 3)]
 
 
-# ------------------------------------------------------------------ since when
+# ------------------------------------------------------------------ watermark
 
 
-def test_what_changed_since_is_asked_for_in_utc():
+def test_bulk_read_sends_updated_after_in_utc():
     after = pendulum.datetime(2024, 5, 1, 12, 0, 0, 5, tz="Europe/Zurich")
     assert read(page(), updated_after=after)[2][0]["cacheTime"] == "2024-05-01T10:00:00.000005+00:00"
     assert read(page())[2][0]["cacheTime"] is None
 
 
-def test_the_mark_is_the_first_pages_time_where_the_servers_clock_is_behind():
+def test_watermark_is_the_server_time_if_its_clock_is_behind():
     bulk, _, _ = read(page(cursor="a", at=EARLIER), page(at="2010-01-01T00:00:00+00:00"))
     assert bulk.mark == pendulum.parse(EARLIER)
 
 
 @pytest.mark.parametrize("at", [LATER, None, "soon"])
-def test_the_mark_is_this_clocks_time_before_the_first_page_otherwise(at):
+def test_watermark_is_the_local_time_before_the_first_page_otherwise(at):
     before = pendulum.now("UTC")
     bulk, _, _ = read(page(at=at))
     assert before - pendulum.duration(milliseconds=1) <= bulk.mark <= pendulum.now("UTC")
 
 
-def test_the_mark_does_not_move_with_the_pages():
+def test_watermark_does_not_change_with_later_pages():
     with TinyServer(page(entry(1), cursor="a"), page(entry(2))) as server:
         bulk = BulkRead(scope_on(server), TRUTH)
         tasks = iter(bulk)
@@ -113,7 +113,7 @@ def test_the_mark_does_not_move_with_the_pages():
 # ------------------------------------------------------------------ masks
 
 
-def test_masks_have_a_path_and_a_url_each():
+def test_stored_task_has_a_path_and_url_for_each_mask():
     paths = [{"seriesIndex": 0, "labelName": "p/0"}, None, {"seriesIndex": 2, "labelName": "p/2"}]
     urls = [{"labelName": "http://0"}, None, {"labelName": None}]
     _, (found,), _ = read(page(entry(1, labelsMap=paths, labelsMapPresigned=urls)))
@@ -123,17 +123,17 @@ def test_masks_have_a_path_and_a_url_each():
     assert "http" not in repr(found)
 
 
-def test_paths_without_as_many_urls_make_no_sense():
+def test_stored_task_with_fewer_urls_than_paths_is_an_error():
     error = refused(page(entry(1, labelsMap=[{"seriesIndex": 0, "labelName": "p/0"}], labelsMapPresigned=[])))
     assert type(error) is err.RedBrickAnswerError
     assert task_id(1).upper() in str(error)
 
 
-# ------------------------------------------------------------------ nothing is left out silently
+# ------------------------------------------------------------------ errors
 
 
 @pytest.mark.parametrize("labels", ["{", '{"a": 1}', "nothing", 5, '"text"'])
-def test_labels_that_cannot_be_read_are_an_error_that_names_the_task(labels):
+def test_malformed_labels_are_an_error_that_names_the_task(labels):
     error = refused(page(entry(1), entry(2, labelsData=labels)))
     assert type(error) is err.RedBrickAnswerError
     assert task_id(2).upper() in str(error)
@@ -151,11 +151,11 @@ def test_labels_that_cannot_be_read_are_an_error_that_names_the_task(labels):
     ],
     ids=["null", "no entries", "no cursor", "errors beside data", "a null task", "a task without an id"],
 )
-def test_a_page_that_is_not_whole_is_an_error(broken):
+def test_incomplete_page_is_an_error(broken):
     refused(page(entry(1), cursor="a"), broken)
 
 
-def test_a_task_read_again():
+def test_read_again_returns_the_task():
     fresh = entry(1, labelsMap=[{"seriesIndex": 0, "labelName": "p"}], labelsMapPresigned=[{"labelName": "http://new"}])
     with TinyServer(json_reply({"data": {"t0": fresh}})) as server:
         assert read_again(scope_on(server), task_id(1)).mask_urls == {"p": "http://new"}
@@ -164,6 +164,6 @@ def test_a_task_read_again():
 @pytest.mark.parametrize(
     "answer", [{"data": {"t0": None}}, {"data": {"t0": None}, "errors": [{"message": "no", "path": ["t0"]}]}]
 )
-def test_a_task_that_is_gone_when_it_is_read_again(answer):
+def test_read_again_of_a_deleted_task_is_an_error(answer):
     with TinyServer(json_reply(answer)) as server, pytest.raises(err.RedBrickAPIError, match=task_id(1)):
         read_again(scope_on(server), task_id(1))

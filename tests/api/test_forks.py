@@ -1,4 +1,4 @@
-"""What a child of os.fork inherits: no thread of its parent, no lock that one of them held, no connection."""
+"""Tests that a forked child renews inherited threads, locks and connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import pytest
 from sandbox_process import SandboxProcess
 
-# A parent whose threads have sent requests forks while others of them hold what they hold at such a moment.
+# A parent with active threads forks while another thread holds a lock.
 SCRIPT = """
 import json, os, sys, threading, time
 from airflow_provider_redbrick.api.rate_limit import shared_rate_limiter
@@ -44,7 +44,7 @@ def hold():
         lock.release()
 
 def work():
-    # Everything that requests, threads and limits need.
+    # Exercises requests, threads and limits.
     counts = project.queues()
     futures = [client.threads.submit(project.queues) for _ in range(8)]
     assert all(future.result() == counts for future in futures)
@@ -67,7 +67,7 @@ if child == 0:
         print(repr(error), file=sys.stderr, flush=True)
         os._exit(1)
 done.set()
-# Parent and child ask at the same time: a connection that they shared would mix up their answers.
+# Parent and child send requests at the same time: a shared connection would mix up the answers.
 for _ in range(20):
     assert project.queues()
 until = time.monotonic() + 20
@@ -82,7 +82,7 @@ print("the child hangs", file=sys.stderr)
 sys.exit(9)
 """
 
-# Threads are reading when the parent forks: what they read is asked for by the child, and by them, each once.
+# The parent forks while threads read a value: parent and child each request it once.
 READING = """
 import os, sys, threading, time
 from airflow_provider_redbrick.api.threads import read_once
@@ -165,13 +165,13 @@ def run(script, environment, *arguments):
 
 
 @pytest.mark.parametrize("held", ["nothing", "rate", "limiters", "bundle", "connections", "pool"])
-def test_a_child_works_whatever_a_thread_of_its_parent_held(environment, held):
+def test_forked_child_works_whatever_lock_the_parent_held(environment, held):
     run(SCRIPT, environment, held)
 
 
-def test_a_child_reads_what_a_thread_of_its_parent_was_reading(environment):
+def test_forked_child_reads_a_value_that_the_parent_was_reading(environment):
     run(READING, environment)
 
 
-def test_a_child_of_the_api_server_asks_for_itself(environment):
+def test_forked_child_of_the_api_server_sends_its_own_requests(environment):
     run(PAGE, environment)

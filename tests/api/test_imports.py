@@ -1,4 +1,4 @@
-"""New tasks on the wire: kinds of items, places for them, and what is made of the answers."""
+"""Tests for task creation: content types, upload targets and answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILES = [("a.dcm", "application/dicom"), ("b.nii", "application/octet-stream")]
 
 
 class Scope:
-    """Answers every operation with one value, and notes what was asked."""
+    """Answers every operation with one value, and records the requests."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -62,7 +62,7 @@ class Scope:
         ("a.png/", "image/png"),
     ],
 )
-def test_the_kind_of_an_item_is_told_by_its_name(name, kind):
+def test_content_type_follows_from_the_file_name(name, kind):
     assert content_type(name) == kind
 
 
@@ -78,11 +78,11 @@ def test_the_kind_of_an_item_is_told_by_its_name(name, kind):
         ("s3://bucket/a.dcm?versionId=a/b", "a.dcm"),
     ],
 )
-def test_what_a_file_is_called_is_no_part_of_a_signature(name, called):
+def test_file_name_excludes_the_signature(name, called):
     assert file_name(name) == called
 
 
-def test_each_file_gets_a_place_with_its_type():
+def test_each_file_gets_an_upload_target_with_its_content_type():
     signed = [{"filePath": name, "presignedUrl": f"https://s/{name}?sig=secret"} for name, _ in FILES]
     scope = Scope({"itemsUploadPresign": {"items": signed}})
     places = ProjectImports(scope).places(FILES, task_name="study")
@@ -110,7 +110,7 @@ SIGNED = {"filePath": "a", "presignedUrl": "https://s/a"}
     ],
     ids=repr,
 )
-def test_files_without_a_place_of_their_own_are_an_error(items):
+def test_missing_or_shared_upload_targets_are_an_error(items):
     with pytest.raises(err.RedBrickAnswerError):
         ProjectImports(Scope({"itemsUploadPresign": {"items": items}})).places(FILES, task_name="study")
 
@@ -120,13 +120,13 @@ def datapoint(**more):
 
 
 def sent(**more):
-    """What is sent for a task."""
+    """Return the variables that are sent for a task."""
     scope = Scope({"createDatapoint": {"taskId": ID}})
     ProjectImports(scope).create(datapoint(**more))
     return scope.asked[0][1]
 
 
-def test_what_is_not_there_is_sent_as_the_api_wants_it():
+def test_absent_values_are_sent_in_the_form_the_api_expects():
     plain = sent()
     assert plain["preAssign"] == "null"
     names = ("metaData", "priority", "seriesInfo", "heatMaps", "transforms", "centerline")
@@ -134,7 +134,7 @@ def test_what_is_not_there_is_sent_as_the_api_wants_it():
     assert plain["isGroundTruth"] is False
 
 
-def test_objects_are_sent_as_text_where_the_api_wants_text():
+def test_objects_are_sent_as_json_text():
     info = {"name": "ct", "itemsIndices": [0], "binaryMask": True, "masks": {}, "semanticMask": False, "pngMask": True}
     series = [{**info, "metaData": {"a": "b"}, "imageHeaders": {"spacing": [1]}}, {"metaData": '{"c": "d"}'}]
     layout = {"seriesInfo": series, "centerline": [{"name": "c", "centerline": [1]}], "labels": ["no layout"]}
@@ -156,12 +156,12 @@ def test_objects_are_sent_as_text_where_the_api_wants_text():
         ({"taskId": ID, "taskIds": [ID, OTHER], "dpId": "d"}, (ID.lower(), OTHER)),
     ],
 )
-def test_what_was_created(answer, task_ids):
+def test_create_returns_the_task_ids(answer, task_ids):
     assert ProjectImports(Scope({"createDatapoint": answer})).create(datapoint()) == Created(task_ids, "d")
 
 
 @pytest.mark.parametrize("answer", [None, {}, {"taskId": None}, {"taskId": None, "taskIds": [None]}, []], ids=repr)
-def test_an_answer_without_an_id_may_hide_a_task_that_was_created(answer):
+def test_create_answer_without_an_id_may_have_been_applied(answer):
     with pytest.raises(err.RedBrickAnswerError) as caught:
         ProjectImports(Scope({"createDatapoint": answer})).create(datapoint(name="study"))
     assert caught.value.maybe_applied

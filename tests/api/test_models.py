@@ -1,4 +1,4 @@
-"""Reading answers: leniently where something may be missing, with one error where the answer is another one."""
+"""Tests for models: missing values are accepted, malformed ones are an error."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FULL = {
 }
 
 
-def test_a_task_with_everything():
+def test_task_with_all_fields_is_parsed():
     task = Task.from_wire(FULL)
     assert (task.task_id, task.name, task.stage_name, task.state) == (ID, "study-1", "Label", "STAGED")
     assert task.assignee == User("u", "ada@example.com")
@@ -63,7 +63,7 @@ def test_a_task_with_everything():
 
 
 def nulled(value):
-    """The same shape with null wherever null may stand."""
+    """The same shape with null in every place where it may be null."""
     for key in value:
         if key != "taskId":
             yield {**value, key: None}
@@ -73,14 +73,14 @@ def nulled(value):
 
 
 @pytest.mark.parametrize("data", [{"taskId": ID}, *nulled(FULL)], ids=str)
-def test_anything_but_the_id_may_be_null_or_missing(data):
+def test_task_fields_may_be_null_or_missing_except_the_id(data):
     task = Task.from_wire(data)
     assert task.task_id == ID
     assert isinstance(task.where, str)
 
 
 @pytest.mark.parametrize("data", [{}, {"taskId": None}, {"taskId": ""}, None, [], "task", 5])
-def test_without_an_id_it_is_no_task(data):
+def test_task_without_an_id_is_an_error(data):
     with pytest.raises(RedBrickAnswerError, match="task"), reading("task"):
         Task.from_wire(data)
 
@@ -109,7 +109,7 @@ def planted(path, junk):
 
 
 @given(PATHS, JUNK | TIMES)
-def test_junk_raises_nothing_but_an_answer_error(path, junk):
+def test_malformed_answer_raises_only_an_answer_error(path, junk):
     try:
         with reading("task"):
             task = Task.from_wire(planted(path, junk))
@@ -120,7 +120,7 @@ def test_junk_raises_nothing_but_an_answer_error(path, junk):
 
 
 @given(JUNK)
-def test_junk_members_and_events_raise_nothing_but_an_answer_error(junk):
+def test_malformed_members_and_events_raise_only_an_answer_error(junk):
     good = {"user": {"userId": "u"}}
     for read in (
         lambda: Member.from_wire(junk),
@@ -137,12 +137,12 @@ def test_junk_members_and_events_raise_nothing_but_an_answer_error(junk):
             pass
 
 
-def test_a_tower_of_json_is_an_answer_error():
+def test_deeply_nested_json_is_an_answer_error():
     with pytest.raises(RedBrickAnswerError), reading("task"):
         Task.from_wire(planted(("latestTaskData", "labelsData"), "[" * 100_000))
 
 
-def test_reading_lets_other_errors_pass():
+def test_reading_does_not_convert_other_errors():
     with pytest.raises(KeyboardInterrupt), reading("x"):
         raise KeyboardInterrupt
 
@@ -154,7 +154,7 @@ def saved(**changes):
     return Task.from_wire({**FULL, "latestTaskData": {**FULL["latestTaskData"], **changes}})
 
 
-def test_labels_not_asked_for_are_not_the_same_as_none():
+def test_unread_labels_are_not_empty_labels():
     not_asked = {key: value for key, value in FULL["latestTaskData"].items() if key != "labelsData"}
     assert Task.from_wire({**FULL, "latestTaskData": not_asked}).labels is None
     assert Task.from_wire({**FULL, "latestTaskData": None}).labels == ()
@@ -163,7 +163,7 @@ def test_labels_not_asked_for_are_not_the_same_as_none():
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}', '"text"', "5", "{", "true"])
-def test_labels_that_are_no_list_are_an_error_and_not_no_labels(text):
+def test_labels_that_are_not_a_list_are_an_error(text):
     with pytest.raises(RedBrickAnswerError), reading("task"):
         saved(labelsData=text)
 
@@ -200,7 +200,7 @@ def without(*path):
         ("labels_at", ("latestTaskData", "createdAt")),
     ],
 )
-def test_what_is_not_in_an_answer_was_not_read(name, path):
+def test_field_missing_in_an_answer_counts_as_unread(name, path):
     assert Task.from_wire(FULL).unread == {"series", "classification"}
     task = without(*path)
     assert getattr(task, name) is None
@@ -224,13 +224,13 @@ def test_what_is_not_in_an_answer_was_not_read(name, path):
         ("currentStageSubTask", lambda task: task.is_queued_in("Label")),
     ],
 )
-def test_a_question_about_what_was_not_read_raises(part, question):
+def test_unread_field_raises_when_used(part, question):
     with pytest.raises(RedBrickNotReadError):
         question(without(part))
     question(Task.from_wire({**FULL, part: None}))
 
 
-def test_labels_that_were_read_answer_for_the_rest():
+def test_inline_labels_suffice_for_has_labels():
     saved_data = {"labelsData": '[{"category": "x"}]'}
     assert Task.from_wire({"taskId": ID, "latestTaskData": saved_data}).has_labels
     assert Task.from_wire({"taskId": ID, "latestTaskData": {"labelsMap": [{"labelName": "m"}]}}).has_labels
@@ -238,19 +238,19 @@ def test_labels_that_were_read_answer_for_the_rest():
         _ = Task.from_wire({"taskId": ID, "latestTaskData": {"labelsData": "[]"}}).has_labels
 
 
-def test_a_task_made_by_hand_has_what_it_was_given():
+def test_constructed_task_has_its_arguments_as_fields():
     task = Task("t", series=({"boundingBoxes": []},))
     assert not task.has_labels
     assert dataclasses.replace(task, labels=({},)).has_labels
     assert dataclasses.replace(without("latestTaskData"), labels=({},)).has_labels
 
 
-def test_labels_in_a_file_are_known_by_their_url():
+def test_labels_url_counts_as_labels():
     task = saved(labelsData="[]", labelsDataPath="https://storage/labels")
     assert task.labels_url == "https://storage/labels"
 
 
-def test_the_repr_of_a_task_shows_no_labels():
+def test_task_repr_shows_no_labels():
     task = saved(labelsData='[{"canary": 1}]', labelsDataPath="https://storage/canary", labelsMap=[{"x": "canary"}])
     assert "canary" not in repr(task)
 
@@ -267,7 +267,7 @@ def test_ground_truth_has_one_name():
     assert not task.is_queued_in("Label")
 
 
-def test_a_task_on_its_way_out_is_not_queued():
+def test_leaving_task_is_not_queued():
     task = Task.from_wire({"taskId": ID, "currentStageName": "Label", "currentStageSubTask": {"state": "COMPLETED"}})
     assert not task.is_queued_in("Label")
     assert task.where == "on its way out of Label"
@@ -293,7 +293,7 @@ def member(role="LABELER", access=(("Label", True), ("Review_1", False)), **inne
     )
 
 
-def test_a_labeler_works_only_where_allowed():
+def test_labeler_may_work_only_in_allowed_stages():
     assert member().may_work_in("Label")
     assert not member().may_work_in("Review_1")
     assert not member().may_work_in("Review_2")
@@ -301,11 +301,11 @@ def test_a_labeler_works_only_where_allowed():
 
 
 @pytest.mark.parametrize("role", ["MANAGER", "ADMIN", ""])
-def test_others_work_everywhere(role):
+def test_manager_and_admin_may_work_in_all_stages(role):
     assert member(role=role).may_work_in("Review_1")
 
 
-def test_nobody_inactive_works_anywhere():
+def test_inactive_member_may_not_work_in_any_stage():
     assert not member("ADMIN", active=False).may_work_in("Label")
     assert member("ADMIN", active=None).may_work_in("Label")
 
@@ -313,11 +313,11 @@ def test_nobody_inactive_works_anywhere():
 @pytest.mark.parametrize(
     "data", [{}, {"member": None}, {"member": {"user": None}}, {"member": {"user": {"userId": ""}}}]
 )
-def test_a_member_without_a_user_is_nobody(data):
+def test_member_without_a_user_is_none(data):
     assert Member.from_wire(data) is None
 
 
-def test_who_somebody_is():
+def test_user_is_shown_by_email_or_kind():
     assert str(User("u", "ada@example.com")) == "ada@example.com"
     assert str(User("API:1")) == "an API key"
     assert str(User("RB:system")) == "RB:system"
@@ -333,7 +333,7 @@ def left(stage, at, **event):
     return {"updatedBy": "API:k", "createdAt": at, "outputEvent": {"currentStageName": stage, **event}}
 
 
-def test_events_come_oldest_first_and_only_those_that_left_a_stage():
+def test_output_events_are_sorted_and_exclude_others():
     events = output_events(
         {
             "genericEvents": [
@@ -356,5 +356,5 @@ def test_events_come_oldest_first_and_only_those_that_left_a_stage():
 
 
 @pytest.mark.parametrize("data", [{}, {"genericEvents": None}, {"genericEvents": []}])
-def test_no_events(data):
+def test_output_events_of_an_empty_answer_are_empty(data):
     assert output_events(data) == ()

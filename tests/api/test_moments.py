@@ -1,4 +1,4 @@
-"""Times as the API and people write them."""
+"""Tests for dates and times."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ NEARLY_TIMES = st.text("0123456789-:.,+ TZWPDYMHS/", max_size=30) | st.from_rege
         "20240501T120000Z",
     ],
 )
-def test_one_moment_in_many_spellings(text):
+def test_moment_parses_every_spelling(text):
     found = moment(text)
     assert found == pendulum.datetime(2024, 5, 1, 12)
     assert found + pendulum.duration(days=31) == pendulum.datetime(2024, 6, 1, 12)
 
 
 @pytest.mark.parametrize("value", [None, "", 5, {}, True, "yesterday", "P1D", "2024-13-01", "now", "10:00", "2024"])
-def test_no_moment(value):
+def test_moment_of_another_value_is_none(value):
     assert moment(value) is None
 
 
 @pytest.mark.parametrize("text", ["/", "//", "2024-05-01/", "/P1D", "2024-05-01/2024-05-02", "P1W/2024-05-01"])
-def test_two_moments_or_half_of_two_are_none(text):
+def test_moment_of_an_interval_is_none(text):
     assert moment(text) is None
 
 
 @given(st.text(max_size=30) | NEARLY_TIMES)
 @example("0-0-0/")
-def test_no_text_raises_anything(text):
+def test_moment_never_raises(text):
     found = moment(text)
     assert found is None or found.in_timezone("UTC") == found

@@ -1,4 +1,4 @@
-"""Walking a listing: nothing left out, nothing twice, and never an end that is an error."""
+"""Tests for listings: nothing missing, nothing twice, and errors are not the end."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ class Listing:
 
 
 @pytest.mark.parametrize("total", [0, 1, 199, 200, 201, 1000])
-def test_every_entry_comes_once_and_in_order(total):
+def test_pages_yield_every_entry_once_in_order(total):
     listing = Listing(total)
     assert list(pages(listing, page_size=200)) == list(range(total))
     assert len(listing.asked) == max(1, -(-total // 200))
 
 
-def test_an_empty_page_with_a_cursor_is_not_the_end():
+def test_empty_page_with_a_cursor_is_not_the_end():
     script = {None: ([], "a"), "a": ([1], "b"), "b": ([], "c"), "c": ([2], None)}
     assert list(pages(lambda cursor, first: script[cursor], page_size=10)) == [1, 2]
 
 
 @pytest.mark.parametrize("error", TOO_LARGE, ids=lambda error: type(error).__name__)
-def test_a_refused_page_is_asked_for_again_smaller_and_stays_smaller(error):
+def test_refused_page_is_requested_smaller_and_stays_smaller(error):
     listing = Listing(180, largest=60, error=error)
     assert list(pages(listing, page_size=200)) == list(range(180))
     assert listing.asked == [(None, 200), (None, 100), (None, 50), ("50", 50), ("100", 50), ("150", 50)]
 
 
-def test_a_page_refused_at_its_smallest_is_the_error():
+def test_smallest_page_refused_raises_the_error():
     listing = Listing(100, largest=0, error=err.RedBrickRefusedError("no such stage"))
     with pytest.raises(err.RedBrickRefusedError, match="no such stage"):
         list(pages(listing, page_size=200))
@@ -61,14 +61,14 @@ def test_a_page_refused_at_its_smallest_is_the_error():
 @pytest.mark.parametrize(
     "error", [err.RedBrickAuthError("x"), err.RedBrickAnswerError("x"), err.RedBrickNotFoundError("x")]
 )
-def test_what_is_not_about_the_size_is_not_asked_again(error):
+def test_error_unrelated_to_size_is_not_retried(error):
     listing = Listing(100, largest=0, error=error)
     with pytest.raises(type(error)):
         list(pages(listing, page_size=200))
     assert len(listing.asked) == 1
 
 
-def test_an_error_in_the_middle_is_raised_after_the_entries_before_it():
+def test_error_in_a_later_page_is_raised_after_earlier_entries():
     def fetch(cursor, first):
         if cursor is None:
             return [1, 2], "a"
@@ -81,7 +81,7 @@ def test_an_error_in_the_middle_is_raised_after_the_entries_before_it():
 
 
 @pytest.mark.parametrize("circle", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])
-def test_a_listing_that_goes_in_circles_is_an_error(circle):
+def test_cyclic_listing_is_an_error(circle):
     def fetch(cursor, first):
         return [cursor], circle[cursor] if cursor else "a"
 
@@ -89,7 +89,7 @@ def test_a_listing_that_goes_in_circles_is_an_error(circle):
         list(islice(pages(fetch, page_size=10), 20))
 
 
-def test_nothing_is_asked_for_before_it_is_wanted():
+def test_pages_are_requested_lazily():
     listing = Listing(1000)
     walk = pages(listing, page_size=10)
     assert listing.asked == []

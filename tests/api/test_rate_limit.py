@@ -1,4 +1,4 @@
-"""How fast requests follow each other, and how much goes in one."""
+"""Tests for the request rate and the batch size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_redbrick.api.rate_limit import Bundle, RateLimiter, shared
 
 
 class Clock:
-    """A clock that only moves by sleeping."""
+    """A clock that advances only by sleeping."""
 
     def __init__(self):
         self.now = 100.0
@@ -37,26 +37,26 @@ def in_another_thread(action):
     thread.join(timeout=10)
 
 
-def test_without_a_rate_nobody_waits():
+def test_limiter_without_a_rate_does_not_wait():
     clock, limiter = limited()
     for _ in range(100):
         limiter.wait()
     assert clock.slept == []
 
 
-def test_requests_begin_no_faster_than_the_rate():
+def test_limiter_keeps_the_rate():
     clock, limiter = limited(4)
     for _ in range(9):
         limiter.wait()
     assert clock.now == pytest.approx(100 + 8 / 4)
 
 
-def test_it_tells_how_long_one_waited():
+def test_limiter_returns_the_seconds_waited():
     _, limiter = limited(4)
     assert [limiter.wait(), limiter.wait()] == [0.0, pytest.approx(1 / 4)]
 
 
-def test_time_that_was_not_used_is_not_saved_up():
+def test_limiter_does_not_accumulate_unused_time():
     clock, limiter = limited(1)
     limiter.wait()
     clock.now += 50
@@ -65,7 +65,7 @@ def test_time_that_was_not_used_is_not_saved_up():
     assert clock.slept == [pytest.approx(1)]
 
 
-def test_when_one_is_told_to_wait_all_others_do():
+def test_hold_delays_all_other_threads():
     clock, limiter = limited()
     in_another_thread(lambda: limiter.hold(7))
     limiter.wait()
@@ -74,14 +74,14 @@ def test_when_one_is_told_to_wait_all_others_do():
     assert clock.slept == [7]
 
 
-def test_who_was_told_to_wait_does_so_by_himself():
+def test_hold_does_not_delay_the_calling_thread():
     clock, limiter = limited()
     limiter.hold(7)
     limiter.wait()
     assert clock.slept == []
 
 
-def test_threads_share_the_rate():
+def test_limiter_is_shared_by_threads():
     limiter = RateLimiter(200)
     stamps = []
 
@@ -98,7 +98,7 @@ def test_threads_share_the_rate():
     assert len(stamps) == 40
 
 
-def test_what_was_too_much_is_halved_and_grows_back_slowly():
+def test_batch_size_is_halved_and_grows_slowly():
     bundle = Bundle(10)
     bundle.was_too_much(10)
     assert bundle.size == 5
@@ -112,7 +112,7 @@ def test_what_was_too_much_is_halved_and_grows_back_slowly():
     assert bundle.size == 10
 
 
-def test_small_requests_that_go_well_prove_nothing():
+def test_batch_size_ignores_successful_small_requests():
     bundle = Bundle(10)
     bundle.was_too_much(10)
     for _ in range(50):
@@ -120,20 +120,20 @@ def test_small_requests_that_go_well_prove_nothing():
     assert bundle.size == 5
 
 
-def test_it_never_goes_below_one():
+def test_batch_size_is_at_least_one():
     bundle = Bundle(1)
     bundle.was_too_much(1)
     assert bundle.size == 1
 
 
-def test_all_of_a_process_who_talk_to_an_account_share_its_pace():
+def test_limiter_is_shared_per_account():
     one = shared_rate_limiter(("https://a", "key"), 5)
     assert shared_rate_limiter(("https://a", "key"), 5) is one
     assert shared_rate_limiter(("https://a", "another key"), 5) is not one
     assert shared_rate_limiter(("https://a", "key"), None) is not one
 
 
-def test_nobody_s_pace_is_kept():
+def test_unused_limiter_is_not_kept():
     forgotten = weakref.ref(shared_rate_limiter("an account", None))
     gc.collect()
     assert forgotten() is None

@@ -1,4 +1,4 @@
-"""Whether a request is sent again, and when."""
+"""Tests for retry decisions."""
 
 from __future__ import annotations
 
@@ -54,24 +54,24 @@ def name(error):
 
 @pytest.mark.parametrize("error", FINAL, ids=name)
 @pytest.mark.parametrize("mutation", [False, True])
-def test_what_a_repetition_cannot_help_is_not_repeated(error, mutation):
+def test_permanent_error_is_not_retried(error, mutation):
     assert decide(error, mutation=mutation) is None
 
 
 @pytest.mark.parametrize("error", SAFE, ids=name)
 @pytest.mark.parametrize("mutation", [False, True])
-def test_what_cannot_have_been_applied_is_repeated(error, mutation):
+def test_error_of_an_unapplied_request_is_retried(error, mutation):
     assert decide(error, mutation=mutation) == 0.25
 
 
 @pytest.mark.parametrize("error", LOST, ids=name)
-def test_a_lost_answer_repeats_a_read_but_never_a_mutation(error):
+def test_lost_answer_retries_a_read_but_not_a_mutation(error):
     assert decide(error, mutation=False) == 0.25
     assert decide(error, mutation=True) is None
 
 
 @pytest.mark.parametrize("error", SAFE + LOST, ids=name)
-def test_attempts_are_limited(error):
+def test_retries_are_limited(error):
     assert [decide(error, attempt=n) is None for n in (1, 2, 3, 4, 5)] == [False, False, False, True, True]
 
 
@@ -88,18 +88,18 @@ def limited(header):
 
 
 @pytest.mark.parametrize("mutation", [False, True])
-def test_retry_after_is_waited_for_and_jitter_comes_on_top(mutation):
+def test_retry_after_is_added_to_the_jitter(mutation):
     assert decide(limited("7"), mutation=mutation, draw=0.0) == 7.0
     assert decide(limited("7"), mutation=mutation, draw=0.5) == 7.25
 
 
-def test_retry_after_counts_on_a_503_too():
+def test_retry_after_is_obeyed_for_503():
     error = err.RedBrickServerError("x", status=503, retry_after="9", maybe_applied=True)
     assert decide(error, draw=0.0) == 9.0
     assert decide(error, draw=0.0, mutation=True) is None
 
 
-def test_retry_after_over_the_cap_gives_up_instead_of_coming_back_early():
+def test_retry_after_over_the_cap_gives_up():
     assert decide(limited("60"), draw=0.0) == 60.0
     assert decide(limited("61")) is None
     assert decide(limited("9" * 400)) is None
@@ -124,13 +124,13 @@ def test_retry_after_over_the_cap_gives_up_instead_of_coming_back_early():
         ("Wed, 01 May 2024 12:00:00 +9999999999", None),
     ],
 )
-def test_retry_after_in_both_forms_and_in_none(header, seconds):
+def test_retry_after_parses_seconds_and_dates(header, seconds):
     assert retry_after_seconds(header, now=NOW) == seconds
 
 
 @given(
     st.text(max_size=60) | st.from_regex(r"[A-Z][a-z]{2}, \d{1,4} [A-Z][a-z]{2} \d{1,12} \d{1,3}:\d{1,3}(:\d+)? .{0,9}")
 )
-def test_no_header_whatever_raises(header):
+def test_retry_after_never_raises(header):
     seconds = retry_after_seconds(header, now=NOW)
     assert seconds is None or seconds >= 0

@@ -1,4 +1,4 @@
-"""What several threads ask for at the same time."""
+"""Tests for values that several threads read at the same time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_redbrick.api.threads import read_once
 
 
 class Server:
-    """Answers when it is let to, and counts how often it was asked."""
+    """Answers when released, and counts the requests."""
 
     def __init__(self, *, answers=True):
         self.may_answer = threading.Event()
@@ -30,7 +30,7 @@ def asking(server):
     return thread
 
 
-def test_many_threads_ask_once():
+def test_read_once_sends_one_request_for_many_threads():
     server = Server(answers=False)
     threads = [asking(server) for _ in range(5)]
     server.may_answer.set()
@@ -40,7 +40,7 @@ def test_many_threads_ask_once():
     assert server.asked == 1
 
 
-def test_nobody_waits_for_another_ones_server():
+def test_read_once_does_not_wait_for_another_object():
     silent, quick = Server(answers=False), Server()
     waiting = asking(silent)
     thread = asking(quick)
@@ -51,7 +51,7 @@ def test_nobody_waits_for_another_ones_server():
     assert answered
 
 
-def test_what_fails_is_asked_for_again():
+def test_read_once_retries_after_a_failure():
     class Failing:
         asked = 0
 

@@ -1,4 +1,4 @@
-"""One request over real sockets: what is sent, what each answer means, and where the key must never be."""
+"""Tests for one request over real sockets: encoding, errors, and key redaction."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOW = datetime(2024, 5, 1, 12, 0, tzinfo=timezone.utc)
 
 
 def new_transport(url, **options):
-    """A transport that waits for nothing and says how long it would have."""
+    """A transport that records its waits instead of sleeping."""
     waits = []
     options = {"timeout": 5.0, "clock": NOW.timestamp, "draw": lambda: 0.5, **options}
     transport = Transport(url, Credential(KEY), sleep=waits.append, **options)
@@ -57,10 +57,10 @@ def fails(server, document, kind=err.RedBrickAPIError, **options):
     return raised.value, len(server.got)
 
 
-# ------------------------------------------------------------------ what is sent
+# ------------------------------------------------------------------ request
 
 
-def test_the_body_is_base64_of_gzipped_json():
+def test_request_body_is_base64_of_gzipped_json():
     with TinyServer(GOOD) as server:
         new_transport(server.url).execute(QUERY, {"name": "Zürich 肺"})
     (got,) = server.got
@@ -70,7 +70,7 @@ def test_the_body_is_base64_of_gzipped_json():
     assert got.graphql == {"query": QUERY, "variables": {"name": "Zürich 肺"}}
 
 
-def test_plain_json_when_asked_for():
+def test_plain_json_option_sends_plain_json():
     with TinyServer(GOOD) as server:
         new_transport(server.url, plain_json=True).execute(QUERY, {"name": "Zürich"})
     (got,) = server.got
@@ -78,7 +78,7 @@ def test_plain_json_when_asked_for():
     assert json.loads(got.body) == {"query": QUERY, "variables": {"name": "Zürich"}}
 
 
-def test_the_headers():
+def test_request_has_the_expected_headers():
     with TinyServer(GOOD) as server:
         new_transport(server.url, user_agent="the-provider/1").execute(QUERY, {})
     headers = server.got[0].headers
@@ -90,20 +90,20 @@ def test_the_headers():
     assert headers["User-Agent"] == "the-provider/1"
 
 
-def test_an_access_token_goes_raw_into_authorization():
+def test_access_token_is_sent_raw_in_authorization():
     with TinyServer(GOOD) as server:
         Transport(server.url, Credential("token", "Authorization")).execute(QUERY, {})
     assert server.got[0].headers["Authorization"] == "token"
     assert server.got[0].headers["ApiKey"] is None
 
 
-def test_a_gzipped_answer_is_read():
+def test_gzipped_response_is_decoded():
     reply = Reply(200, gzip.compress(GOOD.body), {"Content-Encoding": "gzip", "Content-Type": "application/json"})
     with TinyServer(reply) as server:
         assert new_transport(server.url).execute(QUERY, {}) == {"me": {"userId": "API:1"}}
 
 
-def test_a_redirect_is_not_followed(document):
+def test_redirect_is_not_followed(document):
     with TinyServer(GOOD) as elsewhere:
         with TinyServer(Reply(302, b"", {"Location": elsewhere.url})) as server:
             error, arrived = fails(server, document, err.RedBrickNotFoundError)
@@ -132,7 +132,7 @@ def test_netrc_is_ignored():
 
 
 @pytest.mark.usefixtures("netrc")
-def test_storage_that_redirects_gets_no_credential_either():
+def test_redirected_storage_request_has_no_credential():
     with TinyServer(Reply(200, b"file")) as other:
         moved = Reply(307, b"", {"Location": f"{other.origin}/there"})
         with TinyServer(moved) as server:
@@ -144,7 +144,7 @@ def test_storage_that_redirects_gets_no_credential_either():
 
 @pytest.fixture
 def proxy(monkeypatch):
-    """What the environment names for everything."""
+    """A proxy that the environment sets for all requests."""
     with TinyServer(GOOD) as proxy:
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
@@ -154,8 +154,8 @@ def proxy(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_what_is_for_this_machine_passes_no_proxy(proxy, host):
-    """It goes unencrypted: the proxy would read the key."""
+def test_loopback_request_bypasses_the_proxy(proxy, host):
+    """The request is unencrypted, so a proxy would read the key."""
     with TinyServer(GOOD) as server:
         origin = f"http://{host}:{server.port}"
         transport = new_transport(f"{origin}/graphql/")
@@ -166,18 +166,18 @@ def test_what_is_for_this_machine_passes_no_proxy(proxy, host):
     assert proxy.connections == 0
 
 
-def test_what_is_for_this_machine_by_its_newer_address_passes_no_proxy(proxy):
+def test_ipv6_loopback_request_bypasses_the_proxy(proxy):
     with pytest.raises(err.RedBrickConnectionError):
         new_transport(f"http://[::1]:{dead_port()}/graphql/").execute(QUERY, {})
     assert proxy.connections == 0
 
 
-def test_what_is_for_elsewhere_passes_the_proxy(proxy):
+def test_remote_request_uses_the_proxy(proxy):
     new_transport("http://redbrick.invalid/graphql/").execute(QUERY, {})
     assert [got.path for got in proxy.got] == ["http://redbrick.invalid/graphql/"]
 
 
-# ------------------------------------------------------------------ what answers mean
+# ------------------------------------------------------------------ errors
 
 STATUSES = [
     (400, err.RedBrickRefusedError),
@@ -190,7 +190,7 @@ STATUSES = [
 
 
 @pytest.mark.parametrize(("status", "kind"), STATUSES)
-def test_a_status_that_is_final(document, status, kind):
+def test_final_status_is_not_retried(document, status, kind):
     with TinyServer(Reply(status, b"the server's words", {"Content-Type": "text/plain"})) as server:
         error, arrived = fails(server, document, kind)
     assert arrived == 1
@@ -200,7 +200,7 @@ def test_a_status_that_is_final(document, status, kind):
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_the_servers_own_words_are_kept_but_no_web_page(status):
+def test_server_text_is_quoted_but_not_html(status):
     with TinyServer(Reply(status, b"no such\n  field 'x'", {"Content-Type": "text/plain"})) as server:
         assert "It said: no such field 'x'" in str(fails(server, QUERY, STATUS_KIND[status])[0])
     with TinyServer(Reply(status, b"<html>no such</html>", {"Content-Type": "text/html"})) as server:
@@ -210,7 +210,7 @@ def test_the_servers_own_words_are_kept_but_no_web_page(status):
 STATUS_KIND = {**dict(STATUSES), 500: err.RedBrickServerError}
 
 
-def test_a_rate_limit_is_waited_for_in_both_forms(document):
+def test_rate_limit_is_waited_for_in_both_forms(document):
     date = format_datetime(NOW + timedelta(seconds=20), usegmt=True)
     limited = [Reply(429, b"", {"Retry-After": "7"}), Reply(429, b"", {"Retry-After": date}), Reply(429)]
     with TinyServer(*limited, json_reply({"data": {"x": 1}})) as server:
@@ -219,7 +219,7 @@ def test_a_rate_limit_is_waited_for_in_both_forms(document):
     assert transport.waits == [7 + 0.25, 20 + 0.5, 1.0]
 
 
-def test_a_rate_limit_that_asks_for_too_much_is_given_up():
+def test_rate_limit_over_the_cap_gives_up():
     with TinyServer(Reply(429, b"", {"Retry-After": "3600"})) as server:
         error, arrived = fails(server, QUERY, err.RedBrickRateLimitError)
     assert arrived == 1
@@ -227,7 +227,7 @@ def test_a_rate_limit_that_asks_for_too_much_is_given_up():
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_gateways_failure_repeats_a_read_only(status):
+def test_gateway_error_retries_reads_only(status):
     with TinyServer(Reply(status), GOOD) as server:
         assert new_transport(server.url).execute(QUERY, {})["me"]
     assert len(server.got) == 2
@@ -237,14 +237,14 @@ def test_a_gateways_failure_repeats_a_read_only(status):
     assert error.maybe_applied
 
 
-def test_a_500_is_not_repeated_and_may_have_been_applied(document):
+def test_status_500_is_not_retried_and_may_have_been_applied(document):
     with TinyServer(Reply(500)) as server:
         error, arrived = fails(server, document, err.RedBrickServerError)
     assert arrived == 1
     assert error.maybe_applied is (document == MUTATION)
 
 
-def test_attempts_end():
+def test_transport_limits_the_attempts():
     with TinyServer(Reply(503)) as server:
         transport = new_transport(server.url)
         with pytest.raises(err.RedBrickServerError):
@@ -272,7 +272,7 @@ NOT_THE_API = {
 
 
 @pytest.mark.parametrize("reply", NOT_THE_API.values(), ids=NOT_THE_API)
-def test_an_answer_that_is_not_the_apis(document, reply):
+def test_answer_of_another_shape_is_an_error(document, reply):
     with TinyServer(reply) as server:
         error, arrived = fails(server, document, err.RedBrickAnswerError)
     assert arrived == 1
@@ -292,7 +292,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("body", ERRORS.values(), ids=ERRORS)
-def test_graphql_errors_are_errors_partial_data_too(document, body):
+def test_graphql_errors_are_raised_despite_partial_data(document, body):
     with TinyServer(json_reply(body)) as server:
         error, arrived = fails(server, document, err.RedBrickRefusedError)
     assert arrived == 1
@@ -301,7 +301,7 @@ def test_graphql_errors_are_errors_partial_data_too(document, body):
     assert "to you" in str(error)
 
 
-def test_partial_data_can_be_asked_for():
+def test_execute_partial_returns_partial_data():
     body = {
         "data": {"t0": None, "t1": {"taskId": "b"}},
         "errors": [{"message": None, "path": ["t0", "x"]}, {"path": [0]}],
@@ -312,7 +312,7 @@ def test_partial_data_can_be_asked_for():
     assert [(issue.message, issue.root) for issue in answer.issues] == [("no message", "t0"), ("no message", None)]
 
 
-def test_what_a_server_says_writes_no_lines_of_its_own(caplog):
+def test_server_text_cannot_forge_log_lines(caplog):
     words = "no\nINFO: all is done\x1b[2J\x9b2J\x85INFO\u2028INFO"
     with TinyServer(json_reply({"errors": [{"message": words}]})) as server:
         said = str(fails(server, QUERY, err.RedBrickRefusedError)[0])
@@ -325,11 +325,11 @@ def test_what_a_server_says_writes_no_lines_of_its_own(caplog):
         assert not {"\x1b", "\x9b"} & set(text)
 
 
-# ------------------------------------------------------------------ no answer
+# ------------------------------------------------------------------ lost connections
 
 
 @pytest.mark.parametrize("how", [Unread(), drop], ids=["before reading", "after reading"])
-def test_a_dropped_mutation_is_sent_once_and_may_have_been_applied(how):
+def test_dropped_mutation_is_sent_once_and_may_have_been_applied(how):
     with TinyServer(how, GOOD) as server:
         error, _ = fails(server, MUTATION, err.RedBrickConnectionError)
         assert server.connections == 1
@@ -338,13 +338,13 @@ def test_a_dropped_mutation_is_sent_once_and_may_have_been_applied(how):
 
 
 @pytest.mark.parametrize("how", [Unread(), drop], ids=["before reading", "after reading"])
-def test_a_dropped_read_is_sent_again(how):
+def test_dropped_read_is_retried(how):
     with TinyServer(how, GOOD) as server:
         assert new_transport(server.url).execute(QUERY, {})["me"]
         assert server.connections == 2
 
 
-def test_an_answer_cut_off_in_its_body_is_a_dropped_one():
+def test_truncated_body_counts_as_dropped():
     short = Reply(200, b'{"data"', {"Content-Length": "100"})
     with TinyServer(short) as server:
         error, arrived = fails(server, MUTATION, err.RedBrickConnectionError)
@@ -352,7 +352,7 @@ def test_an_answer_cut_off_in_its_body_is_a_dropped_one():
     assert error.maybe_applied
 
 
-def test_a_refused_port_is_tried_again_since_nothing_was_applied(document):
+def test_refused_port_is_retried_because_nothing_was_applied(document):
     port = dead_port()
     transport = new_transport(f"http://127.0.0.1:{port}/graphql/")
     with pytest.raises(err.RedBrickConnectionError) as raised:
@@ -364,14 +364,14 @@ def test_a_refused_port_is_tried_again_since_nothing_was_applied(document):
     )
 
 
-def test_an_unknown_host_cannot_be_reached():
+def test_unknown_host_cannot_be_reached():
     transport = new_transport("https://redbrick.invalid/api/graphql/")
     with pytest.raises(err.RedBrickConnectionError, match=r"redbrick\.invalid cannot be reached") as raised:
         transport.execute(MUTATION, {})
     assert not raised.value.maybe_applied
 
 
-def test_no_answer_in_time():
+def test_timeout_of_a_mutation_may_have_been_applied():
     with TinyServer(hang) as server:
         started = time.monotonic()
         error, arrived = fails(server, MUTATION, err.RedBrickConnectionError, timeout=0.2)
@@ -381,7 +381,7 @@ def test_no_answer_in_time():
     assert "did not answer in time" in str(error)
 
 
-def test_a_read_without_an_answer_in_time_is_sent_again():
+def test_timeout_of_a_read_is_retried():
     with TinyServer(hang, GOOD) as server:
         assert new_transport(server.url, timeout=0.2).execute(QUERY, {})["me"]
         assert len(server.got) == 2
@@ -389,7 +389,7 @@ def test_a_read_without_an_answer_in_time_is_sent_again():
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for 127.0.0.1 that signs itself."""
+    """A self-signed certificate for 127.0.0.1."""
     import ipaddress
 
     from cryptography import x509
@@ -427,7 +427,7 @@ def tls(certificate):
     return context
 
 
-def test_a_server_that_does_not_prove_who_it_is_gets_nothing(tls):
+def test_untrusted_certificate_receives_no_request(tls):
     with TinyServer(GOOD, tls=tls) as server:
         transport = new_transport(server.url)
         with pytest.raises(err.RedBrickConnectionError, match="has no trusted TLS certificate") as raised:
@@ -436,8 +436,8 @@ def test_a_server_that_does_not_prove_who_it_is_gets_nothing(tls):
     assert not raised.value.maybe_applied
 
 
-def test_a_tls_fault_after_the_request_may_come_after_the_mutation(tls, certificate, monkeypatch):
-    """What breaks while the answer is read says nothing about what was applied."""
+def test_tls_error_after_the_request_may_have_been_applied(tls, certificate, monkeypatch):
+    """An error while the response is read does not show whether the mutation was applied."""
 
     def garbage(handler):
         raw = handler.connection.detach()
@@ -451,7 +451,7 @@ def test_a_tls_fault_after_the_request_may_come_after_the_mutation(tls, certific
     assert error.maybe_applied
 
 
-# ------------------------------------------------------------------ the key
+# ------------------------------------------------------------------ API key
 
 
 def everything_about(error):
@@ -471,7 +471,7 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("reply", LEAKS.values(), ids=LEAKS)
-def test_a_key_that_the_server_echoes_is_seen_nowhere(reply, caplog):
+def test_echoed_key_is_masked_everywhere(reply, caplog):
     with TinyServer(reply) as server, caplog.at_level(logging.DEBUG):
         transport = new_transport(server.url)
         with pytest.raises(err.RedBrickAPIError) as raised:
@@ -482,7 +482,7 @@ def test_a_key_that_the_server_echoes_is_seen_nowhere(reply, caplog):
 
 
 @pytest.mark.parametrize("how", [Unread(), drop], ids=["unread", "dropped"])
-def test_a_lost_connection_does_not_show_the_key(how, caplog):
+def test_lost_connection_does_not_show_the_key(how, caplog):
     with TinyServer(how) as server, caplog.at_level(logging.DEBUG):
         error, _ = fails(server, QUERY, err.RedBrickConnectionError)
     assert "canary" not in everything_about(error)
@@ -497,7 +497,7 @@ def test_reprs_do_not_show_the_key():
 
 
 @pytest.mark.parametrize("key", ["canary\nkey", "canary\r\nX-Evil: 1", "canary-schlüssel", "canary-鍵", ""])
-def test_a_key_that_no_header_can_hold_is_refused_and_not_echoed(key):
+def test_invalid_key_is_refused_and_not_echoed(key):
     with pytest.raises(err.RedBrickInputError) as raised:
         Credential(key)
     assert "canary" not in repr(raised.value)
@@ -509,7 +509,7 @@ def test_errors_survive_pickling():
     assert (str(again), again.status, again.maybe_applied, again.transient) == (str(error), 503, True, True)
 
 
-def test_an_error_about_many_tasks_names_a_few():
+def test_error_about_many_tasks_names_a_few():
     error = err.RedBrickRefusedError("no", operation="assign", task_ids=["a", "b", "c", "d", "e"])
     assert str(error) == "assign of task a, b, c and 2 more: no"
 
@@ -517,7 +517,7 @@ def test_an_error_about_many_tasks_names_a_few():
 # ------------------------------------------------------------------ storage
 
 
-def test_a_file_goes_to_storage_without_the_key():
+def test_upload_has_no_api_key():
     with TinyServer(Reply(201)) as server:
         storage = new_transport("http://localhost/graphql/").storage
         storage.put(f"{server.origin}/a?sig=s", b"bytes", kind="application/json", encoding="gzip")
@@ -539,13 +539,13 @@ def test_a_file_goes_to_storage_without_the_key():
     ],
     ids=["plain", "gzip", "gzip and a header", "both"],
 )
-def test_a_file_comes_from_storage_decompressed(reply):
+def test_download_is_decompressed(reply):
     with TinyServer(reply) as server:
         assert new_transport(server.url).storage.get(server.origin) == b"[1, 2]"
     assert server.got[0].headers["ApiKey"] is None
 
 
-def test_a_file_that_is_cut_short_is_an_answer_error():
+def test_truncated_download_is_an_answer_error():
     whole = gzip.compress(b"[1, 2]" * 100)
     for broken in (whole[:-9], whole[:12] + b"\x00" * 9 + whole[20:]):
         with TinyServer(Reply(200, broken)) as server, pytest.raises(err.RedBrickAnswerError, match="cut short"):
@@ -557,7 +557,7 @@ def test_a_file_that_is_cut_short_is_an_answer_error():
     [Reply(500), Reply(503), Reply(429, b"", {"Retry-After": "3"}), drop],
     ids=["500", "503", "429", "dropped"],
 )
-def test_storage_is_asked_again(first):
+def test_storage_request_is_retried(first):
     with TinyServer(first, Reply(200, b"x")) as server:
         transport = new_transport(server.url)
         transport.storage.put(server.origin, b"again", kind="text/plain")
@@ -566,7 +566,7 @@ def test_storage_is_asked_again(first):
 
 
 class Pieces(io.BytesIO):
-    """A file that notes how much it was given at a time, and may be on a full disk."""
+    """A file that records the size of each write, and may be on a full disk."""
 
     def __init__(self, room=1 << 30):
         super().__init__()
@@ -584,7 +584,7 @@ class Pieces(io.BytesIO):
             self.write(piece)
 
 
-def test_a_file_is_fetched_as_it_is_stored_and_piece_by_piece():
+def test_fetch_streams_the_stored_bytes():
     stored = gzip.compress(random.Random(1).randbytes(3_000_000))
     with TinyServer(Reply(200, stored)) as server:
         file = Pieces()
@@ -596,7 +596,7 @@ def test_a_file_is_fetched_as_it_is_stored_and_piece_by_piece():
     assert server.got[0].headers["ApiKey"] is None
 
 
-def test_a_file_that_breaks_off_is_fetched_again_from_its_beginning():
+def test_interrupted_fetch_restarts_at_the_beginning():
     whole = random.Random(2).randbytes(200_000)
     broken = Reply(200, b"x" * 150_000, {"Content-Length": "200000"})
     with TinyServer(broken, Reply(503), Reply(200, whole)) as server:
@@ -606,7 +606,7 @@ def test_a_file_that_breaks_off_is_fetched_again_from_its_beginning():
     assert len(transport.waits) == 2
 
 
-def test_a_disk_that_is_full_is_not_taken_for_storage_that_does_not_answer():
+def test_full_disk_is_not_reported_as_a_storage_error():
     with TinyServer(Reply(200, b"x" * 200_000)) as server, pytest.raises(OSError, match="No space left"):
         new_transport(server.url).storage.fetch(server.origin, Pieces(room=100_000))
     assert len(server.got) == 1
@@ -617,7 +617,7 @@ def signed(origin):
 
 
 @pytest.mark.parametrize("status", [304, 400, 403, 404])
-def test_storages_no_is_final_and_does_not_name_the_signed_url(status):
+def test_storage_refusal_is_final_and_hides_the_signed_url(status):
     with TinyServer(Reply(status)) as server:
         url = signed(server.origin)
         with pytest.raises(err.RedBrickAPIError) as raised:
@@ -627,21 +627,21 @@ def test_storages_no_is_final_and_does_not_name_the_signed_url(status):
     assert "canary" not in everything_about(raised.value)
 
 
-def test_storage_that_is_down_does_not_name_the_signed_url():
+def test_unreachable_storage_hides_the_signed_url():
     url = signed(f"http://127.0.0.1:{dead_port()}")
     with pytest.raises(err.RedBrickConnectionError, match="Storage did not answer") as raised:
         new_transport("http://localhost/graphql/").storage.get(url)
     assert "canary" not in everything_about(raised.value)
 
 
-# ------------------------------------------------------------------ storage in the clear
+# ------------------------------------------------------------------ storage over plain HTTP
 
 HTTPS_API = "https://localhost/graphql/"
 
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """Another machine, as far as URLs tell: a proxy answers for all that are http."""
+    """Another machine as far as URLs show: a proxy answers all http requests."""
     with TinyServer(Reply(200, b"x")) as there:
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
@@ -659,7 +659,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("url", ["http://files.example.com/f?sig=canary", " HTTP://sandbox.localhost/f?sig=canary"])
 @pytest.mark.parametrize("api", [HTTPS_API, "https://redbrick.example.com/graphql/", "http://localhost/graphql/"])
-def test_storage_on_another_machine_is_not_asked_by_http(elsewhere, way, url, api):
+def test_remote_storage_over_http_is_refused(elsewhere, way, url, api):
     with pytest.raises(err.RedBrickAnswerError, match=r"unencrypted.*allow_http") as raised:
         way(new_transport(api).storage, url)
     assert elsewhere.connections == 0
@@ -670,20 +670,20 @@ def test_storage_on_another_machine_is_not_asked_by_http(elsewhere, way, url, ap
 @pytest.mark.parametrize(
     ("api", "options"), [(HTTPS_API, {"allow_http": True}), ("http://redbrick.example.com/graphql/", {})]
 )
-def test_storage_on_another_machine_is_asked_by_http_where_that_is_allowed(elsewhere, way, api, options):
+def test_remote_storage_over_http_is_used_if_allowed(elsewhere, way, api, options):
     way(new_transport(api, **options).storage, "http://files.example.com/f")
     assert [got.path for got in elsewhere.got] == ["http://files.example.com/f"]
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_storage_on_this_machine_may_be_http(way):
+def test_loopback_storage_may_use_http(way):
     with TinyServer(Reply(200, b"x")) as server:
         way(new_transport(HTTPS_API).storage, f"{server.origin}/f")
     assert len(server.got) == 1
 
 
 @pytest.mark.parametrize("way", [WAYS["get"], WAYS["fetch"]])
-def test_storage_that_redirects_to_another_machine_by_http_is_not_followed(elsewhere, way):
+def test_storage_redirect_to_remote_http_is_not_followed(elsewhere, way):
     moved = Reply(302, b"", {"Location": "http://files.example.com/f?sig=canary"})
     with TinyServer(moved) as server, pytest.raises(err.RedBrickAnswerError, match="unencrypted") as raised:
         way(new_transport(HTTPS_API).storage, f"{server.origin}/f")
@@ -692,8 +692,8 @@ def test_storage_that_redirects_to_another_machine_by_http_is_not_followed(elsew
 
 
 @pytest.mark.parametrize("way", [WAYS["get"], WAYS["fetch"]])
-def test_storage_is_not_followed_from_https_to_http(tls, certificate, monkeypatch, way):
-    """Also where http is allowed, and to this machine."""
+def test_storage_redirect_from_https_to_http_is_not_followed(tls, certificate, monkeypatch, way):
+    """Also if http is allowed, and to a loopback host."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     with TinyServer(Reply(200, b"x")) as other:
         moved = Reply(302, b"", {"Location": f"{other.origin}/f?sig=canary"})
@@ -705,7 +705,7 @@ def test_storage_is_not_followed_from_https_to_http(tls, certificate, monkeypatc
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_file_is_written_nowhere_but_where_it_was_to(status):
+def test_upload_redirect_is_not_followed(status):
     with TinyServer(Reply(200)) as other:
         moved = Reply(status, b"", {"Location": f"{other.origin}/f"})
         with TinyServer(moved) as server, pytest.raises(err.RedBrickRefusedError, match=f"HTTP {status}"):
@@ -713,23 +713,23 @@ def test_a_file_is_written_nowhere_but_where_it_was_to(status):
         assert other.connections == 0
 
 
-# ------------------------------------------------------------------ the rest
+# ------------------------------------------------------------------ other
 
 
 @pytest.mark.parametrize(
     ("document", "described"),
     [("query a { x }", ("a", False)), ("\n  mutation b($x: Int) { x }", ("b", True)), ("query c{x}", ("c", False))],
 )
-def test_a_document_says_what_it_is(document, described):
+def test_describe_returns_name_and_kind(document, described):
     assert describe(document) == described
 
 
 @pytest.mark.parametrize("document", ["{ me { userId } }", "subscription x { y }", "query { me }", ""])
-def test_a_document_without_a_name_is_a_mistake(document):
+def test_describe_of_an_unnamed_document_is_an_error(document):
     with pytest.raises(ValueError, match="starts with"):
         describe(document)
 
 
-def test_the_same_request_is_the_same_bytes():
+def test_equal_requests_are_equal_bytes():
     encoded = {wire.encode(QUERY, {"a": 1}, plain_json=False)[0] for _ in range(3)}
     assert len(encoded) == 1

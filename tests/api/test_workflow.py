@@ -1,4 +1,4 @@
-"""A project's stages, whatever they are called and wherever they lead."""
+"""Tests for workflows with any stage names and routes."""
 
 from __future__ import annotations
 
@@ -32,53 +32,53 @@ USUAL = Workflow.from_wire(
 
 
 @pytest.mark.parametrize("name", ["Label", "Review_1", "Failed_Review_1", "Input"])
-def test_a_stage_is_found_by_its_exact_name(name):
+def test_stage_is_found_by_its_exact_name(name):
     assert USUAL.find(name).public_name == name
 
 
 @pytest.mark.parametrize("name", ["label", "Label ", "Review", "", "  ", "Groundtruth", "{{ params.stage }}"])
-def test_a_wrong_name_lists_the_real_ones(name):
+def test_unknown_stage_error_lists_the_stages(name):
     with pytest.raises(RedBrickInputError) as raised:
         USUAL.find(name)
     assert repr(name) in str(raised.value)
     assert "Input, Label, Review_1, Review_2, Ground Truth, Failed_Review_1" in str(raised.value)
 
 
-def test_a_project_without_stages_says_so():
+def test_unknown_stage_error_says_that_there_are_no_stages():
     with pytest.raises(RedBrickInputError, match="its stages are: none"):
         Workflow.from_wire(None).find("Label")
 
 
 @pytest.mark.parametrize("name", ["Ground Truth", "ground truth", " GROUND TRUTH ", "Output", "output", "END", "end"])
-def test_all_names_of_ground_truth(name):
+def test_ground_truth_is_found_by_all_its_names(name):
     stage = USUAL.find(name)
     assert stage.is_ground_truth
     assert (stage.public_name, stage.name, stage.counting_name) == (GROUND_TRUTH, "Output", "END")
 
 
 @pytest.mark.parametrize("name", ["Ground Truth", "Output", "END", "Fertig"])
-def test_ground_truth_is_known_by_its_brick_and_not_by_its_name(name):
+def test_ground_truth_is_recognized_by_its_brick(name):
     workflow = Workflow.from_wire([wire("Label", "manual-labeling"), wire("Fertig", "labelset-output")])
     stage = workflow.find(name)
     assert (stage.public_name, stage.name, stage.counting_name) == (GROUND_TRUTH, "Fertig", "END")
 
 
-def test_a_stage_that_only_has_ground_truths_name_is_itself():
+def test_stage_named_like_ground_truth_is_not_ground_truth():
     workflow = Workflow.from_wire([wire("Output", "manual-labeling"), wire("Out", "labelset-output")])
     assert workflow.find("Output").is_label
     assert workflow.find("END").name == "Out"
 
 
-def test_ground_truth_exists_even_where_no_stage_is_listed_for_it():
+def test_ground_truth_exists_even_if_no_stage_is_listed_for_it():
     stage = Workflow.from_wire([wire("Label", "manual-labeling")]).find("Ground Truth")
     assert (stage.name, stage.counting_name) == ("Output", "END")
 
 
-def test_only_end_is_renamed():
+def test_public_stage_name_changes_only_end():
     assert [public_stage_name(name) for name in ("END", "end", "Output", "")] == [GROUND_TRUTH, "end", "Output", ""]
 
 
-def test_kinds():
+def test_stage_kinds_are_recognized():
     kinds = [(stage.is_label, stage.is_review, stage.is_ground_truth) for stage in USUAL.stages]
     assert kinds[:5] == [
         (False, False, False),
@@ -89,7 +89,7 @@ def test_kinds():
     ]
 
 
-def test_routes():
+def test_stage_routes_are_parsed():
     assert USUAL.find("Review_1").next_names == ("Review_2", "Failed_Review_1")
     assert USUAL.find("Failed_Review_1").next_names == ("Label",)
     assert Stage.from_wire(wire("x", "y", {"stageNames": ["a", None, "b"]})).next_names == ("a", "b")
@@ -107,21 +107,21 @@ def test_routes():
         {"stageName": "bare"},
     ],
 )
-def test_odd_stages_do_not_make_the_project_unreadable(stage):
+def test_malformed_stage_does_not_fail_the_workflow(stage):
     workflow = Workflow.from_wire([stage, None, wire("Label", "manual-labeling")])
     found = workflow.find(stage["stageName"])
     assert found.next_names == ()
     assert workflow.find("Label").is_label
 
 
-def test_position_runs_along_the_workflow():
+def test_position_increases_along_the_workflow():
     names = ["Input", "Label", "Review_1", "Review_2", "Ground Truth"]
     positions = [USUAL.position(name) for name in names]
     assert positions == sorted(set(positions))
     assert USUAL.position("END") == USUAL.position(GROUND_TRUTH) > USUAL.position("Output")
 
 
-def test_position_of_what_leads_backwards_or_is_unknown_is_before_everything():
+def test_position_of_an_unknown_or_feedback_stage_is_negative():
     assert USUAL.position("Failed_Review_1") == -1
     assert USUAL.position("ARCHIVED") == -1
     assert USUAL.position("") == -1
@@ -135,7 +135,7 @@ JUNK = st.recursive(
 
 
 @given(JUNK, st.sampled_from(["stageName", "brickName", "routing", "stageConfig"]))
-def test_junk_raises_nothing_but_an_answer_error(junk, key):
+def test_malformed_answer_raises_only_an_answer_error(junk, key):
     for stages in (
         junk,
         [junk],

@@ -66,7 +66,7 @@ def test_an_answer_larger_than_anything_sensible_is_not_read(server, reply):
     tracemalloc.stop()
     assert type(watch.error) is err.RedBrickAnswerError
     assert watch.error.maybe_applied
-    assert "larger than 4 MiB" in str(watch.error) or "not asked for" in str(watch.error)
+    assert "larger than 4 MiB" in str(watch.error) or "not requested" in str(watch.error)
     assert peak < 16 * MIB
 
 
