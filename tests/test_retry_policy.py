@@ -57,7 +57,7 @@ def test_permanent_error_fails_at_once(kind):
         # A secrets backend that fails for a moment looks like a missing connection.
         RedBrickConnectionLookupError("not found"),
         AirflowNotFoundException("The conn_id `x` isn't defined"),
-        ValueError("somebody else's"),
+        ValueError("raised by a user's code"),
         KeyboardInterrupt(),
     ],
     ids=repr,

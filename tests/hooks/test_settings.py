@@ -49,7 +49,7 @@ def test_a_pasted_key_loses_its_line_break():
 
 
 def test_a_key_with_a_line_break_inside_is_refused():
-    assert "copy it again" in refusal(password=f"{KEY}\n{KEY}")
+    assert "Copy it again" in refusal(password=f"{KEY}\n{KEY}")
 
 
 RIGHT = [
