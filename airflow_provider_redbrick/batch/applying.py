@@ -1,4 +1,19 @@
-"""Mutations applied once each, although the API has no idempotency key."""
+"""Apply each mutation exactly once, although the API has no idempotency key.
+
+A mutation is sent, its effect is read if the answer does not settle it, and it is sent again only if the reads show no
+effect.
+
+Invariants:
+
+1. An acknowledged mutation is done. It is neither read nor sent again.
+2. An error that excludes that the mutation was applied (`maybe_applied` is false) is final, without a read.
+3. Any other error leaves the mutation pending. Its task is read up to three times with growing pauses (`SETTLE`), since
+   the server may still be processing the request.
+4. A refusal that may follow an earlier, applied request is settled by one read: nothing is under way any more.
+5. A pending mutation without a visible effect is sent again, up to `ATTEMPTS` times in total, each in a request of its
+   own: when a bundle was refused, the answer does not say which mutation was meant.
+6. If its task cannot be read, the outcome is `unknown`, and the next attempt of the Airflow task reads it first.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api import stopping
 from airflow_provider_redbrick.api.chunks import in_chunks
-from airflow_provider_redbrick.batch.change import each_alone, tried
+from airflow_provider_redbrick.batch.change import attempt_separately, result_or_error
 from airflow_provider_redbrick.batch.outcome import Outcome, Status
 from airflow_provider_redbrick.batch.parallel import cut_short
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
@@ -23,15 +38,18 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.change import Mutation
 
 ATTEMPTS = 3
-# Seconds before each look at a task whose answer was lost: the server may still be busy with the request.
+# Pause in seconds before each read of a task whose answer was lost: the server may still be processing the request.
 SETTLE = (0.0, 0.5, 1.5)
 
 
 def apply_all(project: RedBrickProject, mutations: Sequence[Mutation], *, stop: Event | None = None) -> list[Outcome]:
-    """Apply mutations of different tasks, several at a time; outcomes come in the order of the mutations.
+    """Apply mutations of different tasks concurrently.
 
+    :param project: the project of the tasks.
+    :param mutations: at most one per task.
     :param stop: when it is set, nothing more is sent.
-    :raises RedBrickStoppedError: when it was set before all was sent.
+    :return: one outcome per mutation, in the same order.
+    :raises RedBrickStoppedError: if `stop` was set before everything was sent.
     """
     bundles = list(_bundles(mutations, project.client.bundle.size))
     stop = stop or Event()
@@ -55,28 +73,34 @@ def apply_all(project: RedBrickProject, mutations: Sequence[Mutation], *, stop: 
 def apply_together(
     project: RedBrickProject, mutations: Sequence[Mutation], *, sleep: Callable[[float], None] = time.sleep
 ) -> list[Outcome]:
-    """Apply mutations of one kind; settle lost answers by reading, and send again only what was not applied.
+    """Apply mutations of one class: bundled at first, then one by one.
 
-    A refusal is final. An answer that was lost (dropped connection, time-out, 5xx, a body that is not the API's) says
-    nothing about the mutation, and there is no idempotency key, so what it was to change is asked. What is sent again
-    goes alone: when several were refused together, the one that was meant is not known.
+    :param project: the project of the tasks.
+    :param mutations: instances of one class, for different tasks.
+    :param sleep: waits before reads of tasks; replaced in tests.
+    :return: one outcome per mutation, in the same order.
     """
-    every = [_Doubt(mutation) for mutation in mutations]
+    all_pending = [PendingMutation(mutation) for mutation in mutations]
     for attempt in range(ATTEMPTS):
-        doubts = [doubt for doubt in every if doubt.outcome is None]
-        if not doubts:
+        unsettled = [pending for pending in all_pending if pending.outcome is None]
+        if not unsettled:
             break
-        sent = [doubt.mutation for doubt in doubts]
-        answers = each_alone(project, sent) if attempt else type(sent[0]).attempt_all(project, sent)
-        for doubt, answer in zip(doubts, answers, strict=True):
-            doubt.answered(answer)
-        _settle(project, [doubt for doubt in doubts if doubt.outcome is None], sleep)
-    return [doubt.outcome or doubt.given_up() for doubt in every]
+        to_send = [pending.mutation for pending in unsettled]
+        send = attempt_separately if attempt else type(to_send[0]).attempt_all
+        for pending, answer in zip(unsettled, send(project, to_send), strict=True):
+            pending.record_answer(answer)
+        _settle(project, [pending for pending in unsettled if pending.outcome is None], sleep)
+    return [pending.outcome or pending.exhausted() for pending in all_pending]
 
 
 @dataclass
-class _Doubt:
-    """A mutation until its outcome is known."""
+class PendingMutation:
+    """A mutation and what is known of it so far.
+
+    :param mutation: the mutation.
+    :param outcome: None until it is known.
+    :param errors: the errors of its attempts, oldest first.
+    """
 
     mutation: Mutation
     outcome: Outcome | None = None
@@ -84,11 +108,11 @@ class _Doubt:
 
     @property
     def is_final(self) -> bool:
-        """Whether the last error says that sending it again does not help."""
+        """Whether sending the mutation again would not help, by its last error."""
         return isinstance(self.errors[-1], RedBrickRefusedError) or not self.errors[-1].maybe_applied
 
-    def answered(self, answer: Outcome | RedBrickAPIError) -> None:
-        """Take the answer to an attempt."""
+    def record_answer(self, answer: Outcome | RedBrickAPIError) -> None:
+        """Record the result of an attempt."""
         if isinstance(answer, Outcome):
             self.outcome = answer
             return
@@ -96,41 +120,41 @@ class _Doubt:
         if not answer.maybe_applied:
             self.outcome = self.mutation.failure(answer)
 
-    def looked(self, seen: Outcome | RedBrickAPIError | None) -> None:
-        """Take what was seen after an attempt."""
-        if isinstance(seen, RedBrickAPIError):
+    def record_read(self, result: Outcome | RedBrickAPIError | None) -> None:
+        """Record the result of a read after an attempt; None if it showed no effect."""
+        if isinstance(result, RedBrickAPIError):
             undecided = self.mutation.failure(
                 f"{self.errors[-1]} Whether it was applied is not known: the task could not be read afterwards "
-                f"({seen}). The next try reads it first."
+                f"({result}). The next attempt reads it first."
             )
             self.outcome = replace(undecided, status=Status.UNKNOWN)
         else:
-            self.outcome = seen
+            self.outcome = result
 
-    def given_up(self) -> Outcome:
-        """Return the outcome after the last attempt."""
+    def exhausted(self) -> Outcome:
+        """Return the outcome after the last attempt without a visible effect."""
         reason = f"{self.errors[-1]} {self.mutation.unapplied}; given up after {ATTEMPTS} attempts."
         return self.mutation.failure(reason)
 
 
-def _settle(project: RedBrickProject, doubts: Sequence[_Doubt], sleep: Callable[[float], None]) -> None:
-    """Look until all doubts have an outcome, or long enough to say that they were not applied."""
-    for number, pause in enumerate(SETTLE):
-        # One look is enough after a refusal: nothing is under way any more.
-        looking = [doubt for doubt in doubts if doubt.outcome is None and not (doubt.is_final and number)]
-        if not looking:
+def _settle(project: RedBrickProject, unsettled: Sequence[PendingMutation], sleep: Callable[[float], None]) -> None:
+    """Read tasks until every mutation is settled, or `SETTLE` is exhausted."""
+    for number, pause_s in enumerate(SETTLE):
+        # One read is enough after a refusal: no request is under way any more.
+        to_read = [pending for pending in unsettled if pending.outcome is None and not (pending.is_final and number)]
+        if not to_read:
             break
-        sleep(pause)
-        asked = [(doubt.mutation, doubt.errors) for doubt in looking]
-        seen = tried(partial(type(asked[0][0]).look_all, project, asked))
-        for i, doubt in enumerate(looking):
-            doubt.looked(seen if isinstance(seen, RedBrickAPIError) else seen[i])
-    for doubt in doubts:
-        if doubt.outcome is None and doubt.is_final:
-            doubt.outcome = doubt.mutation.failure(doubt.errors[-1])
+        sleep(pause_s)
+        mutations = [(pending.mutation, pending.errors) for pending in to_read]
+        results = result_or_error(partial(type(mutations[0][0]).look_all, project, mutations))
+        for i, pending in enumerate(to_read):
+            pending.record_read(results if isinstance(results, RedBrickAPIError) else results[i])
+    for pending in unsettled:
+        if pending.outcome is None and pending.is_final:
+            pending.outcome = pending.mutation.failure(pending.errors[-1])
 
 
 def _bundles(mutations: Sequence[Mutation], size: int) -> Iterator[list[Mutation]]:
-    """Yield what goes together: mutations of one kind, no more than so many, or one that goes alone."""
-    for bundled, group in groupby(mutations, key=lambda one: one.bundled):
+    """Yield the mutations of each request: up to `size` of one class, or a single one."""
+    for bundled, group in groupby(mutations, key=lambda mutation: mutation.bundled):
         yield from in_chunks(group, size if bundled else 1)

@@ -1,4 +1,16 @@
-"""When tasks became ground truth, read from what was changed lately."""
+"""Read when tasks became ground truth.
+
+The API has no list of arrivals. Tasks of Ground Truth that changed since the watermark are listed, and the events of
+each say when it arrived.
+
+Invariants:
+
+1. The events of a task are read once per version (task id, `updatedAt`): a look in which nothing changed costs the
+   listing only.
+2. A task without usable events (uploaded as ground truth, or its events cannot be read) counts as having arrived when
+   it was last updated.
+3. The watermark of a look is taken before its listing, so that nothing falls between two looks.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +32,22 @@ if TYPE_CHECKING:
 
 
 class Arrivals:
-    """Looks for tasks that have become ground truth; what it read of a task it reads again when the task has changed.
+    """Reads arrivals in Ground Truth and caches the events of unchanged tasks.
 
-    :ivar mark: a moment before the last look.
+    :ivar mark: a time shortly before the latest look, by this clock or the server's, whichever is behind.
     """
 
     def __init__(self) -> None:
         self.mark: pendulum.DateTime = pendulum.now("UTC")
-        self._known: dict[tuple[str, pendulum.DateTime | None], Arrival] = {}
+        self._cache: dict[tuple[str, pendulum.DateTime | None], Arrival] = {}
 
     def look(self, project: RedBrickProject, since: pendulum.DateTime | None) -> list[Arrival]:
-        """Return the arrivals of what is ground truth and was changed since then, some of them longer ago.
+        """Return the arrivals of ground truth that changed since a watermark.
 
-        :param since: None to find nothing but the moment.
-        :raises RedBrickAPIError: when it could not be read.
+        :param project: the project to read.
+        :param since: the watermark; None to establish one without reading older tasks.
+        :return: arrivals in any order; some may be older than the watermark.
+        :raises RedBrickAPIError: if a read failed.
         """
         changed = BulkRead(
             project,
@@ -43,32 +57,32 @@ class Arrivals:
             largest_page=project.client.page_size,
         )
         tasks = [stored.task for stored in changed]
-        unknown = [task for task in tasks if (task.task_id, task.updated_at) not in self._known]
-        known = {**self._known, **self._read(project, unknown)}
+        not_cached = [task for task in tasks if (task.task_id, task.updated_at) not in self._cache]
+        known = {**self._cache, **self._read(project, not_cached)}
         listed = [(task.task_id, task.updated_at) for task in tasks]
-        self._known = {key: known[key] for key in listed if key in known}
+        self._cache = {version: known[version] for version in listed if version in known}
         self.mark = changed.mark
-        return list(self._known.values())
+        return list(self._cache.values())
 
     def _read(
         self, project: RedBrickProject, tasks: Sequence[Task]
     ) -> dict[tuple[str, pendulum.DateTime | None], Arrival]:
         events = project.output_events([task.task_id for task in tasks])
-        found = {}
+        arrivals = {}
         for task in tasks:
-            moment = _arrived(task, events[task.task_id])
-            if moment is not None:
-                found[task.task_id, task.updated_at] = Arrival(task.task_id, moment)
-        return found
+            arrived_at = _arrived_at(task, events[task.task_id])
+            if arrived_at is not None:
+                arrivals[task.task_id, task.updated_at] = Arrival(task.task_id, arrived_at)
+        return arrivals
 
 
-def _arrived(task: Task, events: Sequence[OutputEvent] | RedBrickAPIError) -> pendulum.DateTime | None:
-    """Return when a task that is ground truth became so; None when it does not exist any more."""
+def _arrived_at(task: Task, events: Sequence[OutputEvent] | RedBrickAPIError) -> pendulum.DateTime | None:
+    """Return when a task became ground truth; None if it no longer exists."""
     if isinstance(events, RedBrickNotFoundError):
         return None
     if not isinstance(events, RedBrickAPIError):
-        moves = [event.at for event in events if event.at is not None and not event.is_edit]
-        if moves:
-            return max(moves)
-    # It came with its labels, and never was in another stage; or nothing is told of it.
+        moved_at = [event.at for event in events if event.at is not None and not event.is_edit]
+        if moved_at:
+            return max(moved_at)
+    # Uploaded as ground truth, or its events are not readable.
     return task.updated_at or task.created_at

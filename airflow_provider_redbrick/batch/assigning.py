@@ -1,6 +1,17 @@
-"""Giving tasks to somebody, or to nobody, and knowing who really has them.
+"""Assign tasks and determine who holds them afterwards.
 
-Results map each id to None when it was given, or to why it was not.
+An assignment overwrites the holder of a task and applies in whichever stage the task is by then. The server's answer
+names the tasks that it assigned and may be lost.
+
+Invariants:
+
+1. Results map each id to None if it was assigned, or to a `NotAssigned` with the reason.
+2. Tasks whose last read is too old are read again before they are assigned, so that another user's task is not taken.
+3. A task counts as assigned if the answer names it in its stage, or a read shows it with its new holder in its stage.
+4. A task that another actor has taken or moved is left to them (`taken_by_other`).
+5. A lost answer, or a refusal of a request from which some tasks had gone, leads to another request for the tasks that
+   still wait, up to `ATTEMPTS` in total. A refusal that no task explains is final.
+6. A task that cannot be read after a lost answer is reported as not assigned; it is not sent again.
 """
 
 from __future__ import annotations
@@ -23,32 +34,40 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class NotGiven:
-    """Why a task was not given; ``taken`` when that is because somebody else has it now."""
+class NotAssigned:
+    """Why a task was not assigned.
+
+    :param reason: a clause or the server's message.
+    :param taken_by_other: whether another actor has taken or moved the task, which is not an error.
+    """
 
     reason: str
-    taken: bool = False
+    taken_by_other: bool = False
 
     def __str__(self) -> str:
         return self.reason
 
     def outcome(self, task_id: str, *, name: str, what: str = "") -> Outcome:
-        """Return the outcome of the task: one that somebody else has taken is left to them."""
-        return (skipped if self.taken else failed)(task_id, f"{what}{self.reason}", name=name)
+        """Return the task's outcome: skipped if another actor has taken it, else failed.
+
+        :param task_id: the task's id.
+        :param name: the task's name.
+        :param what: put in front of the reason, e.g. ``"It could not be claimed: "``.
+        """
+        return (skipped if self.taken_by_other else failed)(task_id, f"{what}{self.reason}", name=name)
 
 
-Given = dict[str, "NotGiven | None"]
+Given = dict[str, "NotAssigned | None"]
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """How to give tasks to somebody.
+    """How to assign tasks to one person, the API key, or no one.
 
-    :param send: sends one request for up to 50 ids and returns those the server names as changed.
-    :param holds: whether a task, read again, is where it should be.
-    :param free: whether a task, read again, may still be given: nobody else has taken it in the meantime.
-    :param read_at: when the tasks were read, by the monotonic clock. Assigning overwrites whoever holds a task, so
-        what was read too long ago is read again before it is given.
+    :param send: sends one request for up to 50 ids and returns those that the server names as assigned in their stage.
+    :param holds: returns whether a task, read again, is assigned as requested.
+    :param free: returns whether a task, read again, may still be assigned, i.e. no other actor has taken it.
+    :param read_at: when the tasks were read, by the monotonic clock; older reads are repeated first.
     """
 
     send: Callable[[Sequence[str]], set[str]]
@@ -57,8 +76,8 @@ class Assignment:
     read_at: float
 
 
-class Before(Protocol):
-    """Where a task was, and who had it."""
+class PreviousState(Protocol):
+    """Where a task was and who held it before an assignment."""
 
     @property
     def stage_name(self) -> str:
@@ -66,113 +85,133 @@ class Before(Protocol):
 
     @property
     def assignee(self) -> User | None:
-        """Who had it, if anybody."""
+        """The holder; None if it was unassigned."""
 
     @property
     def state(self) -> str | None:
-        """Its state: whoever has begun with it keeps it."""
+        """The task's state; one that its holder has started is not reassigned."""
 
 
-def is_as_before(task: Task, before: Before) -> bool:
-    """Whether a task, read again, still waits where it was, in the same hands."""
+def is_unchanged(task: Task, before: PreviousState) -> bool:
+    """Return whether a task still waits in its stage with the same holder.
+
+    :param task: the task, read again.
+    :param before: the task as it was.
+    """
     return task.is_queued_in(before.stage_name) and task.assignee == before.assignee
 
 
-def given_there(stages: Mapping[str, str], before: Mapping[str, Before]) -> set[str]:
-    """Return the tasks that were given where they were: one that has moved on is given all the same, where it is now.
+def assigned_in_place(stages: Mapping[str, str], before: Mapping[str, PreviousState]) -> set[str]:
+    """Return the ids of tasks that were assigned in the stage they were read in.
 
-    :param stages: where the server says that each is which it has given; empty when it does not say.
+    The server assigns a task that has moved on as well, in its new stage.
+
+    :param stages: the stage of each task that the server names as assigned; empty if it does not say.
+    :param before: the tasks as they were.
     """
     known = ((task_id, stage) for task_id, stage in stages.items() if task_id in before)
     return {task_id for task_id, stage in known if stage in {"", before[task_id].stage_name}}
 
 
 def to_person(
-    project: RedBrickProject, user: User, email: str, before: Mapping[str, Before], *, read_at: float
+    project: RedBrickProject, user: User, email: str, before: Mapping[str, PreviousState], *, read_at: float
 ) -> Assignment:
-    """Return how to give tasks that wait in a stage to a person.
+    """Return the assignment of queued tasks to a person.
 
-    :param before: the tasks, as they were read at ``read_at``.
+    :param project: the project of the tasks.
+    :param user: the person.
+    :param email: the person's email address, as the project spells it.
+    :param before: the tasks as they were read at `read_at`.
+    :param read_at: time of that read, by the monotonic clock.
     """
     return Assignment(
-        send=lambda task_ids: given_there(project.assign(task_ids, email), before),
+        send=lambda task_ids: assigned_in_place(project.assign(task_ids, email), before),
         holds=lambda task: user.is_same(task.assignee) and task.is_queued_in(before[task.task_id].stage_name),
-        free=lambda task: is_as_before(task, before[task.task_id]) and task.state == before[task.task_id].state,
+        free=lambda task: is_unchanged(task, before[task.task_id]) and task.state == before[task.task_id].state,
         read_at=read_at,
     )
 
 
 def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment) -> Given:
-    """Give tasks to somebody, 50 a request."""
-    result: Given = {}
+    """Assign tasks, up to 50 per request.
+
+    :param project: the project of the tasks.
+    :param task_ids: tasks that `assignment` knows.
+    :param assignment: how to assign them.
+    :return: None for each task that was assigned, or why it was not.
+    """
+    results: Given = {}
     for chunk in in_chunks(task_ids, MAX_IDS):
-        result.update(_assign_chunk(project, chunk, assignment))
-    return result
+        results.update(_assign_chunk(project, chunk, assignment))
+    return results
 
 
 def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: Assignment) -> Given:
-    result: Given = {}
+    results: Given = {}
     open_ids = list(chunk)
     if not is_fresh(assignment.read_at):
-        open_ids = _still_free(project, open_ids, assignment, result)
+        open_ids = _still_free(project, open_ids, assignment, results)
     for attempt in range(1, ATTEMPTS + 1):
         if not open_ids:
             break
         error: RedBrickAPIError | None = None
         try:
-            given = assignment.send(open_ids)
+            assigned = assignment.send(open_ids)
         except RedBrickAPIError as problem:
-            error, given = problem, set()
-        result.update(dict.fromkeys(given.intersection(open_ids)))
-        open_ids = [task_id for task_id in open_ids if task_id not in given]
+            error, assigned = problem, set()
+        results.update(dict.fromkeys(assigned.intersection(open_ids)))
+        open_ids = [task_id for task_id in open_ids if task_id not in assigned]
         if error is not None and not error.maybe_applied:
-            result.update(dict.fromkeys(open_ids, NotGiven(str(error))))
+            results.update(dict.fromkeys(open_ids, NotAssigned(str(error))))
             break
-        open_ids = _settle(project, open_ids, assignment, result, error=error, last=attempt == ATTEMPTS)
-    return result
+        open_ids = _settle(project, open_ids, assignment, results, error=error, last=attempt == ATTEMPTS)
+    return results
 
 
-def _still_free(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment, result: Given) -> list[str]:
-    """Read tasks again and return those that may still be given."""
+def _still_free(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment, results: Given) -> list[str]:
+    """Read tasks again; return those that may be assigned, record the others."""
     free = []
     for task_id, task in look(project, task_ids).tasks.items():
         if isinstance(task, RedBrickAPIError):
-            result[task_id] = NotGiven(str(task))
+            results[task_id] = NotAssigned(str(task))
         elif assignment.free(task):
             free.append(task_id)
         else:
-            result[task_id] = _taken(task)
+            results[task_id] = _taken_by_other(task)
     return free
 
 
-def _taken(task: Task) -> NotGiven:
-    return NotGiven(f"somebody else took it in the meantime: it is {task.where}", taken=True)
+def _taken_by_other(task: Task) -> NotAssigned:
+    return NotAssigned(
+        f"it was taken or moved by another user in the meantime and is {task.where}", taken_by_other=True
+    )
 
 
 def _settle(
     project: RedBrickProject,
     task_ids: Sequence[str],
     assignment: Assignment,
-    result: Given,
+    results: Given,
     *,
     error: RedBrickAPIError | None,
     last: bool,
 ) -> list[str]:
-    """Read what the server did not name as given; return the ids worth another request."""
+    """Read the tasks that the answer did not name; return those to send again."""
     waiting: list[Task] = []
     for task_id, task in look(project, task_ids).tasks.items():
         if isinstance(task, RedBrickAPIError):
-            result[task_id] = NotGiven(str(error or task))
+            results[task_id] = NotAssigned(str(error or task))
         elif assignment.holds(task):
-            result[task_id] = None
+            results[task_id] = None
         elif not assignment.free(task):
-            result[task_id] = _taken(task)
+            results[task_id] = _taken_by_other(task)
         else:
             waiting.append(task)
-    # The same request would be refused again, but without the tasks that have gone it is another one.
+    # The same request would be refused again. Without the tasks that have gone, it is a different one.
     may_help = not isinstance(error, RedBrickRefusedError) or len(waiting) < len(task_ids)
     if error is not None and may_help and not last:
         return [task.task_id for task in waiting]
     for task in waiting:
-        result[task.task_id] = NotGiven(str(error) if error else f"RedBrick did not assign it: it is {task.where}")
+        reason = str(error) if error else f"RedBrick did not assign it: it is {task.where}"
+        results[task.task_id] = NotAssigned(reason)
     return []

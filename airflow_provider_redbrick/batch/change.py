@@ -1,4 +1,21 @@
-"""What is to be applied to one task, and how it can be seen whether it was."""
+"""Task mutations and the reads that show whether they were applied.
+
+RedBrick has no idempotency key, so a mutation whose answer was lost (dropped connection, timeout, 5xx, a body that is
+not the API's) may or may not have been applied. `applying` decides when to send and when to read; this module says what
+a read proves.
+
+Invariants:
+
+1. A task that shows the effect was changed. If it had to leave its stage, its last event out of that stage decides who
+   moved it: the API key with the same verdict (done), or another actor (skipped). Without readable events it counts as
+   done.
+2. A task that shows another actor's change of the same data is left alone (skipped).
+3. A task in its old stage may have left and been sent back. It counts as done if the API key moved it, with the same
+   verdict, after the version that was read before the change. Both times are the server's.
+4. Everything else shows no effect, which is evidence only once the server has had time to apply the request.
+5. A bundle that is refused as a whole, before anything was applied, is bisected: one bad mutation does not fail its
+   neighbors.
+"""
 
 from __future__ import annotations
 
@@ -27,56 +44,72 @@ if TYPE_CHECKING:
 
 
 class Mutation(ABC):
-    """What is to be applied once to one task."""
+    """One change to one task, to be applied exactly once."""
 
     bundled: ClassVar[bool] = False
-    """Whether several go in one request."""
+    """Whether several mutations of this class share a request."""
 
     @property
     @abstractmethod
     def unapplied(self) -> str:
-        """What a look says that shows nothing of the mutation, for messages."""
+        """Clause for messages: a read showed no effect. Without a final period."""
 
     @abstractmethod
     def attempt(self, project: RedBrickProject) -> Outcome:
-        """Send it once."""
+        """Send the mutation once.
+
+        :raises RedBrickAPIError: if it was not acknowledged.
+        """
 
     @abstractmethod
     def look(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
-        """Read what shows whether it was applied; None when it was not.
+        """Read whether the mutation was applied.
 
-        :param errors: what came of the attempts so far, none of which was answered as it should be.
+        :param project: the project of the task.
+        :param errors: the errors of all attempts so far, oldest first.
+        :return: the outcome; None if the read shows no effect.
+        :raises RedBrickAPIError: if the read failed.
         """
 
     @abstractmethod
     def failure(self, reason: object) -> Outcome:
-        """Return the outcome of a task that nothing was applied to."""
+        """Return the outcome of a task that was not changed."""
 
     @classmethod
     def attempt_all(cls, project: RedBrickProject, mutations: Sequence[Any]) -> list[Outcome | RedBrickAPIError]:
-        """Send each once; return for each what came of it."""
-        return each_alone(project, mutations)
+        """Send mutations of this class once.
+
+        :param project: the project of the tasks.
+        :param mutations: instances of this class, for different tasks.
+        :return: for each mutation its outcome, or the error of its attempt.
+        """
+        return attempt_separately(project, mutations)
 
     @classmethod
     def look_all(
         cls, project: RedBrickProject, doubts: Sequence[tuple[Any, Sequence[RedBrickAPIError]]]
     ) -> list[Outcome | RedBrickAPIError | None]:
-        """Look at each, with what came of it so far; return for each what was seen, or why nothing could be."""
-        return [tried(partial(one.look, project, errors)) for one, errors in doubts]
+        """Read whether mutations of this class were applied.
+
+        :param project: the project of the tasks.
+        :param doubts: mutations with the errors of their attempts so far.
+        :return: for each mutation its outcome, None if the read shows no effect, or the error of the read.
+        """
+        return [result_or_error(partial(mutation.look, project, errors)) for mutation, errors in doubts]
 
 
 @dataclass(frozen=True)
 class Change(Mutation):
-    """A mutation to apply to a task that was read before, and tells by itself whether it was applied.
+    """A mutation of an existing task whose effect is visible on the task itself.
 
-    :param task: the task as it was read.
-    :param call: makes the mutation ready to be sent; files are stored on the way.
-    :param applied: whether the task, read again, shows that the mutation was applied.
-    :param overtaken: whether the task, read again, shows that somebody else changed the same since.
-    :param leaves: the stage that the mutation takes the task out of, if it does: somebody else can do that too, and a
-        reviewer may have sent it back already.
-    :param verdict: for a review, what it decides: another run with this key can decide the opposite.
-    :param detail: what the report says of a task that was changed.
+    :param task: the task as it was read before the change.
+    :param call: prepares the mutation for sending; stores its files on the way.
+    :param applied: returns whether the task, read again, shows the effect.
+    :param overtaken: returns whether the task, read again, shows a change of the same data by another actor.
+    :param leaves: name of the stage that the mutation moves the task out of; None if the task stays. Another
+        actor can move it too, and a reviewer may already have sent it back.
+    :param verdict: for a review, whether it accepts. Another run with this API key can decide the opposite.
+    :param detail: further columns of the report for a task that was changed.
     """
 
     bundled: ClassVar[bool] = True
@@ -91,20 +124,25 @@ class Change(Mutation):
 
     @property
     def unapplied(self) -> str:
-        """What a look says that shows nothing of the change."""
+        """Clause for messages: a read showed no effect."""
         return "The task was read afterwards and is unchanged"
 
     def attempt(self, project: RedBrickProject) -> Outcome:
-        """Send the mutation."""
+        """Send the mutation in a request of its own."""
         project.change(self.call())
         return self.success()
 
     def look(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
-        """Read the task; None when it is unchanged."""
-        (seen,) = self.look_all(project, [(self, errors)])
-        if isinstance(seen, RedBrickAPIError):
-            raise seen
-        return seen
+        """Read the task again and compare it.
+
+        :param project: the project of the task.
+        :param errors: the errors of all attempts so far, oldest first.
+        :return: the outcome; None if the task is unchanged.
+        """
+        (result,) = self.look_all(project, [(self, errors)])
+        if isinstance(result, RedBrickAPIError):
+            raise result
+        return result
 
     def success(self) -> Outcome:
         """Return the outcome of a task that was changed."""
@@ -116,99 +154,118 @@ class Change(Mutation):
 
     @classmethod
     def attempt_all(cls, project: RedBrickProject, mutations: Sequence[Any]) -> list[Outcome | RedBrickAPIError]:
-        """Send all in one request, as far as the server takes it."""
-        made: list[Call | RedBrickAPIError] = [tried(change.call) for change in mutations]
-        calls = [call for call in made if not isinstance(call, RedBrickAPIError)]
-        problems = iter(_send(project, calls) if calls else ())
-        answers: list[Outcome | RedBrickAPIError] = []
-        for change, call in zip(mutations, made, strict=True):
-            problem = call if isinstance(call, RedBrickAPIError) else next(problems)
-            answers.append(change.success() if problem is None else problem)
-        return answers
+        """Send all changes in one request, bisected if the server refuses it.
+
+        :param project: the project of the tasks.
+        :param mutations: the changes.
+        :return: for each change its outcome, or the error of its attempt.
+        """
+        prepared: list[Call | RedBrickAPIError] = [result_or_error(change.call) for change in mutations]
+        calls = [call for call in prepared if not isinstance(call, RedBrickAPIError)]
+        errors = iter(_send(project, calls) if calls else ())
+        results: list[Outcome | RedBrickAPIError] = []
+        for change, call in zip(mutations, prepared, strict=True):
+            error = call if isinstance(call, RedBrickAPIError) else next(errors)
+            results.append(change.success() if error is None else error)
+        return results
 
     @classmethod
     def look_all(
         cls, project: RedBrickProject, doubts: Sequence[tuple[Any, Sequence[RedBrickAPIError]]]
     ) -> list[Outcome | RedBrickAPIError | None]:
-        """Read all tasks again, several a request."""
+        """Read the tasks again, with the events of those that had to move.
+
+        :param project: the project of the tasks.
+        :param doubts: changes with the errors of their attempts so far.
+        :return: for each change its outcome, None if its task is unchanged, or the error of the read.
+        """
         ids = [change.task.task_id for change, _ in doubts]
-        found = project.read_tasks(ids)
-        leaving = [
+        tasks = project.read_tasks(ids)
+        moved_ids = [
             change.task.task_id
             for change, _ in doubts
-            if change.leaves is not None and not isinstance(found[change.task.task_id], RedBrickAPIError)
+            if change.leaves is not None and not isinstance(tasks[change.task.task_id], RedBrickAPIError)
         ]
-        events = project.output_events(leaving) if leaving else {}
+        events = project.output_events(moved_ids) if moved_ids else {}
         return [
-            change.seen(found[change.task.task_id], events.get(change.task.task_id), errors, me=project.client.me)
+            change.evaluate(tasks[change.task.task_id], events.get(change.task.task_id), errors, me=project.client.me)
             for change, errors in doubts
         ]
 
-    def seen(
+    def evaluate(
         self,
-        found: Task | RedBrickAPIError,
+        current: Task | RedBrickAPIError,
         events: Sequence[OutputEvent] | RedBrickAPIError | None,
         errors: Sequence[RedBrickAPIError],
         *,
         me: Callable[[], str],
     ) -> Outcome | RedBrickAPIError | None:
-        """Return what a task, read again, says of the change; None when it is unchanged."""
-        if isinstance(found, RedBrickNotFoundError):
-            return self.failure(f"It is gone: {found}")
-        if isinstance(found, RedBrickAPIError):
-            return found
-        if not self.applied(found):
-            return self._seen_here(found, events, errors, me=me)
-        if self._is_ours(events, me):
+        """Compare the task, read again, with the effect of the change.
+
+        :param current: the task as it is now, or the error of its read.
+        :param events: the task's events, or the error of their read; None if they were not requested.
+        :param errors: the errors of all attempts so far, oldest first.
+        :param me: returns the user id of the API key.
+        :return: the outcome, None if the task is unchanged, or the error of the read.
+        """
+        if isinstance(current, RedBrickNotFoundError):
+            return self.failure(f"The task no longer exists: {current}")
+        if isinstance(current, RedBrickAPIError):
+            return current
+        if not self.applied(current):
+            return self._evaluate_without_effect(current, events, errors, me=me)
+        if self._was_moved_by_key(events, me):
             return self.success()
-        reason = f"it was moved on in the meantime, not by this try. {errors[-1]}"
+        reason = f"it was moved on in the meantime, not by this attempt. {errors[-1]}"
         return skipped(self.task.task_id, reason, name=self.task.name)
 
-    def _seen_here(
+    def _evaluate_without_effect(
         self,
-        found: Task,
+        current: Task,
         events: Sequence[OutputEvent] | RedBrickAPIError | None,
         errors: Sequence[RedBrickAPIError],
         *,
         me: Callable[[], str],
     ) -> Outcome | RedBrickAPIError | None:
-        """Return what a task that is where it was says of the change; None when it is unchanged."""
+        """Evaluate a task that does not show the effect; None if it is unchanged."""
         if isinstance(events, RedBrickAPIError):
             return events
-        if self.overtaken is not None and self.overtaken(found):
-            reason = f"somebody else changed it in the meantime, and that was left alone. {errors[-1]}"
+        if self.overtaken is not None and self.overtaken(current):
+            reason = f"another user changed it in the meantime and that change was kept. {errors[-1]}"
             return skipped(self.task.task_id, reason, name=self.task.name)
-        # It may have left and been sent back since. Both times are the server's.
-        since = self.task.updated_at
-        mine = (event for event in self._left(events or ()) if event.by == me() and self._decides(event))
-        came_back = since is not None and any(event.at is not None and event.at > since for event in mine)
-        return self.success() if came_back else None
+        # The task may have left the stage and been sent back. Both times are the server's, so they can be compared.
+        read_version_at = self.task.updated_at
+        own_exits = (event for event in self._exits(events or ()) if event.by == me() and self._has_same_verdict(event))
+        was_sent_back = read_version_at is not None and any(
+            event.at is not None and event.at > read_version_at for event in own_exits
+        )
+        return self.success() if was_sent_back else None
 
-    def _left(self, events: Sequence[OutputEvent]) -> list[OutputEvent]:
-        """Return the events that took the task out of the stage that this change takes it out of."""
+    def _exits(self, events: Sequence[OutputEvent]) -> list[OutputEvent]:
+        """Return the events that moved the task out of this change's stage."""
         return [event for event in events if self.leaves is not None and event.leaves(self.leaves)]
 
-    def _decides(self, event: OutputEvent) -> bool:
-        """Whether an event is of the same verdict, as far as either has one."""
+    def _has_same_verdict(self, event: OutputEvent) -> bool:
+        """Return whether an event has this verdict, or either has none."""
         return None in {self.verdict, event.accepted} or event.accepted == self.verdict
 
-    def _is_ours(self, events: Sequence[OutputEvent] | RedBrickAPIError | None, me: Callable[[], str]) -> bool:
-        """Whether it was this key that took the task out of its stage; events that cannot be read do not deny it."""
+    def _was_moved_by_key(self, events: Sequence[OutputEvent] | RedBrickAPIError | None, me: Callable[[], str]) -> bool:
+        """Return whether the API key moved the task; True if that is not known."""
         if events is None or isinstance(events, RedBrickAPIError):
             return True
-        left = self._left(events)
-        if not left:
+        exits = self._exits(events)
+        if not exits:
             return True
-        return left[-1].by == me() and self._decides(left[-1])
+        return exits[-1].by == me() and self._has_same_verdict(exits[-1])
 
 
 def _send(project: RedBrickProject, calls: Sequence[Call]) -> list[RedBrickAPIError | None]:
-    """Send calls in one request, or in smaller ones when that is too much; return what is wrong with each."""
+    """Send calls in one request, bisected if refused; return each error."""
     bundle = project.client.bundle
     try:
-        answers = project.send(calls)
+        errors = project.send(calls)
     except (RedBrickPayloadTooLargeError, RedBrickRefusedError) as error:
-        # Nothing was applied. A refusal of the request as a whole may be about one of them.
+        # Unless `maybe_applied` is set, nothing was applied. One call may be the reason for refusing the whole request.
         if isinstance(error, RedBrickPayloadTooLargeError):
             bundle.was_too_much(len(calls))
         if len(calls) == 1 or error.maybe_applied:
@@ -221,16 +278,21 @@ def _send(project: RedBrickProject, calls: Sequence[Call]) -> list[RedBrickAPIEr
     except RedBrickAPIError as error:
         return [error] * len(calls)
     bundle.went_well(len(calls))
-    return answers
+    return errors
 
 
-def each_alone(project: RedBrickProject, mutations: Sequence[Mutation]) -> list[Outcome | RedBrickAPIError]:
-    """Send each in a request of its own; return for each what came of it."""
-    return [tried(partial(one.attempt, project)) for one in mutations]
+def attempt_separately(project: RedBrickProject, mutations: Sequence[Mutation]) -> list[Outcome | RedBrickAPIError]:
+    """Send each mutation in a request of its own.
+
+    :param project: the project of the tasks.
+    :param mutations: what to send, in this order.
+    :return: for each mutation its outcome, or the error of its attempt.
+    """
+    return [result_or_error(partial(mutation.attempt, project)) for mutation in mutations]
 
 
-def tried(action: Callable[[], Any]) -> Any:
-    """Return what an action returns, or the error of the API that it raised."""
+def result_or_error(action: Callable[[], Any]) -> Any:
+    """Return the result of a callable, or the RedBrickAPIError that it raised."""
     try:
         return action()
     except RedBrickAPIError as error:

@@ -1,4 +1,19 @@
-"""Taking tasks for the API key, and letting go of them again."""
+"""Claim tasks for the API key and release them.
+
+A claim assigns a task to the API key so that no other actor works on it meanwhile. Each claim ends: the operation
+finishes the task, or the claim is undone.
+
+Invariants:
+
+1. A claim is valid only in the stage in which the task was read. A task that has moved on is not worked on, and its
+   claim is undone.
+2. Before a release the task is read: only what the API key holds is released, and a task that an admin has assigned to
+   a person meanwhile stays with that person.
+3. Undoing a claim restores the previous holder. A task that a reviewer sent back in the moment of the claim, or of the
+   release, goes to the person who saved its labels.
+4. What cannot be undone is logged and does not change the task's outcome. It is attempted up to `ATTEMPTS` times within
+   `_RETRY_WITHIN_S` seconds, because Airflow may be about to kill the process.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +25,10 @@ from airflow_provider_redbrick.batch.assigning import (
     ATTEMPTS,
     Assignment,
     Given,
-    NotGiven,
+    NotAssigned,
     assign,
-    given_there,
-    is_as_before,
+    assigned_in_place,
+    is_unchanged,
 )
 from airflow_provider_redbrick.batch.reading import look
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
@@ -27,44 +42,54 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNCLAIMED = "It could not be claimed: "
+"""Prefix of reasons why a task was not claimed."""
 
-# Seconds after which what could not be given back is not tried again.
-_AGAIN_WITHIN = 2.0
+# Seconds after which a failed release is not attempted again.
+_RETRY_WITHIN_S = 2.0
 
 
 def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str, read_at: float) -> Given:
-    """Give tasks to the API key.
+    """Assign tasks to the API key.
 
-    :param read_at: when they were read, by the monotonic clock.
+    :param project: the project of the tasks.
+    :param tasks: the tasks as they were read at `read_at`.
+    :param me: user id of the API key.
+    :param read_at: time of that read, by the monotonic clock.
+    :return: None for each task that was claimed, or why it was not.
     """
     before = {task.task_id: task for task in tasks}
 
-    # One that has moved on is somebody else's work, and goes back to them.
+    # A task that has moved on is another actor's work: the caller undoes its claim.
     assignment = Assignment(
-        send=lambda task_ids: given_there(project.claim(task_ids), before),
+        send=lambda task_ids: assigned_in_place(project.claim(task_ids), before),
         holds=lambda task: task.held_by(me) and task.is_queued_in(before[task.task_id].stage_name),
-        free=lambda task: is_as_before(task, before[task.task_id]),
+        free=lambda task: is_unchanged(task, before[task.task_id]),
         read_at=read_at,
     )
     return assign(project, list(before), assignment)
 
 
 def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Given:
-    """Unassign those tasks that the API key still holds.
+    """Unassign the tasks that the API key still holds.
 
-    Each is read first: what an admin has given to a person in the meantime must stay with that person.
+    Each is read first: a task that an admin has assigned to a person in the meantime stays with that person.
+
+    :param project: the project of the tasks.
+    :param task_ids: tasks that the key may hold.
+    :param me: user id of the API key.
+    :return: None for each task that the key no longer holds, or why it could not be released.
     """
-    found = look(project, task_ids)
-    result: Given = {}
-    mine: dict[str, Task] = {}
-    for task_id, task in found.tasks.items():
+    batch = look(project, task_ids)
+    results: Given = {}
+    held_tasks: dict[str, Task] = {}
+    for task_id, task in batch.tasks.items():
         if isinstance(task, RedBrickAPIError):
-            result[task_id] = NotGiven(str(task))
+            results[task_id] = NotAssigned(str(task))
         elif task.held_by(me) and not task.is_leaving:
-            mine[task_id] = task
+            held_tasks[task_id] = task
         else:
-            result[task_id] = None
-    return {**result, **_hand_back(project, None, mine, me=me, read_at=found.read_at)}
+            results[task_id] = None
+    return {**results, **_return_to(project, None, held_tasks, me=me, read_at=batch.read_at)}
 
 
 def give_back(
@@ -75,99 +100,108 @@ def give_back(
     keep: Callable[[Task, Task], bool] = lambda _before, _now: False,
     stopped: bool = False,
 ) -> None:
-    """Undo claims on tasks that were not finished: to whom they were taken from, or to nobody.
+    """Undo claims: return each task to its previous holder, or unassign it.
 
-    It is the last thing done for a task that has its outcome already, so what cannot be given back is named in the
-    log, and is not an error.
+    This is the last step for tasks that already have their outcome. A task that cannot be returned is logged as a
+    warning and is not an error.
 
-    :param keep: whether the key keeps a task after all, as it was claimed and as it is now.
-    :param stopped: whether the work was stopped; then what became of its claims is worth more than a word in passing.
+    :param project: the project of the tasks.
+    :param tasks: the tasks as they were read before the claim.
+    :param me: user id of the API key.
+    :param keep: returns whether the key keeps a task, from the task before the claim and the task as it is now.
+    :param stopped: whether the work was stopped; the number of returned tasks is then logged at INFO, else at DEBUG.
     """
-    left = {task.task_id: task for task in tasks}
-    number = len(left)
+    remaining = {task.task_id: task for task in tasks}
+    total = len(remaining)
     problems: dict[str, object] = {}
     began = time.monotonic()
     for attempt in range(ATTEMPTS):
-        problems = _given_back(project, list(left.values()), keep, me=me, again=attempt > 0) if left else {}
-        left = {task_id: left[task_id] for task_id in problems}
-        # A server that is down has been asked long enough, and Airflow may be about to kill the process.
-        if not left or time.monotonic() - began > _AGAIN_WITHIN:
+        problems = (
+            _return_claims(project, list(remaining.values()), keep, me=me, again=attempt > 0) if remaining else {}
+        )
+        remaining = {task_id: remaining[task_id] for task_id in problems}
+        # Do not wait longer for a server that is down: Airflow may be about to kill the process.
+        if not remaining or time.monotonic() - began > _RETRY_WITHIN_S:
             break
-    if number > len(problems):
+    if returned := total - len(problems):
         level = logging.INFO if stopped else logging.DEBUG
-        log.log(level, "%d tasks that were not finished are no longer assigned to the API key.", number - len(problems))
+        subject = "1 unfinished task is" if returned == 1 else f"{returned} unfinished tasks are"
+        log.log(level, "%s no longer assigned to the API key.", subject)
     for task_id, problem in problems.items():
-        log.warning("Task %s stays assigned to the API key: it could not be given back: %s", task_id, problem)
+        log.warning("Task %s stays assigned to the API key because it could not be released: %s", task_id, problem)
 
 
-def _given_back(
+def _return_claims(
     project: RedBrickProject, tasks: Sequence[Task], keep: Callable[[Task, Task], bool], *, me: str, again: bool
 ) -> dict[str, object]:
-    """Return what is wrong with those that could not be given back.
+    """Return each claimed task to its previous holder; return what failed.
 
-    :param again: they have been given back before, and whether that went well is not known.
+    :param again: whether an earlier attempt failed, so that its requests may have been applied.
     """
     problems: dict[str, object] = {}
-    to: dict[str | None, dict[str, Task]] = {}
-    found = look(project, [task.task_id for task in tasks])
+    by_email: dict[str | None, dict[str, Task]] = {}
+    batch = look(project, [task.task_id for task in tasks])
     try:
         for task in tasks:
-            now = found.tasks[task.task_id]
+            now = batch.tasks[task.task_id]
             if isinstance(now, RedBrickAPIError):
                 problems[task.task_id] = now
                 continue
             if keep(task, now):
                 continue
             owner = _owner(project, task, now)
-            # Sent back by a reviewer in that moment, it was taken from its labeler.
+            # A reviewer sent the task back while an earlier attempt returned it, which took it from its labeler.
             lost = again and now.stage_name != task.stage_name and _email(now.assignee) == _email(task.assignee)
             if not now.is_leaving and (now.held_by(me) or (lost and owner)):
-                to.setdefault(_email(owner), {})[task.task_id] = now
-        for email, held in to.items():
-            given = _hand_back(project, email, held, me=me, read_at=found.read_at)
-            problems.update((task_id, problem) for task_id, problem in given.items() if problem is not None)
+                by_email.setdefault(_email(owner), {})[task.task_id] = now
+        for email, held in by_email.items():
+            results = _return_to(project, email, held, me=me, read_at=batch.read_at)
+            problems.update((task_id, problem) for task_id, problem in results.items() if problem is not None)
     except RedBrickAPIError as error:
         return {**{task.task_id: error for task in tasks}, **problems}
     return problems
 
 
 def _owner(project: RedBrickProject, before: Task, now: Task) -> User | None:
-    """Return whose a task is that was claimed: the person it was taken from; None when it was nobody's."""
+    """Return the person a claimed task belongs to; None if it was unassigned."""
     if now.stage_name == before.stage_name:
         return before.assignee
-    # In the moment of the claim a reviewer sent it back, to whoever labelled it.
-    return now.labels_by if _is_label(project, now) else None
+    # A reviewer sent it back in the moment of the claim, to the person who labeled it.
+    return now.labels_by if _is_in_label_stage(project, now) else None
 
 
 def _email(user: User | None) -> str | None:
     return (user and user.email) or None
 
 
-def _is_label(project: RedBrickProject, task: Task) -> bool:
+def _is_in_label_stage(project: RedBrickProject, task: Task) -> bool:
     return any(stage.is_label and stage.public_name == task.stage_name for stage in project.info.workflow.stages)
 
 
-def _hand_back(
+def _return_to(
     project: RedBrickProject, email: str | None, held: Mapping[str, Task], *, me: str, read_at: float
 ) -> Given:
-    """Give what the key holds to a person, or to nobody; what somebody else has by then is as it should be.
+    """Assign tasks that the key holds to a person, or unassign them.
 
-    :param held: the tasks, as they were read at ``read_at``.
+    A task that another actor holds by then counts as returned.
+
+    :param email: the person; None to unassign.
+    :param held: the tasks as they were read at `read_at`.
     """
 
     def send(task_ids: Sequence[str]) -> set[str]:
         stages = project.release(task_ids) if email is None else project.assign(task_ids, email)
-        return given_there(stages, held)
+        return assigned_in_place(stages, held)
 
-    def is_right(task: Task) -> bool:
+    def is_returned(task: Task) -> bool:
         if task.held_by(me):
             return False
         if task.assignee is None:
-            # One that a reviewer sent back after that look has been taken from its labeler.
-            came_back = task.stage_name != held[task.task_id].stage_name and _is_label(project, task)
-            return email is None and not came_back
+            # If a reviewer sent it back after the read, the request has taken it from its labeler.
+            was_sent_back = task.stage_name != held[task.task_id].stage_name and _is_in_label_stage(project, task)
+            return email is None and not was_sent_back
         return True
 
-    assignment = Assignment(send=send, holds=is_right, free=lambda task: not is_right(task), read_at=read_at)
-    given = assign(project, list(held), assignment)
-    return {task_id: None if problem and problem.taken else problem for task_id, problem in given.items()}
+    assignment = Assignment(send=send, holds=is_returned, free=lambda task: not is_returned(task), read_at=read_at)
+    results = assign(project, list(held), assignment)
+    return {task_id: None if problem and problem.taken_by_other else problem for task_id, problem in results.items()}

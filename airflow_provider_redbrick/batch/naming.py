@@ -1,4 +1,8 @@
-"""Finding tasks by their names."""
+"""Look up task ids by name.
+
+One request looks up many names. The server refuses a request as a whole when it cannot look up one of its names; the
+names are then looked up one by one, so that only that name fails.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +21,29 @@ if TYPE_CHECKING:
 def ids_by_name(
     project: RedBrickProject, names: Sequence[str], breaker: CircuitBreaker
 ) -> Mapping[str, list[str] | str]:
-    """Return for each name the ids of the tasks that have it or, as text, why that is not known."""
+    """Return the ids of the tasks with each name.
+
+    :param project: the project to search.
+    :param names: exact task names.
+    :param breaker: circuit breaker of the run; no request is sent while it is open.
+    :return: for each name a list of ids (empty if no task has it), or a text that says why it could not be looked up.
+    """
     if not names:
         return {}
     if breaker.is_open:
         return dict.fromkeys(names, NOT_TRIED)
     try:
-        found = project.find_by_name(names)
+        ids = project.find_by_name(names)
     except RedBrickRefusedError as error:
         if len(names) == 1:
-            return {names[0]: _unknown(error)}
-        # A name that the server cannot look up is that name's failure and nobody else's.
+            return {names[0]: _lookup_failure(error)}
         return {name: answer for one in names for name, answer in ids_by_name(project, [one], breaker).items()}
     except RedBrickAPIError as error:
         breaker.saw(error)
-        return dict.fromkeys(names, _unknown(error))
+        return dict.fromkeys(names, _lookup_failure(error))
     breaker.saw(None)
-    return found
+    return ids
 
 
-def _unknown(error: RedBrickAPIError) -> str:
+def _lookup_failure(error: RedBrickAPIError) -> str:
     return f"It could not be looked up, and nothing was sent: {error}"

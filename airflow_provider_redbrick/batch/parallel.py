@@ -1,4 +1,18 @@
-"""Working on chunks of tasks, several at a time."""
+"""Process chunks of tasks concurrently, with user callables in the main thread.
+
+Chunks are processed by a pool of worker threads. User code (a labeler, a reviewer, a selector) need not be thread-safe
+and may depend on the thread in which Airflow runs the operator, so worker threads hand their calls to that thread.
+
+Invariants:
+
+1. Results come in the order of the chunks. A chunk is taken from its source only when a worker is free for it, so that
+   no more tasks are claimed than are being processed.
+2. User code runs in one thread, one call at a time.
+3. While user code keeps its thread busy, only two chunks are under way: one is read or applied while user code decides
+   about the other. More would hold claims for longer without finishing sooner.
+4. When Airflow stops or times out the operator, queued calls are rejected, chunks that have not begun are canceled, and
+   the rest get a fixed time to clean up. Airflow kills the process five seconds after SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -18,80 +32,84 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Seconds that requests under way get when the work is stopped.
+# Seconds that requests under way get after a stop.
 LAST_MOMENT = 2.0
-# Seconds that all of it gets then, giving back included; five seconds after it has said so Airflow kills for good.
+# Seconds that chunks get to end after a stop, including the release of claims. Airflow kills the process five seconds
+# after SIGTERM.
 ALL_OF_IT = 4.0
-# Chunks worked on at a time where somebody's code is slow: it is asked about one while another is read, or applied.
-_FEWEST = 2
+# Chunks under way while user code is the bottleneck: it decides about one while the other is read or applied.
+_MIN_CHUNKS = 2
 
 
 class Desk:
-    """Where workers bring what the thread that employs them must do itself: calling somebody's code, one at a time.
+    """Run user callables serially in the thread that created this object.
 
-    A labeler or reviewer need not be safe to call from several threads, nor from any but the one Airflow runs it in.
+    Worker threads submit calls with :meth:`ask`; the owner executes them in :meth:`serve`.
     """
 
     def __init__(self) -> None:
-        self._orders: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._owner = threading.get_ident()
         self._lock = threading.Lock()
         self._closed = False
-        self._busy = self._served = 0.0
+        self._busy_s = self._served_s = 0.0
 
     @property
     def has_time(self) -> bool:
-        """Whether the thread was idle for most of the time lately."""
-        return self._busy < self._served / 2
+        """Whether the thread was idle for more than half of the recent time."""
+        return self._busy_s < self._served_s / 2
 
     def ask(self, function: Callable[[], T]) -> T:
-        """Return what a function returns, or raise what it raises, once the desk's thread has called it.
+        """Call a function in the owner's thread and return its result.
 
-        :raises RedBrickStoppedError: when the work was stopped first.
+        Exceptions of the function propagate to the caller.
+
+        :raises RedBrickStoppedError: if the work was stopped before the call.
         """
         if threading.get_ident() == self._owner:
             return function()
-        order: Future[T] = Future()
+        result: Future[T] = Future()
         with self._lock:
             if self._closed:
                 raise _stopped()
-            self._orders.put((function, order))
-        return order.result()
+            self._calls.put((function, result))
+        return result.result()
 
     def serve(self, future: Future[Any]) -> None:
-        """Do what is asked until a future is done."""
+        """Execute submitted calls until a future is done."""
         if future.done():
             return
-        future.add_done_callback(lambda _: self._orders.put(None))
-        # What was long ago counts less and less.
-        began, self._busy, self._served = time.monotonic(), self._busy / 2, self._served / 2
+        future.add_done_callback(lambda _: self._calls.put(None))
+        # Halve the history at each call, so that recent load dominates.
+        began = time.monotonic()
+        self._busy_s, self._served_s = self._busy_s / 2, self._served_s / 2
         while not future.done():
-            asked = self._orders.get()
-            if asked is not None:
-                self._carry_out(*asked)
-        self._served += time.monotonic() - began
+            call = self._calls.get()
+            if call is not None:
+                self._execute(*call)
+        self._served_s += time.monotonic() - began
 
     def close(self) -> None:
-        """Turn away whoever asks, now and later."""
+        """Reject queued and future calls with RedBrickStoppedError."""
         with self._lock:
             self._closed = True
-        while not self._orders.empty():
-            asked = self._orders.get()
-            if asked is not None:
-                asked[1].set_exception(_stopped())
+        while not self._calls.empty():
+            call = self._calls.get()
+            if call is not None:
+                call[1].set_exception(_stopped())
 
-    def _carry_out(self, function: Callable[[], Any], order: Future[Any]) -> None:
+    def _execute(self, function: Callable[[], Any], result: Future[Any]) -> None:
         began = time.monotonic()
         try:
-            order.set_result(function())
-        except Exception as error:  # noqa: BLE001 - it is for whoever asked
-            order.set_exception(error)
+            result.set_result(function())
+        except Exception as error:  # noqa: BLE001 - raised again in the calling thread
+            result.set_exception(error)
         except BaseException:
-            # Airflow stops or times out this thread: that is for it alone.
-            order.set_exception(_stopped())
+            # Airflow's stop or timeout is meant for this thread; the caller only learns that the work was stopped.
+            result.set_exception(_stopped())
             raise
         finally:
-            self._busy += time.monotonic() - began
+            self._busy_s += time.monotonic() - began
 
 
 def in_parallel(
@@ -103,24 +121,27 @@ def in_parallel(
     desk: Desk | None = None,
     seconds: float = ALL_OF_IT,
 ) -> Generator[R, None, None]:
-    """Yield what ``work`` makes of each chunk, in the chunks' order; no more of them are read than are worked on.
+    """Process chunks concurrently and yield their results in order.
 
-    :param stop: set when the work ends early, which those who are at it look for.
-    :param desk: where ``work`` brings what is to be done in this thread. As long as that keeps it busy, two chunks are
-        worked on at a time: more would be claimed for longer, and not be done any sooner.
-    :param seconds: how long they may then take to end, and to clean up.
+    :param chunks: read lazily, one chunk per free worker.
+    :param work: processes one chunk in a worker thread.
+    :param workers: most chunks under way.
+    :param stop: set by this function when the work ends early; `work` is expected to observe it.
+    :param desk: executes the user code that `work` submits, in the calling thread. While that keeps the thread
+        busy, two chunks are under way at a time.
+    :param seconds: how long chunks under way may take to end and clean up after a stop.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="redbrick-chunk")
     under_way: deque[Future[list[R]]] = deque()
-    at_a_time = workers if desk is None else min(_FEWEST, workers)
+    chunk_limit = workers if desk is None else min(_MIN_CHUNKS, workers)
     try:
         for chunk in chunks:
-            under_way.append(pool.submit(_all_of, work, chunk))
-            while len(under_way) >= at_a_time:
+            under_way.append(pool.submit(_process, work, chunk))
+            while len(under_way) >= chunk_limit:
                 _wait_for(under_way[0], desk)
                 yield from under_way.popleft().result()
                 if desk is not None:
-                    at_a_time = min(at_a_time + 1 if desk.has_time else _FEWEST, workers)
+                    chunk_limit = min(chunk_limit + 1 if desk.has_time else _MIN_CHUNKS, workers)
         while under_way:
             _wait_for(under_way[0], desk)
             yield from under_way.popleft().result()
@@ -134,7 +155,7 @@ def in_parallel(
         pool.shutdown(wait=False)
 
 
-def _all_of(work: Callable[[T], Iterable[R]], chunk: T) -> list[R]:
+def _process(work: Callable[[T], Iterable[R]], chunk: T) -> list[R]:
     return list(work(chunk))
 
 
@@ -146,13 +167,16 @@ def _wait_for(future: Future[Any], desk: Desk | None) -> None:
 
 
 def _stopped() -> RedBrickStoppedError:
-    return RedBrickStoppedError("Not asked: the work was stopped.")
+    return RedBrickStoppedError("Not called because the work was stopped.")
 
 
 def cut_short(futures: Iterable[Future[Any]], *, seconds: float = LAST_MOMENT) -> None:
-    """Stop what threads work on, when Airflow has killed or timed out the task.
+    """Cancel futures that have not begun and wait a limited time for the others.
 
-    What has not begun never will. What is under way gets a moment, no more: Airflow kills for good a few seconds
-    later, and there is still to be cleaned up.
+    Called when Airflow has stopped or timed out the operator: the process is killed a few seconds later, and claims
+    still have to be released.
+
+    :param futures: may include futures that are done.
+    :param seconds: longest wait for those that are running.
     """
     wait([future for future in list(futures) if not future.cancel()], timeout=seconds)

@@ -1,4 +1,4 @@
-"""People who can be given tasks."""
+"""Validate the people that tasks are assigned to."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 
 def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str]) -> dict[str, User]:
-    """Return the people by their e-mails as the project spells them.
+    """Return the users behind email addresses, by the project's spelling.
 
-    :raises RedBrickInputError: naming everybody who is not a member, or may not work in the stage.
+    :param members: the members of the project.
+    :param stage: the stage in which they will hold tasks.
+    :param emails: addresses; case is ignored.
+    :return: the users by email, in the order of `emails`.
+    :raises RedBrickInputError: if a person is not a member, has no access to the stage, or is named twice. The message
+        lists all of them.
     """
     known = {member.user.email.lower(): member for member in members if member.user.email}
     unknown = [email for email in emails if email.lower() not in known]
@@ -24,11 +29,11 @@ def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str])
         raise RedBrickInputError(
             f"Not members of the project: {', '.join(unknown)}. Its members are: {', '.join(sorted(known)) or 'none'}."
         )
-    barred = [email for email in emails if not known[email.lower()].may_work_in(stage.name)]
-    if barred:
-        raise RedBrickInputError(f"No access to stage {stage.name}: {', '.join(barred)}.")
-    twins = sorted({email for email in emails if [other.lower() for other in emails].count(email.lower()) > 1})
-    if twins:
-        raise RedBrickInputError(f"emails: named twice: {', '.join(twins)}.")
+    without_access = [email for email in emails if not known[email.lower()].may_work_in(stage.name)]
+    if without_access:
+        raise RedBrickInputError(f"No access to stage {stage.name}: {', '.join(without_access)}.")
+    duplicates = sorted({email for email in emails if [other.lower() for other in emails].count(email.lower()) > 1})
+    if duplicates:
+        raise RedBrickInputError(f"emails: named twice: {', '.join(duplicates)}.")
     users = [known[email.lower()].user for email in emails]
     return {str(user.email): user for user in users}

@@ -1,9 +1,18 @@
-"""Who gets which task: a pure planner that balances queues.
+"""Plan who gets which task so that queues end up as even as possible.
 
-A person's *level* is the length of their queue divided by their weight. The planner keeps the highest level
-among those who get something as low as it can, then the next highest, and so on: each task goes where the
-level is lowest once the task is counted. Levels are compared as whole numbers (weights are brought to a
-common multiple first), so that ties are ties on every machine and fall to the person named first.
+The planner is pure: it works on ids and counts, and always returns the same plan for the same input.
+
+A person's *level* is the length of their queue divided by their weight.
+
+Invariants:
+
+1. Each task goes to the person whose level is lowest once the task is counted. This minimizes the highest level among
+   those who get something, then the next highest, and so on.
+2. Levels are compared as whole numbers: weights are brought to a common multiple first. Ties are therefore ties on
+   every machine and go to the person named first.
+3. Tasks change hands only from a higher level to a lower one, and only while that lowers the higher one. A person who
+   gave a task away therefore never receives one, and the reverse, so no smaller set of moves ends as even.
+4. Started tasks never move.
 """
 
 from __future__ import annotations
@@ -17,17 +26,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-# Why a movable task may leave a queue, the most pressing reason first.
+# Why a movable task may leave a queue, in order of urgency.
 _WEIGHT_0, _ABOVE_CEILING, _EVENNESS = range(3)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A person and what they hold in the stage.
+    """A person and the tasks that they hold in the stage.
 
-    `weight`: share of the work relative to the others; 0 means "nothing new". `ceiling`: the longest the
-    whole queue may get; None means no limit. `started`: how many held tasks must stay. `movable`: ids of
-    held tasks that their holder has not started, the most urgent first.
+    :param email: the person's email address.
+    :param weight: share of the work relative to the others; 0 means no new tasks.
+    :param ceiling: longest queue the person may have; None for no limit.
+    :param started: number of held tasks that must stay.
+    :param movable: ids of held tasks that the person has not started, the most urgent first.
     """
 
     email: str
@@ -39,7 +50,12 @@ class Holder:
 
 @dataclass(frozen=True)
 class Move:
-    """One task to assign: to whom, and from whom (None: it was unassigned)."""
+    """One assignment of a plan.
+
+    :param task_id: the task.
+    :param to: email of the new holder.
+    :param source: email of the previous holder; None if the task was unassigned.
+    """
 
     task_id: str
     to: str
@@ -48,11 +64,12 @@ class Move:
 
 @dataclass(frozen=True)
 class AssignmentPlan:
-    """What to assign, and the queues it leads from and to.
+    """A plan of assignments and the queue lengths before and after it.
 
-    `moves`: unassigned tasks first, in the order given; then those that change hands. `left_over`:
-    unassigned ids nobody may take. `before`, `after`: length of each person's whole queue, in the order the
-    people were given.
+    :param moves: unassigned tasks first, in their given order, then tasks that change hands.
+    :param left_over: ids of unassigned tasks for which no person has room.
+    :param before: length of each person's whole queue, by email, in the given order.
+    :param after: the same after the plan.
     """
 
     moves: tuple[Move, ...]
@@ -61,7 +78,10 @@ class AssignmentPlan:
     after: Mapping[str, int]
 
     def table(self) -> str:
-        """Return the plan as lines of aligned text: one a person, then the total, then what is unassigned."""
+        """Return the plan as aligned text.
+
+        One line per person, then the total and the number of unassigned tasks.
+        """
         left = len(self.left_over)
         waiting = left + sum(move.source is None for move in self.moves)
         counts = [(email, held, self.after[email]) for email, held in self.before.items()]
@@ -77,34 +97,35 @@ class AssignmentPlan:
 
 
 def plan_assignments(unassigned: Sequence[str], people: Sequence[Holder], *, rebalance: bool = False) -> AssignmentPlan:
-    """Share `unassigned` (task ids, the most urgent first) so that whole queues end up as even as possible.
+    """Plan assignments that make the people's queues as even as possible.
 
-    Everybody's share is spread over the whole list, so that nobody gets only urgent tasks or only late
-    ones. What is held stays where it is, unless `rebalance`: then, after the unassigned tasks are placed,
-    movable tasks change hands as long as that makes the queues more even, and no more of them than that
-    takes, the least urgent first. Weight 0 then gives away all its movable tasks, and a queue above its
-    ceiling shrinks to it, as far as others have room.
+    Each person's share is spread over the whole list, so that each gets urgent and less urgent tasks.
 
-    Raises ValueError for no people, a blank or repeated e-mail (whatever its case), weights that are
-    negative, not finite or all 0, a negative ceiling or count, and an id that occurs twice.
+    :param unassigned: ids of the tasks to distribute, the most urgent first.
+    :param people: the possible holders; ties go to the one named first.
+    :param rebalance: also move tasks between people, after the unassigned tasks are placed. Movable tasks change hands,
+        the least urgent first, while that makes the queues more even. A person with weight 0 gives away all movable
+        tasks, and a queue above its ceiling shrinks to it, as far as others have room.
+    :raises ValueError: if there are no people, an email is blank or repeated (case is ignored), a weight is negative or
+        not finite, all weights are 0, a ceiling or count is negative, or an id occurs twice.
     """
     _check_people(people)
     _check_ids(unassigned, people)
     queues = [_Queue(person, cost) for person, cost in zip(people, _task_costs(people), strict=True)]
     before = {queue.holder.email: queue.load for queue in queues}
-    takers = _Takers(queues)
+    recipients = _Recipients(queues)
 
     placed = 0
-    while placed < len(unassigned) and takers.next_one() is not None:
-        takers.give()
+    while placed < len(unassigned) and recipients.lowest() is not None:
+        recipients.add_task()
         placed += 1
-    fresh = [queue.received for queue in queues]
+    from_unassigned = [queue.received for queue in queues]
     if rebalance:
-        _even_out(queues, takers)
+        _even_out(queues, recipients)
 
-    new_hands = (people[index].email for index in _spread(fresh))
-    moves = [Move(task_id, to, None) for task_id, to in zip(unassigned[:placed], new_hands, strict=True)]
-    moves += _changing_hands(queues, fresh)
+    new_holders = (people[index].email for index in _spread(from_unassigned))
+    moves = [Move(task_id, to, None) for task_id, to in zip(unassigned[:placed], new_holders, strict=True)]
+    moves += _reassignments(queues, from_unassigned)
     return AssignmentPlan(
         moves=tuple(moves),
         left_over=tuple(unassigned[placed:]),
@@ -114,7 +135,11 @@ def plan_assignments(unassigned: Sequence[str], people: Sequence[Holder], *, reb
 
 
 class _Queue:
-    """One person's queue while the plan is made; `cost` is what one task adds to its level."""
+    """A person's queue while the plan is made.
+
+    :param holder: the person.
+    :param cost: how much one task raises the level; 0 for weight 0.
+    """
 
     def __init__(self, holder: Holder, cost: int) -> None:
         self.holder = holder
@@ -140,8 +165,8 @@ class _Queue:
         return _ABOVE_CEILING if ceiling is not None and self.load > ceiling else _EVENNESS
 
 
-class _Takers:
-    """People with room, the one who should get the next task on top."""
+class _Recipients:
+    """Heap of people with room; the top one gets the next task."""
 
     def __init__(self, queues: Sequence[_Queue]) -> None:
         self._queues = queues
@@ -149,14 +174,14 @@ class _Takers:
         heapq.heapify(self._heap)
 
     def _key(self, index: int) -> tuple[int, int, int]:
-        # At equal levels after the task, the costlier queue (smaller weight) has the lower level before it.
+        # Of equal levels after the task, the queue with the higher cost (smaller weight) has the lower level before it.
         queue = self._queues[index]
         return queue.level + queue.cost, -queue.cost, index
 
-    def next_one(self) -> _Queue | None:
+    def lowest(self) -> _Queue | None:
         return self._queues[self._heap[0][2]] if self._heap else None
 
-    def give(self) -> None:
+    def add_task(self) -> None:
         """Add a task to the queue on top."""
         index = self._heap[0][2]
         queue = self._queues[index]
@@ -168,38 +193,36 @@ class _Takers:
             heapq.heappop(self._heap)
 
 
-def _even_out(queues: Sequence[_Queue], takers: _Takers) -> None:
-    """Count which queues give movable tasks away and which take them.
+def _even_out(queues: Sequence[_Queue], recipients: _Recipients) -> None:
+    """Count the tasks that each queue gives away and receives.
 
-    Tasks go from the highest level to the lowest, and only while that lowers the higher one. So nobody who
-    gave ever takes and nobody who took ever gives: each count is a surplus, and no set of moves that ends
-    as even is smaller. It is also why entries of either heap that are out of date do no harm.
+    Stale entries in either heap are harmless, because no queue both gives and receives (invariant 3).
     """
 
     def key(index: int) -> tuple[int, int, int]:
         queue = queues[index]
         return queue.reason_to_give, -queue.level, index
 
-    givers = [key(index) for index, queue in enumerate(queues) if queue.holder.movable]
-    heapq.heapify(givers)
-    while givers and (taker := takers.next_one()) is not None:
-        index = givers[0][2]
-        giver = queues[index]
-        if giver.reason_to_give == _EVENNESS and taker.level + taker.cost >= giver.level:
+    donors = [key(index) for index, queue in enumerate(queues) if queue.holder.movable]
+    heapq.heapify(donors)
+    while donors and (recipient := recipients.lowest()) is not None:
+        index = donors[0][2]
+        donor = queues[index]
+        if donor.reason_to_give == _EVENNESS and recipient.level + recipient.cost >= donor.level:
             return
-        takers.give()
-        giver.load -= 1
-        giver.given_away += 1
-        if giver.given_away < len(giver.holder.movable):
-            heapq.heapreplace(givers, key(index))
+        recipients.add_task()
+        donor.load -= 1
+        donor.given_away += 1
+        if donor.given_away < len(donor.holder.movable):
+            heapq.heapreplace(donors, key(index))
         else:
-            heapq.heappop(givers)
+            heapq.heappop(donors)
 
 
-def _changing_hands(queues: Sequence[_Queue], fresh: Sequence[int]) -> list[Move]:
+def _reassignments(queues: Sequence[_Queue], from_unassigned: Sequence[int]) -> list[Move]:
     surplus = [iter(q.holder.movable[len(q.holder.movable) - q.given_away :]) for q in queues]
     sources = _spread([queue.given_away for queue in queues])
-    targets = _spread([queue.received - new for queue, new in zip(queues, fresh, strict=True)])
+    targets = _spread([queue.received - new for queue, new in zip(queues, from_unassigned, strict=True)])
     return [
         Move(next(surplus[source]), queues[target].holder.email, queues[source].holder.email)
         for source, target in zip(sources, targets, strict=True)
@@ -207,16 +230,16 @@ def _changing_hands(queues: Sequence[_Queue], fresh: Sequence[int]) -> list[Move
 
 
 def _spread(counts: Sequence[int]) -> list[int]:
-    """Return index i counts[i] times, each index spread evenly over the whole list."""
-    places = ((place / count, index) for index, count in enumerate(counts) for place in range(1, 2 * count, 2))
-    return [index for _, index in sorted(places)]
+    """Return each index i counts[i] times, spread evenly over the list."""
+    positions = ((step / count, index) for index, count in enumerate(counts) for step in range(1, 2 * count, 2))
+    return [index for _, index in sorted(positions)]
 
 
 def _task_costs(people: Sequence[Holder]) -> list[int]:
-    """Return how much one task raises each person's level, as whole numbers in a common unit; 0 for weight 0.
+    """Return how much one task raises each person's level, in a common unit.
 
-    Weights are read as the decimals people write: 0.3 is three tenths, so that 0.1 and 0.3 are exactly one
-    to three.
+    The costs are whole numbers; 0 for weight 0. Weights are read as decimals: 0.3 is three tenths, so that 0.1 and 0.3
+    are exactly one to three.
     """
     weights = [Fraction(str(person.weight)) for person in people]
     steps = [1 / weight if weight else Fraction(0) for weight in weights]
@@ -231,18 +254,20 @@ def _check_people(people: Sequence[Holder]) -> None:
     for person in people:
         email = person.email.strip().casefold()
         if not email:
-            raise ValueError("A person's e-mail is blank.")
+            raise ValueError("A person's email is blank.")
         if email in seen:
-            raise ValueError(f"{person.email} is named twice.")
+            raise ValueError(f"{person.email!r} is named twice.")
         seen.add(email)
-        if not 0 <= person.weight < math.inf:  # NaN too is refused here
-            raise ValueError(f"The weight of {person.email} is {person.weight}; it must be a number from 0 up.")
+        if not 0 <= person.weight < math.inf:  # also refuses NaN
+            raise ValueError(f"The weight of {person.email!r} is {person.weight}. It must be 0 or a positive number.")
         if person.ceiling is not None and person.ceiling < 0:
-            raise ValueError(f"The ceiling of {person.email} is {person.ceiling}; it cannot be negative.")
+            raise ValueError(f"The ceiling of {person.email!r} is {person.ceiling}. It must not be negative.")
         if person.started < 0:
-            raise ValueError(f"{person.email} cannot hold {person.started} started tasks.")
+            raise ValueError(
+                f"The number of started tasks of {person.email!r} is {person.started}. It must not be negative."
+            )
     if not any(person.weight for person in people):
-        raise ValueError("Everybody's weight is 0: nobody may get a task.")
+        raise ValueError("Every weight is 0. At least one person must have a positive weight.")
 
 
 def _check_ids(unassigned: Iterable[str], people: Iterable[Holder]) -> None:
@@ -250,5 +275,5 @@ def _check_ids(unassigned: Iterable[str], people: Iterable[Holder]) -> None:
     for ids in (unassigned, *(person.movable for person in people)):
         for task_id in ids:
             if task_id in seen:
-                raise ValueError(f"Task {task_id} occurs twice.")
+                raise ValueError(f"Task {task_id!r} occurs twice.")
             seen.add(task_id)

@@ -1,4 +1,17 @@
-"""Reading many tasks, a few at a time, right before they are worked on."""
+"""Read tasks in chunks, by id or by name, shortly before they are processed.
+
+Assigning a task overwrites its holder, and a change is applied wherever the task is by then, so decisions need recent
+reads.
+
+Invariants:
+
+1. A read is used for a decision for at most `FRESH` seconds, measured from before its request was sent.
+2. A failed request fails the tasks of its chunk only. Later chunks are read as usual.
+3. After `MAX_UNANSWERED` requests in a row without an answer, each after the retries of the transport, the circuit
+   breaker opens: the remaining tasks fail without a request, and Airflow's retry processes them later.
+4. The first chunks are read concurrently with the requests for the project and the key's identity. Each of these reads
+   is used once, and only if it is still fresh.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +33,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Tasks worked on at a time where somebody's code is asked about each: a crash leaves no more of them claimed.
+# Tasks per chunk where user code decides about each: a crash leaves at most this many claimed per worker.
 CHUNK = 25
-# Tasks worked on at a time where all is known beforehand: the fewest that keep requests full.
+# Tasks per chunk where the decisions are known beforehand: the smallest number that fills a request.
 KNOWN_CHUNK = 50
-GIVEN_UP_AFTER = 2
-# Seconds for which what was read of a task is good enough to act on it. A look costs a request for 50 tasks.
+# Requests in a row without an answer after which the circuit breaker opens.
+MAX_UNANSWERED = 2
+# Age in seconds after which a read is repeated before a decision. Reading 50 tasks costs one request.
 FRESH = 5.0
-# Connections left for what is read at the same time as the first tasks: the project, and whose credential this is.
-_OTHERS = 2
+# Connections left free for the reads of the project and the key's identity, which are under way at the same time.
+_RESERVED_CONNECTIONS = 2
 NOT_TRIED = "Not tried: RedBrick did not answer several times in a row."
 
 
 @dataclass(frozen=True)
 class Found:
-    """Tasks as they were read.
+    """Tasks of one read.
 
-    :param tasks: for each id its task, or why it could not be read.
-    :param read_at: when they were asked for, by the monotonic clock.
+    :param tasks: each id's task, or the error that prevented its read.
+    :param read_at: when the request was sent, by the monotonic clock.
     """
 
     tasks: Mapping[str, Task | RedBrickAPIError]
@@ -45,12 +59,17 @@ class Found:
 
 
 def is_fresh(read_at: float) -> bool:
-    """Whether what was read then is good enough to act on."""
+    """Return whether a read is recent enough for a decision."""
     return time.monotonic() - read_at <= FRESH
 
 
 def look(project: RedBrickProject, task_ids: Iterable[str], *, detail: Detail = Detail.STATE) -> Found:
-    """Read tasks; that they cannot be read is an answer too."""
+    """Read tasks; a failed request becomes the error of each.
+
+    :param project: the project of the tasks.
+    :param task_ids: ids to read.
+    :param detail: which fields are read.
+    """
     ids = list(task_ids)
     try:
         return _read(project, ids, detail)
@@ -70,7 +89,11 @@ def _unread(task_ids: Iterable[str], error: RedBrickAPIError) -> Found:
 def each_or_why(
     read: Callable[[Sequence[str]], Mapping[str, T]], ids: Sequence[str]
 ) -> Mapping[str, T | RedBrickAPIError]:
-    """Return what is read of each task; should the request as a whole fail, why, for each of them."""
+    """Return the result of each id; a failed request becomes the error of each.
+
+    :param read: reads all ids in one request.
+    :param ids: task ids.
+    """
     try:
         return read(ids)
     except RedBrickAPIError as error:
@@ -78,9 +101,12 @@ def each_or_why(
 
 
 class ReadAhead:
-    """The first of some tasks, read while what must be known before anything else is on its way.
+    """Reads of the first tasks, started before the project and the key are known.
 
-    :param size: how many of them a request, and how many are then taken at a time.
+    :param project: the project of the tasks.
+    :param task_ids: all ids, in the order in which they will be taken.
+    :param detail: which fields are read.
+    :param size: ids per request, and ids per :meth:`take`.
     """
 
     def __init__(self, project: RedBrickProject, task_ids: Sequence[str], *, detail: Detail, size: int) -> None:
@@ -91,30 +117,32 @@ class ReadAhead:
         self._reads: dict[str, Future[Found]] = {}
 
     def begin(self) -> None:
-        """Begin to read: in as many requests as there are connections for."""
+        """Start as many requests as there are free connections."""
         client = self._project.client
-        first = islice(self._task_ids, max(0, client.max_concurrency - _OTHERS) * self._size)
+        first = islice(self._task_ids, max(0, client.max_concurrency - _RESERVED_CONNECTIONS) * self._size)
         for chunk in in_chunks(first, self._size):
             read = client.threads.submit(_read, self._project, chunk, self._detail)
             self._reads.update(dict.fromkeys(chunk, read))
 
     def take(self, task_ids: Sequence[str]) -> Found | None:
-        """Return tasks that were read in one request, once; None when they are to be read now.
+        """Return tasks that were read in one request, at most once.
 
-        :raises RedBrickAPIError: when that request has failed.
+        :return: None if they were not read together or the read is too old; the caller then reads them itself.
+        :raises RedBrickAPIError: if their request failed.
         """
         reads = {self._reads.pop(task_id, None) for task_id in task_ids}
         read = reads.pop() if len(reads) == 1 else None
-        found = read.result() if read else None
-        if found is None or not is_fresh(found.read_at):
+        batch = read.result() if read else None
+        if batch is None or not is_fresh(batch.read_at):
             return None
-        return replace(found, tasks={task_id: found.tasks[task_id] for task_id in task_ids})
+        return replace(batch, tasks={task_id: batch.tasks[task_id] for task_id in task_ids})
 
 
 class CircuitBreaker:
-    """Notices that the server is down: no answer twice in a row, after all the transport's own patience.
+    """Stop sending requests to a server that no longer answers.
 
-    Then the rest is not tried: Airflow's retry comes back later, and a worker is not kept waiting for hours.
+    A request counts when its retries are exhausted. The rest of the work then fails without requests: Airflow's retry
+    comes back later, and a worker slot is not occupied for hours.
     """
 
     def __init__(self) -> None:
@@ -122,11 +150,11 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether to stop asking."""
-        return self._unanswered >= GIVEN_UP_AFTER
+        """Whether to stop sending requests."""
+        return self._unanswered >= MAX_UNANSWERED
 
     def saw(self, error: RedBrickAPIError | None) -> None:
-        """Take notice of how a request went."""
+        """Record the result of a request; None stands for success."""
         self._unanswered = self._unanswered + 1 if error is not None and error.transient else 0
 
 
@@ -141,7 +169,14 @@ def read_in_chunks(
 ) -> Iterator[Found]:
     """Yield tasks in chunks.
 
-    A request that fails is the failure of its chunk's tasks, not of those that follow, unless the server is down.
+    A failed request fails the tasks of its chunk. Later chunks are read unless the circuit breaker is open.
+
+    :param project: the project of the tasks.
+    :param task_ids: ids, consumed lazily.
+    :param detail: which fields are read.
+    :param size: ids per chunk.
+    :param breaker: shared with other requests of the same run; a new one by default.
+    :param ahead: reads that were started earlier.
     """
     breaker = breaker or CircuitBreaker()
     for chunk in in_chunks(task_ids, size):
@@ -149,10 +184,10 @@ def read_in_chunks(
             yield _unread(chunk, RedBrickConnectionError(NOT_TRIED))
             continue
         try:
-            found = (ahead.take(chunk) if ahead else None) or _read(project, chunk, detail)
+            batch = (ahead.take(chunk) if ahead else None) or _read(project, chunk, detail)
         except RedBrickAPIError as error:
             breaker.saw(error)
-            found = _unread(chunk, error)
+            batch = _unread(chunk, error)
         else:
             breaker.saw(None)
-        yield found
+        yield batch

@@ -1,6 +1,19 @@
-"""What event triggers tell, given what they told before and see now: decided here, without a clock or a server.
+"""Decide which events a watcher sends, from its state and the current reads.
 
-A state is plain JSON, for it is kept between two looks, and where Airflow has a place for it, between two triggerers.
+The functions are pure: no clock, no server. `arriving` provides the reads, the triggers provide the state.
+
+Invariants:
+
+1. A state is plain JSON of bounded size (`MOST_REMEMBERED` ids), stored by Airflow from 3.3.2 on.
+2. A state is stored after its events were sent. An arrival is therefore announced at least once, and twice only if a
+   triggerer is killed in between.
+3. What existed before the first look is not announced.
+4. The watermark `since` stays `OVERLAP` behind the latest look, so that arrivals that become visible late, or were
+   written by a clock that is behind, are still found. Arrivals within the overlap are deduplicated by task id and time.
+5. The watermark moves when something was announced, and otherwise at most every `LAG`, so that an idle watcher seldom
+   writes.
+6. If more than `MOST_REMEMBERED` arrivals fall into the overlap, the overlap shrinks: an arrival is never announced
+   twice because there was no room to remember it.
 """
 
 from __future__ import annotations
@@ -21,89 +34,109 @@ if TYPE_CHECKING:
     State = dict[str, Any]
 
 SCHEMA_VERSION = 1
+"""Version of the events' payload."""
 
 OVERLAP = pendulum.duration(minutes=10)
-"""How far back each look goes: what shows up late, or was written by a clock that is behind, is still found."""
+"""How far the watermark stays behind the latest look."""
 
 LAG = pendulum.duration(minutes=10)
-"""How far a cursor may stay behind while nothing happens, so that it is not written at every look."""
+"""How much further the watermark may fall behind while nothing is announced."""
 
 MOST_REMEMBERED = 500
-"""Ids that a state holds: 40 kB, which any of Airflow's databases takes."""
+"""Arrivals that a state holds: about 40 kB, which fits into each of Airflow's databases."""
 
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 900.0
-_MOST_DOUBLED = 16
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 900.0  # seconds
+_MAX_DOUBLINGS = 16
 
 
 @dataclass(frozen=True)
 class WatchResult:
-    """What a look led to: events to send, and what to remember once they are sent."""
+    """Result of one look.
+
+    :param events: payloads to send, in order.
+    :param state: the state to store once they are sent.
+    """
 
     events: Sequence[Mapping[str, Any]]
     state: State
 
 
 def crossing(state: Mapping[str, Any] | None, count: int, *, at_least: int) -> WatchResult:
-    """Tell when a queue rises through a threshold: once, and again only after it was below it.
+    """Return an event if a queue has risen to a threshold.
 
-    Without a state it was below: work that waits already when a watcher is new must not wait for more.
+    It is sent once, and again only after the queue was below the threshold. Without a state the queue counts as having
+    been below, so that a new watcher announces work that is already waiting.
+
+    :param state: the stored state; None for a new watcher.
+    :param count: the length of the queue.
+    :param at_least: the threshold, inclusive.
     """
-    above = count >= at_least
+    is_above = count >= at_least
     was_above = bool(state and state.get("above"))
-    events = [{"count": count, "at_least": at_least}] if above and not was_above else []
-    return WatchResult(events, {"above": above})
+    events = [{"count": count, "at_least": at_least}] if is_above and not was_above else []
+    return WatchResult(events, {"above": is_above})
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A task became ground truth."""
+    """A task became ground truth.
+
+    :param task_id: the task.
+    :param at: when it did, by the server's clock.
+    """
 
     task_id: str
     at: pendulum.DateTime
 
 
 def since(state: Mapping[str, Any] | None) -> pendulum.DateTime | None:
-    """Return from when on arrivals matter; None before the first look."""
+    """Return the watermark of a state; None before the first look."""
     return pendulum.instance(datetime.fromisoformat(state["since"])) if state else None
 
 
-def arrivals(state: Mapping[str, Any] | None, seen: Sequence[Arrival], *, mark: pendulum.DateTime) -> WatchResult:
-    """Tell which tasks have become ground truth and were not told yet; as many events as their ids need.
+def arrivals(state: Mapping[str, Any] | None, found: Sequence[Arrival], *, mark: pendulum.DateTime) -> WatchResult:
+    """Return events for the tasks that became ground truth and were not announced.
 
-    A task that was reopened and is finished again is told again. One whose labels were changed where it is, is not.
+    A task that was reopened and finished again is announced again. A change of its labels alone is not an arrival.
+    There are as many events as the limit of `MAX_TASK_IDS` ids per event requires.
 
-    :param seen: arrivals since :func:`since`, in any order; others among them do no harm.
-    :param mark: a moment before they were looked for.
+    :param state: the stored state; None for a new watcher, which announces nothing.
+    :param found: arrivals at or after the watermark, in any order; earlier ones are ignored.
+    :param mark: a time shortly before they were read.
     """
-    begun = since(state)
-    if begun is None:
-        # Whatever was there before the watcher is no news.
+    watched_since = since(state)
+    if watched_since is None:
         return WatchResult([], {"since": mark.isoformat(), "told": {}})
-    told: dict[str, str] = dict((state or {}).get("told") or {})
+    announced: dict[str, str] = dict((state or {}).get("told") or {})
     new = sorted(
-        (each for each in seen if each.at >= begun and told.get(each.task_id) != each.at.isoformat()),
-        key=lambda each: (each.at, each.task_id),
+        (
+            arrival
+            for arrival in found
+            if arrival.at >= watched_since and announced.get(arrival.task_id) != arrival.at.isoformat()
+        ),
+        key=lambda arrival: (arrival.at, arrival.task_id),
     )
-    told.update((each.task_id, each.at.isoformat()) for each in new)
-    ids = list(dict.fromkeys(each.task_id for each in new))
+    announced.update((arrival.task_id, arrival.at.isoformat()) for arrival in new)
+    ids = list(dict.fromkeys(arrival.task_id for arrival in new))
     events = [{"count": len(chunk), "task_ids": chunk} for chunk in in_chunks(ids, MAX_TASK_IDS)]
-    following = mark - OVERLAP
-    moves = following > begun and (bool(new) or following - begun > LAG)
-    return WatchResult(events, _remembered(told, following if moves else begun))
+    candidate = mark - OVERLAP
+    moves = candidate > watched_since and (bool(new) or candidate - watched_since > LAG)
+    return WatchResult(events, _next_state(announced, candidate if moves else watched_since))
 
 
-def _remembered(told: Mapping[str, str], begin: pendulum.DateTime) -> State:
-    """Forget what a look from ``begin`` on will not find, and begin later when there is no room for all."""
-    moments = {task_id: datetime.fromisoformat(at) for task_id, at in told.items()}
-    if len(moments) > MOST_REMEMBERED:
-        begin = max(begin, pendulum.instance(sorted(moments.values())[-MOST_REMEMBERED]))
-    return {"since": begin.isoformat(), "told": {each: told[each] for each, at in moments.items() if at >= begin}}
+def _next_state(announced: Mapping[str, str], kept_since: pendulum.DateTime) -> State:
+    """Return the state without older arrivals; a full one moves its watermark."""
+    arrived_at = {task_id: datetime.fromisoformat(at) for task_id, at in announced.items()}
+    if len(arrived_at) > MOST_REMEMBERED:
+        kept_since = max(kept_since, pendulum.instance(sorted(arrived_at.values())[-MOST_REMEMBERED]))
+    kept = {task_id: announced[task_id] for task_id, at in arrived_at.items() if at >= kept_since}
+    return {"since": kept_since.isoformat(), "told": kept}
 
 
 class Backoff:
-    """How long to wait after looks that failed: longer and longer, and never for good.
+    """Pauses after failed looks: doubled up to a limit, without a last attempt.
 
-    :param interval: seconds between two looks when all is well.
+    :param interval: seconds between two successful looks.
     """
 
     def __init__(self, interval: float) -> None:
@@ -111,14 +144,14 @@ class Backoff:
         self.failed_in_a_row = 0
 
     def after_success(self) -> int:
-        """Return how many looks had failed before this one."""
+        """Reset, and return the number of failed looks before this one."""
         failed, self.failed_in_a_row = self.failed_in_a_row, 0
         return failed
 
     def after_error(self, error: Exception) -> float:
-        """Return how many seconds to wait; what only a person can put right is tried rarely from the start."""
+        """Return the pause in seconds; the longest one after a permanent error."""
         self.failed_in_a_row += 1
         longest = max(_LONGEST_PAUSE, self._interval)
         if isinstance(error, HOPELESS):
             return longest
-        return min(longest, self._interval * 2.0 ** min(self.failed_in_a_row - 1, _MOST_DOUBLED))
+        return min(longest, self._interval * 2.0 ** min(self.failed_in_a_row - 1, _MAX_DOUBLINGS))

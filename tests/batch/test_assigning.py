@@ -1,4 +1,4 @@
-"""Giving tasks to somebody and knowing who really has them."""
+"""Tests of assigning, claiming and releasing tasks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ REFUSED = err.RedBrickRefusedError("one of them is not in this stage.", maybe_ap
 DENIED = err.RedBrickAuthError("HTTP 401.")
 
 
-def made(n, **facts):
+def unassigned_tasks(n, **facts):
     return [Task(f"t{i}", stage_name="Label", state="UNASSIGNED", **facts) for i in range(n)]
 
 
 class Server:
-    """Tasks and who holds them. A request uses up one of ``faults``: (applied?, error or None, named ids or None)."""
+    """Server with tasks and their holders.
+
+    Each request consumes one of ``faults``: whether it is applied, the error or None, the ids in the answer or None.
+    """
 
     info = SimpleNamespace(workflow=Workflow((Stage("Label", "manual-labeling"), Stage("Review_1", "expert-review"))))
 
@@ -40,7 +43,7 @@ class Server:
     def read_tasks(self, task_ids, *, detail=None):
         return {i: self.unreadable.get(i) or self.tasks[i] for i in task_ids}
 
-    def give(self, task_ids, user):
+    def set_holder(self, task_ids, user):
         self.requests.append((list(task_ids), user))
         self.before_request()
         applies, error, named = self.faults.pop(0) if self.faults else (True, None, None)
@@ -56,106 +59,106 @@ class Server:
         self.tasks[task_id] = replace(self.tasks[task_id], **facts)
 
     def claim(self, task_ids):
-        return self.give(task_ids, ME)
+        return self.set_holder(task_ids, ME)
 
     def release(self, task_ids):
-        return self.give(task_ids, None)
+        return self.set_holder(task_ids, None)
 
     def assign(self, task_ids, email):
-        return self.give(task_ids, {user.email: user for user in (ADA, BOB)}[email])
+        return self.set_holder(task_ids, {user.email: user for user in (ADA, BOB)}[email])
 
     def holders(self):
         return {i: task.assignee for i, task in self.tasks.items()}
 
 
-def claimed(server, tasks=None):
+def claim_all(server, tasks=None):
     return claim(server, tasks or list(server.tasks.values()), me=ME.user_id, read_at=time.monotonic())
 
 
-def test_no_task_no_request():
+def test_claim_without_tasks_sends_no_request():
     server = Server([])
     assert claim(server, [], me=ME.user_id, read_at=time.monotonic()) == {}
     assert server.requests == []
 
 
-def test_fifty_a_request():
-    server = Server(made(120))
-    assert claimed(server) == dict.fromkeys(server.tasks)
+def test_claim_sends_fifty_ids_per_request():
+    server = Server(unassigned_tasks(120))
+    assert claim_all(server) == dict.fromkeys(server.tasks)
     assert [len(ids) for ids, _ in server.requests] == [50, 50, 20]
 
 
-def test_a_lost_answer_is_settled_by_reading():
-    server = Server(made(3), (True, LOST, None))
-    assert claimed(server) == dict.fromkeys(["t0", "t1", "t2"])
+def test_claim_lost_answer_is_settled_by_read():
+    server = Server(unassigned_tasks(3), (True, LOST, None))
+    assert claim_all(server) == dict.fromkeys(["t0", "t1", "t2"])
     assert len(server.requests) == 1
 
 
-def test_a_lost_request_is_sent_again():
-    server = Server(made(3), (False, LOST, None))
-    assert claimed(server) == dict.fromkeys(["t0", "t1", "t2"])
+def test_claim_lost_request_is_sent_again():
+    server = Server(unassigned_tasks(3), (False, LOST, None))
+    assert claim_all(server) == dict.fromkeys(["t0", "t1", "t2"])
     assert len(server.requests) == 2
 
 
-def test_requests_that_are_lost_again_and_again_are_given_up():
-    server = Server(made(1), *[(False, LOST, None)] * 9)
-    result = claimed(server)
+def test_claim_lost_repeatedly_fails_after_last_attempt():
+    server = Server(unassigned_tasks(1), *[(False, LOST, None)] * 9)
+    result = claim_all(server)
     assert str(result["t0"]) == "the answer was lost."
-    assert not result["t0"].taken
+    assert not result["t0"].taken_by_other
     assert len(server.requests) == ATTEMPTS
 
 
-def test_what_somebody_took_meanwhile_is_not_taken_from_them():
-    server = Server(made(2), (False, LOST, None))
+def test_claim_task_taken_by_other_is_left_to_them():
+    server = Server(unassigned_tasks(2), (False, LOST, None))
     server.before_request = lambda: server.set("t0", assignee=ADA, state="ASSIGNED")
-    result = claimed(server)
+    result = claim_all(server)
     server.before_request = lambda: None
-    assert result["t0"].taken
+    assert result["t0"].taken_by_other
     assert "ada@example.com" in str(result["t0"])
     assert result["t1"] is None
     assert [ids for ids, _ in server.requests] == [["t0", "t1"], ["t1"]]
     assert server.holders() == {"t0": ADA, "t1": ME}
 
 
-def test_one_task_that_has_gone_does_not_keep_the_others():
-    server = Server(made(3), (False, REFUSED, None))
+def test_claim_refused_for_one_moved_task_claims_the_others():
+    server = Server(unassigned_tasks(3), (False, REFUSED, None))
     server.before_request = lambda: server.set("t1", stage_name="Review_1")
-    result = claimed(server)
-    assert result["t1"].taken
+    result = claim_all(server)
+    assert result["t1"].taken_by_other
     assert (result["t0"], result["t2"]) == (None, None)
     assert [ids for ids, _ in server.requests] == [["t0", "t1", "t2"], ["t0", "t2"]]
 
 
-def test_a_refusal_that_nothing_explains_is_final():
-    server = Server(made(2), (False, REFUSED, None))
-    result = claimed(server)
+def test_claim_unexplained_refusal_is_final():
+    server = Server(unassigned_tasks(2), (False, REFUSED, None))
+    result = claim_all(server)
     assert {str(problem) for problem in result.values()} == {"one of them is not in this stage."}
     assert len(server.requests) == 1
 
 
-def test_what_cannot_have_been_applied_is_final_and_not_read():
-    server = Server(made(2), (False, DENIED, None))
+def test_claim_error_that_excludes_application_is_final_without_read():
+    server = Server(unassigned_tasks(2), (False, DENIED, None))
     server.read_tasks = None
-    assert {str(problem) for problem in claimed(server).values()} == {"HTTP 401."}
+    assert {str(problem) for problem in claim_all(server).values()} == {"HTTP 401."}
 
 
-def test_a_task_the_server_does_not_name_is_looked_at():
-    server = Server(made(2), (True, None, ["t0"]))
-    assert claimed(server) == {"t0": None, "t1": None}
-    server = Server(made(2), (False, None, ["t0"]))
-    result = claimed(server)
+def test_claim_task_missing_in_answer_is_read():
+    server = Server(unassigned_tasks(2), (True, None, ["t0"]))
+    assert claim_all(server) == {"t0": None, "t1": None}
+    server = Server(unassigned_tasks(2), (False, None, ["t0"]))
+    result = claim_all(server)
     assert result["t0"] is None
     assert "did not assign it: it is in Label" in str(result["t1"])
     assert len(server.requests) == 1
 
 
-def test_ids_the_server_names_unasked_are_not_ours():
-    server = Server(made(1), (True, None, ["t0", "elsewhere"]))
-    assert claimed(server) == {"t0": None}
+def test_claim_ignores_ids_that_were_not_requested():
+    server = Server(unassigned_tasks(1), (True, None, ["t0", "elsewhere"]))
+    assert claim_all(server) == {"t0": None}
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["one task", "the request"])
-def test_what_cannot_be_read_afterwards_is_not_given(whole):
-    server = Server(made(2), (True, LOST, None))
+def test_claim_unreadable_after_lost_answer_is_not_claimed(whole):
+    server = Server(unassigned_tasks(2), (True, LOST, None))
     unread = err.RedBrickServerError("HTTP 503.", status=503)
     server.unreadable = {"t1": unread}
     if whole:
@@ -164,7 +167,7 @@ def test_what_cannot_be_read_afterwards_is_not_given(whole):
             raise unread
 
         server.read_tasks = read_tasks
-    result = claimed(server)
+    result = claim_all(server)
     assert str(result["t1"]) == "the answer was lost."
     assert (result["t0"] is None) is not whole
     assert len(server.requests) == 1
@@ -180,20 +183,20 @@ def held(*users):
     ]
 
 
-def test_only_what_the_key_still_holds_is_released():
+def test_release_sends_only_tasks_that_the_key_holds():
     server = Server([*held(ME, ADA, None), replace(held(ME)[0], task_id="t3", state="COMPLETED")])
     assert release(server, list(server.tasks), me=ME.user_id) == dict.fromkeys(["t0", "t1", "t2", "t3"])
     assert [ids for ids, _ in server.requests] == [["t0"]]
     assert server.holders() == {"t0": None, "t1": ADA, "t2": None, "t3": ME}
 
 
-def test_nothing_to_release_is_no_request():
+def test_release_without_held_tasks_sends_no_request():
     server = Server(held(ADA))
     release(server, ["t0"], me=ME.user_id)
     assert server.requests == []
 
 
-def test_what_an_admin_gave_to_somebody_while_the_answer_was_lost_stays_there():
+def test_release_task_reassigned_during_lost_answer_stays_with_person():
     server = Server(held(ME), (False, LOST, None))
     server.before_request = lambda: server.set("t0", assignee=ADA)
     assert release(server, ["t0"], me=ME.user_id) == {"t0": None}
@@ -201,13 +204,13 @@ def test_what_an_admin_gave_to_somebody_while_the_answer_was_lost_stays_there():
     assert server.holders() == {"t0": ADA}
 
 
-def test_a_release_that_was_lost_is_repeated():
+def test_release_lost_request_is_sent_again():
     server = Server(held(ME), (False, LOST, None))
     assert release(server, ["t0"], me=ME.user_id) == {"t0": None}
     assert server.holders() == {"t0": None}
 
 
-def test_what_cannot_be_read_is_not_released():
+def test_release_unreadable_task_is_reported():
     server = Server(held(ME, ME))
     server.unreadable = {"t0": err.RedBrickNotFoundError("no such task")}
     result = release(server, ["t0", "t1"], me=ME.user_id)
@@ -215,17 +218,17 @@ def test_what_cannot_be_read_is_not_released():
     assert result["t1"] is None
 
 
-# ------------------------------------------------------------------ giving back
+# ------------------------------------------------------------------ undoing claims
 
 
-def test_claims_go_back_to_whom_they_came_from():
+def test_undo_claims_restores_previous_holders():
     before = held(None, ADA, BOB)
     server = Server([replace(task, assignee=ME) for task in before])
     give_back(server, before, me=ME.user_id)
     assert server.holders() == {"t0": None, "t1": ADA, "t2": BOB}
 
 
-def test_what_has_moved_on_or_changed_hands_is_not_touched():
+def test_undo_claims_ignores_moved_and_reassigned_tasks():
     before = held(ADA, ADA, ADA)
     server = Server(
         [held(BOB)[0], replace(before[1], assignee=ME, state="COMPLETED"), replace(before[2], assignee=None)]
@@ -234,7 +237,7 @@ def test_what_has_moved_on_or_changed_hands_is_not_touched():
     assert server.requests == []
 
 
-def test_what_cannot_be_given_back_is_logged_and_not_raised(caplog):
+def test_undo_claims_failure_is_logged_and_not_raised(caplog):
     before = held(None, ADA)
     server = Server([replace(task, assignee=ME) for task in before], *[(False, DENIED, None)] * 6)
     with caplog.at_level(logging.WARNING):
@@ -243,7 +246,7 @@ def test_what_cannot_be_given_back_is_logged_and_not_raised(caplog):
     assert "Task t1 stays assigned to the API key" in caplog.text
 
 
-def test_a_server_that_is_gone_is_logged_and_not_raised(caplog):
+def test_undo_claims_unreachable_server_is_logged_and_not_raised(caplog):
     def read_tasks(task_ids, *, detail=None):
         raise LOST
 
@@ -254,23 +257,23 @@ def test_a_server_that_is_gone_is_logged_and_not_raised(caplog):
     assert "the answer was lost." in caplog.text
 
 
-class TestMovedOnBeforeTheClaim:
-    """Somebody was quicker: a claim is given wherever a task is by then, and does not belong to us there."""
+class TestTaskMovedBeforeClaim:
+    """A claim also applies to a task that another actor has moved, and must be undone there."""
 
     def moved(self, to, **facts):
-        server = Server(made(2))
+        server = Server(unassigned_tasks(2))
         before = [replace(task, stage_name="Review_1" if to == "Label" else "Label") for task in server.tasks.values()]
         server.set("t0", stage_name=to, **facts)
         server.set("t1", stage_name=before[1].stage_name)
         result = claim(server, before, me=ME.user_id, read_at=time.monotonic())
-        assert (result["t0"].taken, result["t1"]) == (True, None)
+        assert (result["t0"].taken_by_other, result["t1"]) == (True, None)
         give_back(server, before[:1], me=ME.user_id)
         return server
 
-    def test_it_is_released_where_it_waits_for_anybody(self):
+    def test_task_in_review_is_unassigned(self):
         assert self.moved("Review_1", labels_by=ADA).holders() == {"t0": None, "t1": ME}
 
-    def test_it_goes_back_to_the_labeler_whom_a_reviewer_had_sent_it_to(self):
+    def test_task_sent_back_by_reviewer_returns_to_labeler(self):
         assert self.moved("Label", labels_by=ADA).holders() == {"t0": ADA, "t1": ME}
 
 
@@ -279,8 +282,8 @@ class TestMovedOnBeforeTheClaim:
     [[(True, None, None)], [(True, LOST, None)], [(True, None, None), (False, LOST, None)]],
     ids=["answered", "answer lost", "next request lost"],
 )
-def test_what_was_sent_back_in_the_moment_of_a_release_goes_to_its_labeler(faults):
-    server = Server([replace(task, stage_name="Review_1", labels_by=ADA) for task in made(2)])
+def test_undo_claims_task_sent_back_during_release_goes_to_labeler(faults):
+    server = Server([replace(task, stage_name="Review_1", labels_by=ADA) for task in unassigned_tasks(2)])
     before = list(server.tasks.values())
     claim(server, before, me=ME.user_id, read_at=time.monotonic())
     server.faults = list(faults)

@@ -1,4 +1,4 @@
-"""One mutation on one task: applied once, whatever happens to the answer."""
+"""Tests that mutations are applied exactly once whatever happens to the answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def client(connections, bundle):
 
 
 class Server:
-    """One task. Each send is one of: (applied at all?, the error that comes back or None)."""
+    """Server with one task. Each send is a pair: whether it is applied, and the error that is returned or None."""
 
     def __init__(self, *sends, reads=()):
         self.sends, self.reads = list(sends), list(reads)
@@ -69,7 +69,7 @@ class Server:
         return outcome
 
 
-def test_an_answer_that_came_needs_no_look():
+def test_acknowledged_mutation_is_done_without_read():
     server = Server((True, None))
     outcome = server.apply()
     assert (outcome.status, outcome.task_id, outcome.name) == (Status.DONE, "t", "study")
@@ -77,21 +77,21 @@ def test_an_answer_that_came_needs_no_look():
 
 
 @pytest.mark.parametrize("error", [LOST, FAILED, NONSENSE], ids=repr)
-def test_a_lost_answer_of_what_was_applied_is_done_and_not_sent_again(error):
+def test_lost_answer_of_applied_mutation_is_done_and_not_sent_again(error):
     server = Server((True, error))
     assert server.apply().status is Status.DONE
     assert (server.sent, server.applied) == (1, 1)
 
 
 @pytest.mark.parametrize("error", [LOST, FAILED, NONSENSE], ids=repr)
-def test_a_lost_request_is_sent_again(error):
+def test_lost_request_is_sent_again(error):
     server = Server((False, error), (True, None))
     assert server.apply().status is Status.DONE
     assert (server.sent, server.applied) == (2, 1)
     assert len(server.looked) == len(SETTLE)
 
 
-def test_a_server_that_is_still_busy_with_it_is_given_time():
+def test_mutation_applied_late_is_found_by_second_read():
     def late():
         server.applied = 1
 
@@ -101,21 +101,21 @@ def test_a_server_that_is_still_busy_with_it_is_given_time():
     assert server.pauses == [0.0, 0.5]
 
 
-def test_a_request_applied_after_all_the_looks_is_found_when_the_second_is_refused():
+def test_mutation_applied_after_all_reads_is_found_when_second_attempt_is_refused():
     server = Server((False, LOST), (True, REFUSED))
     assert server.apply().status is Status.DONE
     assert server.sent == 2
 
 
 @pytest.mark.parametrize("error", [BAD, DENIED, UNSENT], ids=repr)
-def test_what_cannot_have_been_applied_is_failed_without_a_look(error):
+def test_error_that_excludes_application_is_failed_without_read(error):
     server = Server((False, error))
     outcome = server.apply()
     assert (outcome.status, outcome.reason) == (Status.FAILED, str(error))
     assert (server.sent, server.looked) == (1, [])
 
 
-def test_a_refusal_is_final():
+def test_refusal_is_final_after_one_read():
     server = Server((False, REFUSED))
     outcome = server.apply()
     assert (outcome.status, outcome.reason) == (Status.FAILED, "not assigned to you.")
@@ -123,7 +123,7 @@ def test_a_refusal_is_final():
     assert len(server.looked) == 1
 
 
-def test_giving_up_says_that_nothing_was_changed():
+def test_exhausted_attempts_are_failed_and_say_that_task_is_unchanged():
     server = Server(*[(False, LOST)] * ATTEMPTS)
     outcome = server.apply()
     assert outcome.status is Status.FAILED
@@ -132,8 +132,8 @@ def test_giving_up_says_that_nothing_was_changed():
     assert server.sent == ATTEMPTS
 
 
-@pytest.mark.parametrize("raised", [False, True], ids=["told", "raised"])
-def test_a_task_that_cannot_be_read_afterwards_is_failed_with_both_reasons_and_not_sent_again(raised):
+@pytest.mark.parametrize("raised", [False, True], ids=["per task", "whole request"])
+def test_unreadable_task_after_lost_answer_is_unknown_and_not_sent_again(raised):
     unread = err.RedBrickServerError("HTTP 503.", status=503)
     server = Server((True, LOST), reads=[unread])
     if raised:
@@ -154,7 +154,7 @@ def test_a_task_that_cannot_be_read_afterwards_is_failed_with_both_reasons_and_n
 
 
 class Many(Server):
-    """Tasks whose mutations are sent by ``act``, each call being the number of its task."""
+    """Server that passes each call, the number of its task, to ``act``."""
 
     def __init__(self, act):
         super().__init__()
@@ -169,7 +169,7 @@ def changes(n):
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_outcomes_come_in_the_order_of_the_changes(workers):
+def test_apply_all_returns_outcomes_in_order(workers):
     sent = []
     project = Many(sent.append)
     project.client.max_concurrency = workers
@@ -178,7 +178,7 @@ def test_outcomes_come_in_the_order_of_the_changes(workers):
     assert sorted(sent) == list(range(20))
 
 
-def test_no_more_at_a_time_than_allowed():
+def test_apply_all_respects_max_concurrency():
     lock, busy, most = threading.Lock(), [0], [0]
     meet = threading.Barrier(4, timeout=10)
 
@@ -194,7 +194,7 @@ def test_no_more_at_a_time_than_allowed():
     assert most[0] == 4
 
 
-def test_one_that_fails_does_not_sink_the_others():
+def test_apply_all_failed_mutation_does_not_affect_others():
     def act(call):
         if call == 1:
             raise BAD
@@ -203,11 +203,11 @@ def test_one_that_fails_does_not_sink_the_others():
     assert statuses == [Status.DONE, Status.FAILED, Status.DONE]
 
 
-def test_nothing_to_do():
+def test_apply_all_without_mutations_returns_nothing():
     assert apply_all(Server(), []) == []
 
 
-def test_what_has_not_been_sent_when_the_work_is_killed_never_is():
+def test_apply_all_killed_sends_nothing_more():
     sent = []
 
     def act(call):
@@ -227,10 +227,13 @@ def test_what_has_not_been_sent_when_the_work_is_killed_never_is():
 
 
 class Together:
-    """A stage of ten tasks. Requests with more than ``most`` mutations, or with a task of ``poison``, go wrong.
+    """Server with a stage of ten tasks that fails some requests as a whole.
 
-    ``error`` is what then comes back for the whole request, and ``applies`` whether it was carried out all the same.
-    ``bad`` are tasks that are refused by themselves.
+    :param most: larger requests fail.
+    :param poison: requests with one of these tasks fail.
+    :param error: the error of a failed request.
+    :param applies: whether a failed request is applied nevertheless.
+    :param bad: tasks that are refused individually.
     """
 
     def __init__(self, *, most=50, poison=(), error=REFUSED, applies=False, bad=()):
@@ -240,10 +243,10 @@ class Together:
 
     def send(self, calls):
         self.requests.append(list(calls))
-        spoiled = len(calls) > self.most or self.poison.intersection(calls)
-        if not spoiled or self.applies:
+        fails = len(calls) > self.most or self.poison.intersection(calls)
+        if not fails or self.applies:
             self.applied += [call for call in calls if call not in self.bad]
-        if spoiled:
+        if fails:
             raise self.error
         return [REFUSED if call in self.bad else None for call in calls]
 
@@ -265,34 +268,34 @@ class Together:
         return [outcome.status.value for outcome in outcomes]
 
 
-def test_ten_go_in_one_request():
+def test_bundle_of_ten_is_one_request():
     server = Together()
     assert server.apply() == ["done"] * 10
     assert [len(calls) for calls in server.requests] == [10]
     assert server.looked == []
 
 
-def test_one_that_is_refused_is_its_own_failure_and_is_looked_at_once():
+def test_refused_mutation_in_bundle_fails_alone_after_one_read():
     server = Together(bad=[3])
     assert server.apply() == ["done"] * 3 + ["failed"] + ["done"] * 6
     assert [len(calls) for calls in server.requests] == [10]
     assert server.looked == [["3"]]
 
 
-def test_a_request_that_is_too_large_is_halved_and_the_next_ones_are_smaller():
+def test_too_large_bundle_is_bisected_and_later_bundles_are_smaller():
     server = Together(most=3, error=err.RedBrickPayloadTooLargeError("HTTP 413."))
     assert server.apply() == ["done"] * 10
     assert [len(calls) for calls in server.requests] == [10, 5, 2, 3, 5, 2, 3]
     assert server.client.bundle.size < 5
 
 
-def test_a_bad_neighbour_does_not_sink_those_in_its_request():
+def test_mutation_that_fails_its_bundle_does_not_fail_its_neighbors():
     server = Together(poison=[7], error=BAD)
     assert server.apply() == ["done"] * 7 + ["failed"] + ["done"] * 2
 
 
 @pytest.mark.parametrize("error", [LOST, FAILED, NONSENSE], ids=repr)
-def test_a_lost_answer_is_settled_for_all_by_one_look(error):
+def test_lost_answer_of_bundle_is_settled_by_one_read(error):
     server = Together(most=9, error=error, applies=True)
     assert server.apply() == ["done"] * 10
     assert (len(server.requests), [len(ids) for ids in server.looked]) == (1, [10])
@@ -300,19 +303,19 @@ def test_a_lost_answer_is_settled_for_all_by_one_look(error):
 
 
 @pytest.mark.parametrize("error", [LOST, FAILED, NONSENSE], ids=repr)
-def test_what_was_lost_before_it_was_applied_goes_alone(error):
+def test_lost_bundle_is_sent_again_in_separate_requests(error):
     server = Together(most=9, error=error)
     assert server.apply() == ["done"] * 10
     assert [len(calls) for calls in server.requests] == [10, *[1] * 10]
 
 
-def test_a_task_that_spoils_every_request_is_the_only_one_that_fails():
-    """Where the whole answer is null, which of them was meant is told by sending each alone."""
+def test_mutation_that_fails_every_request_is_the_only_failure():
+    """If the whole answer is null, separate requests show which mutation was the cause."""
     server = Together(poison=[4], error=NONSENSE)
     assert server.apply() == ["done"] * 4 + ["failed"] + ["done"] * 5
 
 
-def test_a_call_that_cannot_be_made_ready_is_its_own_failure():
+def test_call_that_cannot_be_prepared_fails_alone():
     def fails():
         raise BAD
 

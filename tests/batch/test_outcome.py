@@ -1,4 +1,4 @@
-"""Outcomes, and the manifest that adds them up."""
+"""Tests of task outcomes and the manifest."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ UNKNOWN = Outcome("u", Status.UNKNOWN, "who knows")
 
 
 def tally(*outcomes):
-    counting = Tally()
+    counted = Tally()
     for outcome in outcomes:
-        counting.add(outcome)
-    return counting
+        counted.add(outcome)
+    return counted
 
 
-def manifest(counting):
-    return counting.manifest(operation="put_labels", org_id="o", project_id="p", stage_name="Label", report=None)
+def manifest(counted):
+    return counted.manifest(operation="put_labels", org_id="o", project_id="p", stage_name="Label", report=None)
 
 
 @given(st.lists(st.sampled_from(Status), max_size=40))
-def test_counts_add_up_to_what_was_handed_in(statuses):
+def test_manifest_counts_add_up_to_number_of_tasks(statuses):
     found = manifest(tally(*(Outcome(str(i), status) for i, status in enumerate(statuses))))
     assert sum(found["counts"].values()) == len(statuses)
     assert found["counts"] == {status.value: statuses.count(status) for status in Status}
 
 
-def test_the_manifest_is_plain_json_with_these_keys():
+def test_manifest_is_json_with_documented_keys():
     found = manifest(tally(done("a"), already_done("b", "x"), skipped("c", "y"), failed("d", "z", name="study")))
     assert json.loads(json.dumps(found)) == {
         "schema_version": 1,
@@ -47,7 +47,7 @@ def test_the_manifest_is_plain_json_with_these_keys():
     }
 
 
-def test_the_manifest_stays_small():
+def test_manifest_with_many_tasks_stays_small():
     many = tally(*(failed(str(i), "x" * 10_000) for i in range(2000)), *(done(str(i)) for i in range(2000)))
     found = manifest(many)
     assert found["counts"] == counts(done=2000, failed=2000)
@@ -56,18 +56,18 @@ def test_the_manifest_stays_small():
     assert len(json.dumps(found)) < 64_000
 
 
-def test_what_is_not_known_is_counted_apart_and_named():
-    counting = tally(done("a"), UNKNOWN)
-    found = manifest(counting)
+def test_unknown_task_is_counted_separately_and_listed():
+    counted = tally(done("a"), UNKNOWN)
+    found = manifest(counted)
     assert (found["counts"]["done"], found["counts"]["failed"], found["counts"]["unknown"]) == (1, 0, 1)
-    assert [each["task_id"] for each in found["failed"]] == counting.unknown == ["u"]
+    assert [each["task_id"] for each in found["failed"]] == counted.unknown == ["u"]
     assert found["task_ids"] == ["a"]
 
 
-def test_a_manifest_does_not_change_afterwards():
-    counting = tally(done("a"))
-    found = manifest(counting)
-    counting.add(failed("b", "x"))
+def test_manifest_is_not_changed_by_later_outcomes():
+    counted = tally(done("a"))
+    found = manifest(counted)
+    counted.add(failed("b", "x"))
     assert found["counts"]["failed"] == 0
     assert found["failed"] == []
 
@@ -87,12 +87,12 @@ def test_a_manifest_does_not_change_afterwards():
         ([skipped("a", "x"), UNKNOWN], True, True),
     ],
 )
-def test_when_outcomes_fail_the_airflow_task(outcomes, any_, all_):
-    counting = tally(*outcomes)
-    assert (counting.fails("any"), counting.fails("all"), counting.fails("never")) == (any_, all_, False)
+def test_fails_depends_on_fail_on_and_outcomes(outcomes, any_, all_):
+    counted = tally(*outcomes)
+    assert (counted.fails("any"), counted.fails("all"), counted.fails("never")) == (any_, all_, False)
 
 
-def test_rows_of_the_report():
+def test_to_row_returns_report_columns():
     assert done("a", name="study", assignee="ada@example.com").to_row() == {
         "task_id": "a",
         "name": "study",
@@ -103,6 +103,6 @@ def test_rows_of_the_report():
     assert failed("b", ValueError("the reason")).to_row()["reason"] == "the reason"
 
 
-def test_a_detail_cannot_change_what_happened():
+def test_to_row_detail_cannot_overwrite_standard_columns():
     row = Outcome("a", Status.FAILED, "broken", detail={"status": "done", "task_id": "b"}).to_row()
     assert (row["task_id"], row["status"], row["reason"]) == ("a", "failed", "broken")

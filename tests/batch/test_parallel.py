@@ -1,4 +1,4 @@
-"""Chunks of tasks are worked on several at a time, and end together; somebody's code is called in one thread."""
+"""Tests of concurrent chunks and of user callables in the main thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.exceptions import RedBrickStoppedError
 
 
-def test_results_come_in_the_order_of_the_chunks_even_when_later_ones_are_quicker():
+def test_in_parallel_faster_later_chunk_keeps_order():
     later = threading.Event()
 
     def work(n):
@@ -27,7 +27,7 @@ def test_results_come_in_the_order_of_the_chunks_even_when_later_ones_are_quicke
     assert found == [1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6]
 
 
-def test_no_more_is_read_than_is_worked_on():
+def test_in_parallel_reads_no_more_chunks_than_workers():
     read, ahead = [], []
     chunks = (read.append(n) or [n] for n in range(20))
     for done, _ in enumerate(in_parallel(chunks, lambda chunk: chunk, workers=3, stop=threading.Event()), 1):
@@ -35,7 +35,7 @@ def test_no_more_is_read_than_is_worked_on():
     assert max(ahead) <= 3
 
 
-def test_chunks_are_read_as_they_are_asked_for():
+def test_in_chunks_reads_source_lazily():
     entries = iter(range(7))
     chunks = in_chunks(entries, 3)
     assert next(chunks) == [0, 1, 2]
@@ -44,7 +44,7 @@ def test_chunks_are_read_as_they_are_asked_for():
 
 
 @pytest.mark.parametrize("how", ["closed", "failed"])
-def test_when_it_ends_early_those_at_work_are_told_and_waited_for(how):
+def test_in_parallel_ended_early_sets_stop_and_waits_for_running_chunks(how):
     stop, cleaned_up, at_work = threading.Event(), [], threading.Event()
 
     def work(n):
@@ -74,7 +74,7 @@ def test_when_it_ends_early_those_at_work_are_told_and_waited_for(how):
 
 
 class TestDesk:
-    def test_what_workers_ask_for_is_done_in_the_thread_that_drives_them(self):
+    def test_call_from_worker_runs_in_owner_thread(self):
         desk, threads = Desk(), set()
 
         def called():
@@ -91,7 +91,7 @@ class TestDesk:
         assert threads == {threading.get_ident()}
         assert not threads & threads_of_work
 
-    def test_whoever_asks_gets_what_is_raised(self):
+    def test_exception_is_raised_in_calling_worker(self):
         desk = Desk()
 
         def work(n):
@@ -101,7 +101,7 @@ class TestDesk:
 
         assert list(in_parallel(range(4), work, workers=2, stop=threading.Event(), desk=desk)) == [0, 1, 2, 3]
 
-    def test_as_long_as_the_code_is_slow_two_chunks_are_at_work(self):
+    def test_slow_callable_limits_work_to_two_chunks(self):
         desk, begun, ahead = Desk(), [], []
 
         def work(n):
@@ -113,7 +113,7 @@ class TestDesk:
             ahead.append(len(begun) - done)
         assert max(ahead) <= 1
 
-    def test_when_the_code_is_quick_all_workers_are_at_work(self):
+    def test_fast_callable_uses_all_workers(self):
         desk, at_work, most = Desk(), set(), []
 
         def work(n):
@@ -127,14 +127,14 @@ class TestDesk:
         list(in_parallel(range(60), work, workers=8, stop=threading.Event(), desk=desk))
         assert max(most) == 8
 
-    def test_when_the_thread_is_stopped_those_who_wait_are_turned_away(self):
-        desk, stop, turned_away = Desk(), threading.Event(), []
+    def test_stopped_owner_rejects_queued_and_later_calls(self):
+        desk, stop, rejected = Desk(), threading.Event(), []
 
         class StoppedByAirflowError(BaseException):
             pass
 
         def killed():
-            # The other one has to be in line by then.
+            # Until then the second worker has queued its call.
             time.sleep(0.1)
             raise StoppedByAirflowError
 
@@ -142,13 +142,13 @@ class TestDesk:
             try:
                 desk.ask(killed)
             except RedBrickStoppedError:
-                turned_away.append(n)
+                rejected.append(n)
                 raise
             return [n]
 
         with pytest.raises(StoppedByAirflowError):
             list(in_parallel(range(9), work, workers=3, stop=stop, desk=desk, seconds=5))
-        assert sorted(turned_away) == [0, 1]
+        assert sorted(rejected) == [0, 1]
         assert stop.is_set()
         with pytest.raises(RedBrickStoppedError):
             _in_another_thread(lambda: desk.ask(lambda: None))

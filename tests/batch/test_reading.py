@@ -1,4 +1,4 @@
-"""Reading tasks before it is their turn: nothing is read twice, and nothing that is out of date is acted on."""
+"""Tests of reading tasks ahead of their use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOWN = err.RedBrickServerError("HTTP 503.", status=503)
 
 
 class Project:
-    """Any number of tasks; notes which are read together."""
+    """Project with any number of tasks that records which are read together."""
 
     def __init__(self, *, connections=4, error=None):
         self.client = RedBrickClient(transport=None, max_concurrency=connections)
@@ -43,7 +43,7 @@ def read(project, task_ids, ahead, *, breaker=None):
     return found
 
 
-def test_what_was_read_ahead_is_not_read_again():
+def test_read_ahead_tasks_are_not_read_again():
     project = Project()
     ahead = begun(project, ["a", "b", "c"])
     assert list(read(project, ["a", "b"], ahead).tasks) == ["a", "b"]
@@ -51,7 +51,7 @@ def test_what_was_read_ahead_is_not_read_again():
     assert sorted(project.asked) == [["a", "b"], ["c"]]
 
 
-def test_connections_are_left_for_what_is_waited_for():
+def test_read_ahead_leaves_two_connections_free():
     project = Project(connections=4)
     ahead = begun(project, list("abcdefgh"))
     for pair in ("ab", "cd"):
@@ -60,26 +60,26 @@ def test_connections_are_left_for_what_is_waited_for():
     assert list(read(project, ["e", "f"], ahead).tasks) == ["e", "f"]
 
 
-def test_one_connection_reads_nothing_ahead():
+def test_read_ahead_with_one_connection_reads_nothing():
     project = Project(connections=1)
     assert begun(project, ["a", "b"]).take(["a", "b"]) is None
     assert project.asked == []
 
 
-def test_a_task_that_nobody_asks_about_any_more_is_left_out():
+def test_take_returns_only_requested_tasks():
     project = Project()
     assert list(read(project, ["b"], begun(project, ["a", "b"])).tasks) == ["b"]
     assert project.asked == [["a", "b"]]
 
 
 @pytest.mark.parametrize("asked", [["b", "c"], ["a", "new"]])
-def test_tasks_of_different_requests_are_read_together(asked):
+def test_take_of_tasks_from_different_requests_reads_them_again(asked):
     project = Project()
     assert list(read(project, asked, begun(project, ["a", "b", "c"])).tasks) == asked
     assert asked in project.asked
 
 
-def test_it_is_taken_once():
+def test_take_returns_a_read_only_once():
     project = Project()
     ahead = begun(project, ["a", "b"])
     read(project, ["a", "b"], ahead)
@@ -87,7 +87,7 @@ def test_it_is_taken_once():
     assert project.asked == [["a", "b"]] * 2
 
 
-def test_what_was_read_too_long_ago_is_read_again(monkeypatch):
+def test_take_of_stale_read_reads_again(monkeypatch):
     project = Project()
     ahead = begun(project, ["a", "b"])
     monkeypatch.setattr(reading, "FRESH", -1.0)
@@ -96,7 +96,7 @@ def test_what_was_read_too_long_ago_is_read_again(monkeypatch):
     assert first.tasks.keys() == {"a", "b"}
 
 
-def test_it_counts_from_when_it_was_asked_for():
+def test_read_at_is_time_of_request():
     answer = threading.Event()
     project = Project()
     at_once = project.read_tasks
@@ -113,7 +113,7 @@ def test_it_counts_from_when_it_was_asked_for():
     assert read(project, ["a"], ahead).read_at < before_the_answer
 
 
-def test_a_request_that_failed_is_its_tasks_failure_and_tells_that_the_server_is_down():
+def test_failed_read_ahead_fails_its_tasks_and_opens_breaker():
     project, breaker = Project(error=DOWN), CircuitBreaker()
     ahead = begun(project, ["a", "b", "c", "d"])
     for pair in (["a", "b"], ["c", "d"]):

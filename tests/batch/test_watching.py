@@ -1,4 +1,4 @@
-"""What event triggers tell, and what they remember."""
+"""Tests of the events that watchers send and the state they keep."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def through_json(state):
     return json.loads(json.dumps(state))
 
 
-# ------------------------------------------------------------------ crossing
+# ------------------------------------------------------------------ thresholds
 
 
 def watched(*counts, at_least=3, state=None):
-    """Which of the looks at a queue lead to an event."""
+    """Return the looks at a queue that lead to an event, with its count."""
     events = []
     for number, count in enumerate(counts):
-        told = crossing(state, count, at_least=at_least)
-        state = through_json(told.state)
-        events += [(number, event["count"]) for event in told.events]
+        result = crossing(state, count, at_least=at_least)
+        state = through_json(result.state)
+        events += [(number, event["count"]) for event in result.events]
     return events
 
 
@@ -54,11 +54,11 @@ def watched(*counts, at_least=3, state=None):
         ((5, 5), [(0, 5)]),
     ],
 )
-def test_a_queue_is_told_on_the_crossing_and_again_after_it_was_below(counts, events):
+def test_threshold_event_is_sent_once_and_again_after_falling_below(counts, events):
     assert watched(*counts) == events
 
 
-def test_the_crossing_is_known_after_a_restart():
+def test_threshold_state_survives_restart():
     state = through_json(crossing(None, 5, at_least=3).state)
     assert watched(5, 6, state=state) == []
     assert watched(1, 6, state=state) == [(1, 6)]
@@ -68,29 +68,29 @@ def test_the_crossing_is_known_after_a_restart():
 
 
 class Watch:
-    """Ground truth as it arrives, looked at as the trigger does: since the state's moment, through JSON."""
+    """Watcher of ground truth that looks as the trigger does and stores its state as JSON."""
 
     def __init__(self):
-        self.there: dict[str, tuple[pendulum.DateTime, pendulum.DateTime]] = {}
+        self.arrived: dict[str, tuple[pendulum.DateTime, pendulum.DateTime]] = {}
         self.state = None
 
     def arrives(self, task_id, minutes, *, shown_at=None):
-        self.there[task_id] = (at(minutes), at(shown_at if shown_at is not None else minutes))
+        self.arrived[task_id] = (at(minutes), at(shown_at if shown_at is not None else minutes))
 
     def changes(self, task_id, minutes):
-        self.there[task_id] = (self.there[task_id][0], at(minutes))
+        self.arrived[task_id] = (self.arrived[task_id][0], at(minutes))
 
     def look(self, minutes, *, keep=True) -> list[str]:
         begin = since(self.state)
         seen = [
             Arrival(task_id, moment)
-            for task_id, (moment, changed) in self.there.items()
+            for task_id, (moment, changed) in self.arrived.items()
             if changed <= at(minutes) and (begin is None or changed >= begin)
         ]
-        told = arrivals(self.state, seen, mark=at(minutes))
+        result = arrivals(self.state, seen, mark=at(minutes))
         if keep:
-            self.state = through_json(told.state)
-        return [task_id for event in told.events for task_id in event["task_ids"]]
+            self.state = through_json(result.state)
+        return [task_id for event in result.events for task_id in event["task_ids"]]
 
 
 @pytest.fixture
@@ -98,12 +98,12 @@ def watch():
     return Watch()
 
 
-def test_what_was_there_before_is_no_news(watch):
+def test_task_present_before_first_look_is_not_announced(watch):
     watch.arrives("old", -60)
     assert [watch.look(minute) for minute in range(3)] == [[], [], []]
 
 
-def test_each_arrival_is_told_once_in_order(watch):
+def test_arrivals_are_announced_once_in_order(watch):
     watch.look(0)
     watch.arrives("b", 0.6)
     watch.arrives("a", 0.5)
@@ -112,7 +112,7 @@ def test_each_arrival_is_told_once_in_order(watch):
     assert [watch.look(minute) for minute in (2, 3, 30, 31, 90)] == [["c"], [], [], [], []]
 
 
-def test_what_shows_up_late_within_the_overlap_is_still_found(watch):
+def test_arrival_visible_late_within_overlap_is_announced(watch):
     watch.look(0)
     watch.arrives("early", 5)
     assert watch.look(6) == ["early"]
@@ -120,7 +120,7 @@ def test_what_shows_up_late_within_the_overlap_is_still_found(watch):
     assert watch.look(8) == ["late"]
 
 
-def test_what_arrives_while_nobody_looks_is_told_afterwards(watch):
+def test_arrival_during_outage_is_announced_afterwards(watch):
     watch.look(0)
     watch.arrives("before", 1)
     watch.look(2)
@@ -128,7 +128,7 @@ def test_what_arrives_while_nobody_looks_is_told_afterwards(watch):
     assert watch.look(3000) == ["meanwhile"]
 
 
-def test_what_was_told_and_not_remembered_is_told_again(watch):
+def test_arrival_announced_without_stored_state_is_announced_again(watch):
     watch.look(0)
     watch.arrives("a", 1)
     assert watch.look(2, keep=False) == ["a"]
@@ -136,8 +136,8 @@ def test_what_was_told_and_not_remembered_is_told_again(watch):
 
 
 @pytest.mark.parametrize("later", [2, 30, 120, 3000])
-def test_a_change_of_its_labels_is_no_news(watch, later):
-    """Or a DAG that corrects ground truth would start itself for ever."""
+def test_changed_labels_are_not_announced(watch, later):
+    """Otherwise a DAG that corrects ground truth would trigger itself endlessly."""
     watch.look(0)
     watch.arrives("a", 1)
     watch.arrives("b", 1)
@@ -147,7 +147,7 @@ def test_a_change_of_its_labels_is_no_news(watch, later):
     assert watch.look(later) == ["c"]
 
 
-def test_what_was_reopened_and_is_finished_again_is_news(watch):
+def test_task_finished_again_after_reopening_is_announced_again(watch):
     watch.look(0)
     watch.arrives("a", 1)
     assert watch.look(2) == ["a"]
@@ -155,26 +155,26 @@ def test_what_was_reopened_and_is_finished_again_is_news(watch):
     assert [watch.look(4), watch.look(5)] == [["a"], []]
 
 
-def test_of_many_there_are_several_events_and_no_id_is_left_out(watch):
+def test_many_arrivals_are_split_into_events_without_loss(watch):
     watch.look(0)
     ids = [f"task-{number:05}" for number in range(2_500)]
     seen = [Arrival(task_id, at(1)) for task_id in ids]
-    told = arrivals(watch.state, seen, mark=at(2))
-    assert [event["count"] for event in told.events] == [1000, 1000, 500]
-    assert [task_id for event in told.events for task_id in event["task_ids"]] == ids
+    result = arrivals(watch.state, seen, mark=at(2))
+    assert [event["count"] for event in result.events] == [1000, 1000, 500]
+    assert [task_id for event in result.events for task_id in event["task_ids"]] == ids
 
 
-def test_what_is_remembered_stays_small_and_nothing_is_told_twice_for_it(watch):
+def test_full_state_stays_small_and_repeats_no_announcement(watch):
     watch.look(0)
     for number in range(3 * MOST_REMEMBERED):
         watch.arrives(f"{number:036}", 1 + number / 1000)
     assert len(watch.look(5)) == 3 * MOST_REMEMBERED
     assert len(json.dumps(watch.state)) < 60_000
-    watch.arrives("one more", 6)
-    assert watch.look(7) == ["one more"]
+    watch.arrives("additional", 6)
+    assert watch.look(7) == ["additional"]
 
 
-def test_the_cursor_moves_with_what_happens_and_seldom_without(watch):
+def test_watermark_moves_with_arrivals_and_seldom_without(watch):
     watch.look(0)
     first = watch.state
     assert watch.look(15) == []
@@ -188,24 +188,24 @@ def test_the_cursor_moves_with_what_happens_and_seldom_without(watch):
     assert list(watch.state["told"]) == ["a"]
 
 
-# ------------------------------------------------------------------ persistence
+# ------------------------------------------------------------------ backoff
 
 
-def test_an_outage_is_borne_longer_and_longer_and_for_ever():
-    persistence = Backoff(60.0)
+def test_backoff_doubles_up_to_limit_without_end():
+    backoff = Backoff(60.0)
     error = err.RedBrickServerError("down", status=503)
-    assert [persistence.after_error(error) for _ in range(5)] == [60.0, 120.0, 240.0, 480.0, 900.0]
-    assert {persistence.after_error(error) for _ in range(5_000)} == {900.0}
-    assert persistence.after_success() == 5_005
-    assert persistence.after_success() == 0
-    assert persistence.after_error(error) == 60.0
+    assert [backoff.after_error(error) for _ in range(5)] == [60.0, 120.0, 240.0, 480.0, 900.0]
+    assert {backoff.after_error(error) for _ in range(5_000)} == {900.0}
+    assert backoff.after_success() == 5_005
+    assert backoff.after_success() == 0
+    assert backoff.after_error(error) == 60.0
 
 
 @pytest.mark.parametrize("kind", [err.RedBrickAuthError, err.RedBrickNotFoundError, err.RedBrickInputError])
-def test_what_somebody_has_to_put_right_is_tried_rarely(kind):
+def test_backoff_permanent_error_uses_longest_pause(kind):
     assert Backoff(60.0).after_error(kind("x")) == 900.0
     assert Backoff(3600.0).after_error(kind("x")) == 3600.0
 
 
-def test_a_watcher_that_looks_without_a_pause_does_not_fail_without_one():
+def test_backoff_has_minimum_pause():
     assert Backoff(0.01).after_error(err.RedBrickServerError("down", status=503)) == 1.0

@@ -1,4 +1,4 @@
-"""Bad conditions: what goes wrong how often, and operators that have to work in it."""
+"""Fixtures of the chaos suite: fault rates, and operators that have to work under them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from itertools import count
 import pytest
 from chaos.scale import SEEDS, TASKS
 from chaos.tap import Tap
-from chaos.tries import KeptState, Tries
+from chaos.tries import Attempts, KeptState
 from chaos.works import WORKS, Work
 from fixtures import Run, holders, impatient, new_run, quick, run, running_sandbox, sandbox
 
 __all__ = ["holders", "impatient", "new_run", "quick", "run", "running_sandbox", "sandbox"]
 
-# Of all requests; a tenth fails with 5xx. Those with a wait of a second in them are few, or nobody would wait for it.
-WEATHER = {
+# Share of all requests; a tenth fails with 5xx. Faults that wait a second are rare, so that the suite stays fast.
+FAULT_RATES = {
     **dict.fromkeys(("http_500", "http_502", "http_503", "http_504"), 0.025),
     "rate_limit": 0.047,
     "rate_limit_after": 0.003,
@@ -30,14 +30,14 @@ WEATHER = {
 
 
 def pytest_generate_tests(metafunc):
-    """Let a test that asks for a ``seed`` have each of them."""
+    """Parametrize tests with a ``seed`` argument by all seeds."""
     if "seed" in metafunc.fixturenames:
         metafunc.parametrize("seed", SEEDS, ids=[f"seed{seed}" for seed in SEEDS])
 
 
 @pytest.fixture
 def work(sandbox):
-    """Give an operator something to do: ``work(kind)``, on so many tasks as everywhere or as are said."""
+    """Create the work of an operator: ``work(kind)``, with the default or a given number of tasks."""
 
     def make(kind: str, count: int = TASKS) -> Work:
         return WORKS[kind](sandbox, count)
@@ -47,31 +47,31 @@ def work(sandbox):
 
 @pytest.fixture
 def storm(work, sandbox, quick):
-    """Give an operator something to do, and let everything go wrong: ``storm(kind, seed)``, perhaps with other odds."""
+    """Create the work of an operator and inject faults: ``storm(kind, seed)``, with overridden rates."""
 
-    def make(kind: str, seed: int, **otherwise: float) -> Work:
-        given = work(kind)
-        given.choosy = True
-        odds = {**WEATHER, **otherwise, "seed": seed}
-        sandbox.faults(",".join(f"{name}={value}" for name, value in odds.items()))
-        return given
+    def make(kind: str, seed: int, **overrides: float) -> Work:
+        created = work(kind)
+        created.choosy = True
+        rates = {**FAULT_RATES, **overrides, "seed": seed}
+        sandbox.faults(",".join(f"{name}={value}" for name, value in rates.items()))
+        return created
 
     return make
 
 
 @pytest.fixture
 def tap(monkeypatch):
-    """What the operators send and are answered."""
+    """Observe the requests and answers of operators."""
     return Tap(monkeypatch)
 
 
 @pytest.fixture
-def tries(sandbox, tap, tmp_path, caplog):
-    """Make the tries of a run: of an Airflow that keeps state across them, as 3.3 does, or of one below."""
+def attempts(sandbox, tap, tmp_path, caplog):
+    """Create the attempts of a run, with state kept across them (Airflow 3.3) or without."""
     numbers = count(1)
 
-    def make(*, kept: bool = False) -> Tries:
+    def make(*, kept: bool = False) -> Attempts:
         state = {"task_state_store": KeptState(tmp_path / f"state-{next(numbers)}.json")} if kept else {}
-        return Tries(Run(**state), sandbox, tap, caplog)
+        return Attempts(Run(**state), sandbox, tap, caplog)
 
     return make

@@ -1,4 +1,4 @@
-"""How many tasks each operator gets, and with which seeds: few by default, and as many as the environment says."""
+"""Number of tasks and seeds of the chaos suite, from the environment or small defaults."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 TASKS = int(os.environ.get("REDBRICK_CHAOS_TASKS", "100"))
 SEEDS = [int(seed) for seed in os.environ.get("REDBRICK_CHAOS_SEEDS", "1").split(",")]
-PATIENCE = 180 + TASKS
-"""Seconds after which a test of so many tasks hangs."""
+TIMEOUT_S = 180 + TASKS
+"""Timeout of a test in seconds, for this number of tasks."""

@@ -1,4 +1,4 @@
-"""What goes over the wire between an operator and the server, to be watched, or used as a moment to do something."""
+"""Observe the GraphQL requests of operators, or act at a chosen request."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Tap:
-    """Sees each GraphQL request of an operator, before it is sent and after it was answered.
+    """Hooks around each GraphQL request of an operator.
 
-    ``before`` is called with the request as text, document and variables, and ``after`` with its answer, None for one
-    that is no JSON. Several threads may call them at once.
+    ``before`` is called with the request body as text, ``after`` with the parsed answer, or None if it is not JSON.
+    Several threads may call them at once.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
@@ -27,8 +27,8 @@ class Tap:
         send = HTTPAdapter.send
 
         def tapped(adapter: HTTPAdapter, request: Any, *args: Any, **kwargs: Any) -> Any:
-            ours = str(request.headers.get("User-Agent")).startswith("airflow-provider-redbrick")
-            if not ours or request.method != "POST":
+            is_provider = str(request.headers.get("User-Agent")).startswith("airflow-provider-redbrick")
+            if not is_provider or request.method != "POST":
                 return send(adapter, request, *args, **kwargs)
             self.before(_text(request))
             response = send(adapter, request, *args, **kwargs)

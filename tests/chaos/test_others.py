@@ -1,4 +1,4 @@
-"""Nobody works alone: another run on the same queue, people who take tasks, and somebody who deletes some."""
+"""Concurrent actors: another run on the same queue, people who take tasks, and deleted tasks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from chaos.scale import PATIENCE
-from chaos.works import ASSIGN, PUT, REOPEN, REVIEW, WORKS, box, look
+from chaos.scale import TIMEOUT_S
+from chaos.works import ASSIGN, PUT, REOPEN, REVIEW, WORKS, box, read_all_tasks
 from sandbox_calls import REVIEW as REJECT
 from sandbox_calls import claim, data, submit
 
@@ -16,9 +16,9 @@ from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 
-pytestmark = pytest.mark.timeout(PATIENCE)
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
-FEW = 60
+TASKS = 60
 LOOK = ("task",)
 CHANGE = (PUT, REVIEW, REOPEN)
 CLAIMING = ["prelabel-submit", "prelabel-draft", "put-labels", "auto-review"]
@@ -27,13 +27,13 @@ TAKE = """mutation ($o: UUID!, $p: UUID!, $ids: [UUID!]!, $who: [String!], $anyw
 
 
 def counts(manifest) -> dict[str, int]:
-    """Return what a manifest counted, without what there was none of."""
+    """Return the counts of a manifest that are not zero."""
     return {status: number for status, number in manifest["counts"].items() if number}
 
 
 @pytest.fixture
 def take(sandbox):
-    """Let somebody take tasks that nobody holds, or take them ``anyway``; answers which they got."""
+    """Assign tasks to a person, if unassigned or ``anyway``; returns the ids that the person got."""
 
     def ask(who: str, *ids: str, anyway: bool = False) -> set[str]:
         where = {"o": sandbox.org_id, "p": sandbox.project_id}
@@ -45,7 +45,7 @@ def take(sandbox):
 
 @pytest.fixture
 def just_before(tap):
-    """Do something right before the first request with one of some root fields that is about a task.
+    """Run an action right before the first request with one of the root fields that names a task.
 
     ``just_before((PUT,), task_id, action)``
     """
@@ -64,48 +64,48 @@ def just_before(tap):
     return when
 
 
-# Balance is not among them: two plans made at the same moment give tasks twice, to one person after the other.
+# Without balance: two plans made at the same moment assign tasks twice, to one person after the other.
 @pytest.mark.parametrize("kind", [kind for kind in WORKS if kind != "balance"])
-def test_two_runs_of_one_dag_over_one_queue(kind, seed, storm, tries, caplog):
-    given = storm(kind, seed, slow=0)
-    about = f"{kind}, {given.count} tasks, two runs, seed {seed}"
+def test_two_concurrent_runs_change_every_task_once(kind, seed, storm, attempts, caplog):
+    created = storm(kind, seed, slow=0)
+    about = f"{kind}, {created.count} tasks, two runs, seed {seed}"
     together = threading.Barrier(2)
 
     def run() -> list:
         together.wait(timeout=10)
-        return tries().finish(given.operator, about=about)
+        return attempts().finish(created.operator, about=about)
 
     with ThreadPoolExecutor(2) as pool:
         ended = [pool.submit(run) for _ in range(2)]
         both = [[counts(manifest) for manifest in one.result()] for one in ended]
-    given.sandbox.faults("")
+    created.sandbox.faults("")
     print(f"{about}: {both}")
     assert not any(each[-1].keys() & {"failed", "unknown"} for each in both), about
-    given.excuse(caplog.text)
+    created.excuse(caplog.text)
     # Each of the two may save a draft.
-    complaints = given.complaints(often=2 if kind == "prelabel-draft" else 1)
+    complaints = created.complaints(often=2 if kind == "prelabel-draft" else 1)
     assert not complaints, f"{about}: {len(complaints)} complaints, the first: {complaints[:10]}"
 
 
-def test_a_claim_that_comes_too_late_is_given_back(work, just_before, run, sandbox):
-    """Another run has submitted a task between the look and the claim: it waits for its reviewers now."""
-    given = work("prelabel-submit", FEW)
-    late = given.ids[3]
+def test_claim_after_submission_by_other_run_is_released(work, just_before, run, sandbox):
+    """Another run submits a task between the read and the claim, so that it waits for review."""
+    created = work("prelabel-submit", TASKS)
+    late = created.ids[3]
 
     def other_run() -> None:
         claim(sandbox, late)
         submit(sandbox, late)
 
     just_before((ASSIGN,), late, other_run)
-    run.try_once(given.operator())
+    run.try_once(created.operator())
     assert sandbox.applied(PUT)[late] == 1
     assert (sandbox.stage_of(late), sandbox.task(late)["owner"]) == ("Review_1", None)
 
 
-def test_a_claim_that_comes_too_late_takes_nobody_s_task(work, just_before, run, sandbox):
-    """Another run has rejected a task between the look and the claim: its labeler has it back."""
-    given = work("auto-review", FEW)
-    late = next(task_id for task_id in given.ids[:10] if int(given.before[task_id].name[-1]) % 3 == 1)
+def test_claim_after_rejection_by_other_run_returns_task_to_labeler(work, just_before, run, sandbox):
+    """Another run rejects a task between the read and the claim, so that its labeler holds it."""
+    created = work("auto-review", TASKS)
+    late = next(task_id for task_id in created.ids[:10] if int(created.before[task_id].name[-1]) % 3 == 1)
     labeler = []
 
     def other_run() -> None:
@@ -114,13 +114,13 @@ def test_a_claim_that_comes_too_late_takes_nobody_s_task(work, just_before, run,
         labeler.append(sandbox.task(late)["owner"])
 
     just_before((ASSIGN,), late, other_run)
-    run.try_once(given.operator())
+    run.try_once(created.operator())
     assert sandbox.applied(REVIEW)[late] == 1
     assert [sandbox.task(late)["owner"]] == labeler
 
 
-def test_a_task_that_is_given_back_too_late_stays_its_labeler_s(sandbox, just_before, run):
-    """Another run has rejected a task between the look and the giving back."""
+def test_release_after_rejection_by_other_run_leaves_task_with_labeler(sandbox, just_before, run):
+    """Another run rejects a task between the read and the release."""
     ids = sandbox.seed_tasks(3, stage="Review_1", labels=[])
     late = ids[1]
     labeler = []
@@ -140,41 +140,41 @@ def test_a_task_that_is_given_back_too_late_stays_its_labeler_s(sandbox, just_be
 
 
 @pytest.mark.parametrize("kind", CLAIMING)
-def test_who_holds_a_task_when_the_operator_looks_keeps_it(kind, work, just_before, take, run):
-    given = work(kind, FEW)
-    theirs = given.ids[-3]
-    just_before(LOOK, theirs, lambda: take(given.strangers_hold, theirs))
-    assert counts(run.try_once(given.operator())) == {"done": FEW - 1, "skipped": 1}
-    given.leave([theirs])
-    assert not given.complaints()
+def test_task_held_by_person_when_read_stays_with_them(kind, work, just_before, take, run):
+    created = work(kind, TASKS)
+    taken_id = created.ids[-3]
+    just_before(LOOK, taken_id, lambda: take(created.strangers_hold, taken_id))
+    assert counts(run.try_once(created.operator())) == {"done": TASKS - 1, "skipped": 1}
+    created.leave([taken_id])
+    assert not created.complaints()
 
 
 @pytest.mark.parametrize("kind", CLAIMING)
-def test_who_takes_a_task_from_the_key_keeps_it(kind, work, just_before, take, run):
-    """An admin, say, while the model is at work; the tasks beside it in the same request are done all the same."""
-    given = work(kind, FEW)
-    theirs = given.ids[3]
-    just_before(CHANGE, theirs, lambda: take(given.strangers_hold, theirs, anyway=True))
+def test_task_taken_from_key_stays_with_person(kind, work, just_before, take, run):
+    """E.g. an admin, while the model runs. The other tasks of the same request are completed."""
+    created = work(kind, TASKS)
+    taken_id = created.ids[3]
+    just_before(CHANGE, taken_id, lambda: take(created.strangers_hold, taken_id, anyway=True))
     with pytest.raises(RedBrickTasksFailedError):
-        run.try_once(given.operator())
+        run.try_once(created.operator())
     manifest = run.xcoms["manifest"]
-    assert counts(manifest) == {"done": FEW - 1, "failed": 1}
-    assert [entry["task_id"] for entry in manifest["failed"]] == [theirs]
-    assert counts(run.try_once(given.operator())).keys() <= {"already_done", "skipped"}
-    given.leave([theirs])
-    assert not given.complaints()
+    assert counts(manifest) == {"done": TASKS - 1, "failed": 1}
+    assert [entry["task_id"] for entry in manifest["failed"]] == [taken_id]
+    assert counts(run.try_once(created.operator())).keys() <= {"already_done", "skipped"}
+    created.leave([taken_id])
+    assert not created.complaints()
 
 
-def test_somebody_grabs_tasks_while_a_prelabel_claims_them(seed, work, take, tap, run):
-    given = work("prelabel-submit")
-    who, draw = given.strangers_hold, random.Random(seed)
-    about = f"{given.count} tasks, seed {seed}"
+def test_tasks_taken_during_prelabel_are_theirs_or_done_once(seed, work, take, tap, run):
+    created = work("prelabel-submit")
+    who, draw = created.strangers_hold, random.Random(seed)
+    about = f"{created.count} tasks, seed {seed}"
     stop, seen = threading.Event(), set()
     tap.after = lambda answer: seen.update(held_by(who, answer))
 
-    def grab() -> set[str]:
+    def take_tasks() -> set[str]:
         got: set[str] = set()
-        for task_id in draw.sample(given.ids, given.count):
+        for task_id in draw.sample(created.ids, created.count):
             if stop.wait(draw.uniform(0, 0.01)):
                 break
             got |= take(who, task_id)
@@ -185,38 +185,38 @@ def test_somebody_grabs_tasks_while_a_prelabel_claims_them(seed, work, take, tap
         return [{"boundingBoxes": [box(task.name)]}]
 
     with ThreadPoolExecutor(1) as pool:
-        grabbing = pool.submit(grab)
+        taking = pool.submit(take_tasks)
         try:
             operator = RedBrickPrelabelOperator(task_id="work", stage_name="Label", labeler=labeler, fail_on="never")
             manifest = run.try_once(operator)
         finally:
             stop.set()
-        got = grabbing.result()
-    after = look(given.sandbox)
-    kept = {task_id for task_id in given.ids if after[task_id].holder == who}
+        got = taking.result()
+    after = read_all_tasks(created.sandbox)
+    kept = {task_id for task_id in created.ids if after[task_id].holder == who}
     print(f"{about}: {len(got)} grabbed, {len(seen & got)} of them seen, {len(kept)} kept; {manifest['counts']}")
-    # What the operator saw in somebody's hands it left there. What was taken between its look and its request may have
-    # gone back to it: the README says so. Whatever became of a task, it is theirs as it was, or done once.
-    assert seen & set(given.ids) <= kept, f"{about}: taken away: {seen - kept}"
+    # The operator leaves tasks that it read as held by a person. It may reassign tasks that were taken between its read
+    # and its request, as the README says. Each task is either held by the person and unchanged, or done once.
+    assert seen & set(created.ids) <= kept, f"{about}: taken away: {seen - kept}"
     assert kept <= got, f"{about}: {kept - got}"
-    assert kept, f"{about}: nobody got anything"
-    assert kept != set(given.ids), f"{about}: nothing was left"
-    assert manifest["counts"]["done"] == given.count - len(kept), about
-    given.leave(kept)
-    complaints = given.complaints()
+    assert kept, f"{about}: the person kept no task"
+    assert kept != set(created.ids), f"{about}: the operator got no task"
+    assert manifest["counts"]["done"] == created.count - len(kept), about
+    created.leave(kept)
+    complaints = created.complaints()
     assert not complaints, f"{about}: {len(complaints)} complaints, the first: {complaints[:10]}"
 
 
 def held_by(who, answer) -> set[str]:
-    """Return the ids of the tasks that an answer shows in somebody's hands."""
+    """Return the ids of the tasks that an answer shows as held by a person."""
     if isinstance(answer, list):
         return set().union(*(held_by(who, each) for each in answer))
     if not isinstance(answer, dict):
         return set()
     work = answer.get("currentStageSubTask") or {}
     holder = (work.get("assignedTo") or {}).get("email")
-    here = {answer["taskId"]} if holder == who and "taskId" in answer else set()
-    return here.union(*(held_by(who, each) for each in answer.values()))
+    task_ids = {answer["taskId"]} if holder == who and "taskId" in answer else set()
+    return task_ids.union(*(held_by(who, each) for each in answer.values()))
 
 
 @pytest.mark.parametrize(
@@ -226,17 +226,17 @@ def held_by(who, answer) -> set[str]:
         *((kind, (ASSIGN,)) for kind in [*CLAIMING, "balance"]),
         *((kind, CHANGE) for kind in [*CLAIMING, "reopen"]),
     ],
-    ids=lambda value: value if isinstance(value, str) else {LOOK: "look", CHANGE: "change"}.get(value, "claim"),
+    ids=lambda value: value if isinstance(value, str) else {LOOK: "read", CHANGE: "change"}.get(value, "claim"),
 )
-def test_a_task_deleted_in_the_middle_is_that_task_s_failure(kind, moment, work, just_before, run):
-    given = work(kind, FEW)
-    gone = given.ids[3]
-    just_before(moment, gone, lambda: given.delete(gone))
+def test_deleted_task_fails_alone(kind, moment, work, just_before, run):
+    created = work(kind, TASKS)
+    gone = created.ids[3]
+    just_before(moment, gone, lambda: created.delete(gone))
     with pytest.raises(RedBrickTasksFailedError):
-        run.try_once(given.operator())
+        run.try_once(created.operator())
     manifest = run.xcoms["manifest"]
-    assert counts(manifest) == {"done": FEW - 1, "failed": 1}, manifest["failed"]
+    assert counts(manifest) == {"done": TASKS - 1, "failed": 1}, manifest["failed"]
     (failure,) = manifest["failed"]
     assert failure["task_id"] == gone
     assert "There is no such task" in failure["reason"] or f"there is no task {gone}" in failure["reason"]
-    assert not given.complaints()
+    assert not created.complaints()

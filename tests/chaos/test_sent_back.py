@@ -1,4 +1,4 @@
-"""What people do while an answer is lost, a worker is gone, or a try has not come yet: it stays done."""
+"""Changes by people during lost answers, killed workers and pauses between attempts are kept."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def put(ids, **options):
 
 
 def prelabel(answer=LABELS, **options):
-    given = {"task_id": "work", "stage_name": "Label", "labeler": lambda _task: answer}
-    return RedBrickPrelabelOperator(**{**given, **options})
+    defaults = {"task_id": "work", "stage_name": "Label", "labeler": lambda _task: answer}
+    return RedBrickPrelabelOperator(**{**defaults, **options})
 
 
 def reopen(**options):
@@ -44,7 +44,7 @@ def reopen(**options):
 
 
 def failing(run, operator):
-    """Let a try fail because of its tasks, and return what it counted."""
+    """Run an attempt that fails because of its tasks; return its counts and its error message."""
     with pytest.raises(RedBrickTasksFailedError) as caught:
         run.try_once(operator)
     return run.xcoms["manifest"]["counts"], str(caught.value)
@@ -52,7 +52,7 @@ def failing(run, operator):
 
 @pytest.fixture
 def meanwhile(sandbox):
-    """Do something in between: as soon as the server has been asked for a root field."""
+    """Run an action as soon as the server has received a root field."""
     threads = []
 
     def when(root_field, action) -> None:
@@ -71,7 +71,7 @@ def meanwhile(sandbox):
 
 @pytest.fixture
 def hours(monkeypatch):
-    """Let hours go by for what an operator takes to be abandoned: ``hours.append(2)``."""
+    """Advance the clock that decides which claims are abandoned: ``hours.append(2)``."""
     passed = []
 
     class Later:
@@ -83,11 +83,11 @@ def hours(monkeypatch):
     return passed
 
 
-class TestEarlierTriesThatCannotBeRead:
-    """Not to know what an earlier try did is no leave to do it again."""
+class TestUnreadableHistory:
+    """If the history of earlier attempts cannot be read, nothing is repeated."""
 
     @pytest.mark.parametrize("fault", ["http_500", "html", "gql_error", "gql_partial"])
-    def test_what_a_reviewer_sent_back_is_not_submitted_again(self, sandbox, run, quick, fault):
+    def test_task_sent_back_by_reviewer_is_not_submitted_again(self, sandbox, run, quick, fault):
         ids = sandbox.seed_tasks(2)
         tasks = [{"taskId": ids[0], **LABELS}, {"taskId": ids[1], **WRONG}]
         failing(run, put(ids, tasks=tasks))
@@ -99,17 +99,17 @@ class TestEarlierTriesThatCannotBeRead:
         assert run.xcoms["manifest"]["counts"] == counts(already_done=1, failed=1)
         assert sandbox.applied(PUT) == {ids[0]: 1}
 
-    def test_what_people_have_corrected_is_not_reopened_again(self, sandbox, run, quick):
+    def test_task_corrected_by_people_is_not_reopened_again(self, sandbox, run, quick):
         ids = sandbox.seed_tasks(1, ground_truth=True)
         run.try_once(reopen(task_ids=ids))
         sandbox.humans("Label")
         sandbox.humans("Review_1")
         sandbox.fault_once("http_500", "task", skip=1)
-        found, words = failing(run, reopen(task_ids=ids))
+        found, message = failing(run, reopen(task_ids=ids))
         assert (found, sandbox.applied(REOPEN)) == (counts(failed=1), {ids[0]: 1})
-        assert "What earlier tries did to it could not be read, and nothing was sent" in words
+        assert "The history of earlier attempts could not be read, and nothing was sent" in message
 
-    def test_nor_by_a_second_run_of_the_same_interval(self, sandbox, new_run, quick):
+    def test_task_is_not_reopened_again_by_second_run_of_same_interval(self, sandbox, new_run, quick):
         ids = sandbox.seed_tasks(1, ground_truth=True)
         now = pendulum.now("UTC")
         window = {"updated_after": now.subtract(hours=1), "updated_before": now.add(hours=1)}
@@ -122,18 +122,18 @@ class TestEarlierTriesThatCannotBeRead:
 
 
 class TestLostAnswers:
-    """A task that is where it was may have been changed, and sent back, before anybody looked."""
+    """A task in its old stage may have been changed and sent back before it was read."""
 
-    def test_a_submission_that_was_rejected_right_away(self, sandbox, run, quick, meanwhile):
+    def test_submission_rejected_at_once_is_done(self, sandbox, run, quick, meanwhile):
         ids = sandbox.seed_tasks(1)
         sandbox.fault_once("drop_after", PUT)
-        sandbox.fault_once("slow", "task", skip=1)  # the look, by which time the reviewer is done
+        sandbox.fault_once("slow", "task", skip=1)  # the read, until which the reviewer is done
         meanwhile(PUT, lambda: sandbox.humans("Review_1", accept_ratio=0.0))
         assert run.try_once(put(ids))["counts"] == counts(done=1)
         assert sandbox.applied(PUT) == {ids[0]: 1}
         assert sandbox.stage_of(ids[0]) == "Label"
 
-    def test_a_rejection_that_was_answered_with_new_labels(self, sandbox, run, quick, meanwhile):
+    def test_rejection_followed_by_new_labels_is_done(self, sandbox, run, quick, meanwhile):
         ids = sandbox.seed_tasks(1, stage="Review_1", labels=[BOX])
         sandbox.fault_once("drop_after", REVIEW)
         sandbox.fault_once("slow", "task", skip=1)
@@ -142,7 +142,7 @@ class TestLostAnswers:
         assert run.try_once(review)["counts"] == counts(done=1)
         assert sandbox.applied(REVIEW) == {ids[0]: 1}
 
-    def test_a_reopening_after_which_it_was_corrected(self, sandbox, run, quick, meanwhile):
+    def test_reopening_followed_by_correction_is_done(self, sandbox, run, quick, meanwhile):
         ids = sandbox.seed_tasks(1, ground_truth=True)
         sandbox.fault_once("drop_after", REOPEN)
         sandbox.fault_once("slow", "task", skip=1)
@@ -150,8 +150,8 @@ class TestLostAnswers:
         assert run.try_once(reopen(task_ids=ids))["counts"] == counts(done=1)
         assert (sandbox.applied(REOPEN), sandbox.stage_of(ids[0])) == ({ids[0]: 1}, "END")
 
-    def test_an_earlier_submission_does_not_pass_for_this_one(self, sandbox, new_run, quick):
-        """The key has submitted the task before, it was sent back, and now the request itself is lost."""
+    def test_earlier_submission_is_no_evidence_for_later_one(self, sandbox, new_run, quick):
+        """The key submitted the task before, it was sent back, and now the request itself is lost."""
         ids = sandbox.seed_tasks(1)
         new_run().try_once(put(ids))
         sandbox.humans("Review_1", accept_ratio=0.0)
@@ -160,7 +160,7 @@ class TestLostAnswers:
         assert (sandbox.applied(PUT), sandbox.stage_of(ids[0])) == ({ids[0]: 2}, "Review_1")
 
     @pytest.mark.parametrize("fault", ["drop_before", "drop_after"])
-    def test_labels_that_a_person_has_put_since_are_not_replaced(self, sandbox, run, quick, meanwhile, fault):
+    def test_labels_saved_by_person_meanwhile_are_not_replaced(self, sandbox, run, quick, meanwhile, fault):
         ids = sandbox.seed_tasks(1)
         theirs = [{**BOX, "bbox2d": {"xnorm": 0.5, "ynorm": 0.5, "wnorm": 0.1, "hnorm": 0.1}}]
         sandbox.fault_once(fault, PUT_ANYWHERE)
@@ -174,7 +174,7 @@ class TestLostAnswers:
 
 class TestDrafts:
     @pytest.mark.parametrize("options", [{"overwrite": True}, {"answer": NOTHING}], ids=["overwrite", "nothing found"])
-    def test_one_that_was_left_behind_is_handed_over_later(self, sandbox, new_run, impatient, hours, options):
+    def test_abandoned_draft_is_released_by_later_run(self, sandbox, new_run, impatient, hours, options):
         ids = sandbox.seed_tasks(1)
         sandbox.fault_once("http_500", ASSIGN, skip=1, times=50)
         failing(new_run(), prelabel(write="draft_and_release", **options))
@@ -184,7 +184,7 @@ class TestDrafts:
         new_run().try_once(prelabel(write="draft_and_release", **options))
         assert (sandbox.task(ids[0])["owner"], sandbox.task(ids[0])["state"]) == (None, "UNASSIGNED")
 
-    def test_nothing_found_is_not_looked_for_again_every_night(self, sandbox, new_run):
+    def test_empty_draft_is_not_predicted_again(self, sandbox, new_run):
         sandbox.seed_tasks(2)
         asked = []
 
@@ -197,7 +197,7 @@ class TestDrafts:
         assert len(asked) == 2
 
     @pytest.mark.parametrize("write", ["draft", None])
-    def test_one_that_may_have_been_saved_stays_with_the_key(self, sandbox, run, quick, write):
+    def test_draft_with_unknown_outcome_stays_with_key(self, sandbox, run, quick, write):
         ids = sandbox.seed_tasks(1)
         operator = (lambda: prelabel(write=write, task_ids=ids)) if write else (lambda: put(ids, finalize=False))
         sandbox.fault_once("drop_after", PUT)
@@ -209,7 +209,7 @@ class TestDrafts:
 
 
 @pytest.mark.parametrize("options", [{"overwrite": True}, {"answer": NOTHING}], ids=["overwrite", "nothing found"])
-def test_what_was_sent_back_to_the_key_leaves_the_limit_to_others(sandbox, new_run, hours, options):
+def test_tasks_sent_back_to_key_do_not_use_up_limit(sandbox, new_run, hours, options):
     sandbox.seed_tasks(2)
     new_run().try_once(prelabel(limit=2, **options))
     assert sandbox.humans("Review_1", accept_ratio=0.0)["rejected"] == 2
@@ -218,13 +218,13 @@ def test_what_was_sent_back_to_the_key_leaves_the_limit_to_others(sandbox, new_r
     assert new_run().try_once(prelabel(limit=2, **options))["counts"] == counts(done=2)
 
 
-def test_what_was_taken_from_somebody_goes_back_to_them_whichever_try_gives_it_back(sandbox, run, impatient):
+def test_task_taken_from_person_is_returned_by_any_attempt(sandbox, run, impatient):
     def labeler(_task):
         raise ValueError("no model")
 
     ids = sandbox.seed_tasks(2, assignee=BOB)
     operator = {"labeler": labeler, "task_ids": ids, "take_from_people": True}
-    sandbox.fault_once("http_500", ASSIGN, skip=1, times=50)  # the claim passes, giving back does not
+    sandbox.fault_once("http_500", ASSIGN, skip=1, times=50)  # the claim succeeds, the release does not
     failing(run, prelabel(**operator))
     assert sandbox.task(ids[0])["owner"] not in {None, BOB}
     sandbox.faults("")
@@ -237,7 +237,7 @@ def balance():
 
 
 class TestBalance:
-    def test_a_task_begun_since_the_queue_was_read_stays_where_it_is(self, sandbox, run, monkeypatch, holders):
+    def test_task_started_after_read_is_not_moved(self, sandbox, run, monkeypatch, holders):
         ids = sandbox.seed_tasks(4, assignee=BOB)
         monkeypatch.setattr("airflow_provider_redbrick.batch.assigning.is_fresh", lambda _read_at: False)
         look = assigning.look
@@ -252,7 +252,7 @@ class TestBalance:
         assert holders("Label") == dict.fromkeys(ids, BOB)
         assert sandbox.stats()["applied"] == {}
 
-    def test_one_that_its_holder_submits_meanwhile_is_not_called_given(self, sandbox, run, tap):
+    def test_task_submitted_meanwhile_is_not_reported_assigned(self, sandbox, run, tap):
         sandbox.seed_tasks(4, assignee=BOB)
         done = []
 
@@ -264,8 +264,8 @@ class TestBalance:
         assert run.try_once(balance())["counts"] == counts(skipped=2)
 
 
-def test_what_waited_when_the_work_was_stopped_is_not_sent_any_more(sandbox, run):
-    """Drafts would be saved a second time, after the next try has saved them."""
+def test_stopped_work_sends_no_waiting_request(sandbox, run):
+    """Otherwise drafts would be saved again after the next attempt has saved them."""
     ids = sandbox.seed_tasks(2)
     sandbox.fault_once("rate_limit_after", PUT, times=2)
     operator = put(ids, finalize=False)
@@ -276,7 +276,7 @@ def test_what_waited_when_the_work_was_stopped_is_not_sent_any_more(sandbox, run
     assert (sandbox.stats()["root_fields"][PUT], sandbox.applied(PUT)) == (sent, {})
 
 
-def test_a_task_told_twice_is_reopened_once(sandbox, run, monkeypatch):
+def test_task_listed_twice_is_reopened_once(sandbox, run, monkeypatch):
     ids = sandbox.seed_tasks(60, ground_truth=True)
     listed = RedBrickProject.list_tasks
 
@@ -290,7 +290,7 @@ def test_a_task_told_twice_is_reopened_once(sandbox, run, monkeypatch):
     assert sandbox.applied(REOPEN) == dict.fromkeys(ids, 1)
 
 
-def test_what_a_killed_try_has_claimed_is_given_back_when_its_labels_will_not_do(sandbox, run, tap):
+def test_claims_of_killed_attempt_are_released_when_labels_are_invalid(sandbox, run, tap):
     ids = sandbox.seed_tasks(2)
 
     def killed(text):

@@ -1,4 +1,4 @@
-"""The tries of an Airflow task, some of which are killed, and all of which may fail."""
+"""Attempts of an Airflow task, some of which are killed and each of which may fail."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from fixtures import Run
     from sandbox_process import SandboxProcess
 
-# So many tries that come to the tasks the weather lasts. A thousand tasks need several hundred reads, and among so many
-# some always fail in such weather, and with them the try.
-STORMY = 5
-# Those that do not come that far count less: one read that fails while the queue is listed ends a try.
-AT_MOST = 200
-CALM = 2
+# Faults are injected until this number of attempts has reached the tasks. A thousand tasks need several hundred reads,
+# of which some always fail, and with them the attempt.
+ATTEMPTS_WITH_FAULTS = 5
+# Limit that includes attempts that did not reach the tasks: one failed read while the queue is listed ends an attempt.
+MAX_ATTEMPTS = 200
+ATTEMPTS_WITHOUT_FAULTS = 2
 
 
 class KeptState:
-    """What Airflow 3.3 keeps for a task across its tries, in whatever process they run."""
+    """State that Airflow 3.3 keeps for a task across attempts, here in a file shared by processes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -44,8 +44,8 @@ class KeptState:
         return dict(json.loads(self.path.read_text())) if self.path.exists() else {}
 
 
-class Tries:
-    """Tries of one task in one run, each with a fresh operator, as Airflow does it."""
+class Attempts:
+    """Attempts of one task in one run, each with a new operator, as in Airflow."""
 
     def __init__(self, run: Run, sandbox: SandboxProcess, tap: Tap, log: pytest.LogCaptureFixture) -> None:
         self.run = run
@@ -54,31 +54,35 @@ class Tries:
         self._log = log
 
     def finish(self, make: Callable[[], Any], *, about: str) -> list[dict[str, Any]]:
-        """Try until a try succeeds; answers the manifest of each try that had one.
+        """Attempt until one succeeds, and return the manifests of all attempts that had one.
 
-        The log then holds what the last try said.
+        The log then holds the messages of the last attempt.
         """
         manifests: list[dict[str, Any]] = []
-        calm = 0
-        for _ in range(AT_MOST):
-            if len(manifests) >= STORMY:
+        without_faults = 0
+        for _ in range(MAX_ATTEMPTS):
+            if len(manifests) >= ATTEMPTS_WITH_FAULTS:
                 self._sandbox.faults("")
-                calm += 1
+                without_faults += 1
             self._log.clear()
             try:
                 return [*manifests, self.run.try_once(make())]
             except RedBrickError as error:
                 last = error
                 manifests += [self.run.xcoms["manifest"]] if "manifest" in self.run.xcoms else []
-            if calm == CALM:
+            if without_faults == ATTEMPTS_WITHOUT_FAULTS:
                 break
-        raise AssertionError(f"{about}: not done after {self.run.tries} tries, {calm} of them in good weather: {last}")
+        raise AssertionError(
+            f"{about}: not done after {self.run.tries} attempts, {without_faults} of them without faults: {last}"
+        )
 
     def killed(self, operator: Any, *, request: int, how: str, delay: float) -> str:
-        """Try in a process of its own, which is killed while it talks to the server.
+        """Attempt in a separate process that is killed during its requests.
 
-        It dies ``before`` the nth request is sent, ``during`` it (up to ``delay`` seconds later) or ``after`` its
-        answer. Answers how the try ended: ``killed``, or before that ``done`` or ``failed``.
+        :param request: the number of the request, from 1.
+        :param how: killed ``before`` the request is sent, ``during`` it or ``after`` its answer.
+        :param delay: seconds after the request at which ``during`` kills.
+        :return: ``killed``, or ``done`` or ``failed`` if the attempt ended earlier.
         """
         pid = os.fork()
         if pid == 0:  # pragma: no cover - another process

@@ -1,8 +1,8 @@
-"""What each operator is given to do under bad conditions, and how the server must look when it is done.
+"""Work of each operator in the chaos suite, and the checks of the server's state afterwards.
 
-A work seeds its tasks, makes fresh operators (one for each try), and then counts on the server. Beside the tasks to be
-worked on there are always some that are somebody else's: nothing of them may change. Labels carry their task's number,
-so that an answer or a label that ends up on the wrong task is seen.
+A `Work` seeds its tasks, creates operators (one per attempt) and then checks the server. There are always tasks that
+belong to other people, of which nothing may change. Labels carry the number of their task, so that an answer or a label
+on the wrong task is detected.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _DELETE = (
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A task as the server has it; ``holder`` is an e-mail, the key's own name, or None."""
+class TaskState:
+    """A task on the server; ``holder`` is an email, the user id of the key, or None."""
 
     name: str
     stage: str
@@ -57,9 +57,9 @@ class Seen:
     labels: str
 
 
-def look(sandbox: SandboxProcess) -> dict[str, Seen]:
-    """Read all tasks there are, by id."""
-    found: dict[str, Seen] = {}
+def read_all_tasks(sandbox: SandboxProcess) -> dict[str, TaskState]:
+    """Return all tasks of the project by id."""
+    found: dict[str, TaskState] = {}
     after = None
     while True:
         ids = {"o": sandbox.org_id, "p": sandbox.project_id, "after": after}
@@ -70,32 +70,33 @@ def look(sandbox: SandboxProcess) -> dict[str, Seen]:
             labels = (entry["latestTaskData"] or {}).get("labelsData") or "[]"
             holder = user.get("email") or user.get("userId")
             name = entry["datapoint"]["name"]
-            found[entry["taskId"]] = Seen(name, entry["currentStageName"], work.get("state"), holder, labels)
+            found[entry["taskId"]] = TaskState(name, entry["currentStageName"], work.get("state"), holder, labels)
         after = page["cursor"]
         if after is None:
             return found
 
 
 def box(name: str) -> dict[str, Any]:
-    """Return a box, in the series format, that tells which task it is for."""
+    """Return a box in the series format whose position encodes its task."""
     corner = {"xNorm": place(name), "yNorm": 0.25}
     return {"pointTopLeft": corner, "wNorm": 0.125, "hNorm": 0.25, "category": "finding"}
 
 
 def place(name: str) -> float:
-    """Return where the box of a task begins."""
+    """Return the left edge of a task's box."""
     return round(0.1 + int(name.rsplit("-", 1)[1]) / 10_000, 4)
 
 
-def boxes(seen: Seen) -> list[float]:
-    """Return where the boxes on a task begin."""
+def boxes(seen: TaskState) -> list[float]:
+    """Return the left edges of the boxes on a task."""
     return [label["bbox2d"]["xnorm"] for label in json.loads(seen.labels)]
 
 
 class Work:
-    """One operator's work on ``count`` tasks.
+    """Work of one operator on ``count`` tasks.
 
-    ``requests`` is how many a try makes for a hundred tasks, at least; ``changes`` are the mutations that do the work.
+    :cvar requests: minimum number of requests of an attempt per 100 tasks.
+    :cvar changes: the mutations that change tasks.
     """
 
     stage: ClassVar[str] = "Label"
@@ -109,7 +110,7 @@ class Work:
         self.count = count
         strangers = set(self.seed_strangers())
         self.ids = self.seed()
-        self.before = look(sandbox)
+        self.before = read_all_tasks(sandbox)
         self.strangers = {task_id: self.before[task_id] for task_id in strangers}
         self.taken: set[str] = set()
         self.excused: set[str] = set()
@@ -123,32 +124,32 @@ class Work:
         return self.sandbox.seed_tasks(self.count, stage=self.stage)
 
     def skips(self, name: str) -> bool:
-        """Whether a model or a reviewer leaves a task alone; only if it is ``choosy``."""
+        """Return whether the model or reviewer skips a task; never unless ``choosy`` is set."""
         return self.choosy and name.endswith("7")
 
     def operator(self) -> Any:
-        """Make the operator of one try."""
+        """Create the operator of one attempt."""
         raise NotImplementedError
 
-    def mutations(self, seen: Seen) -> set[str]:
-        """Say which mutations must have been applied to a task."""
+    def mutations(self, seen: TaskState) -> set[str]:
+        """Return the mutations that must have been applied to a task."""
         raise NotImplementedError
 
-    def wrong(self, before: Seen, after: Seen) -> str | None:
-        """Say what is wrong with a task now, if anything."""
+    def wrong(self, before: TaskState, after: TaskState) -> str | None:
+        """Return what is wrong with a task; None if nothing is."""
         raise NotImplementedError
 
     def untouched(self) -> int:
-        """Count the tasks that have still to be worked on."""
+        """Return the number of tasks that are not changed yet."""
         applied = self.sandbox.stats()["applied"].values()
         return self.count - sum(1 for mutations in applied if mutations.keys() & self.changes)
 
     def reach(self) -> int:
-        """Say how many requests a try is certain to make, if nothing goes wrong."""
+        """Return the minimum number of requests of an attempt without faults."""
         return 3 + self.requests * self.untouched() // 100
 
     def delete(self, task_id: str) -> None:
-        """Let somebody else delete a task."""
+        """Delete a task as another user."""
         ids = {"o": self.sandbox.org_id, "p": self.sandbox.project_id, "ids": [task_id]}
         self.sandbox.graphql(_DELETE, ids)
         self.ids.remove(task_id)
@@ -156,28 +157,28 @@ class Work:
         self.deleted += 1
 
     def leave(self, task_ids: Iterable[str]) -> None:
-        """Take tasks out of the work: somebody else has them now, and nothing else may have happened to them."""
+        """Exclude tasks that a person has taken; nothing else may have changed on them."""
         for task_id in task_ids:
             self.ids.remove(task_id)
             self.taken.add(task_id)
 
-    def excuse(self, said: str) -> None:
-        """Let those tasks stay claimed that nothing was done to and that, as was ``said``, could not be given back."""
-        named = set(re.findall(r"Task (\S+) stays assigned to the API key", said))
+    def excuse(self, log_text: str) -> None:
+        """Accept claims on unchanged tasks that, according to the log, could not be released."""
+        named = set(re.findall(r"Task (\S+) stays assigned to the API key", log_text))
         applied = self.sandbox.stats()["applied"]
         self.excused = {i for i in named if i in self.before and applied[i].keys() == {ASSIGN}}
 
     # -- counting ------------------------------------------------------------------------------
 
     def complaints(self, *, often: int = 1) -> list[str]:
-        """Count on the server, and say everything that is not as promised.
+        """Check the server and return everything that breaks a promise.
 
-        :param often: how often the work may have been done to a task.
+        :param often: how many times a task may have been changed.
         """
-        after, applied = look(self.sandbox), self.sandbox.stats()["applied"]
+        after, applied = read_all_tasks(self.sandbox), self.sandbox.stats()["applied"]
         found = [f"{task_id} is lost" for task_id in self.before if task_id not in after]
         found += [
-            f"{task_id} was nobody's to take: {seen} is now {after.get(task_id)}, by {applied.get(task_id)}"
+            f"{task_id} of another person was changed: {seen} is now {after.get(task_id)}, by {applied.get(task_id)}"
             for task_id, seen in self.strangers.items()
             if after.get(task_id) != seen or task_id in applied
         ]
@@ -186,7 +187,7 @@ class Work:
             for i, seen in after.items()
             if (seen.holder or "").startswith("API:") and i not in self.excused
         ]
-        found += [f"unheard-of: {i}" for i in after if i not in self.before and i not in self.new(after)]
+        found += [f"unexpected task: {i}" for i in after if i not in self.before and i not in self.new(after)]
         found += [
             f"{task_id} was taken, and is now {after[task_id]}, by {applied[task_id]}"
             for task_id in self.taken
@@ -198,19 +199,19 @@ class Work:
             found += self._of_one(task_id, after[task_id], dict(applied.get(task_id, {})), often)
         return found
 
-    def targets(self, after: dict[str, Seen]) -> list[str]:
-        """Return the ids of the tasks that were to be worked on."""
+    def targets(self, after: dict[str, TaskState]) -> list[str]:
+        """Return the ids of the tasks that had to be changed."""
         return [task_id for task_id in self.ids if task_id in after]
 
-    def new(self, after: dict[str, Seen]) -> set[str]:
-        """Return the ids of tasks that were to be made."""
+    def new(self, after: dict[str, TaskState]) -> set[str]:
+        """Return the ids of the tasks that had to be created."""
         return set()
 
-    def _of_one(self, task_id: str, after: Seen, applied: dict[str, int], often: int) -> list[str]:
+    def _of_one(self, task_id: str, after: TaskState, applied: dict[str, int], often: int) -> list[str]:
         before = self.before.get(task_id, after)
         wanted = self.mutations(before)
         if ASSIGN not in wanted:
-            # Claiming and giving back change nothing that lasts: how often is not promised.
+            # Claims and releases leave no trace, so their number is not promised.
             applied.pop(ASSIGN, None)
         right = applied.keys() == wanted and all(1 <= applied[name] <= often for name in wanted)
         problems = [] if right else [f"{task_id} got {applied}, not {wanted}"]
@@ -219,7 +220,7 @@ class Work:
 
 
 class PrelabelSubmit(Work):
-    """A model's labels go on with the tasks; the queue is looked up by the operator."""
+    """Submit a model's labels for the tasks of the queue."""
 
     write: ClassVar[str] = "submit"
 
@@ -229,24 +230,24 @@ class PrelabelSubmit(Work):
 
         return RedBrickPrelabelOperator(task_id="work", stage_name="Label", labeler=labeler, write=self.write)
 
-    def mutations(self, seen: Seen) -> set[str]:
+    def mutations(self, seen: TaskState) -> set[str]:
         return set() if self.skips(seen.name) else {PUT}
 
-    def wrong(self, before: Seen, after: Seen) -> str | None:
+    def wrong(self, before: TaskState, after: TaskState) -> str | None:
         if self.skips(before.name):
             return _misplaced(after, "Label", "UNASSIGNED", boxes=[])
         return _misplaced(after, self.to, "UNASSIGNED", boxes=[place(before.name)])
 
 
 class PrelabelDrafts(PrelabelSubmit):
-    """A model's labels become drafts, and people get the tasks."""
+    """Save a model's labels as drafts and release the tasks."""
 
     write = "draft_and_release"
     to = "Label"
 
 
 class PutLabels(Work):
-    """Finished labels, half of them by the tasks' ids and half by their names."""
+    """Submit finished labels, half of them by task id and half by task name."""
 
     def operator(self) -> Any:
         tasks = [
@@ -255,15 +256,15 @@ class PutLabels(Work):
         ]
         return RedBrickPutLabelsOperator(task_id="work", stage_name="Label", tasks=tasks)
 
-    def mutations(self, seen: Seen) -> set[str]:
+    def mutations(self, seen: TaskState) -> set[str]:
         return {PUT}
 
-    def wrong(self, before: Seen, after: Seen) -> str | None:
+    def wrong(self, before: TaskState, after: TaskState) -> str | None:
         return _misplaced(after, self.to, "UNASSIGNED", boxes=[place(before.name)])
 
 
 class AutoReview(Work):
-    """A third is accepted, a third rejected, a third corrected."""
+    """Accept, reject and correct one third each."""
 
     stage = "Review_1"
     strangers_hold = PEOPLE[1]
@@ -279,23 +280,23 @@ class AutoReview(Work):
 
         return RedBrickAutoReviewOperator(task_id="work", stage_name="Review_1", reviewer=reviewer)
 
-    def mutations(self, seen: Seen) -> set[str]:
+    def mutations(self, seen: TaskState) -> set[str]:
         if self.skips(seen.name):
             return set()
         return {PUT} if _third(seen.name) == 2 else {REVIEW}
 
-    def wrong(self, before: Seen, after: Seen) -> str | None:
+    def wrong(self, before: TaskState, after: TaskState) -> str | None:
         third = _third(before.name)
         if self.skips(before.name):
             return _misplaced(after, "Review_1", "UNASSIGNED", boxes=boxes(before))
         if third == 1:
-            # It goes back to whoever labeled it.
+            # A rejected task returns to its labeler.
             return _misplaced(after, "Label", "ASSIGNED", boxes=boxes(before), holders=PEOPLE)
         return _misplaced(after, "END", None, boxes=[place(before.name)] if third else boxes(before))
 
 
 class Balance(Work):
-    """A queue is shared among three people, one of whom has tasks already."""
+    """Assign a queue to three people, one of whom holds tasks already."""
 
     requests = 2
     changes = frozenset({ASSIGN})
@@ -303,20 +304,20 @@ class Balance(Work):
     def operator(self) -> Any:
         return RedBrickBalanceAssignmentsOperator(task_id="work", stage_name="Label", emails=PEOPLE)
 
-    def mutations(self, seen: Seen) -> set[str]:
+    def mutations(self, seen: TaskState) -> set[str]:
         return {ASSIGN}
 
-    def wrong(self, before: Seen, after: Seen) -> str | None:
+    def wrong(self, before: TaskState, after: TaskState) -> str | None:
         return _misplaced(after, "Label", "ASSIGNED", boxes=[], holders=PEOPLE)
 
     def complaints(self, *, often: int = 1) -> list[str]:
-        queues = Counter(seen.holder for seen in look(self.sandbox).values())
+        queues = Counter(seen.holder for seen in read_all_tasks(self.sandbox).values())
         even = max(queues.values()) - min(queues[email] for email in PEOPLE) <= 1 + self.deleted
         return [*super().complaints(often=often), *([] if even else [f"the queues are uneven: {queues}"])]
 
 
 class Reopen(Work):
-    """A day's ground truth goes back for correction, with its labels; other days' stays."""
+    """Reopen the ground truth of one day, with its labels."""
 
     stage = "END"
 
@@ -331,15 +332,15 @@ class Reopen(Work):
             task_id="work", selector=lambda _task: True, updated_after=DAY[0], updated_before=DAY[2]
         )
 
-    def mutations(self, seen: Seen) -> set[str]:
+    def mutations(self, seen: TaskState) -> set[str]:
         return {REOPEN}
 
-    def wrong(self, before: Seen, after: Seen) -> str | None:
+    def wrong(self, before: TaskState, after: TaskState) -> str | None:
         return _misplaced(after, "Label", "UNASSIGNED", boxes=boxes(before))
 
 
 class Upload(Work):
-    """New tasks with labels; some of the names are there already."""
+    """Create tasks with labels; some of the names already exist."""
 
     requests = 100
 
@@ -354,21 +355,21 @@ class Upload(Work):
         ]
         return RedBrickUploadTasksOperator(task_id="work", tasks=tasks, storage_id=STORAGE)
 
-    def new(self, after: dict[str, Seen]) -> set[str]:
+    def new(self, after: dict[str, TaskState]) -> set[str]:
         return {task_id for task_id, seen in after.items() if seen.name in self.names}
 
-    def targets(self, after: dict[str, Seen]) -> list[str]:
+    def targets(self, after: dict[str, TaskState]) -> list[str]:
         return sorted(self.new(after))
 
-    def mutations(self, seen: Seen) -> set[str]:
+    def mutations(self, seen: TaskState) -> set[str]:
         return {CREATE}
 
-    def wrong(self, before: Seen, after: Seen) -> str | None:
+    def wrong(self, before: TaskState, after: TaskState) -> str | None:
         return _misplaced(after, "Label", "UNASSIGNED", boxes=[place(before.name)])
 
     def complaints(self, *, often: int = 1) -> list[str]:
-        counts = Counter(seen.name for seen in look(self.sandbox).values())
-        twins = [f"{name} is there {counts[name]} times" for name in self.names if counts[name] != 1]
+        counts = Counter(seen.name for seen in read_all_tasks(self.sandbox).values())
+        twins = [f"{name} exists {counts[name]} times" for name in self.names if counts[name] != 1]
         return [*super().complaints(often=often), *twins]
 
 
@@ -392,11 +393,11 @@ def _third(name: str) -> int:
 
 
 def _misplaced(
-    after: Seen, stage: str, state: str | None, *, boxes: list[float], holders: list[str] | None = None
+    after: TaskState, stage: str, state: str | None, *, boxes: list[float], holders: list[str] | None = None
 ) -> str | None:
     if after.stage != stage:
         return f"is not in {stage}"
     if after.state != state or after.holder not in (holders or [None]):
-        return f"is in the wrong hands, not {state} of {holders}"
-    there = [label["bbox2d"]["xnorm"] for label in json.loads(after.labels)]
-    return None if there == boxes else f"has boxes at {there}, not {boxes}"
+        return f"has the wrong state or holder, not {state} of {holders}"
+    positions = [label["bbox2d"]["xnorm"] for label in json.loads(after.labels)]
+    return None if positions == boxes else f"has boxes at {positions}, not {boxes}"
