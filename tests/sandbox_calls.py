@@ -1,4 +1,4 @@
-"""GraphQL documents and short calls for the sandbox's tests."""
+"""GraphQL documents and helper functions for the sandbox tests."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ BOX = {"category": "finding", "bbox2d": {"xnorm": 0.1, "ynorm": 0.2, "wnorm": 0.
 
 
 def ask(sandbox, document, **variables):
-    """Send a document for the demo project (or project `p`) and give the whole answer."""
+    """Send a document for the demo project (or project `p`) and return the whole response."""
     return sandbox.graphql(document, {"o": sandbox.org_id, "p": sandbox.project_id, **variables}, strict=False)
 
 
 def data(sandbox, document, **variables):
-    """Send a document that must succeed and give the value of its one root field."""
+    """Send a document that must succeed and return the value of its root field."""
     answer = ask(sandbox, document, **variables)
     assert "errors" not in answer, answer["errors"]
     (value,) = answer["data"].values()
@@ -47,7 +47,7 @@ def data(sandbox, document, **variables):
 
 
 def error(sandbox, document, **variables):
-    """Send a document that must be refused and give the words."""
+    """Send a document that must be refused and return the message."""
     answer = ask(sandbox, document, **variables)
     assert len(answer["errors"]) == 1, answer
     assert answer["errors"][0]["path"], answer
@@ -63,7 +63,7 @@ def submit(sandbox, task_id, stage="Label", labels=(BOX,), **options):
 
 
 def encoded(query, variables=None):
-    """Encode a body as today's clients do."""
+    """Encode a body as current clients do."""
     return base64.b64encode(gzip.compress(json.dumps({"query": query, "variables": variables}).encode()))
 
 

@@ -1,4 +1,4 @@
-"""The sandbox as tests use it: a process of its own, started, driven and stopped from here.
+"""Run and control a sandbox in a process of its own, for tests.
 
 with SandboxProcess(transition_ms=200) as sandbox:
     ids = sandbox.seed_tasks(50)
@@ -29,11 +29,11 @@ STOP_SECONDS = 10
 
 
 class SandboxError(RuntimeError):
-    """The sandbox did not start, or refused a control request; the message holds its words."""
+    """The sandbox did not start, or refused a request. The message has its output."""
 
 
 class SandboxProcess:
-    """A running sandbox; use it as a context manager.
+    """A sandbox process, used as a context manager.
 
     Options are the command line's, as keywords: ``port``, ``db``, ``demo_tasks``, ``latency_ms``,
     ``transition_ms``, ``fault``, ``behavior``, ``require_ownership``.
@@ -72,9 +72,9 @@ class SandboxProcess:
         self.stages: list[str] = []
         self.members: list[str] = []
         self.http = requests.Session()
-        self.http.trust_env = False  # a proxy of the environment must not stand between us and loopback
+        self.http.trust_env = False  # requests to loopback must not go through a proxy
 
-    # -- life ----------------------------------------------------------------------------------
+    # -- process -------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         return self.start()
@@ -95,7 +95,7 @@ class SandboxProcess:
         return self
 
     def stop(self) -> int:
-        """Stop by SIGTERM and answer the exit code."""
+        """Stop the process with SIGTERM and return its exit code."""
         self.http.close()
         if self.process is None:
             return 0
@@ -123,13 +123,16 @@ class SandboxProcess:
                 if self.process.poll() is not None:
                     break
         self.process.kill()
-        _, words = self.process.communicate()
-        raise SandboxError(f"the sandbox did not start: {words.strip()[-2000:]}")
+        _, stderr = self.process.communicate()
+        raise SandboxError(f"the sandbox did not start: {stderr.strip()[-2000:]}")
 
     # -- control routes ------------------------------------------------------------------------
 
     def control(self, path: str, body: dict[str, Any] | None = None, *, method: str | None = None) -> Any:
-        """Call a `/_sandbox/` route: GET without a body, else POST; raises SandboxError on a refusal."""
+        """Call a `/_sandbox/` route: GET without a body, else POST.
+
+        :raises SandboxError: if the request is refused.
+        """
         verb = method or ("GET" if body is None else "POST")
         response = self.http.request(verb, f"{self.url}/_sandbox/{path.lstrip('/')}", json=body, timeout=300)
         if not response.ok:
@@ -137,32 +140,32 @@ class SandboxProcess:
         return response.json()
 
     def stats(self) -> dict[str, Any]:
-        """``{"requests": n, "root_fields": {...}, "applied": {task_id: {mutation: n}}}``."""
+        """Return ``{"requests": n, "root_fields": {...}, "applied": {task_id: {mutation: n}}}``."""
         return dict(self.control("stats"))
 
     def reset(self) -> None:
-        """Back to a fresh start: data, counters, faults and settings."""
+        """Restore the initial data, counters, faults and settings."""
         self.control("reset", {})
 
     def board(self) -> dict[str, Any]:
-        """Stages with counts and cards."""
+        """Return the stages with counts and cards."""
         return dict(self.control("board"))
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """Read, or change at run time: latency_ms, transition_ms, max_page, max_ids, require_ownership."""
+        """Return the settings, after changes to latency_ms, transition_ms, max_page, max_ids or require_ownership."""
         return dict(self.control("settings", changes or None))
 
     def faults(self, spec: str) -> dict[str, Any]:
-        """Replace the faults that are on; an empty string turns all of them off, one-shots too."""
+        """Replace the fault specification. Empty text disables all faults, including one-shot faults."""
         return dict(self.control("faults", {"spec": spec}))
 
     def fault_once(self, fault: str, root_field: str, *, skip: int = 0, times: int = 1) -> dict[str, Any]:
-        """Let one fault happen to the next request with this root field, after letting `skip` of them pass."""
+        """Inject a fault into the next `times` requests with this root field, after `skip` others."""
         shot = {"fault": fault, "root_field": root_field, "skip": skip, "times": times}
         return dict(self.control("faults", {"once": [shot]}))
 
     def behavior(self, **changes: str) -> dict[str, str]:
-        """Read, or change, what the server does where the API leaves it open, e.g. ``conversion="omit"``."""
+        """Return the behaviors, after changes such as ``conversion="omit"``."""
         return dict(self.control("behavior", changes or None))
 
     def humans(
@@ -174,27 +177,27 @@ class SandboxProcess:
         project_id: str | None = None,
         labels: list[dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
-        """Let the people work: ``{"done", "accepted", "rejected", "task_ids"}``."""
+        """Let the simulated people work, and return ``{"done", "accepted", "rejected", "task_ids"}``."""
         body: dict[str, Any] = {"stage": stage, "limit": limit, "accept_ratio": accept_ratio}
         body |= {"project_id": project_id} if project_id else {}
         body |= {"labels": labels} if labels is not None else {}
         return dict(self.control("humans", body))
 
     def seed_tasks(self, count: int, **options: Any) -> list[str]:
-        """Make tasks; options as in the sandbox's documentation. Answers the task ids, in order."""
+        """Create tasks with options of the sandbox's documentation, and return their ids in order."""
         return list(self.control("tasks", {"count": count, **options})["task_ids"])
 
     def add_project(
         self, stages: list[dict[str, Any]] | None = None, *, name: str | None = None, consensus: bool = False
     ) -> str:
-        """Make a project (the demo project's stages unless given) and answer its id."""
+        """Create a project, with the demo project's stages by default, and return its id."""
         body: dict[str, Any] = {"consensus": consensus}
         body |= {"stages": stages} if stages is not None else {}
         body |= {"name": name} if name is not None else {}
         return str(self.control("projects", body)["project_id"])
 
     def change_stages(self, stages: list[dict[str, Any]], *, project_id: str | None = None) -> None:
-        """Replace a project's stages; those that hold tasks must remain."""
+        """Replace the stages of a project. Stages that contain tasks must remain."""
         self.control("stages", {"stages": stages, "project_id": project_id})
 
     def accept_keys(self, *keys: str) -> None:
@@ -202,13 +205,13 @@ class SandboxProcess:
         self.control("keys", {"keys": list(keys)})
 
     def applied(self, mutation: str) -> dict[str, int]:
-        """How often this mutation was applied, by task id; tasks it was never applied to are absent."""
+        """Return how often a mutation was applied, by task id. Other tasks are absent."""
         return {task_id: counts[mutation] for task_id, counts in self.stats()["applied"].items() if mutation in counts}
 
     # -- GraphQL -------------------------------------------------------------------------------
 
     def graphql(self, query: str, variables: dict[str, Any] | None = None, *, strict: bool = True) -> dict[str, Any]:
-        """Send one plain-JSON document; answers `data`, or with `strict=False` the whole answer."""
+        """Send a document and return `data`, or with `strict=False` the whole response."""
         response = self.http.post(
             f"{self.url}/graphql/",
             json={"query": query, "variables": variables or {}},
@@ -224,7 +227,7 @@ class SandboxProcess:
         return dict(answer["data"])
 
     def task(self, task_id: str, *, project_id: str | None = None) -> dict[str, Any] | None:
-        """One task's stage, state, owner, flat labels and review trail, or None."""
+        """Return stage, state, owner and flat labels of a task, or None."""
         query = """query ($o: UUID!, $p: UUID!, $t: UUID!) { task(orgId: $o, projectId: $p, taskId: $t) {
             taskId currentStageName updatedAt priority datapoint { name }
             currentStageSubTask { ... on LabelingTask {
@@ -253,12 +256,12 @@ class SandboxProcess:
         }
 
     def stage_of(self, task_id: str, *, project_id: str | None = None) -> str | None:
-        """Where a task is: its stage's name, "END" for ground truth, None when there is no such task."""
+        """Return the stage of a task: its name, "END" for ground truth, None for an unknown task."""
         task = self.task(task_id, project_id=project_id)
         return None if task is None else str(task["stage"])
 
     def count(self, stage: str | None = None, *, project_id: str | None = None) -> int:
-        """How many tasks a stage holds ("END" for ground truth, None for the whole project)."""
+        """Return the number of tasks in a stage ("END": ground truth, None: the whole project)."""
         query = """query ($o: UUID!, $p: UUID!, $s: String) {
             tasksPaged(orgId: $o, projectId: $p, stageName: $s, first: 0) { count } }"""
         ids = {"o": self.org_id, "p": project_id or self.project_id, "s": stage}

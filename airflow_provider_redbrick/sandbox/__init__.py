@@ -1,1 +1,1 @@
-"""A local RedBrick AI: GraphQL API, workflow, storage and people, on one machine, for demos and tests."""
+"""A local RedBrick server for demos and tests."""

@@ -1,4 +1,7 @@
-"""The command line: `redbrick-sandbox serve`, also `python -m airflow_provider_redbrick.sandbox serve`."""
+"""Command line: `redbrick-sandbox serve`.
+
+Also `python -m airflow_provider_redbrick.sandbox serve`.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,20 @@ _LAST_PORT = 65535
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; answers the exit code."""
+    """Run the command line.
+
+    :param argv: arguments without the program name; `sys.argv` by default.
+    :return: the exit code: 0 after a clean stop, 2 for an invalid option or an unusable port or database.
+    """
     options = _parser().parse_args(argv)
-    # Imported here, so that --help is there at once and says what to install when something is missing.
+    # Imported here so that --help is fast, and a missing dependency gives a message that says what to install.
     try:
         from airflow_provider_redbrick.sandbox import behaviors, faults, serve  # noqa: PLC0415
         from airflow_provider_redbrick.sandbox.core import Sandbox  # noqa: PLC0415
         from airflow_provider_redbrick.sandbox.settings import Settings  # noqa: PLC0415
         from airflow_provider_redbrick.sandbox.store import Store  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        return _fail(f"{error}; pip install 'airflow-provider-redbrick[sandbox]' brings what the sandbox needs")
+        return _fail(f"{error}. Install the sandbox's dependencies: pip install 'airflow-provider-redbrick[sandbox]'")
     settings = Settings(
         latency_ms=options.latency_ms,
         transition_ms=options.transition_ms,
@@ -48,33 +55,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sandbox = Sandbox(settings, Store(options.db))
     except sqlite3.Error as error:
-        why = "another sandbox works with it" if "locked" in str(error) else str(error)
-        return _fail(f"--db {options.db}: {why}")
+        reason = "another sandbox is using it" if "locked" in str(error) else str(error)
+        return _fail(f"--db {options.db}: {reason}")
     return serve.run(sandbox, sockets)
 
 
-def _fail(words: str) -> int:
-    sys.stderr.write(f"redbrick-sandbox: {words}\n")
+def _fail(message: str) -> int:
+    sys.stderr.write(f"redbrick-sandbox: {message}\n")
     return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="redbrick-sandbox", description="A RedBrick AI on this machine.")
+    parser = argparse.ArgumentParser(prog="redbrick-sandbox", description="A local RedBrick server.")
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve on loopback until stopped; prints one line of JSON when ready")
     add = serve.add_argument
-    add("--port", type=_port, default=DEFAULT_PORT, help="0 takes any free one (default: %(default)s)")
-    add("--db", metavar="PATH", help="keep everything in this SQLite file (default: in memory)")
-    add("--demo-tasks", type=_count, default=0, metavar="N", help="start with N tasks with real images")
-    add("--latency-ms", type=_count, default=0, metavar="MS", help="wait before every answer")
-    add("--transition-ms", type=_count, default=0, metavar="MS", help="time between leaving a stage and the next")
+    add("--port", type=_port, default=DEFAULT_PORT, help="0 selects a free port (default: %(default)s)")
+    add("--db", metavar="PATH", help="SQLite file that stores all data (default: in memory)")
+    add("--demo-tasks", type=_count, default=0, metavar="N", help="create N tasks with real images at the start")
+    add("--latency-ms", type=_count, default=0, metavar="MS", help="latency of each response")
+    add(
+        "--transition-ms",
+        type=_count,
+        default=0,
+        metavar="MS",
+        help="time a task takes from one stage to the next",
+    )
     add("--fault", default="", metavar="SPEC", help="e.g. http_503=0.1,drop_after=0.05,seed=7")
-    add("--behavior", default="", metavar="SPEC", help="what the API leaves open, e.g. conversion=omit-empty")
+    add("--behavior", default="", metavar="SPEC", help="variant of server behavior, e.g. conversion=omit-empty")
     add(
         "--require-ownership",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="whether the API key must hold a task before it submits or reviews it (default: yes)",
+        help="require that the API key holds a task before it submits or reviews the task (default: yes)",
     )
     return parser
 

@@ -1,6 +1,10 @@
-"""What can be done to tasks, by the API key or by people: the state machine's steps, checked and written down.
+"""Change tasks on behalf of the API key or a project member.
 
-Each function refuses with `RefusalError` before anything is changed.
+Each function computes a step of the state machine (`workflow`) and stores it. Invariants:
+
+1. A refused action raises `RefusalError`. The surrounding `Sandbox.mutation` rolls back what was written before.
+2. The step is computed before labels are stored, so that a refused submit leaves no label version behind.
+3. Each applied step is stored together with its audit-trail facts.
 """
 
 from __future__ import annotations
@@ -20,12 +24,18 @@ if TYPE_CHECKING:
 
 
 def people_by_email(project: Project, emails: Sequence[str]) -> list[seed.Person]:
-    """Find members of the project by e-mail, or refuse with those that are none."""
-    found = [(email, seed.person_of(email) if "@" in email else None) for email in emails]
-    unknown = [email for email, person in found if person is None or person.user_id not in project.access]
+    """Find project members by email.
+
+    :param project: the project whose members are searched.
+    :param emails: email addresses, in any case.
+    :return: the members, in the order of `emails`.
+    :raises RefusalError: if an address belongs to no member of the project. The message lists all such addresses.
+    """
+    matches = [(email, seed.person_of(email) if "@" in email else None) for email in emails]
+    unknown = [email for email, person in matches if person is None or person.user_id not in project.access]
     if unknown:
-        raise RefusalError(f"no member of the project has the e-mail {', '.join(map(repr, unknown))}")
-    return [person for _, person in found if person is not None]
+        raise RefusalError(f"no member of the project has the email {', '.join(map(repr, unknown))}")
+    return [person for _, person in matches if person is not None]
 
 
 def assign(
@@ -37,10 +47,17 @@ def assign(
     *,
     refresh: bool = True,
 ) -> list[tuple[Record, bool]]:
-    """Give tasks to users (none: release them).
+    """Assign tasks to users, or release them.
 
-    Answers the tasks that are as wished now, each with whether it had to be changed for it. Tasks that are not
-    there, or not where they could be assigned, are missing in the answer.
+    :param sandbox: the sandbox that stores the tasks.
+    :param project: the project of the tasks.
+    :param task_ids: ids of tasks. Duplicates are ignored.
+    :param users: user ids of the new assignees. An empty sequence releases the tasks.
+    :param doing: the actor and the time.
+    :param refresh: whether current assignees lose the task. See `workflow.assign`.
+    :return: the tasks that now have the requested assignees, each with whether it changed. Tasks that do not exist,
+        or that cannot be assigned where they are, are absent.
+    :raises RefusalError: if a user has no access to the stage of a task. No task is changed then.
     """
     records = [sandbox.store.task(project.project_id, task_id) for task_id in dict.fromkeys(task_ids)]
     steps: list[tuple[Record, workflow.Step]] = []
@@ -74,11 +91,25 @@ def put_labels(
     labels_map: Sequence[Mapping[str, Any] | None] = (),
     time_ms: int = 0,
 ) -> None:
-    """Save a draft or submit, with new labels (JSON text or a file's path) or, when both are None, the old ones."""
+    """Save a draft or submit a task.
+
+    :param sandbox: the sandbox that stores the task.
+    :param project: the project of the task.
+    :param task_id: the task.
+    :param stage: the stage in which the client expects the task.
+    :param doing: the actor and the time.
+    :param finished: True submits the task, False saves a draft.
+    :param data: new labels as JSON text.
+    :param path: path of an uploaded labels file. Takes precedence over `data`. When both are None, the task keeps its
+        labels.
+    :param labels_map: segmentation files by series.
+    :param time_ms: time that the actor spent, in milliseconds. Only a submit records it.
+    :raises RefusalError: if the labels are invalid or the step is not allowed.
+    """
     record = sandbox.record(project, task_id)
     labels = incoming(sandbox, data, path)
     version = record.version if labels is None else sandbox.next_version()
-    # The step comes first: labels of a refused step must leave no version behind.
+    # Compute the step first: a refused step must not leave a label version behind.
     if finished:
         step = workflow.submit(project.flow, record.task, stage, doing, time_ms=time_ms, version=version)
     else:
@@ -89,7 +120,15 @@ def put_labels(
 
 
 def submit_as_is(sandbox: Sandbox, project: Project, task_id: str, stage: str, doing: workflow.Doing) -> None:
-    """Submit a task in a label stage with the labels it has."""
+    """Submit a task of a label stage with its current labels.
+
+    :param sandbox: the sandbox that stores the task.
+    :param project: the project of the task.
+    :param task_id: the task.
+    :param stage: the label stage in which the client expects the task.
+    :param doing: the actor and the time.
+    :raises RefusalError: if the stage is not a label stage, or the step is not allowed.
+    """
     place = project.flow.find(stage)
     if place is not None and not place.is_label:
         raise RefusalError(f"stage {stage!r} is not a label stage")
@@ -109,9 +148,19 @@ def overwrite_labels(
     time_ms: int,
     extra: str | None,
 ) -> None:
-    """Write labels to a task wherever it is, whoever holds it; `finalize` also submits it in its stage.
+    """Write labels to a task in any stage, whether or not the actor holds it.
 
-    `extra` (JSON text) goes into the audit trail.
+    :param sandbox: the sandbox that stores the task.
+    :param project: the project of the task.
+    :param task_id: the task.
+    :param doing: the actor and the time. `must_hold` is ignored.
+    :param data: new labels as JSON text.
+    :param path: path of an uploaded labels file. Takes precedence over `data`. When both are None, the task keeps its
+        labels.
+    :param labels_map: segmentation files by series.
+    :param finalize: whether to also submit the task if it is in a label or review stage.
+    :param time_ms: time that the actor spent, in milliseconds.
+    :param extra: JSON text for the audit trail, or None.
     """
     record = sandbox.record(project, task_id)
     labels = incoming(sandbox, data, path)
@@ -126,26 +175,30 @@ def overwrite_labels(
         step = workflow.submit(project.flow, record.task, stage.name, free, time_ms=time_ms, version=version)
     else:
         step = workflow.Step(record.task._replace(updated_at=doing.now))
-    sandbox.apply(project, record, _explained(step, record.task, doing, time_ms, extra), version=version)
+    sandbox.apply(project, record, _with_extra_data(step, record.task, doing, time_ms, extra), version=version)
 
 
-def _explained(
+def _with_extra_data(
     step: workflow.Step, before: workflow.Task, doing: workflow.Doing, time_ms: int, extra: str | None
 ) -> workflow.Step:
-    """Put `extra` into the trail: beside the way out of the stage or, when the task stays, by itself."""
+    """Add `extra` to the audit trail.
+
+    It becomes part of the event that records the task leaving its stage. If the task stays, `extra` gets an event of
+    its own.
+    """
     if any(fact.kind == "output" for fact in step.facts):
         facts = [
             fact._replace(data={**fact.data, "extraData": extra}) if fact.kind == "output" else fact
             for fact in step.facts
         ]
         return step._replace(facts=tuple(facts))
-    # Labels replaced in ground truth are an output of END; in a queue the trail knows of them only by `extra`.
+    # Labels replaced in ground truth are recorded as an output of END, other labels only if `extra` is set.
     in_truth = before.stage == GROUND_TRUTH
     if extra is None and not in_truth:
         return step
     edited = {
         "currentStageName": before.stage,
-        # Whoever takes an output for leaving a stage must see that this one leads nowhere else.
+        # A client that reads an output event as leaving the stage must see that the task did not move.
         "nextStageName": None if in_truth else before.stage,
         "cycleCount": before.cycle,
         "timeSpentMs": time_ms,
@@ -166,7 +219,19 @@ def review(
     pin: Mapping[str, Any] | None = None,
     time_ms: int = 0,
 ) -> None:
-    """Accept or reject a task in a review stage; a comment is kept with it."""
+    """Accept or reject a task in a review stage.
+
+    :param sandbox: the sandbox that stores the task.
+    :param project: the project of the task.
+    :param task_id: the task.
+    :param stage: the review stage in which the client expects the task.
+    :param doing: the actor and the time.
+    :param accept: True accepts, False rejects.
+    :param comment: text that is stored as a comment of the task. A rejection marks it as an issue.
+    :param pin: position of the comment in the image, in the API's format.
+    :param time_ms: time that the actor spent, in milliseconds.
+    :raises RefusalError: if the stage is not a review stage, or the step is not allowed.
+    """
     record = sandbox.record(project, task_id)
     step = workflow.review(project.flow, record.task, stage, doing, accept=accept, time_ms=time_ms)
     if comment:
@@ -186,7 +251,19 @@ def add_comment(
     label_id: str | None = None,
     reply_to: str | None = None,
 ) -> dict[str, Any]:
-    """Write a comment into a task's trail and answer it as the API shows it."""
+    """Add a comment to the audit trail of a task.
+
+    :param sandbox: the sandbox that stores the task.
+    :param record: the task.
+    :param stage: stage that the comment refers to. The current stage of the task by default.
+    :param doing: the author and the time.
+    :param text: text of the comment.
+    :param pin: position of the comment in the image, in the API's format.
+    :param issue: whether the comment reports an issue.
+    :param label_id: id of the label that the comment refers to.
+    :param reply_to: id of the comment that this one answers.
+    :return: the comment in the API's format.
+    """
     number = sandbox.store.next_number("events")
     comment_id = make_id("comment", number)
     data = {

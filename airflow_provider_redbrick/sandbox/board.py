@@ -1,4 +1,7 @@
-"""The board: a page that shows the sandbox's tasks as cards in the columns of their stages, live."""
+"""Web page that shows tasks as cards, one column per stage.
+
+The page polls `/board.json` and stays current while tasks move.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from starlette.routing import Route
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-_CARDS = 60
-# Twice what a card shows: many screens have two pixels to one.
-_PIXELS = 320
+_CARDS_PER_STAGE = 60
+# Twice the size of a card's image, for screens with two device pixels per CSS pixel.
+_THUMBNAIL_PIXELS = 320
 _CACHED_THUMBNAILS = 1024
 
 _FILES = {
@@ -27,13 +30,13 @@ _FILES = {
     "/board.svg": ("board.svg", "image/svg+xml"),
 }
 
-# Names of tasks and labels are whatever a client sent. The script never makes markup of them, and should it
-# ever, nothing that is not one of the files above runs.
+# Names of tasks and labels are untrusted input. The script never inserts them as markup. If it did by mistake, this
+# policy would still run only the files above.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-_SAFE = {
+_SECURITY_HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -42,25 +45,32 @@ _SAFE = {
 
 
 class BoardSource(Protocol):
-    """What the board shows.
+    """Data source of the board.
 
     A summary is ``{"project", "project_id", "org_id", "stages": [{"name", "kind", "title", "count",
-    "by_person": {name: n}}]}``, stages in the order of the workflow. A card is ``{"task_id", "name", "state",
-    "assignee", "labels", "item", "data_type"}``, labels flat as the API stores them.
+    "by_person": {name: n}}]}``, with stages in workflow order. A card is ``{"task_id", "name", "state",
+    "assignee", "labels", "item", "data_type"}``, with flat labels as the API stores them.
     """
 
     def summary(self) -> dict[str, Any]:
-        """Give the project and its stages."""
+        """Return the project and its stages."""
 
     def cards(self, stage: str, limit: int) -> list[dict[str, Any]]:
-        """Give the first tasks of a stage, at most ``limit``."""
+        """Return the first tasks of a stage as cards.
+
+        :param stage: name of the stage.
+        :param limit: maximum number of cards.
+        """
 
     def blob(self, path: str) -> bytes:
-        """Read a file; KeyError when there is none at this path."""
+        """Read a stored file.
+
+        :raises KeyError: if the path does not exist.
+        """
 
 
 def routes(source: BoardSource) -> list[Route]:
-    """Give the routes of the page, what it is made of, and what it asks for."""
+    """Return the routes of the page, its static files and its data."""
     board = Board(source)
     folder = resources.files(__package__).joinpath("static")
     files = [
@@ -75,51 +85,53 @@ def routes(source: BoardSource) -> list[Route]:
 
 
 class _Static:
-    """A file of the page."""
+    """Static file of the page."""
 
     def __init__(self, content: bytes, kind: str) -> None:
-        self._response = Response(content, headers={**_SAFE, "Content-Type": kind})
+        self._response = Response(content, headers={**_SECURITY_HEADERS, "Content-Type": kind})
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self._response(scope, receive, send)
 
 
 class Board:
-    """Answers what the page asks for."""
+    """Endpoints that the page reads."""
 
     def __init__(self, source: BoardSource) -> None:
         self._source = source
-        self._thumbnails = _Recent(_CACHED_THUMBNAILS)
+        self._thumbnails = _LruCache(_CACHED_THUMBNAILS)
 
     async def state(self, _request: Request) -> Response:
-        """Answer the summary, and with every stage its first cards."""
+        """Return the summary, with the first cards of each stage."""
         summary = self._source.summary()
         for stage in summary["stages"]:
-            stage["cards"] = self._source.cards(stage["name"], _CARDS)
-        return Response(_json(summary), headers={**_SAFE, "Cache-Control": "no-store"}, media_type="application/json")
+            stage["cards"] = self._source.cards(stage["name"], _CARDS_PER_STAGE)
+        return Response(
+            _json(summary), headers={**_SECURITY_HEADERS, "Cache-Control": "no-store"}, media_type="application/json"
+        )
 
     async def thumbnail(self, request: Request) -> Response:
-        """Answer a small PNG of a stored file; 404 when there is no such file."""
+        """Return a small PNG of a stored file, or status 404 if the file does not exist."""
         path = request.query_params.get("item", "")
         try:
             content = self._source.blob(path)
         except KeyError:
-            return PlainTextResponse("There is no such file.", status_code=404, headers=_SAFE)
-        # A file can be put anew at the same place, so the content has its part in the name.
-        digest = hashlib.sha256(b"%s\0%d\0%s" % (path.encode(), _PIXELS, content)).hexdigest()
-        headers = {**_SAFE, "ETag": f'"{digest}"'}
+            return PlainTextResponse("There is no such file.", status_code=404, headers=_SECURITY_HEADERS)
+        # A file can be overwritten, so the digest covers the content as well as the path.
+        digest = hashlib.sha256(b"%s\0%d\0%s" % (path.encode(), _THUMBNAIL_PIXELS, content)).hexdigest()
+        headers = {**_SECURITY_HEADERS, "ETag": f'"{digest}"'}
         if digest in request.headers.get("If-None-Match", ""):
             return Response(status_code=304, headers=headers)
         picture = self._thumbnails.get(digest)
         if picture is None:
-            # Decoding takes a while, and the API must answer meanwhile.
+            # Decoding is slow, and the API must stay responsive.
             picture = await run_in_threadpool(_draw, content, path.rsplit("/", 1)[-1])
             self._thumbnails.put(digest, picture)
         return Response(picture, headers=headers, media_type="image/png")
 
 
-class _Recent:
-    """The values used last, at most `size` of them."""
+class _LruCache:
+    """Least-recently-used cache of at most `size` values."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -138,14 +150,14 @@ class _Recent:
 
 
 def _draw(content: bytes, filename: str) -> bytes:
-    # Imported here: a sandbox without demo tasks does without the libraries that read pictures.
+    # Imported here: a sandbox without demo tasks does not need the image libraries.
     from airflow_provider_redbrick.sandbox.images import thumbnail  # noqa: PLC0415
 
-    return thumbnail(content, filename, _PIXELS)
+    return thumbnail(content, filename, _THUMBNAIL_PIXELS)
 
 
 def _json(document: dict[str, Any]) -> str:
-    """Write JSON that browsers read: a NaN that came in with labels becomes null."""
+    """Serialize JSON that browsers accept: NaN and infinities in labels become null."""
     try:
         return json.dumps(document, allow_nan=False)
     except ValueError:

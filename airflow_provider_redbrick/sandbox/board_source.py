@@ -1,4 +1,4 @@
-"""What the board shows: counts of stages, cards of tasks, and the bytes of their files."""
+"""Stage counts, task cards and file contents for the board."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 class StoreBoard:
-    """Reads a project (the demo project unless another is asked for) for the board."""
+    """Read a project from the store for the board.
+
+    :param sandbox: the sandbox that stores the project.
+    :param project_id: the project; the demo project by default.
+    """
 
     def __init__(self, sandbox: Sandbox, project_id: str = seed.PROJECT_ID) -> None:
         self._sandbox = sandbox
@@ -26,7 +30,7 @@ class StoreBoard:
         return self._sandbox.project(seed.ORG_ID, self._project_id)
 
     def summary(self) -> dict[str, Any]:
-        """Give the project and its stages, each with how many tasks it holds and whose they are."""
+        """Return the project and its stages, each with its task count and assignees."""
         self._sandbox.settle()
         project = self._project()
         rows = self._sandbox.store.rows(
@@ -62,7 +66,12 @@ class StoreBoard:
         }
 
     def cards(self, stage: str, limit: int) -> list[dict[str, Any]]:
-        """Give the first tasks of a stage (the output stage's name or "END": ground truth); none if unknown."""
+        """Return the first tasks of a stage as cards.
+
+        :param stage: name of the stage. The name of the output stage and "END" both mean ground truth. An unknown stage
+            has no cards.
+        :param limit: maximum number of cards. The `max_page` setting also limits it.
+        """
         self._sandbox.settle()
         project = self._project()
         stored = GROUND_TRUTH if stage == project.flow.output else stage
@@ -90,11 +99,14 @@ class StoreBoard:
         try:
             return current_labels(self._sandbox, record.version)
         except RefusalError:
-            # Their file has been overwritten with what is none. The API says so; a board shows what it can.
+            # The labels file was overwritten with invalid content. The API reports that; the board shows no labels.
             return []
 
     def blob(self, path: str) -> bytes:
-        """Read a stored file; KeyError when there is none at this path."""
+        """Read a stored file.
+
+        :raises KeyError: if the path does not exist.
+        """
         row = self._sandbox.store.row("SELECT content FROM files WHERE path = ?", (path,))
         if row is None:
             raise KeyError(path)

@@ -1,4 +1,9 @@
-"""The `/_sandbox/` routes: what tests and demos do to a sandbox that no client of the API can."""
+"""Control routes under `/_sandbox/`.
+
+Tests and demos use them for what an API client cannot do: simulate people at work, inject faults, change settings, and
+create many tasks at once. Each POST takes a JSON object. An invalid request is answered with status 400 and
+`{"error": message}`.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +29,11 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.sandbox.core import Project, Sandbox
 
 Body = dict[str, Any]
-_CARDS = 50
+_CARDS_PER_STAGE = 50
 
 
 def routes(sandbox: Sandbox) -> list[Route]:
-    """Give the control routes of a sandbox."""
+    """Return the control routes of a sandbox."""
     control = Control(sandbox)
     reading = {
         "stats": control.stats,
@@ -51,7 +56,7 @@ def routes(sandbox: Sandbox) -> list[Route]:
     made += [Route(f"/_sandbox/{name}", _post(action), methods=["POST"]) for name, action in changing.items()]
 
     async def board(request: Request) -> Response:
-        limit = request.query_params.get("limit", _CARDS)
+        limit = request.query_params.get("limit", _CARDS_PER_STAGE)
         project_id = request.query_params.get("project_id", seed.PROJECT_ID)
         return _answer(lambda: control.board(project_id, int(limit)))
 
@@ -62,8 +67,8 @@ def _answer(action: Callable[[], Body]) -> Response:
     try:
         return JSONResponse(action())
     except (RefusalError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        words = f"{error!s} is missing" if isinstance(error, KeyError) else str(error)
-        return JSONResponse({"error": words}, status_code=400)
+        message = f"{error!s} is missing" if isinstance(error, KeyError) else str(error)
+        return JSONResponse({"error": message}, status_code=400)
 
 
 def _get(action: Callable[[], Body]) -> Callable[[Request], Awaitable[Response]]:
@@ -89,7 +94,10 @@ def _post(action: Callable[[Body], Body]) -> Callable[[Request], Awaitable[Respo
 
 
 class Control:
-    """What the routes do; every action takes the body of its request and answers the response's."""
+    """Implement the control routes.
+
+    Each action takes the JSON body of the request, if it has one, and returns the body of the response.
+    """
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -98,33 +106,33 @@ class Control:
         return self._sandbox.project(seed.ORG_ID, body.get("project_id") or seed.PROJECT_ID)
 
     def stats(self) -> Body:
-        """Count requests, root fields and applied mutations."""
+        """Return the counts of requests, root fields and applied mutations."""
         return self._sandbox.stats.document()
 
     def settings(self) -> Body:
-        """Show the settings."""
+        """Return all settings."""
         return dict(vars(self._sandbox.settings))
 
     def change_settings(self, body: Body) -> Body:
-        """Change some settings; the answer shows all."""
+        """Change some settings and return all of them."""
         self._sandbox.settings = self._sandbox.settings.changed(body)
         return self.settings()
 
     def behavior(self) -> Body:
-        """Show the behaviors."""
+        """Return all behaviors."""
         return dict(self._sandbox.behaviors)
 
     def change_behavior(self, body: Body) -> Body:
-        """Change some behaviors; the answer shows all."""
+        """Change some behaviors and return all of them."""
         self._sandbox.behaviors = behaviors.changed(self._sandbox.behaviors, body)
         return self.behavior()
 
     def faults(self) -> Body:
-        """Show the faults that are on."""
+        """Return the active faults."""
         return self._sandbox.faults.state()
 
     def change_faults(self, body: Body) -> Body:
-        """Replace the specification (`spec`), line up one-shots (`once`), or both."""
+        """Replace the specification (`spec`), queue one-shot faults (`once`), or both."""
         shots = [Shot(**shot) for shot in body.get("once") or []]
         if "spec" in body:
             self._sandbox.faults.replace(str(body["spec"]))
@@ -132,12 +140,12 @@ class Control:
         return self.faults()
 
     def reset(self, _body: Body) -> Body:
-        """Go back to a fresh start."""
+        """Restore the initial state."""
         self._sandbox.reset()
         return {"ok": True}
 
     def humans(self, body: Body) -> Body:
-        """Let the people work in a stage."""
+        """Let the simulated people work in a stage."""
         self._sandbox.settle()
         return people.work(
             self._sandbox,
@@ -149,7 +157,7 @@ class Control:
         )
 
     def projects(self, body: Body) -> Body:
-        """Make a project; the demo project's stages unless others are given."""
+        """Create a project, with the stages of the demo project by default."""
         number = len(self._sandbox.projects()) + 1
         stages = tuple(body.get("stages") or seed.DEMO_STAGES)
         project_id = make_id("project", number)
@@ -164,7 +172,7 @@ class Control:
         return {"project_id": project_id}
 
     def keys(self, body: Body) -> Body:
-        """Replace the API keys that are accepted: issue one, revoke one."""
+        """Replace the accepted API keys."""
         keys = [key for key in body["keys"] if isinstance(key, str) and key]
         if len(keys) != len(body["keys"]):
             raise ValueError("each key must be text, and not empty")
@@ -172,7 +180,7 @@ class Control:
         return {"keys": keys}
 
     def stages(self, body: Body) -> Body:
-        """Replace a project's stages; every stage that holds tasks must remain."""
+        """Replace the stages of a project. Stages that contain tasks must remain."""
         project = self._project(body)
         stages = tuple(body["stages"])
         old = project.document
@@ -188,7 +196,7 @@ class Control:
         return {"stages": sorted(names)}
 
     def tasks(self, body: Body) -> Body:
-        """Make many tasks at once, in any stage."""
+        """Create many tasks in any stage."""
         project = self._project(body)
         options = {name: value for name, value in body.items() if name not in ("project_id", "images", "files")}
         options["count"] = int(options["count"])
@@ -197,7 +205,11 @@ class Control:
         return {"task_ids": create_many(self._sandbox, project, Bulk(**options))}
 
     def board(self, project_id: str, limit: int) -> Body:
-        """Show stages with their counts and first cards."""
+        """Return the stages with their counts and first cards.
+
+        :param project_id: the project.
+        :param limit: maximum number of cards per stage.
+        """
         source = StoreBoard(self._sandbox, project_id)
         summary = source.summary()
         for stage in summary["stages"]:

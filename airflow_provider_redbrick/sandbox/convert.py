@@ -1,4 +1,13 @@
-"""From the formats tasks are given in (`series`, or the older `labels`) to the one that is stored."""
+"""Convert labels from the import formats to the stored format.
+
+Tasks arrive in the `series` format or in the older `labels` format. The server stores a list of flat labels, the paths
+of the items, and the segmentation files by series. Invariants:
+
+1. One invalid task makes the whole list invalid. Nothing is converted then.
+2. All problems are collected, each with its location. At most 20 are reported.
+3. A key that no format defines is a problem, except the keys that an export adds to a task (`_EXPORT_ONLY`).
+4. The `conversion` behavior only removes data from the response. It never adds problems.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +25,27 @@ from airflow_provider_redbrick.sandbox.convert_labels import (
 )
 from airflow_provider_redbrick.sandbox.look import Look, Problems, is_list, is_number, is_object, is_paths, is_text
 
-MOST_PROBLEMS_TOLD = 20
-# What a server with conversion=drop-unknown has not heard of, besides keys of a series that nobody knows.
-_UNHEARD_OF = frozenset({"cuboids", "instanceClassifications"})
-_NO_LABELS = frozenset({"segmentMap", "segmentations", "heatMaps", "transforms", "centerline"})
-_NO_LABELS = _NO_LABELS | {"name", "items", "metaData", "imageHeaders", "binaryMask", "semanticMask", "pngMask"}
+MAX_REPORTED_PROBLEMS = 20
+# Label kinds that a server with conversion=drop-unknown ignores, besides unknown keys of a series.
+_NEW_LABEL_KINDS = frozenset({"cuboids", "instanceClassifications"})
+_OTHER_SERIES_KEYS = frozenset(
+    {
+        "segmentMap",
+        "segmentations",
+        "heatMaps",
+        "transforms",
+        "centerline",
+        "name",
+        "items",
+        "metaData",
+        "imageHeaders",
+        "binaryMask",
+        "semanticMask",
+        "pngMask",
+    }
+)
 
-# What an exported task carries besides its labels; it may be handed back as it came.
+# Keys that an export adds to a task. An exported task can be imported again unchanged.
 _EXPORT_ONLY = (
     "labelsId",
     "currentStageName",
@@ -86,21 +109,25 @@ _FLAT_KEYS = frozenset(
 
 @dataclass(frozen=True)
 class Conversion:
-    """`converted` has one task for each given, in order, or is None; `error` says what is wrong, if anything."""
+    """Result of a conversion.
+
+    `converted` has one task for each input task, in order, or is None. `error` lists the problems, or is None.
+    """
 
     converted: list[dict[str, Any]] | None
     error: str | None
 
 
 def convert(original: str, behavior: str = "complete") -> Conversion:
-    """Check and convert JSON text of a list of tasks. One invalid task makes the whole list invalid.
+    """Validate and convert a list of tasks.
 
-    `behavior`: `complete`; `omit-empty` and `omit` answer without `labels` where there are none, and always;
-    `drop-unknown` leaves out, without a word, the kinds of label that the server does not know.
+    :param original: JSON text of a list of tasks.
+    :param behavior: `complete` returns all labels. `omit-empty` leaves out an empty `labels` key, and `omit` always
+        leaves it out. `drop-unknown` ignores the label kinds that an older server does not know.
     """
     problems = Problems()
     try:
-        # NaN and Infinity are Python's idea; JSON has none of them.
+        # Python's parser accepts NaN and Infinity, which are not JSON.
         tasks = json.loads(original, parse_constant=_refuse_constant)
     except ValueError as error:
         return Conversion(None, f"not JSON: {error}")
@@ -108,33 +135,33 @@ def convert(original: str, behavior: str = "complete") -> Conversion:
         return Conversion(None, "a list of tasks is needed")
     converted = []
     for index, task in enumerate(tasks):
-        known = _heard_of(task) if behavior == "drop-unknown" else task
+        known = _without_unknown_kinds(task) if behavior == "drop-unknown" else task
         look = Look(known, f"tasks[{index}]", problems)
         if look.value:
-            converted.append(_told(_task(look), behavior))
+            converted.append(_without_omitted_labels(_task(look), behavior))
     if problems:
-        told = problems[:MOST_PROBLEMS_TOLD]
-        more = len(problems) - len(told)
-        return Conversion(None, "\n".join([*told, *([f"and {more} more"] if more else [])]))
+        reported = problems[:MAX_REPORTED_PROBLEMS]
+        more = len(problems) - len(reported)
+        return Conversion(None, "\n".join([*reported, *([f"and {more} more"] if more else [])]))
     return Conversion(converted, None)
 
 
-def _heard_of(task: Any) -> Any:
-    """Leave out of a task's series the labels of kinds that a server has not heard of."""
+def _without_unknown_kinds(task: Any) -> Any:
+    """Remove label kinds unknown to an older server from the series of a task."""
     if not isinstance(task, dict) or not isinstance(task.get("series"), list):
         return task
-    heard_of = _NO_LABELS | (KINDS - _UNHEARD_OF)
+    known_keys = _OTHER_SERIES_KEYS | (KINDS - _NEW_LABEL_KINDS)
     series = [
-        {key: value for key, value in one.items() if key in heard_of} if isinstance(one, dict) else one
+        {key: value for key, value in one.items() if key in known_keys} if isinstance(one, dict) else one
         for one in task["series"]
     ]
     return {**task, "series": series}
 
 
-def _told(task: dict[str, Any], behavior: str) -> dict[str, Any]:
-    """Leave out of a converted task what a server does not say."""
-    silent = behavior == "omit" or (behavior == "omit-empty" and not task["labels"])
-    return {key: value for key, value in task.items() if not (silent and key == "labels")}
+def _without_omitted_labels(task: dict[str, Any], behavior: str) -> dict[str, Any]:
+    """Remove `labels` from a converted task if the behavior omits it."""
+    omit_labels = behavior == "omit" or (behavior == "omit-empty" and not task["labels"])
+    return {key: value for key, value in task.items() if not (omit_labels and key == "labels")}
 
 
 def _refuse_constant(name: str) -> float:
@@ -223,7 +250,7 @@ def _extras(one: Look, index: int, extras: dict[str, list[Any]]) -> None:
 
 
 def _from_labels(look: Look) -> dict[str, Any]:
-    """Check a task of the older format; its labels are flat already and stay as they are."""
+    """Validate a task of the older format, whose labels are stored unchanged."""
     items = look.of("items", is_paths, "a list of paths", required=True) or []
     labels = look.each("labels")
     for label in labels:

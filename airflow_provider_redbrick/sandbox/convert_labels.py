@@ -1,4 +1,7 @@
-"""The label kinds of the `series` format, each turned into the flat label that is stored."""
+"""Convert each label kind of the `series` format to a flat label.
+
+A flat label refers to its series by `volumeindex` and to an item by its index in the whole task.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,21 @@ LARGEST_INSTANCE = 65535
 
 @dataclass(frozen=True)
 class Series:
-    """What a label's place depends on: which series it is in, and which items are that series'."""
+    """Position of a series in its task.
+
+    `index` is the series' own index; `items` are the indices of its items in the whole task.
+    """
 
     index: int
     items: Sequence[int]
 
 
 def series_labels(look: Look, series: Series) -> list[Flat]:
-    """Turn all labels of one series but its segmentations into flat labels."""
+    """Convert the labels of one series, except its segmentations, to flat labels.
+
+    :param look: the series.
+    :param series: its position in the task.
+    """
     flats: list[Flat] = []
     for key, kind in _KINDS.items():
         for label in look.each(key):
@@ -46,14 +56,19 @@ def series_labels(look: Look, series: Series) -> list[Flat]:
 
 
 def study_label(look: Look) -> Flat:
-    """Turn a task's classification into a flat label."""
+    """Convert the classification of a task to a flat label."""
     flat = {**_common(look, category=False), "studyclassify": True}
     look.leftovers()
     return _without_none(flat)
 
 
 def segment_labels(look: Look, series: Series) -> tuple[list[Flat], dict[str, Any]]:
-    """Turn a `segmentMap` into flat labels, one an instance, and the masks by instance."""
+    """Convert a `segmentMap` to flat labels.
+
+    :param look: the series.
+    :param series: its position in the task.
+    :return: one flat label per instance, and the mask files by instance id.
+    """
     flats: list[Flat] = []
     masks: dict[str, Any] = {}
     segments = look.inside("segmentMap")
@@ -101,7 +116,11 @@ def _category(look: Look, found: Any) -> Flat:
 
 
 def attributes(look: Look, key: str) -> list[Flat]:
-    """Turn attributes by name into the stored list of names and values."""
+    """Convert an object of attributes to the stored list of names and values.
+
+    :param look: the label that has the attributes.
+    :param key: the key of the attributes in the label.
+    """
     inner = look.inside(key)
     pairs: list[Flat] = []
     for name, value in (inner.value if inner else {}).items():
@@ -176,7 +195,7 @@ def _measurement(look: Look) -> Flat:
                 "computedlength": look.number("length"),
             }
         }
-    # Stored in drawing order: the vertex is the second of the three points.
+    # The points are stored in drawing order: the vertex is the second of three.
     return {
         "angle3d": {
             "point1": point1,

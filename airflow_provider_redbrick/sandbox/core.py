@@ -1,6 +1,12 @@
-"""The sandbox itself: settings, store, clock, faults and counters in one place, and how a step is written down.
+"""The sandbox: settings, store, clock, faults and counters.
 
-Everything runs in the one thread of the server's event loop; nothing here waits, so nothing needs a lock.
+`Sandbox` owns all state and applies steps of the state machine to the store. Invariants:
+
+1. Everything runs in the one thread of the server's event loop, and no method awaits. No locks are needed.
+2. A mutation is applied completely or not at all: `mutation` wraps it in a savepoint.
+3. Tasks in transition arrive before each request (`settle`), so that no request sees one late.
+4. `reset` restores the state of a start with an empty database, including ids.
+5. Storage URLs are signed. Only URLs that the API returned are accepted.
 """
 
 from __future__ import annotations
@@ -27,14 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Stats:
-    """What has been asked and what has been applied since the start or the last reset."""
+    """Counters of requests and applied mutations since the start or the last reset."""
 
     requests: int = 0
     root_fields: Counter[str] = field(default_factory=Counter)
     applied: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """Give the counters as the control route shows them."""
+        """Return the counters in the format of the control route."""
         return {
             "requests": self.requests,
             "root_fields": dict(self.root_fields),
@@ -44,7 +50,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Project:
-    """A project as stored, and its stages as the state machine reads them."""
+    """A stored project, with its stages parsed for the state machine."""
 
     project_id: str
     document: dict[str, Any]
@@ -52,22 +58,32 @@ class Project:
 
     @property
     def access(self) -> Mapping[str, Mapping[str, bool]]:
-        """Who may work in which stage: by user id, then stage name."""
+        """Stage access by user id, then stage name."""
         access: Mapping[str, Mapping[str, bool]] = self.document["access"]
         return access
 
     def role(self, person: seed.Person) -> str:
-        """Tell somebody's role in the project."""
-        # A file of before roles could be changed has none.
+        """Return the role of a person in the project."""
+        # Databases from before roles could be changed have none.
         return str((self.document.get("roles") or {}).get(person.user_id, person.role))
 
     def may_work(self, user_id: str, stage: str) -> bool:
-        """Whether somebody has access to a stage; the API key has to all."""
+        """Return whether a user has access to a stage.
+
+        :param user_id: the user. The API key has access to all stages.
+        :param stage: name of the stage.
+        """
         return self.access.get(user_id, {}).get(stage, user_id == seed.API_KEY_USER)
 
 
 class Sandbox:
-    """All there is behind the routes. `url` is where the server can be reached, known once it listens."""
+    """State and operations behind the HTTP routes.
+
+    `url` is the base URL of the server. It is set once the server listens.
+
+    :param settings: settings at the start and after a reset.
+    :param store: the database; in memory by default.
+    """
 
     def __init__(self, settings: Settings | None = None, store: Store | None = None) -> None:
         self.initial = settings or Settings()
@@ -84,7 +100,7 @@ class Sandbox:
             self._begin()
 
     def reset(self) -> None:
-        """Go back to how it was right after a start with an empty database."""
+        """Restore the state of a start with an empty database."""
         self.store.clear()
         self._projects.clear()
         self.settings = self.initial
@@ -95,7 +111,10 @@ class Sandbox:
         self._begin()
 
     def _begin(self) -> None:
-        """Make the demo's project and tasks; all or nothing, or a start that is cut short would pass for whole."""
+        """Create the demo project and its tasks.
+
+        All or nothing: the next start would take a partial demo for a complete one.
+        """
         with self.store.savepoint():
             self.save_project(seed.demo_project())
             populate(self)
@@ -103,14 +122,18 @@ class Sandbox:
     # -- projects ------------------------------------------------------------------------------
 
     def save_project(self, document: dict[str, Any]) -> None:
-        """Write a project, new or changed."""
+        """Create or replace a project."""
         project_id = document["projectId"]
         body = json.dumps(document)
         self.store.run("INSERT OR REPLACE INTO projects (project_id, body) VALUES (?, ?)", (project_id, body))
         self._projects.pop(project_id, None)
 
     def find_project(self, org_id: str, project_id: str) -> Project | None:
-        """Find a project of the organisation."""
+        """Return a project, or None if it does not exist.
+
+        :param org_id: the organization.
+        :param project_id: the project.
+        """
         if org_id != seed.ORG_ID:
             return None
         if project_id not in self._projects:
@@ -124,34 +147,44 @@ class Sandbox:
         return self._projects[project_id]
 
     def project(self, org_id: str, project_id: str) -> Project:
-        """Get a project, or refuse."""
+        """Return a project.
+
+        :param org_id: the organization.
+        :param project_id: the project.
+        :raises RefusalError: if it does not exist.
+        """
         found = self.find_project(org_id, project_id)
         if found is None:
-            raise RefusalError(f"there is no project {project_id} in organisation {org_id}")
+            raise RefusalError(f"there is no project {project_id} in organization {org_id}")
         return found
 
     def projects(self) -> list[Project]:
-        """Get all projects, in the order they were made."""
+        """Return all projects, in order of creation."""
         found = self.store.rows("SELECT project_id FROM projects ORDER BY rowid")
         return [self.project(seed.ORG_ID, row["project_id"]) for row in found]
 
     # -- tasks ---------------------------------------------------------------------------------
 
     def record(self, project: Project, task_id: str) -> Record:
-        """Get a task of a project, or refuse."""
+        """Return a task.
+
+        :param project: the project of the task.
+        :param task_id: the task.
+        :raises RefusalError: if the project has no such task.
+        """
         found = self.store.task(project.project_id, task_id)
         if found is None:
             raise RefusalError(f"there is no task {task_id} in project {project.project_id}")
         return found
 
     def doing(self, actor: str = seed.API_KEY_USER) -> workflow.Doing:
-        """Say who acts, and when: now."""
+        """Return the context of an action by `actor` at the current time."""
         now = self.clock.now()
         must_hold = self.settings.require_ownership or actor != seed.API_KEY_USER
         return workflow.Doing(actor, now, later(now, self.settings.transition_ms), must_hold)
 
     def settle(self) -> None:
-        """Let all tasks arrive whose time has come. Called before every request, so nobody sees them late."""
+        """Complete the transitions whose time has come. Called before each request."""
         now = self.clock.now()
         for record in self.store.due(now):
             flow = self.project(seed.ORG_ID, record.project_id).flow
@@ -159,7 +192,15 @@ class Sandbox:
             self._write(record, step, record.version)
 
     def apply(self, project: Project, record: Record, step: workflow.Step, *, version: str | None = None) -> None:
-        """Write a step down; `version` is the tdId of labels that came with it. Arrives at once if it may."""
+        """Store a step of the state machine.
+
+        A transition that takes no time is completed at once.
+
+        :param project: the project of the task.
+        :param record: the task before the step.
+        :param step: the step.
+        :param version: tdId of the labels that came with the step. The labels are unchanged by default.
+        """
         moment = step.task.arrives_at
         if moment is not None and moment <= step.task.updated_at:
             there = workflow.arrive(project.flow, step.task, moment)
@@ -171,7 +212,7 @@ class Sandbox:
         self.store.remember(record.project_id, record.task.task_id, step.facts, version)
 
     def next_version(self) -> str:
-        """Tell the tdId that the next version of labels will have."""
+        """Return the tdId of the next label version."""
         return make_id("labels", self.store.next_number("versions"))
 
     def add_version(
@@ -185,9 +226,16 @@ class Sandbox:
         labels_map: Sequence[Mapping[str, Any] | None] = (),
         sub_name: str | None = None,
     ) -> str:
-        """Store one version of a task's labels (JSON text of the flat list) and answer its tdId.
+        """Store a version of a task's labels.
 
-        `sub_name` is what the first generation of the API calls it; of several the newest counts.
+        :param task_id: the task.
+        :param stage: the stage in which the labels were made.
+        :param doing: the author and the time.
+        :param labels: JSON text of the flat list.
+        :param path: path of the labels file, if the labels are in a file.
+        :param labels_map: segmentation files by series.
+        :param sub_name: name of the labels in the first generation of the API. Of several versions the newest counts.
+        :return: the tdId of the version.
         """
         td_id = self.next_version()
         row = {
@@ -206,7 +254,12 @@ class Sandbox:
 
     @contextmanager
     def mutation(self, name: str | None) -> Iterator[list[str]]:
-        """Do all of a mutation or nothing; ids put into the list count as tasks it was applied to."""
+        """Apply a mutation completely or not at all.
+
+        The caller appends to the list that is yielded the id of each task that the mutation changed.
+
+        :param name: name of the mutation in the statistics. None does not count it.
+        """
         touched: list[str] = []
         with self.store.savepoint():
             yield touched
@@ -218,19 +271,33 @@ class Sandbox:
     # -- files ---------------------------------------------------------------------------------
 
     def upload_url(self, path: str, kind: str, encoding: str | None) -> str:
-        """Sign an address for one PUT of exactly this path, content type and encoding."""
+        """Return a signed URL for one PUT.
+
+        :param path: path of the file.
+        :param kind: content type that the client must send.
+        :param encoding: content encoding that the client must send, if any.
+        """
         asked = {"type": kind} | ({"encoding": encoding} if encoding else {})
         query = urlencode({**asked, "signature": signature("PUT", path, kind, encoding or "")})
         return f"{self.url}/storage/{quote(path)}?{query}"
 
     def download_url(self, path: str) -> str:
-        """Sign an address to GET a stored file from; addresses from elsewhere stay what they are."""
+        """Return a signed URL for a GET of a stored file.
+
+        URLs of other servers are returned unchanged.
+        """
         if path.startswith(("http://", "https://")):
             return path
         return f"{self.url}/storage/{quote(path)}?signature={signature('GET', path)}"
 
     def put_file(self, path: str, content: bytes, kind: str, encoding: str | None = None) -> None:
-        """Store a file, over one of the same path."""
+        """Store a file, or replace the one at the same path.
+
+        :param path: path of the file.
+        :param content: the bytes.
+        :param kind: content type.
+        :param encoding: content encoding, if any.
+        """
         self.store.run(
             "INSERT OR REPLACE INTO files (path, content, type, encoding) VALUES (?, ?, ?, ?)",
             (path, content, kind, encoding),
@@ -238,5 +305,8 @@ class Sandbox:
 
 
 def signature(*parts: str) -> str:
-    """Sign the parts of a storage address, so that only addresses the API gave out work."""
+    """Return the signature of a storage URL.
+
+    Only URLs that the API returned have a valid one.
+    """
     return hashlib.sha256("\n".join((seed.API_KEY, *parts)).encode()).hexdigest()[:24]

@@ -1,4 +1,8 @@
-"""New tasks: one by one as the API makes them, and many at once as tests and demos need them."""
+"""Create single tasks through the API, or many at once for tests and demos.
+
+`create` runs a task through the state machine. `create_many` writes rows directly, which is faster, with the history
+that tasks would have if they had reached their stage step by step.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,11 @@ _STATES = ("UNASSIGNED", "ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PROBLE
 
 @dataclass(frozen=True)
 class NewTask:
-    """A task to be made. `body` is what else the data point has, by the API's names; `labels` as incoming."""
+    """A task to create.
+
+    `body` has further fields of the data point, by their API names. `labels` is JSON text; `labels_path` the path of an
+    uploaded labels file.
+    """
 
     name: str
     items: Sequence[str]
@@ -40,20 +48,28 @@ class NewTask:
 
 
 def check_priority(value: Any) -> None:
-    """Refuse a priority that is none."""
+    """Refuse a priority that is not a number from 0 to 1."""
     if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
         raise RefusalError(f"priority must be from 0 to 1, not {value}")
 
 
 def create(sandbox: Sandbox, project: Project, new: NewTask, doing: workflow.Doing) -> tuple[str, str]:
-    """Make a task and its data point; answers (dpId, taskId). Refuses a name that is taken."""
+    """Create a task and its data point.
+
+    :param sandbox: the sandbox that stores the task.
+    :param project: the project of the task.
+    :param new: the task.
+    :param doing: the creator and the time.
+    :return: dpId and taskId.
+    :raises RefusalError: if the name is taken, or a value is invalid.
+    """
     if not new.name.strip():
         raise RefusalError("a task needs a name")
     if not new.items:
         raise RefusalError(f"task {new.name!r} has no items")
     taken = "SELECT 1 FROM datapoints WHERE project_id = ? AND name = ?"
     if sandbox.store.row(taken, (project.project_id, new.name)):
-        raise RefusalError(f"a task with the name {new.name!r} is there already")
+        raise RefusalError(f"a task with the name {new.name!r} already exists")
     check_priority(new.priority)
     labels = incoming(sandbox, new.labels, new.labels_path)
     if labels is None and new.labels_map:
@@ -89,7 +105,7 @@ def _pre_assigned(project: Project, given: Mapping[str, Any]) -> dict[str, tuple
             raise RefusalError(f"preAssign: there is no label or review stage {stage!r}")
         named = [emails] if isinstance(emails, str) else emails
         if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
-            raise RefusalError(f"preAssign: stage {stage!r} takes an e-mail or a list of them")
+            raise RefusalError(f"preAssign: stage {stage!r} takes an email or a list of emails")
         people = people_by_email(project, named)
         for person in people:
             if not project.may_work(person.user_id, stage):
@@ -137,7 +153,10 @@ def _task_row(
 
 @dataclass(frozen=True)
 class Bulk:
-    """Many like tasks, put where a test wants them. Names are `<prefix>-<number>`, numbered from the last task on."""
+    """Many similar tasks in a given state.
+
+    Names are `<prefix>-<number>`. The numbers continue from the last task in the database.
+    """
 
     count: int
     stage: str | None = None
@@ -152,12 +171,16 @@ class Bulk:
 
 
 def create_many(sandbox: Sandbox, project: Project, bulk: Bulk) -> list[str]:
-    """Make tasks as if they had come to their stage the usual way; answers their ids in order.
+    """Create tasks as if they had reached their stage step by step.
 
-    `files`, when given, holds for each task its name, items and body. Refuses unknown stages and people.
+    :param sandbox: the sandbox that stores the tasks.
+    :param project: the project of the tasks.
+    :param bulk: the tasks. If `files` is set, it has name, items and body for each task.
+    :return: the task ids, in order.
+    :raises RefusalError: if the stage, the state or the assignee is unknown, or a name is taken.
     """
     if bulk.state is not None and bulk.state not in _STATES:
-        raise RefusalError(f"no state {bulk.state!r}; there are {', '.join(_STATES)}")
+        raise RefusalError(f"no state {bulk.state!r}; the states are {', '.join(_STATES)}")
     check_priority(bulk.priority)
     if bulk.labels is not None:
         parse_labels(json.dumps(bulk.labels), "labels")
@@ -200,7 +223,7 @@ def create_many(sandbox: Sandbox, project: Project, bulk: Bulk) -> list[str]:
             for name, many in rows.items():
                 store.insert(name, many)
     except sqlite3.IntegrityError:
-        raise RefusalError(f"{rows['tasks'][0]['name']!r} or a name after it is taken: give another prefix") from None
+        raise RefusalError(f"{rows['tasks'][0]['name']!r} or a name after it is taken; use another prefix") from None
     return [row["task_id"] for row in rows["tasks"]]
 
 
@@ -211,7 +234,7 @@ def _resting(project: Project, name: str | None) -> str:
         return GROUND_TRUTH
     place = project.flow.find(name)
     if name != ARCHIVED and (place is None or place.brick not in RESTING):
-        raise RefusalError(f"tasks cannot be made in {name!r}")
+        raise RefusalError(f"tasks cannot be created in {name!r}")
     return name
 
 
@@ -220,7 +243,7 @@ def _holder(project: Project, bulk: Bulk, stage: str) -> tuple[str, ...]:
         return ()
     place = project.flow.find(stage)
     if place is None or place.is_remote:
-        raise RefusalError(f"nobody can hold a task in {stage!r}")
+        raise RefusalError(f"tasks in {stage!r} cannot be assigned")
     if bulk.assignee in ("API key", seed.API_KEY_USER):
         return (seed.API_KEY_USER,)
     return tuple(person.user_id for person in people_by_email(project, [bulk.assignee]))
@@ -240,7 +263,7 @@ def _version_row(td_id: str, task: workflow.Task, labeler: str, moment: str, lab
 
 
 class _History:
-    """The way a task has gone to where it is made: which stages it has behind it, and who did them."""
+    """History of a task up to its stage: completed stages and who completed them."""
 
     def __init__(self, project: Project, stage: str) -> None:
         self.flow = project.flow
@@ -254,30 +277,30 @@ class _History:
 
     @staticmethod
     def labeler(task: workflow.Task) -> str:
-        """Name who made the labels of a task: its labeler, else the API key that brought it."""
+        """Return the user who labeled a task, or the API key if there was none."""
         return next((users[0] for users in task.labelers.values()), seed.API_KEY_USER)
 
     def of(
         self, task_id: str, index: int, doing: workflow.Doing, bulk: Bulk, holder: tuple[str, ...]
     ) -> tuple[workflow.Task, list[workflow.Fact]]:
-        """Give the task and the facts of its past, all of the same moment."""
+        """Return a task and the facts of its history, all at the same time."""
         at = doing.now
         start = {"currentStageName": self.flow.entry, "isGroundTruth": False, "priority": bulk.priority}
         facts = [workflow.Fact("create", at, doing.actor, start)]
         labelers: dict[str, tuple[str, ...]] = {}
         for place in self.passed:
             people = seed.LABELERS if place.is_label else [each for each in seed.LABELERS if each.reviews]
-            who = people[index % len(people)].user_id
+            user_id = people[index % len(people)].user_id
             verdict = "PASSED" if place.is_review else None
             done = {"stage": place.name, "review_state": verdict, "time_ms": 0, "cycle": 0}
             left = {"currentStageName": place.name, "outputBool": True if verdict else None, "timeSpentMs": 0}
             facts += [
                 workflow.Fact("input", at, workflow.SYSTEM, {"currentStageName": place.name}),
-                workflow.Fact("done", at, who, done),
-                workflow.Fact("output", at, who, left),
+                workflow.Fact("done", at, user_id, done),
+                workflow.Fact("output", at, user_id, left),
             ]
             if place.is_label:
-                labelers[place.name] = (who,)
+                labelers[place.name] = (user_id,)
         facts.append(workflow.Fact("input", at, workflow.SYSTEM, {"currentStageName": self.stage}))
         rests = self.flow.find(self.stage) is not None
         works = tuple(workflow.Work(user, bulk.state or workflow.ASSIGNED, assigned_at=at) for user in holder)

@@ -1,4 +1,8 @@
-"""Tasks with real pictures: the studies the sandbox knows, put into its storage and made into tasks."""
+"""Demo tasks with real medical images.
+
+The images come from the packages pydicom and nibabel (see `images`). They are written to the sandbox's storage, and a
+task is created for each study.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,14 @@ if TYPE_CHECKING:
 
 @lru_cache(1)
 def _studies(count: int) -> tuple[Any, ...]:
-    # Imported here: pictures need libraries that a sandbox without them does not.
+    # Imported here: a sandbox without demo tasks does not need the image libraries.
     from airflow_provider_redbrick.sandbox.images import demo_studies  # noqa: PLC0415
 
     return tuple(demo_studies(count))
 
 
 def populate(sandbox: Sandbox) -> None:
-    """Make the demo's tasks, as many as the settings say, with the names of their studies."""
+    """Create as many demo tasks as the settings require, named after their studies."""
     count = sandbox.settings.demo_tasks
     if not count:
         return
@@ -32,7 +36,14 @@ def populate(sandbox: Sandbox) -> None:
 
 
 def study_entries(sandbox: Sandbox, project_id: str, count: int, *, named: bool = False) -> list[dict[str, Any]]:
-    """Store the files of `count` studies and give what `Bulk.files` needs; `named` keeps the studies' names."""
+    """Store the files of demo studies.
+
+    :param sandbox: the sandbox that stores the files.
+    :param project_id: the project, which is part of each path.
+    :param count: number of studies.
+    :param named: whether the tasks keep the names of the studies.
+    :return: the value of `Bulk.files`: one entry with items and body per study.
+    """
     return [_entry(sandbox, project_id, study, named=named) for study in _studies(count)]
 
 

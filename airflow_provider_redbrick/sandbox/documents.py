@@ -1,4 +1,8 @@
-"""JSON of the sandbox's own making: what it keeps about tasks, and what it answers."""
+"""Read and write JSON.
+
+Stored documents are read with orjson, which is faster than the standard library. JSON from clients is read with the
+standard library, because orjson turns integers beyond 64 bits into floats.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,21 @@ from airflow_provider_redbrick.sandbox.flow import RefusalError
 
 
 def write(value: Any) -> str:
-    """Write a value as compact JSON."""
+    """Serialize a value as compact JSON."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:
-        # Numbers beyond 64 bits, halves of surrogate pairs, and what is nested deeper than anybody does.
+        # orjson rejects integers beyond 64 bits, lone surrogates, and very deep nesting.
         return json.dumps(value, separators=(",", ":"))
 
 
 def given(text: Any, what: str) -> Any:
-    """Read JSON text as clients send it, or refuse."""
+    """Parse JSON text from a client.
+
+    :param text: the text.
+    :param what: name of the argument, for the message.
+    :raises RefusalError: if the text is not JSON.
+    """
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
@@ -28,7 +37,7 @@ def given(text: Any, what: str) -> Any:
 
 
 def read(text: str) -> Any:
-    """Read what the store keeps: whole numbers beyond 64 bits, which it has none of, would lose digits."""
+    """Parse stored JSON, which has no integers beyond 64 bits."""
     try:
         return orjson.loads(text)
     except ValueError:

@@ -1,4 +1,8 @@
-"""GraphQL: the schema with its resolvers, parsed documents kept, one document executed."""
+"""Execute GraphQL documents against the sandbox's schema.
+
+Parsed documents are cached, because clients send the same few documents again and again. A refusal becomes a GraphQL
+error of its field. An unexpected exception is printed, and the client gets a generic error instead.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +35,18 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.sandbox.request import Arguments, Request, Resolver
 
-FAULT_WORDS = "sandbox fault"
-_DOCUMENTS_KEPT = 512
+FAULT_PREFIX = "sandbox fault"
+_CACHED_DOCUMENTS = 512
 _PAGES = frozenset({"genericTasks", "tasksPaged"})
 
 
 @dataclass(frozen=True)
 class Document:
-    """A document that is valid: its root fields as (alias, name), and what it is about."""
+    """A valid document.
+
+    `roots` are its root fields as (alias, name). `mutation` says whether it is a mutation, `pages` whether it reads a
+    page of tasks.
+    """
 
     ast: DocumentNode
     roots: tuple[tuple[str, str], ...]
@@ -47,7 +55,10 @@ class Document:
 
 
 class InvalidDocumentError(Exception):
-    """A document that is not GraphQL, or not of this schema; `errors` as the API shows them."""
+    """A document that is not GraphQL or does not match the schema.
+
+    `errors` are the errors in the API's format.
+    """
 
     def __init__(self, errors: Sequence[GraphQLError]) -> None:
         super().__init__(errors[0].message)
@@ -55,14 +66,17 @@ class InvalidDocumentError(Exception):
 
 
 class Engine:
-    """The executable schema. Without state of its own, apart from the documents it has parsed."""
+    """Executable schema. Its only state is the cache of parsed documents."""
 
     def __init__(self) -> None:
         self.schema = build_schema()
-        self.read = lru_cache(_DOCUMENTS_KEPT)(self._read)
+        self.read = lru_cache(_CACHED_DOCUMENTS)(self._read)
 
     def _read(self, text: str) -> Document:
-        """Parse and check a document; InvalidDocumentError when it is wrong."""
+        """Parse and validate a document.
+
+        :raises InvalidDocumentError: if it is not valid.
+        """
         try:
             ast = parse(text, no_location=True)
         except GraphQLError as error:
@@ -82,7 +96,14 @@ class Engine:
         )
 
     def run(self, document: Document, variables: dict[str, Any] | None, request: Request) -> dict[str, Any]:
-        """Execute a document; InvalidDocumentError when the variables do not fit it."""
+        """Execute a document.
+
+        :param document: the document.
+        :param variables: values of its variables.
+        :param request: context of the resolvers.
+        :return: the response, with `data` and, if a field failed, `errors`.
+        :raises InvalidDocumentError: if the variables do not match the document.
+        """
         result = execute_sync(
             self.schema, document.ast, variable_values=variables, context_value=request, field_resolver=_field
         )
@@ -97,14 +118,17 @@ class Engine:
 
 def _reads_page(node: FieldNode) -> bool:
     chosen = node.selection_set.selections if node.selection_set else ()
-    # A fragment may well hold the entries; only a plain count is certain to be none.
+    # A fragment may contain the entries. Only plain fields without entries are certain not to read a page.
     return node.name.value in _PAGES and any(
         not isinstance(each, FieldNode) or each.name.value == "entries" for each in chosen
     )
 
 
 def _field(source: dict[str, Any], info: Any, **arguments: Any) -> Any:
-    """Look a field up in a shape. What the library does by itself asks of each what kind of mapping it is."""
+    """Resolve a field of a mapping.
+
+    The default resolver of graphql-core checks the type of each mapping, which is slower.
+    """
     value = source.get(info.field_name)
     return value(**arguments) if callable(value) else value
 
@@ -117,7 +141,7 @@ def _shown(error: GraphQLError) -> dict[str, Any]:
 
 
 def build_schema() -> GraphQLSchema:
-    """Build the schema from its text and the resolvers' tables; every root field is guarded."""
+    """Build the schema from its text and the tables of the resolvers."""
     text = files("airflow_provider_redbrick.sandbox").joinpath("schema.graphql").read_text(encoding="utf-8")
     query, mutation = QueryType(), MutationType()
     subjects = (people, projects, storage, tasks, work, remote, imports)
@@ -138,13 +162,13 @@ def build_schema() -> GraphQLSchema:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise GraphQLError("an id is text")
+        raise GraphQLError("an id must be text")
     return value
 
 
 def _uuid(value: Any) -> str:
     if not isinstance(value, str):
-        raise GraphQLError("a UUID is text")
+        raise GraphQLError("a UUID must be text")
     try:
         return _canonical_id(value)
     except ValueError:
@@ -164,26 +188,25 @@ def _time(value: Any) -> str:
 
 
 def _guarded(resolver: Resolver) -> Callable[..., Any]:
-    """Let a root field fail when a fault says so, and turn a refusal into a GraphQL error."""
+    """Wrap a resolver: apply field faults, and turn refusals into GraphQL errors."""
 
     def resolve(_root: Any, info: Any, **arguments: Any) -> Any:
         request: Request = info.context
         if info.path.key in request.broken:
-            raise GraphQLError(f"{FAULT_WORDS}: this field failed")
+            raise GraphQLError(f"{FAULT_PREFIX}: this field failed")
         try:
             return resolver(request, arguments)
         except RefusalError as refusal:
             raise GraphQLError(str(refusal)) from None
-        except Exception:  # noqa: BLE001 - a client must not be told what went wrong inside
-            # For whoever reads what the sandbox prints.
+        except Exception:  # noqa: BLE001 - internal errors are not disclosed to clients
             traceback.print_exc()
-            raise GraphQLError("the sandbox has failed at this; what it printed says why") from None
+            raise GraphQLError("internal error of the sandbox; its output has the traceback") from None
 
     return resolve
 
 
 def _mutating(name: str, resolver: Resolver) -> Callable[..., Any]:
-    """Make a mutation all or nothing, and count the tasks it was applied to."""
+    """Wrap a mutation: make it atomic, and count the tasks it changed."""
 
     def mutate(request: Request, arguments: Arguments) -> Any:
         with request.sandbox.mutation(name) as touched:
@@ -194,7 +217,7 @@ def _mutating(name: str, resolver: Resolver) -> Callable[..., Any]:
 
     def resolve(root: Any, info: Any, **arguments: Any) -> Any:
         if info.context.not_ok and "ok" in getattr(info.return_type, "fields", {}):
-            return {"ok": False, "message": f"{FAULT_WORDS}: not ok"}
+            return {"ok": False, "message": f"{FAULT_PREFIX}: not ok"}
         return guarded(root, info, **arguments)
 
     return resolve

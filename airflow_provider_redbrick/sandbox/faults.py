@@ -1,7 +1,12 @@
-"""Which request goes wrong, and how. Pure decisions; the server carries them out.
+"""Decide which requests fail, and how.
 
-A specification is text such as `http_503=0.1,drop_after=0.05,too_large=20000,seed=7`: a probability for each
-fault, a number of bytes for `too_large`, and the seed that makes a run repeatable.
+This module only decides; the server carries the decision out. A specification is text such as
+`http_503=0.1,drop_after=0.05,too_large=20000,seed=7`: a probability for each fault, a number of bytes for `too_large`,
+and a seed. Invariants:
+
+1. The same specification and the same sequence of requests produce the same faults.
+2. Each request draws once for each fault, whatever the outcome. Enabling one fault does not shift the others.
+3. One-shot faults take precedence over `too_large`, which takes precedence over probabilities.
 """
 
 from __future__ import annotations
@@ -35,7 +40,10 @@ SLOW_SECONDS = 1.0
 
 @dataclass
 class Shot:
-    """A fault for requests with one root field, after `skip` of them have passed; it happens `times` times."""
+    """A one-shot fault for requests that contain a root field.
+
+    It passes over `skip` such requests and then affects `times` of them.
+    """
 
     fault: str
     root_field: str
@@ -45,7 +53,10 @@ class Shot:
 
 @dataclass(frozen=True)
 class Plan:
-    """Probabilities by fault, the size above which a body is too large (None: any size goes), and the seed."""
+    """A parsed fault specification.
+
+    `chances` has the probability of each fault. A body larger than `too_large` bytes is rejected; None means no limit.
+    """
 
     chances: Mapping[str, float] = field(default_factory=dict)
     too_large: int | None = None
@@ -53,7 +64,10 @@ class Plan:
 
 
 def parse(spec: str) -> Plan:
-    """Read a specification; ValueError says what is wrong with it. Empty text is no faults at all."""
+    """Parse a fault specification. Empty text means no faults.
+
+    :raises ValueError: if a name is unknown, or a value is not valid for it.
+    """
     chances: dict[str, float] = {}
     too_large: int | None = None
     seed = 0
@@ -63,7 +77,7 @@ def parse(spec: str) -> Plan:
         if not equals:
             raise ValueError(f"{part!r} is not of the form name=value")
         if name != "seed" and name not in NAMES:
-            raise ValueError(f"no fault {name!r}; there are {', '.join(NAMES)}")
+            raise ValueError(f"no fault {name!r}; the faults are {', '.join(NAMES)}")
         if name in ("seed", "too_large"):
             number = _whole(name, text)
             seed, too_large = (number, too_large) if name == "seed" else (seed, number)
@@ -93,14 +107,14 @@ def _chance(name: str, text: str) -> float:
 
 
 class Faults:
-    """Decides for one request after the other; the same requests in the same order get the same faults."""
+    """Faults of a running server: the specification and the queued one-shot faults."""
 
     def __init__(self, spec: str = "") -> None:
         self.shots: list[Shot] = []
         self.replace(spec)
 
     def replace(self, spec: str) -> None:
-        """Start over with another specification; an empty one turns off the one-shot faults too."""
+        """Replace the specification. An empty one also clears the one-shot faults."""
         self.plan = parse(spec)
         self.spec = spec
         self._random = random.Random(self.plan.seed)
@@ -108,18 +122,24 @@ class Faults:
             self.shots.clear()
 
     def add(self, shots: Sequence[Shot]) -> None:
-        """Line up one-shot faults, all or none; ValueError when there is no fault of a name, or no such number."""
+        """Queue one-shot faults, all or none.
+
+        :raises ValueError: if a fault is unknown, or a field has the wrong type.
+        """
         for shot in shots:
             if shot.fault not in NAMES:
-                raise ValueError(f"no fault {shot.fault!r}; there are {', '.join(NAMES)}")
+                raise ValueError(f"no fault {shot.fault!r}; the faults are {', '.join(NAMES)}")
             if type(shot.root_field) is not str or type(shot.skip) is not int or type(shot.times) is not int:
                 raise ValueError("root_field takes text, skip and times whole numbers")
         self.shots += shots
 
     def decide(self, root_fields: Sequence[str], *, size: int, mutation: bool, pages: bool) -> str | None:
-        """Name the fault of this request, if any.
+        """Return the fault of a request, or None.
 
-        `size` is the decoded body's, in bytes. `pages` says whether the request reads a page of a list.
+        :param root_fields: names of the request's root fields.
+        :param size: size of the decoded body in bytes.
+        :param mutation: whether the request is a mutation.
+        :param pages: whether the request reads a page of tasks.
         """
         # One draw for each fault whatever the outcome, or switching one fault on would shift all others.
         drawn = [name for name, chance in self.plan.chances.items() if self._random.random() < chance]
@@ -148,5 +168,5 @@ class Faults:
         return None
 
     def state(self) -> dict[str, object]:
-        """Give what is on, as the control route shows it."""
+        """Return the active faults in the format of the control route."""
         return {"spec": self.spec, "once": [vars(shot).copy() for shot in self.shots]}

@@ -1,4 +1,7 @@
-"""A taxonomy of the first kind: a tree of names. A remote-labeling stage labels by it."""
+"""Taxonomy of the first generation of the API.
+
+It is a tree of names, which remote-labeling stages use.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 Node = dict[str, Any]
 
-# Objects of today's taxonomy that are grouped; the others stand below the root themselves.
+# Objects of the current taxonomy that are grouped. The others are children of the root.
 _GROUPS = {"anatomy": ("vessel", "organ"), "measurement": ("diameter", "bend")}
 
 
@@ -47,5 +50,5 @@ def _paths(nodes: list[Node], above: tuple[str, ...] = ()) -> Iterator[tuple[str
         yield from _paths(node["children"], path) if node["children"] else [path]
 
 
-# Every way from the root to a leaf.
+# All paths from the root to a leaf.
 PATHS = frozenset(_paths(FIRST_TAXONOMY["categories"]))

@@ -1,4 +1,4 @@
-"""Real medical images: those that pydicom and nibabel ship in their packages, and small pictures of any."""
+"""Real medical images from pydicom and nibabel, and thumbnails of any image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Chosen for what is in them: bone, a vessel, kidneys, the brain. All decode with numpy alone.
+# Chosen for their content: bone, a vessel, kidneys, the brain. All decode with numpy alone.
 _DICOM_FILES = {
     "ct-spine": ("CT_small.dcm", "spine"),
     "mr-vessel": ("MR_small.dcm", "heart"),
@@ -34,7 +34,7 @@ Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 @dataclass(frozen=True)
 class StudyFile:
-    """One file of a study, as bytes."""
+    """One file of a study."""
 
     filename: str
     content: bytes = field(repr=False)
@@ -42,7 +42,7 @@ class StudyFile:
 
 @dataclass(frozen=True)
 class Study:
-    """A named study: its files, ``dicom`` or ``nifti``, and what is known of it."""
+    """A named study: its files, its type (``dicom`` or ``nifti``) and its metadata."""
 
     name: str
     files: tuple[StudyFile, ...]
@@ -51,17 +51,27 @@ class Study:
 
 
 def demo_studies(number: int) -> list[Study]:
-    """Return so many studies of real images, each with a name of its own; the same ones every time."""
+    """Return `number` studies of real images.
+
+    Their names are distinct, and the same on each call.
+    """
     return list(islice(_endless_studies(), number))
 
 
 def thumbnail(content: bytes, filename: str, size: int = 160) -> bytes:
-    """Return a PNG of at most ``size`` pixels a side, contrast stretched; a grey one for what is not an image."""
+    """Return a PNG with stretched contrast.
+
+    A file that is not an image becomes a gray square.
+
+    :param content: the file.
+    :param filename: its name. The suffixes .nii and .nii.gz select the NIfTI reader; all other files are read as DICOM.
+    :param size: length of the longer side in pixels. Smaller images are enlarged.
+    """
     try:
         picture = Image.fromarray(_stretched(pixels(content, filename)))
-    except Exception:  # noqa: BLE001 - the decoders raise anything for a broken file, and a board must go on
+    except Exception:  # noqa: BLE001 - the decoders raise various types for a broken file
         picture = Image.new("L", (size, size), 64)
-    # Enlarged too: a label drawn on 64 pixels is not readable.
+    # Small images are enlarged: a label drawn on 64 pixels is not readable.
     scale = size / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     out = io.BytesIO()
@@ -70,12 +80,14 @@ def thumbnail(content: bytes, filename: str, size: int = 160) -> bytes:
 
 
 def pixels(content: bytes, filename: str) -> Floats:
-    """Return the picture that stands for a file: rows from top to bottom, columns from left to right.
+    """Return a representative image of a file.
 
-    Colours become brightness; of several frames the first is taken, of a NIfTI volume the slice with the most
-    signal, its first axis running to the right.
+    Rows run from top to bottom, columns from left to right. Colors become brightness. Of several frames the first is
+    taken. Of a NIfTI volume the slice with the strongest signal is taken, with the first axis running to the right.
 
-    :raises Exception: whatever the decoder raises for a file it cannot read.
+    :param content: the file.
+    :param filename: its name. The suffixes .nii and .nii.gz select the NIfTI reader; all other files are read as DICOM.
+    :raises Exception: if the decoder cannot read the file. The type depends on the decoder.
     """
     if filename.endswith((".nii", ".nii.gz")):
         return _nifti_slice(content)
@@ -105,7 +117,7 @@ def _stretched(array: Floats) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def _endless_studies() -> Iterator[Study]:
     kinds: list[Callable[[int], Study]] = [_dicom_study(kind) for kind in _DICOM_FILES]
-    # Brains and the rest in turn, so that a few tasks show a bit of everything.
+    # Alternate brains with the others, so that even a few tasks show each kind.
     for number in count():
         turn, place = divmod(number, 2)
         yield _brain_study(turn) if place else kinds[turn % len(kinds)](turn // len(kinds))
@@ -139,15 +151,15 @@ def _brain_study(turn: int) -> Study:
 
 @lru_cache
 def _shipped_dicom(filename: str) -> bytes:
-    """Read a file that is inside the pydicom package; nothing is downloaded."""
+    """Read a file of the pydicom package. Nothing is downloaded."""
     return (Path(pydicom.data.__file__).parent / "test_files" / filename).read_bytes()
 
 
 @lru_cache
 def _brain_slice(index: int) -> bytes:
-    """Cut one slice out of the volume that nibabel ships, as a NIfTI file of its own.
+    """Extract one slice of the volume in the nibabel package as a NIfTI file.
 
-    The file is found beside the package: `nibabel.testing`, which has its path, needs pytest.
+    The path is built by hand, because `nibabel.testing`, which provides it, needs pytest.
     """
     volume: Any = nibabel.load(Path(nibabel.__file__).parent / "tests" / "data" / _BRAIN)
     data = np.asarray(volume.dataobj)[:, :, index : index + 1, 0]

@@ -1,4 +1,4 @@
-"""Stored labels: checking them when they come in, reading them back, and changing them as people do."""
+"""Validate, read and correct stored labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ Label = dict[str, Any]
 
 
 def parse_labels(text: str, what: str = "labelsData") -> list[Label]:
-    """Read JSON text that must be a list of objects, or refuse."""
+    """Parse JSON text that must be a list of labels.
+
+    :param text: the text.
+    :param what: name of the argument, for the message.
+    :raises RefusalError: if the text is not a list of objects with valid attributes.
+    """
     labels = documents.given(text, what)
     if not isinstance(labels, list) or not all(isinstance(label, dict) for label in labels):
         raise RefusalError(f"{what} is not a list of labels")
@@ -31,7 +36,14 @@ def parse_labels(text: str, what: str = "labelsData") -> list[Label]:
 
 
 def incoming(sandbox: Sandbox, data: str | None, path: str | None) -> tuple[str, str | None] | None:
-    """Check labels as mutations send them: (JSON text, path of a file or None); None when none were sent."""
+    """Validate the labels of a mutation.
+
+    :param sandbox: the sandbox that stores labels files.
+    :param data: labels as JSON text.
+    :param path: path of an uploaded labels file. Takes precedence over `data`.
+    :return: JSON text and path, or None if the mutation has no labels. With a path, the text is an empty list.
+    :raises RefusalError: if the labels are invalid.
+    """
     if path is not None:
         file_labels(sandbox, path)
         return "[]", path
@@ -42,7 +54,12 @@ def incoming(sandbox: Sandbox, data: str | None, path: str | None) -> tuple[str,
 
 
 def file_labels(sandbox: Sandbox, path: str) -> list[Label]:
-    """Read a labels file of the label storage, or refuse when it is not there or not one."""
+    """Read an uploaded labels file.
+
+    :param sandbox: the sandbox that stores the file.
+    :param path: path of the file. It may be compressed with gzip.
+    :raises RefusalError: if the file does not exist or is not a labels file.
+    """
     found = sandbox.store.row("SELECT content FROM files WHERE path = ?", (path,))
     if found is None:
         raise RefusalError(f"labelsDataPath {path!r}: nothing has been uploaded there")
@@ -55,7 +72,11 @@ def file_labels(sandbox: Sandbox, path: str) -> list[Label]:
 
 
 def current_labels(sandbox: Sandbox, version: str | None) -> list[Label]:
-    """Read the labels of a version (tdId), from the file when they are in one; none for None."""
+    """Return the labels of a version, from its file if it has one.
+
+    :param sandbox: the sandbox that stores the labels.
+    :param version: tdId of the version. None has no labels.
+    """
     if version is None:
         return []
     row = sandbox.store.row("SELECT labels, labels_path FROM versions WHERE td_id = ?", (version,))
@@ -67,21 +88,34 @@ def current_labels(sandbox: Sandbox, version: str | None) -> list[Label]:
 
 
 def current_map(sandbox: Sandbox, version: str | None) -> list[dict[str, Any] | None]:
-    """Read which mask belongs to which series in a version (tdId)."""
+    """Return the segmentation files of a version by series.
+
+    :param sandbox: the sandbox that stores the labels.
+    :param version: tdId of the version.
+    """
     row = sandbox.store.row("SELECT labels_map FROM versions WHERE td_id = ?", (version,))
     found: list[dict[str, Any] | None] = json.loads(row["labels_map"]) if row else []
     return found
 
 
 def drawn_by_hand(name: str) -> list[Label]:
-    """Give the labels a person draws on a task nobody has labeled: one box, somewhere by the name."""
+    """Return the labels that a person draws on an unlabeled task.
+
+    It is one box, whose place depends on the task's name.
+    """
     spot = sum(name.encode()) % 40 / 100
     box = {"xnorm": 0.1 + spot, "ynorm": 0.2 + spot / 2, "wnorm": 0.25, "hnorm": 0.2}
     return [{"category": "finding", "attributes": [], "bbox2d": box}]
 
 
 def corrected(labels: Sequence[Label], name: str) -> list[Label]:
-    """Give labels as a person corrects them: boxes half as wide and high, everything marked as confirmed."""
+    """Return labels after correction by a person.
+
+    Boxes have half the size, and all labels are confirmed.
+
+    :param labels: labels before the correction. If there are none, new ones are drawn.
+    :param name: name of the task.
+    """
     return [_corrected(label) for label in labels] or [_corrected(label) for label in drawn_by_hand(name)]
 
 

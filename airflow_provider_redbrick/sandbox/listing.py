@@ -1,7 +1,7 @@
-"""Pages of tasks: what each filter means, and cursors that stay true while tasks move.
+"""List tasks with filters, in pages.
 
-A cursor is the place of the last task in the order (priority, then age), not a number of tasks: tasks that
-leave the list while it is being read make none of the others disappear.
+A cursor encodes the sort key (priority, then age) of the last task on a page, not an offset. Tasks that leave the list
+while a client reads it therefore do not hide others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT_PAGE = 50
 
 @dataclass(frozen=True)
 class Page:
-    """Tasks in order, and the cursor of what follows; None on the last page."""
+    """Tasks in order, and the cursor of the next page; None on the last page."""
 
     records: list[Record]
     cursor: str | None
@@ -41,12 +41,21 @@ class Query:
     values: tuple[Any, ...]
 
     def where(self, condition: str, *values: Any) -> Query:
-        """Add a condition."""
+        """Return the query with one more condition.
+
+        :param condition: SQL with a placeholder for each value.
+        :param values: the values.
+        """
         return Query((*self.conditions, condition), (*self.values, *values))
 
 
 def listed_stage(project: Project, name: str | None) -> str | None:
-    """Give the stored name of a stage as `genericTasks` calls it: ground truth is the output stage's name."""
+    """Return the stored name of a stage in `genericTasks`.
+
+    :param project: the project of the stage.
+    :param name: name in the query. Ground truth has the name of the output stage. None means all stages.
+    :raises RefusalError: if the stage does not exist.
+    """
     if name is None:
         return None
     if name == project.flow.output:
@@ -57,7 +66,12 @@ def listed_stage(project: Project, name: str | None) -> str | None:
 
 
 def paged_stage(project: Project, name: str | None) -> str | None:
-    """Give the stored name of a stage as `tasksPaged` and `moveTasks` call it: ground truth is "END"."""
+    """Return the stored name of a stage in `tasksPaged` and `moveTasks`.
+
+    :param project: the project of the stage.
+    :param name: name in the query. Ground truth is "END". None means all stages.
+    :raises RefusalError: if the stage does not exist.
+    """
     if name is None or name in (GROUND_TRUTH, ARCHIVED):
         return name
     if name != project.flow.output and project.flow.find(name) is not None:
@@ -67,11 +81,15 @@ def paged_stage(project: Project, name: str | None) -> str | None:
 
 def _unknown(project: Project, name: str, ground_truth: str) -> str:
     names = [stage.name for stage in project.flow.stages if stage.name != project.flow.output]
-    return f"there is no stage {name!r} here; there are {', '.join(map(repr, [*names, ground_truth]))}"
+    return f"there is no stage {name!r} here; the stages are {', '.join(map(repr, [*names, ground_truth]))}"
 
 
 def in_stage(project: Project, stage: str | None) -> Query:
-    """Select the tasks of a stage by its stored name, or all that are not archived."""
+    """Select the tasks of a stage.
+
+    :param project: the project of the stage.
+    :param stage: stored name of the stage. None selects all tasks that are not archived.
+    """
     everything = Query(("tasks.project_id = ?",), (project.project_id,))
     if stage is None:
         return everything.where("tasks.stage <> ?", ARCHIVED)
@@ -79,7 +97,13 @@ def in_stage(project: Project, stage: str | None) -> Query:
 
 
 def filtered(project: Project, stage: str | None, search: str | None, filters: Mapping[str, Any]) -> Query:
-    """Select what `genericTasks` lists. `filters` holds only what was sent: a null userId means unassigned."""
+    """Select the tasks that `genericTasks` lists.
+
+    :param project: the project of the tasks.
+    :param stage: stored name of the stage. None means all stages.
+    :param search: prefix of the name or the task id; in double quotes, an exact match.
+    :param filters: filters that the client sent. A null userId selects unassigned tasks.
+    """
     completed = bool(filters.get("recentlyCompleted"))
     query = _history(project, stage, filters) if completed else _queued(project, stage, filters)
     if filters.get("taskId") is not None:
@@ -93,7 +117,7 @@ def _queued(project: Project, stage: str | None, filters: Mapping[str, Any]) -> 
     verdict = filters.get("reviewState")
     place = project.flow.find(stage) if stage else None
     if verdict is not None and place is not None and place.is_review:
-        # Judged tasks have left the review stage: the list is of where they were judged, not where they are.
+        # Reviewed tasks have left the review stage. The filter selects by where they were reviewed, not where they are.
         query = in_stage(project, None).where(
             "(SELECT review_state FROM completions c WHERE c.task_id = tasks.task_id AND c.stage = ?"
             " ORDER BY c.seq DESC LIMIT 1) = ?",
@@ -112,7 +136,7 @@ def _queued(project: Project, stage: str | None, filters: Mapping[str, Any]) -> 
 
 
 def _history(project: Project, stage: str | None, filters: Mapping[str, Any]) -> Query:
-    """Select tasks completed in a stage (or in any) that do not wait there again."""
+    """Select tasks completed in a stage, or in any, that do not wait there again."""
     conditions = ["c.task_id = tasks.task_id"]
     values: list[Any] = []
     wanted = (
@@ -157,7 +181,11 @@ def _searched(query: Query, search: str | None) -> Query:
 
 
 def count(sandbox: Sandbox, query: Query) -> int:
-    """Count what a query selects."""
+    """Count the tasks that a query selects.
+
+    :param sandbox: the sandbox that stores the tasks.
+    :param query: the query.
+    """
     found = sandbox.store.row(
         f"SELECT COUNT(*) AS n FROM tasks WHERE {' AND '.join(query.conditions)}",  # noqa: S608 - constants of the code
         query.values,
@@ -166,7 +194,15 @@ def count(sandbox: Sandbox, query: Query) -> int:
 
 
 def page(sandbox: Sandbox, query: Query, first: int | None, after: str | None, *, empty: bool = False) -> Page:
-    """Read a page. `empty` asks for a page without tasks whose cursor leads to the tasks it should have held."""
+    """Read a page of tasks.
+
+    :param sandbox: the sandbox that stores the tasks.
+    :param query: selects the tasks.
+    :param first: page size. The default is 50, or `max_page` if that is less.
+    :param after: cursor of the previous page.
+    :param empty: return a page without tasks. Its cursor leads to the tasks that it should have contained.
+    :raises RefusalError: if the page size or the cursor is invalid.
+    """
     size = min(DEFAULT_PAGE, sandbox.settings.max_page) if first is None else first
     if size < 0:
         raise RefusalError(f"a page cannot have {size} tasks")
@@ -188,13 +224,21 @@ def page(sandbox: Sandbox, query: Query, first: int | None, after: str | None, *
 
 
 def write_cursor(place: tuple[float, int] | None, *, was_empty: bool = False) -> str:
-    """Write a place in the order as opaque text."""
+    """Encode a cursor.
+
+    :param place: rank and number of the last task; None at the start of the list.
+    :param was_empty: whether the page was left empty by a fault.
+    """
     document = json.dumps([*(place or ()), "e"] if was_empty else list(place or ()))
     return base64.urlsafe_b64encode(document.encode()).decode()
 
 
 def read_cursor(text: str | None) -> tuple[tuple[float, int] | None, bool]:
-    """Read a cursor: the place, and whether the page before it was made empty on purpose."""
+    """Decode a cursor.
+
+    :return: rank and number of the last task, and whether the previous page was left empty by a fault.
+    :raises RefusalError: if the text is not a cursor.
+    """
     if text is None:
         return None, False
     try:

@@ -1,4 +1,7 @@
-"""The people at work: they label what waits in a label stage and judge what waits in a review stage."""
+"""Simulate people who label and review tasks.
+
+Tasks that the API key holds are left alone. Tasks that people hold come first, then unassigned ones.
+"""
 
 from __future__ import annotations
 
@@ -28,28 +31,36 @@ def work(
     accept_ratio: float = 1.0,
     labels: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Let the people finish up to `limit` tasks of a stage; tasks of the API key are not theirs to touch.
+    """Complete up to `limit` tasks of a stage as its members.
 
-    What they hold comes first, then what nobody holds. Answers done, accepted, rejected and task_ids. Out of
-    every ten judged, `accept_ratio` times ten are accepted, evenly spread: a run can be repeated exactly.
+    :param sandbox: the sandbox that stores the tasks.
+    :param project: the project of the stage.
+    :param stage: a label or review stage.
+    :param limit: maximum number of tasks.
+    :param accept_ratio: share of reviewed tasks that are accepted, from 0 to 1. They are evenly spread, so that a run
+        is reproducible.
+    :param labels: flat labels to submit. By default tasks without labels get a box, and reopened or rejected tasks get
+        corrected labels.
+    :return: the counts `done`, `accepted` and `rejected`, and `task_ids`.
+    :raises RefusalError: if the stage is not a label or review stage, or has no members.
     """
     place = project.flow.find(stage)
     if place is None or not (place.is_label or place.is_review):
         raise RefusalError(f"there is no label or review stage {stage!r}")
     team = [person.user_id for person in seed.LABELERS if project.access.get(person.user_id, {}).get(stage)]
     if not team:
-        raise RefusalError(f"nobody has access to stage {stage!r}")
+        raise RefusalError(f"no member has access to stage {stage!r}")
     done: list[str] = []
     accepted = 0
     for index, record in enumerate(_waiting(sandbox, project, stage, limit)):
         with sandbox.mutation(None):
-            held = _taken(sandbox, project, record, team[index % len(team)])
+            assigned = _ensure_assigned(sandbox, project, record, team[index % len(team)])
             if place.is_label:
-                _label(sandbox, project, held, stage, labels)
+                _label(sandbox, project, assigned, stage, labels)
             else:
-                # The next whole number is reached exactly in the share of the steps that are accepted.
+                # The rounded product grows by one in exactly this share of the steps.
                 accept = ceil((index + 1) * accept_ratio - 1e-9) > ceil(index * accept_ratio - 1e-9)
-                _judge(sandbox, project, held, place, accept=accept, labels=labels)
+                _review(sandbox, project, assigned, place, accept=accept, labels=labels)
                 accepted += accept
         done.append(record.task.task_id)
     rejected = len(done) - accepted if place.is_review else 0
@@ -72,7 +83,7 @@ def _waiting(sandbox: Sandbox, project: Project, stage: str, limit: int) -> list
     return [record_of(row) for row in rows]
 
 
-def _taken(sandbox: Sandbox, project: Project, record: Record, person: str) -> Record:
+def _ensure_assigned(sandbox: Sandbox, project: Project, record: Record, person: str) -> Record:
     if record.task.works:
         return record
     actions.assign(sandbox, project, [record.task.task_id], [person], sandbox.doing(person))
@@ -86,7 +97,7 @@ def _label(
     stage: str,
     given: Sequence[Mapping[str, Any]] | None,
 ) -> None:
-    """Let everybody who holds the task submit it: the labels given, or better ones than it has."""
+    """Submit a task for each of its assignees, with given or corrected labels."""
     has = current_labels(sandbox, record.version)
     if given is not None:
         text = json.dumps(list(given))
@@ -94,15 +105,15 @@ def _label(
         text = json.dumps(corrected(has, record.name))
     else:
         text = json.dumps(has or drawn_by_hand(record.name))
-    for work_of_one in record.task.works:
-        if work_of_one.state == workflow.COMPLETED:
+    for member_work in record.task.works:
+        if member_work.state == workflow.COMPLETED:
             continue
         actions.put_labels(
             sandbox,
             project,
             record.task.task_id,
             stage,
-            sandbox.doing(work_of_one.user),
+            sandbox.doing(member_work.user),
             finished=True,
             data=text,
             labels_map=current_map(sandbox, record.version),
@@ -110,7 +121,7 @@ def _label(
         )
 
 
-def _judge(
+def _review(
     sandbox: Sandbox,
     project: Project,
     record: Record,

@@ -1,4 +1,4 @@
-"""What a resolver is given: the request it works for, and the arguments of its field."""
+"""Context of a resolver: the request and the arguments of its field."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Arguments = dict[str, Any]
 
 @dataclass
 class Request:
-    """One request: the sandbox, and the fault it is under.
+    """One request and the faults that affect it.
 
-    `broken` are the aliases of root fields that must fail; `not_ok` and `empty_page` are the faults of these
-    names; `touched` collects the tasks that the mutation being executed changes.
+    `broken` has the aliases of root fields that fail. `not_ok` and `empty_page` are the faults of these names.
+    `touched` collects the ids of the tasks that the current mutation changes.
     """
 
     sandbox: Sandbox
@@ -27,10 +27,15 @@ class Request:
     touched: list[str] = field(default_factory=list)
 
 
-# Arguments come by the schema's names, and only those that were sent.
+# Arguments have the schema's names. Only those that the client sent are present.
 Resolver = Callable[[Request, Arguments], Any]
 
 
 def scope(request: Request, arguments: Arguments) -> tuple[Sandbox, Project]:
-    """Get the sandbox and the project that orgId and projectId name, or refuse."""
+    """Return the sandbox and the project of a request.
+
+    :param request: the request.
+    :param arguments: arguments with orgId and projectId.
+    :raises RefusalError: if the project does not exist.
+    """
     return request.sandbox, request.sandbox.project(arguments["orgId"], arguments["projectId"])

@@ -1,4 +1,7 @@
-"""Who and what is there at the start: the organisation, its people, the API key, the demo project."""
+"""The demo organization: people, API key, storage methods and project.
+
+All ids are fixed, so that tests and examples can refer to them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ PROJECT_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000002"
 TAXONOMY_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000003"
 WORKSPACE_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000004"
 FIRST_TAXONOMY_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000005"
-API_KEY = "sandbox-redbrick-key-not-a-secret-000000001"  # 43 characters, as a real one
+API_KEY = "sandbox-redbrick-key-not-a-secret-000000001"  # 43 characters, like a real key
 API_KEY_USER = "API:0a9c6e10-5b1d-4c8e-9f00-0000000000a0"
 SYSTEM_USER = "RB:SYSTEM"
 
@@ -31,7 +34,10 @@ ALTADB_STORAGE = "33333333-3333-3333-3333-333333333333"
 
 @dataclass(frozen=True)
 class Person:
-    """A member of the organisation. `role` is that in projects; owners may work in every stage."""
+    """A member of the organization.
+
+    `role` is the role in projects. Owners have access to all stages.
+    """
 
     user_id: str
     email: str
@@ -71,7 +77,7 @@ DEMO_STAGES: tuple[dict[str, Any], ...] = (
 
 @lru_cache(1000)
 def user(user_id: str | None) -> dict[str, Any] | None:
-    """Show a user as the API does: by his id, an API key with an empty e-mail."""
+    """Return a user in the API's format. An API key has an empty email."""
     if user_id is None:
         return None
     common = {"mfaSetup": False, "lastSeen": EPOCH, "updatedAt": EPOCH, "idProvider": "COGNITO"}
@@ -90,19 +96,22 @@ def user(user_id: str | None) -> dict[str, Any] | None:
 
 
 def short_name(user_id: str) -> str:
-    """Name a user as the board does: e-mail, or `API key`."""
-    found = next((person.email for person in PEOPLE if person.user_id == user_id), None)
-    return found or ("API key" if user_id.startswith("API:") else user_id)
+    """Return the name of a user on the board: the email, or `API key`."""
+    email = next((person.email for person in PEOPLE if person.user_id == user_id), None)
+    return email or ("API key" if user_id.startswith("API:") else user_id)
 
 
 def person_of(name: str) -> Person | None:
-    """Find a person by e-mail (in any case) or user id."""
+    """Find a person by email, in any case, or by user id."""
     wanted = name.strip().lower()
     return next((each for each in PEOPLE if wanted in (each.email, each.user_id)), None)
 
 
 def stage_access(flow: Flow) -> dict[str, dict[str, bool]]:
-    """Say who may work where: by user id and stage name. Everybody labels; not everybody reviews."""
+    """Return stage access by user id and stage name.
+
+    All people may label. Labelers without `reviews` may not review.
+    """
     return {
         person.user_id: {
             stage.name: stage.is_label or person.reviews or person.role != "LABELER" for stage in flow.working_stages
@@ -114,7 +123,17 @@ def stage_access(flow: Flow) -> dict[str, dict[str, bool]]:
 def project_document(
     project_id: str, name: str, stages: tuple[Mapping[str, Any], ...], *, consensus: bool, now: str
 ) -> dict[str, Any]:
-    """Write a project as it is stored; ValueError, KeyError or RefusalError when its stages are not usable."""
+    """Return a new project in its stored format.
+
+    :param project_id: id of the project.
+    :param name: name of the project.
+    :param stages: stages in the format of `stage_from`.
+    :param consensus: whether label stages have several assignees per task.
+    :param now: time of creation.
+    :raises ValueError: if two stages have the same name, or none has work.
+    :raises KeyError: if a stage has no name or type.
+    :raises RefusalError: if the routes or settings of a stage are invalid.
+    """
     flow = Flow(tuple(stage_from(stage) for stage in stages), consensus)
     names = [stage.name for stage in flow.stages]
     if len(set(names)) != len(names):
@@ -135,5 +154,5 @@ def project_document(
 
 
 def demo_project() -> dict[str, Any]:
-    """Write the project every sandbox has."""
+    """Return the demo project in its stored format."""
     return project_document(PROJECT_ID, PROJECT_NAME, DEMO_STAGES, consensus=False, now=EPOCH)

@@ -1,4 +1,4 @@
-"""Running the application on loopback: sockets, the connection that can be cut, the ready line, a clean stop."""
+"""Run the server on loopback: sockets, ready line and shutdown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 class CuttableProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose application is handed a way to cut its own connection."""
+    """HTTP/1.1 protocol whose application can abort its own connection.
+
+    :param args: passed to the base class.
+    :param kwargs: passed to the base class.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,7 +47,7 @@ class CuttableProtocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it listens."""
+    """Server that calls a function when it listens."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -56,13 +60,17 @@ class _Server(uvicorn.Server):
 
 
 def loopback_sockets(port: int) -> list[socket.socket]:
-    """Listen on 127.0.0.1 and, where there is IPv6, on ::1 with the same port; 0 is any port free on both."""
+    """Listen on 127.0.0.1 and, if IPv6 is available, on ::1 with the same port.
+
+    :param port: the port. 0 selects one that is free on both addresses.
+    :raises OSError: if the port is in use.
+    """
     four = _bound(socket.AF_INET, "127.0.0.1", port)
     try:
         return [four, _bound(socket.AF_INET6, "::1", four.getsockname()[1])]
     except OSError as error:
-        # Clients try ::1 first for `localhost`: whoever else is there would be taken for this server. On a machine
-        # without it they come to 127.0.0.1 by themselves.
+        # Clients try ::1 first for `localhost` and would reach another program that listens there. On a machine without
+        # IPv6 they use 127.0.0.1.
         if error.errno != errno.EADDRINUSE:
             return [four]
         four.close()
@@ -72,7 +80,7 @@ def loopback_sockets(port: int) -> list[socket.socket]:
 
 
 def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
-    # With the protocol named, asyncio switches off Nagle's algorithm, which costs 40 ms an answer.
+    # With an explicit protocol, asyncio disables Nagle's algorithm, which costs 40 ms per response.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -85,7 +93,10 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
 
 
 def ready_line(sandbox: Sandbox) -> dict[str, Any]:
-    """Say what a client needs to know."""
+    """Return what a client needs to connect.
+
+    It is printed as JSON when the server listens.
+    """
     project = sandbox.project(seed.ORG_ID, seed.PROJECT_ID)
     ids = urlencode({"org_id": seed.ORG_ID, "project_id": seed.PROJECT_ID})
     return {
@@ -100,10 +111,15 @@ def ready_line(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def run(sandbox: Sandbox, sockets: list[socket.socket]) -> int:
-    """Serve on listening sockets until SIGINT or SIGTERM; answers the exit code."""
+    """Serve until SIGINT or SIGTERM.
+
+    :param sandbox: the sandbox.
+    :param sockets: listening sockets of the same port.
+    :return: the exit code.
+    """
     sandbox.url = f"http://localhost:{sockets[0].getsockname()[1]}"
 
-    def say_ready() -> None:
+    def print_ready_line() -> None:
         sys.stdout.write(json.dumps(ready_line(sandbox)) + "\n")
         sys.stdout.flush()
         sys.stderr.write(f"Listening on loopback only (127.0.0.1 and ::1): {sandbox.url} - stop with Ctrl-C\n")
@@ -120,12 +136,12 @@ def run(sandbox: Sandbox, sockets: list[socket.socket]) -> int:
         timeout_keep_alive=60,
         timeout_graceful_shutdown=2,
     )
-    # A request makes thousands of objects and no circles of them: looking for circles took a sixth of the time.
+    # A request creates thousands of objects but no reference cycles. Cycle detection took a sixth of the time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-    # The server ends on the first signal and then raises it again for whoever had it before: nobody, here.
+    # The server stops on the first signal and then raises it again for the previous handler, which does nothing here.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    _Server(config, say_ready).run(sockets=sockets)
+    _Server(config, print_ready_line).run(sockets=sockets)
     sandbox.store.close()
     return 0

@@ -1,4 +1,13 @@
-"""The sandbox over HTTP: GraphQL, storage, control routes and board, and the faults that hit requests."""
+"""The HTTP server: GraphQL endpoint, storage, control routes, board and faults.
+
+A GraphQL request passes through these steps, in this order:
+
+1. The API key is checked, and the body is decoded and parsed. Errors here are never replaced by a fault.
+2. `Faults.decide` selects the fault of the request, if any.
+3. A fault that replaces the execution is answered at once, without any effect on the data.
+4. The document is executed, one request at a time, after transitions that are due.
+5. The fault `drop_after` aborts the connection after execution, so that the client does not learn the result.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +22,7 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from airflow_provider_redbrick.sandbox import control, documents, faults
 from airflow_provider_redbrick.sandbox.board_source import StoreBoard
 from airflow_provider_redbrick.sandbox.core import Sandbox, signature
-from airflow_provider_redbrick.sandbox.engine import FAULT_WORDS, Document, Engine, InvalidDocumentError
+from airflow_provider_redbrick.sandbox.engine import FAULT_PREFIX, Document, Engine, InvalidDocumentError
 from airflow_provider_redbrick.sandbox.request import Request
 from airflow_provider_redbrick.sandbox.wire import BodyError, Call, read_call
 
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request as HttpRequest
     from starlette.types import Receive, Scope, Send
 
-# The server's protocol puts a function of this name into the scope; calling it cuts the connection.
+# Key in the ASGI scope of a function that aborts the connection. The server's protocol sets it.
 CUT = "sandbox.cut"
 
 
@@ -41,14 +50,17 @@ def build_app(sandbox: Sandbox) -> Starlette:
 
 
 class Board:
-    """The board's pages. Loaded when somebody first looks at them: they draw, and need more than the API does."""
+    """Routes of the board, loaded on first use.
+
+    The board draws images and needs more libraries than the API.
+    """
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._pages: Router | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request to the board's own routes."""
+        """Pass a request to the routes of the board."""
         if self._pages is None:
             from airflow_provider_redbrick.sandbox import board  # noqa: PLC0415
 
@@ -57,10 +69,10 @@ class Board:
 
 
 class Cut(Response):
-    """No answer: the connection is closed where an answer would begin."""
+    """Response that aborts the connection instead of answering."""
 
     async def __call__(self, scope: Scope, receive: Receive, _send: Send) -> None:
-        """Close the connection and wait until the server has noticed."""
+        """Abort the connection and wait until the server has noticed."""
         cut: Callable[[], None] = scope[CUT]
         cut()
         while (await receive())["type"] != "http.disconnect":
@@ -68,15 +80,23 @@ class Cut(Response):
 
 
 class GraphQL:
-    """The API's endpoint."""
+    """GraphQL endpoint.
+
+    :param sandbox: the sandbox.
+    :param engine: executes the documents.
+    """
 
     def __init__(self, sandbox: Sandbox, engine: Engine) -> None:
         self._sandbox = sandbox
         self._engine = engine
-        self._turn = asyncio.Lock()
+        self._execution_lock = asyncio.Lock()
 
     async def handle(self, request: HttpRequest) -> Response:
-        """Answer one POST, with half of the latency on the way here; what the answer takes to make is in the rest."""
+        """Answer a POST request.
+
+        Half of the configured latency passes before the execution, and the rest after it. The rest includes the time of
+        the execution.
+        """
         self._sandbox.stats.requests += 1
         latency = self._sandbox.settings.latency_ms / 1000
         due = time.monotonic() + latency
@@ -112,11 +132,11 @@ class GraphQL:
     async def _answer(self, call: Call, document: Document, fault: str | None) -> Response:
         if fault == "slow":
             await asyncio.sleep(faults.SLOW_SECONDS)
-        spoiled = None if fault is None else _instead(fault)
-        if spoiled is not None:
-            return spoiled
-        async with self._turn:
-            # Answers that are due go out before the next is made: many requests that come together share one thread.
+        replacement = None if fault is None else _replacement_response(fault)
+        if replacement is not None:
+            return replacement
+        async with self._execution_lock:
+            # Send finished responses before the next execution: all requests share one thread.
             await asyncio.sleep(0)
             return self._executed(call, document, fault)
 
@@ -124,7 +144,7 @@ class GraphQL:
         self._sandbox.settle()
         request = Request(
             self._sandbox,
-            broken=_half(document) if fault == "gql_partial" else frozenset(),
+            broken=_every_second_root(document) if fault == "gql_partial" else frozenset(),
             not_ok=fault == "not_ok",
             empty_page=fault == "empty_page",
         )
@@ -139,35 +159,35 @@ def _errors(errors: list[Any]) -> Response:
     return JSONResponse({"errors": errors}, status_code=400)
 
 
-def _half(document: Document) -> frozenset[str]:
-    """Choose every second root field, beginning with the second; the only one if there is but one."""
+def _every_second_root(document: Document) -> frozenset[str]:
+    """Select every second root field, starting with the second, or the only one."""
     aliases = list(dict.fromkeys(alias for alias, _ in document.roots))
     return frozenset(aliases[1::2] or aliases)
 
 
-def _instead(fault: str) -> Response | None:
-    """Give the answer that a fault puts in place of executing anything; None when it executes."""
+def _replacement_response(fault: str) -> Response | None:
+    """Return the response that replaces the execution; None to execute."""
     if fault == "drop_before":
         return Cut()
     if fault == "html":
         return HTMLResponse("<!doctype html><title>Sandbox</title><p>A page where JSON was expected.</p>")
     if fault == "gql_error":
-        return JSONResponse({"errors": [{"message": f"{FAULT_WORDS}: nothing was executed"}], "data": None})
+        return JSONResponse({"errors": [{"message": f"{FAULT_PREFIX}: nothing was executed"}], "data": None})
     status = {**faults.STATUS, "rate_limit": 429, "rate_limit_after": 429, "too_large": 413}.get(fault)
     if status is None:
         return None
     headers = {"Retry-After": "1"} if fault == "rate_limit_after" else None
-    return JSONResponse({"message": f"{FAULT_WORDS}: {fault}"}, status_code=status, headers=headers)
+    return JSONResponse({"message": f"{FAULT_PREFIX}: {fault}"}, status_code=status, headers=headers)
 
 
 class Storage:
-    """Presigned PUT and GET of files."""
+    """Storage endpoint for signed PUT and GET requests."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     async def handle(self, request: HttpRequest) -> Response:
-        """Answer one PUT or GET; 403 when the address is not one the API gave out for it."""
+        """Answer a PUT or GET. Answers 403 if the signature is not valid for the request."""
         path = request.path_params["path"]
         signed = request.query_params.get("signature")
         if request.method == "PUT":

@@ -1,4 +1,4 @@
-"""What a sandbox can be told, at the start and, mostly, while it runs."""
+"""Settings of a sandbox. Most can be changed while it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Settings:
-    """Times in milliseconds. `max_page`: largest page answered; `max_ids`: most ids one mutation takes."""
+    """Settings of a sandbox.
+
+    Times are in milliseconds. `max_page` is the largest page size that a query accepts; `max_ids` is the largest number
+    of task ids that a mutation accepts.
+    """
 
     latency_ms: int = 0
     transition_ms: int = 0
@@ -20,7 +24,10 @@ class Settings:
     behavior: str = ""
 
     def changed(self, changes: dict[str, Any]) -> Settings:
-        """Give these settings with some replaced; ValueError names what cannot be."""
+        """Return the settings with some values replaced.
+
+        :raises ValueError: if a name is unknown or fixed at the start, or a value has the wrong type.
+        """
         kinds = {
             "latency_ms": int,
             "transition_ms": int,
@@ -31,7 +38,7 @@ class Settings:
         for name, value in changes.items():
             kind = kinds.get(name)
             if kind is None:
-                raise ValueError(f"no setting {name!r}; there are {', '.join(kinds)}")
+                raise ValueError(f"no setting {name!r}; the settings are {', '.join(kinds)}")
             if type(value) is not kind or (isinstance(value, int) and value < 0):
                 raise ValueError(f"{name} must be {'true or false' if kind is bool else 'a whole number >= 0'}")
         return replace(self, **changes)

@@ -1,4 +1,7 @@
-"""How stored things look in the API. Fields that cost something are functions, called only when selected."""
+"""Present stored data in the API's format.
+
+Fields that are expensive are functions, which are called only if the client selects the field.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 Shape = dict[str, Any]
 
-_ROUTINGS = (
+_ROUTING_TYPES = (
     ("passed", "BooleanRouting"),
     ("failed", "BooleanRouting"),
     ("feedbackStageName", "FeedbackRouting"),
@@ -26,7 +29,7 @@ _ROUTINGS = (
 
 
 def storage(storage_id: str) -> Shape:
-    """Show a storage method."""
+    """Return a storage method."""
     names = {
         seed.PUBLIC_STORAGE: ("Public", "PUBLIC"),
         seed.REDBRICK_STORAGE: ("Direct Upload", "REDBRICK"),
@@ -46,9 +49,9 @@ def storage(storage_id: str) -> Shape:
 
 
 def stage(document: Shape) -> Shape:
-    """Show a stage; which kind of routing it has is told by the keys it leads on with."""
+    """Return a stage. The keys of its routing determine the type of the routing."""
     routing = dict(document.get("routing") or {})
-    kind = next((name for key, name in _ROUTINGS if key in routing), "NoRouting")
+    kind = next((name for key, name in _ROUTING_TYPES if key in routing), "NoRouting")
     return {
         "stageName": document["stageName"],
         "brickName": document["brickName"],
@@ -58,7 +61,11 @@ def stage(document: Shape) -> Shape:
 
 
 def project(sandbox: Sandbox, found: Project) -> Shape:
-    """Show a project."""
+    """Return a project.
+
+    :param sandbox: the sandbox that stores the project.
+    :param found: the project.
+    """
     document = found.document
     settings = document["settings"]
     return {
@@ -84,7 +91,12 @@ def project(sandbox: Sandbox, found: Project) -> Shape:
 
 
 def workforce(sandbox: Sandbox, found: Project, user_ids: list[str] | None) -> Shape:
-    """Show who completed how much, by stage and day."""
+    """Return completed work by stage, user and day.
+
+    :param sandbox: the sandbox that stores the completions.
+    :param found: the project.
+    :param user_ids: users to include. None includes all.
+    """
 
     def summary(name: str) -> Shape:
         def days(start: str, end: str) -> dict[str, dict[str, list[sqlite3.Row]]]:
@@ -141,7 +153,11 @@ def workforce(sandbox: Sandbox, found: Project, user_ids: list[str] | None) -> S
 
 
 def version(sandbox: Sandbox, td_id: str | None) -> Shape | None:
-    """Show one version of a task's labels."""
+    """Return a version of a task's labels, or None if it does not exist.
+
+    :param sandbox: the sandbox that stores the labels.
+    :param td_id: id of the version.
+    """
     if td_id is None:
         return None
     row = sandbox.store.row("SELECT * FROM versions WHERE td_id = ?", (td_id,))
@@ -149,7 +165,11 @@ def version(sandbox: Sandbox, td_id: str | None) -> Shape | None:
 
 
 def version_row(sandbox: Sandbox, row: sqlite3.Row) -> Shape:
-    """Show a row of the versions table."""
+    """Return a version of a task's labels from its row.
+
+    :param sandbox: the sandbox, which signs the paths of files.
+    :param row: row of the versions table.
+    """
 
     def labels_data(*, interpolate: bool | None = None) -> str | None:
         if row["labels_path"]:

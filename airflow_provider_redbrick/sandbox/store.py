@@ -1,4 +1,13 @@
-"""What the sandbox knows, in SQLite: projects, data points, tasks, label versions, the audit trail, files."""
+"""SQLite storage of projects, tasks, labels, audit trails and files.
+
+Invariants:
+
+1. One process uses a database at a time, because sequence numbers and tasks are cached in memory. The database is
+   locked exclusively.
+2. Ids are derived from sequence numbers. The same operations on a fresh database always produce the same ids.
+3. A rollback clears the caches of numbers and tasks. A direct statement (`run`) clears the cache of tasks.
+4. Durability is traded for speed: a power failure can lose the last writes.
+"""
 
 from __future__ import annotations
 
@@ -46,15 +55,18 @@ CREATE INDEX completions_stage ON completions (project_id, stage, task_id, seq);
 CREATE INDEX completions_task ON completions (task_id);
 CREATE TABLE files (path TEXT PRIMARY KEY, content BLOB NOT NULL, type TEXT NOT NULL, encoding TEXT);
 """
-_RECORDS_KEPT = 1000
-_NAMES = ("projects", "datapoints", "tasks", "versions", "events", "completions", "files")
-_SPACE = uuid.UUID("0a9c6e10-5b1d-4c8e-9f00-00000000ffff").bytes
-# The first digit of a UUID's fourth part has two bits that are always the same.
+_CACHED_RECORDS = 1000
+_TABLE_NAMES = ("projects", "datapoints", "tasks", "versions", "events", "completions", "files")
+_NAMESPACE = uuid.UUID("0a9c6e10-5b1d-4c8e-9f00-00000000ffff").bytes
+# The two high bits of the first digit of a UUID's fourth group are fixed.
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 
 
 class Record(NamedTuple):
-    """A task as stored: the state machine's part, and what surrounds it. `version` is its newest labels' tdId."""
+    """A task as stored: its state and the data around it.
+
+    `version` is the tdId of its newest labels.
+    """
 
     task: Task
     seq: int
@@ -67,12 +79,12 @@ class Record(NamedTuple):
 
 
 def holders_text(task: Task) -> str:
-    """Write holders such that one of them can be found in the text by itself."""
+    """Return the assignees as text in which a query can find a single one."""
     return f",{','.join(task.holders)}," if task.works else ""
 
 
 def body_of(task: Task) -> str:
-    """Write the part of a task that no query looks into."""
+    """Return the fields of a task that no query uses, as JSON."""
     return documents.write(
         {
             "works": [work._asdict() for work in task.works],
@@ -86,8 +98,8 @@ def body_of(task: Task) -> str:
 
 
 def record_of(row: sqlite3.Row) -> Record:
-    """Read a row of the tasks table."""
-    # By place: a row searches its columns for each name it is asked for.
+    """Return the task of a row of the tasks table."""
+    # Unpack by position: access by name searches the columns each time.
     seq, task_id, project_id, dp_id, name, priority, _, created_at, updated_at, *state, version, text = row
     stage, status, _, review_state, arrives_at = state
     body = documents.read(text)
@@ -109,27 +121,27 @@ def record_of(row: sqlite3.Row) -> Record:
 
 
 class Store:
-    """One SQLite database, in memory unless a path is given. Not for several threads at once."""
+    """A SQLite database, in memory unless a path is given. Not thread-safe."""
 
     def __init__(self, path: str | None = None) -> None:
-        # What next_number tells: asking each time costs half as much as writing.
+        # Cache of next_number. A query each time would cost half as much as a write.
         self._numbers: dict[str, int] = {}
-        # What task reads: a task is read again for each step it makes.
+        # Cache of task, because each step of a task reads it again.
         self._records: dict[str, Record] = {}
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
-        # Numbers and tasks are kept here: with a second server on the same file neither would see the other's.
+        # Numbers and tasks are cached: two servers on the same file would not see each other's writes.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        # A sandbox that loses its last moments in a power cut has lost nothing worth waiting for.
+        # Losing the last writes in a power failure is acceptable for a sandbox.
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA journal_mode = WAL")
-        there = {row["name"] for row in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not there:
+        tables = {row["name"] for row in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables:
             self._db.executescript(_TABLES)
-        elif not there.issuperset(_NAMES):
-            raise sqlite3.DatabaseError("it is another program's database")
+        elif not tables.issuperset(_TABLE_NAMES):
+            raise sqlite3.DatabaseError("the file is the database of another program")
         elif not self.rows("SELECT 1 FROM pragma_table_info('versions') WHERE name = 'sub_name'"):
-            # A file of before there was the column: people keep their sandboxes.
+            # A database from before the column was added.
             self._db.execute("ALTER TABLE versions ADD COLUMN sub_name TEXT")
 
     def close(self) -> None:
@@ -137,46 +149,63 @@ class Store:
         self._db.close()
 
     def clear(self) -> None:
-        """Forget everything, the numbers that ids are made of too."""
+        """Delete all data and reset the numbers from which ids are derived."""
         with self.savepoint():
-            for name in _NAMES:
+            for name in _TABLE_NAMES:
                 self._db.execute(f"DELETE FROM {name}")  # noqa: S608 - constants of the code
             self._db.execute("DELETE FROM sqlite_sequence")
-        self._forget()
+        self._clear_caches()
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """All or nothing: an exception undoes what was written inside."""
+        """Roll back all writes in the block if it raises an exception."""
         self._db.execute("SAVEPOINT step")
         try:
             yield
         except BaseException:
             self._db.execute("ROLLBACK TO step")
-            self._forget()
+            self._clear_caches()
             raise
         finally:
             self._db.execute("RELEASE step")
 
-    def _forget(self) -> None:
+    def _clear_caches(self) -> None:
         self._numbers.clear()
         self._records.clear()
 
     def rows(self, query: str, values: Iterable[Any] = ()) -> list[sqlite3.Row]:
-        """Run a query and give all its rows."""
+        """Return all rows of a query.
+
+        :param query: SQL with placeholders.
+        :param values: values of the placeholders.
+        """
         return self._db.execute(query, tuple(values)).fetchall()
 
     def row(self, query: str, values: Iterable[Any] = ()) -> sqlite3.Row | None:
-        """Run a query and give its first row, if it has one."""
+        """Return the first row of a query, or None.
+
+        :param query: SQL with placeholders.
+        :param values: values of the placeholders.
+        """
         found: sqlite3.Row | None = self._db.execute(query, tuple(values)).fetchone()
         return found
 
     def run(self, statement: str, values: Iterable[Any] = ()) -> int:
-        """Run a statement; answers how many rows it touched."""
+        """Run a statement.
+
+        :param statement: SQL with placeholders.
+        :param values: values of the placeholders.
+        :return: the number of affected rows.
+        """
         self._records.clear()
         return self._db.execute(statement, tuple(values)).rowcount
 
     def insert(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Insert rows that all have the same columns."""
+        """Insert rows.
+
+        :param table: name of the table.
+        :param rows: values by column. All rows have the same columns.
+        """
         rows = list(rows)
         if not rows:
             return
@@ -185,7 +214,7 @@ class Store:
             self._numbers[table] += len(rows)
 
     def next_number(self, table: str) -> int:
-        """Tell the number the next row of a table with numbers will get."""
+        """Return the sequence number of the next row of a table."""
         if table not in self._numbers:
             found = self.row("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
             self._numbers[table] = int(found["seq"]) if found else 0
@@ -194,28 +223,32 @@ class Store:
     # -- tasks ---------------------------------------------------------------------------------
 
     def task(self, project_id: str, task_id: str) -> Record | None:
-        """Read one task of a project."""
+        """Return a task, or None if the project has no such task.
+
+        :param project_id: the project.
+        :param task_id: the task.
+        """
         record = self._records.get(task_id)
         if record is None:
             found = self.row("SELECT * FROM tasks WHERE task_id = ?", (task_id,))
             if found is None:
                 return None
-            record = self._kept(record_of(found))
+            record = self._cache(record_of(found))
         return record if record.project_id == project_id else None
 
-    def _kept(self, record: Record) -> Record:
-        if len(self._records) >= _RECORDS_KEPT:
+    def _cache(self, record: Record) -> Record:
+        if len(self._records) >= _CACHED_RECORDS:
             self._records.clear()
         self._records[record.task.task_id] = record
         return record
 
     def due(self, now: str) -> list[Record]:
-        """Read the tasks whose time of arrival has come."""
+        """Return the tasks whose time of arrival has come."""
         query = "SELECT * FROM tasks WHERE arrives_at IS NOT NULL AND arrives_at <= ? ORDER BY arrives_at, seq"
         return [record_of(row) for row in self.rows(query, (now,))]
 
     def write(self, record: Record) -> None:
-        """Write what a step has made of a task that is there already."""
+        """Update a stored task after a step."""
         task = record.task
         self._db.execute(
             "UPDATE tasks SET stage = ?, state = ?, holders = ?, review_state = ?, arrives_at = ?, updated_at = ?,"
@@ -232,10 +265,16 @@ class Store:
                 task.task_id,
             ),
         )
-        self._kept(record)
+        self._cache(record)
 
     def remember(self, project_id: str, task_id: str, facts: Iterable[Fact], version: str | None) -> None:
-        """Add facts to a task's audit trail, and completions to those of its stage."""
+        """Append facts to the audit trail and to the completions.
+
+        :param project_id: the project of the task.
+        :param task_id: the task.
+        :param facts: the facts, in order.
+        :param version: tdId of the task's labels at that time.
+        """
         first = self.next_number("events")
         events, completions = facts_as_rows(project_id, task_id, facts, version, first)
         self.insert("events", events)
@@ -249,16 +288,28 @@ def _insertion(table: str, columns: tuple[str, ...]) -> str:
 
 
 def make_id(kind: str, number: int) -> str:
-    """Make the id of the n-th thing of its kind: a UUID, and the same on every start."""
-    # What uuid.uuid5 does, which takes ten times as long: every step of a task makes some of these.
-    text = hashlib.sha1(_SPACE + f"{kind}:{number}".encode(), usedforsecurity=False).hexdigest()
+    """Return the id of an object: a UUID that is the same on each start.
+
+    :param kind: kind of the object.
+    :param number: sequence number of the object.
+    """
+    # Equivalent to uuid.uuid5, which takes ten times as long. Each step of a task creates several ids.
+    text = hashlib.sha1(_NAMESPACE + f"{kind}:{number}".encode(), usedforsecurity=False).hexdigest()
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 def facts_as_rows(
     project_id: str, task_id: str, facts: Iterable[Fact], version: str | None, first: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Turn facts into rows: those of the audit trail, and those of completed work."""
+    """Convert facts to rows of the events and completions tables.
+
+    :param project_id: the project of the task.
+    :param task_id: the task.
+    :param facts: the facts, in order.
+    :param version: tdId of the task's labels at that time.
+    :param first: sequence number of the first event.
+    :return: the events and the completions.
+    """
     events: list[dict[str, Any]] = []
     completions: list[dict[str, Any]] = []
     for fact in facts:

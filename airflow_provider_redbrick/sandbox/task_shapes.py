@@ -1,4 +1,4 @@
-"""How tasks and what they are about look in the API."""
+"""Present tasks and data points in the API's format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def task(sandbox: Sandbox, found: Project, record: Record) -> shapes.Shape:
-    """Show a task; ground truth has no sub-task."""
+    """Return a task. Tasks in ground truth have no sub-task.
+
+    :param sandbox: the sandbox that stores the task.
+    :param found: the project of the task.
+    :param record: the task.
+    """
     state = record.task
     return {
         "taskId": state.task_id,
@@ -31,7 +36,14 @@ def task(sandbox: Sandbox, found: Project, record: Record) -> shapes.Shape:
 
 
 def sub_task(sandbox: Sandbox, found: Project, record: Record) -> shapes.Shape | None:
-    """Show the work that is to be done on a task; the second and further annotators are sub-tasks of the first."""
+    """Return the work on a task in its stage, or None if the stage has no assignees.
+
+    The first assignee is the sub-task; further assignees are its `subTasks`.
+
+    :param sandbox: the sandbox that stores the task.
+    :param found: the project of the task.
+    :param record: the task.
+    """
     stage = found.flow.find(record.task.stage)
     if stage is None or stage.is_remote or record.task.state is None:
         return None
@@ -59,7 +71,11 @@ def _work(sandbox: Sandbox, work: Work, subs: list[shapes.Shape]) -> shapes.Shap
 
 
 def datapoint(sandbox: Sandbox, dp_id: str) -> shapes.Shape | None:
-    """Show a data point: what a task is about."""
+    """Return a data point, or None if it does not exist.
+
+    :param sandbox: the sandbox that stores the data point.
+    :param dp_id: the data point.
+    """
     row = sandbox.store.row("SELECT * FROM datapoints WHERE dp_id = ?", (dp_id,))
     if row is None:
         return None

@@ -1,4 +1,7 @@
-"""The demo taxonomy, with every kind of object and attribute, and the ids it gives to names in labels."""
+"""Demo taxonomy, with all types of objects and attributes.
+
+`interpolate` resolves names and ids in labels, as the API does on request.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,10 @@ _LEVELS = {
 
 
 def interpolate(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Fill in names and ids that a label has only one of; what the taxonomy does not know stays as it is."""
+    """Add the missing name or id to each label.
+
+    Names unknown to the taxonomy are left unchanged.
+    """
     return [_filled(label) for label in labels]
 
 

@@ -1,4 +1,4 @@
-"""A task's audit trail as the API shows it."""
+"""Present the audit trail of a task in the API's format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ _TASK_EVENTS = {"create": "createEvent", "input": "inputEvent", "output": "outpu
 
 
 def events(sandbox: Sandbox, task_id: str) -> list[shapes.Shape]:
-    """Show all events of a task, oldest first; answers to a comment are inside the comment."""
+    """Return all events of a task, oldest first.
+
+    A reply is nested in the comment that it answers.
+
+    :param sandbox: the sandbox that stores the events.
+    :param task_id: the task.
+    """
     rows = sandbox.store.rows("SELECT * FROM events WHERE task_id = ? ORDER BY at, seq", (task_id,))
     shown: list[shapes.Shape] = []
     comments: dict[str, shapes.Shape] = {}

@@ -1,4 +1,7 @@
-"""Bodies as clients send them: base64 of gzip of JSON when a header says so, plain JSON otherwise."""
+"""Decode request bodies.
+
+A body is plain JSON or, if the header `Content-Encoding-RB` is `gzip`, base64 of gzip of JSON.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ ENCODING_HEADER = "Content-Encoding-RB"
 
 
 class BodyError(ValueError):
-    """A body that cannot be read; the message says why."""
+    """A request body cannot be decoded. The message says why."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a request asks for; `size` is the decoded body's, in bytes."""
+    """A decoded request. `size` is the size of the decoded body in bytes."""
 
     query: str
     variables: dict[str, Any] | None
@@ -30,7 +33,12 @@ class Call:
 
 
 def read_call(body: bytes, headers: Mapping[str, str]) -> Call:
-    """Decode a request's body; BodyError when it is not what its headers say."""
+    """Decode a request body.
+
+    :param body: the body.
+    :param headers: headers of the request.
+    :raises BodyError: if the body does not match its headers, or has no query.
+    """
     encoding = headers.get(ENCODING_HEADER)
     if encoding == "gzip":
         try:

@@ -1,7 +1,13 @@
-"""The state machine of one task. Pure: values in, values out; no storage, no clock, no randomness of its own.
+"""State machine of a task: stages, assignment, submission, review and reopening.
 
-Every function answers a `Step`: the task as it is afterwards, and the facts to be kept in its audit trail.
-What is not allowed raises `RefusalError`, and then nothing has happened.
+All functions are pure: values in, values out, without storage, clock or random numbers. Invariants:
+
+1. Each action returns a `Step`: the task afterwards, and the facts to append to its audit trail.
+2. An action that is not allowed raises `RefusalError` and has no effect.
+3. A submitted task stays COMPLETED in its stage until `arrives_at`. Then `arrive` moves it to the next stage.
+4. The state of a task is the state of its first assignee who has not completed the task.
+5. A task leaves its stage when all assignees have completed it. Only consensus projects have several.
+6. A rejected task returns to the users who labeled it (`labelers`), with an incremented `cycle`.
 """
 
 from __future__ import annotations
@@ -23,7 +29,10 @@ SYSTEM = "RB:SYSTEM"
 
 
 class Work(NamedTuple):
-    """One person's part in a task: in consensus projects there are several, else one at most."""
+    """Work of one user on a task.
+
+    A task of a consensus project has several, any other task at most one.
+    """
 
     user: str
     state: str = ASSIGNED
@@ -35,10 +44,10 @@ class Work(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Where a task is, who holds it, and where it is on its way to.
+    """A task in its workflow: stage, assignees and current transition.
 
-    `stage` is a stage's name, "END" (ground truth) or "ARCHIVED". `heading` and `arrives_at` are set between a
-    submit and the arrival in the next stage. `labelers` remembers who did each label stage, for the way back.
+    `stage` is the name of a stage, "END" (ground truth) or "ARCHIVED". `heading` and `arrives_at` are set between a
+    submit and the arrival in the next stage. `labelers` has the users who completed each label stage, for rejections.
     """
 
     task_id: str
@@ -56,12 +65,15 @@ class Task(NamedTuple):
 
     @property
     def holders(self) -> tuple[str, ...]:
-        """User ids of those who hold the task, in the order they were given it."""
+        """User ids of the assignees, in order of assignment."""
         return tuple(work.user for work in self.works)
 
 
 class Fact(NamedTuple):
-    """One entry of the audit trail: kind is create, input, output, state or done; `data` its details."""
+    """An entry of the audit trail.
+
+    `kind` is create, input, output, state or done. `data` has its details.
+    """
 
     kind: str
     at: str
@@ -70,16 +82,17 @@ class Fact(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What an action made of a task, and what is to be remembered of it."""
+    """Result of an action: the task afterwards, and new facts for its audit trail."""
 
     task: Task
     facts: tuple[Fact, ...] = ()
 
 
 class Doing(NamedTuple):
-    """Who acts, when, and when a task that leaves its stage now arrives in the next one.
+    """Context of an action.
 
-    `must_hold` says whether the actor has to hold the task he works on.
+    It has the actor, the time, and the arrival time of a task that leaves its stage. `must_hold` says whether the actor
+    must hold the task.
     """
 
     actor: str
@@ -97,7 +110,15 @@ def create(
     pre_assign: Mapping[str, tuple[str, ...]] | None = None,
     priority: float | None = None,
 ) -> Step:
-    """Make a new task: it runs through the input stage at once, or is ground truth from the start."""
+    """Create a task and move it through the input stage.
+
+    :param flow: stages of the project.
+    :param task_id: id of the new task.
+    :param doing: the creator and the time.
+    :param ground_truth: whether the task starts in ground truth.
+    :param pre_assign: user ids by stage. They are assigned when the task first arrives there.
+    :param priority: priority from 0 to 1, for the audit trail.
+    """
     born = Fact(
         "create",
         doing.now,
@@ -117,13 +138,18 @@ def create(
 
 
 def arrive(flow: Flow, task: Task, now: str) -> Step:
-    """Let a task that is on its way reach the next stage, if its time has come; else nothing changes."""
+    """Complete a transition whose time has come.
+
+    :param flow: stages of the project.
+    :param task: the task. If it is not in transition, or its time has not come, it does not change.
+    :param now: current time.
+    """
     if task.arrives_at is None or task.arrives_at > now:
         return Step(task)
     at = task.arrives_at
     place = flow.rest(task.heading, task.task_id)
     rests = flow.find(place) is not None
-    # Each pre-assignment counts once, or a task that comes back would be taken from its labeler.
+    # A pre-assignment applies once. Otherwise a task that returns would be taken from its labeler.
     waiting = {stage: users for stage, users in task.pre_assign.items() if stage != place}
     users = task.labelers.get(place, ()) if task.goes_back else task.pre_assign.get(place, ())
     here = task._replace(
@@ -144,10 +170,16 @@ def arrive(flow: Flow, task: Task, now: str) -> Step:
 
 
 def assign(flow: Flow, task: Task, users: Sequence[str], doing: Doing, *, refresh: bool = True) -> Step | None:
-    """Give a task to people (none: release it). None when it is nowhere where it could be assigned.
+    """Assign a task to users, or release it.
 
-    With `refresh` those who hold it lose it. Without, a consensus task gets them in addition, and any other
-    task is only given away when nobody holds it. Giving it to those who have it already changes nothing.
+    :param flow: stages of the project.
+    :param task: the task.
+    :param users: user ids of the new assignees. An empty sequence releases the task.
+    :param doing: the actor and the time.
+    :param refresh: True replaces the current assignees. False adds assignees in the label stages of a consensus
+        project, and elsewhere assigns only unassigned tasks.
+    :return: the step, without facts if the assignees do not change; None if the task cannot be assigned where it is.
+    :raises RefusalError: if there are several users outside the label stages of a consensus project.
     """
     stage = flow.find(task.stage)
     if stage is None or not (stage.is_label or stage.is_review) or task.state == COMPLETED:
@@ -168,13 +200,21 @@ def assign(flow: Flow, task: Task, users: Sequence[str], doing: Doing, *, refres
     change = _change(flow, task, after, doing.now, doing.actor)
     if after.state != COMPLETED:
         return Step(after, (change,))
-    # Of those who are left everybody has submitted.
+    # All remaining assignees have submitted.
     gone = _leave(flow, after, stage, doing, verdict=None, time_ms=0)
     return Step(gone.task, (change, *gone.facts))
 
 
 def save(flow: Flow, task: Task, stage: str, doing: Doing, *, version: str | None = None) -> Step:
-    """Keep labels as a draft: the task stays where it is, STAGED."""
+    """Save labels as a draft. The task stays in its stage with state STAGED.
+
+    :param flow: stages of the project.
+    :param task: the task.
+    :param stage: the stage in which the client expects the task.
+    :param doing: the actor and the time.
+    :param version: tdId of the labels.
+    :raises RefusalError: if the task does not wait in the stage, or the actor does not hold it.
+    """
     _working(flow, task, stage)
     held = _held(task, doing)
     works = tuple(
@@ -187,14 +227,34 @@ def save(flow: Flow, task: Task, stage: str, doing: Doing, *, version: str | Non
 
 
 def submit(flow: Flow, task: Task, stage: str, doing: Doing, *, time_ms: int = 0, version: str | None = None) -> Step:
-    """Finish a label stage; in a review stage this is a correction: new labels, accepted."""
+    """Complete a task in a label or review stage.
+
+    In a review stage this is a correction: new labels, accepted.
+
+    :param flow: stages of the project.
+    :param task: the task.
+    :param stage: the stage in which the client expects the task.
+    :param doing: the actor and the time.
+    :param time_ms: time that the actor spent, in milliseconds.
+    :param version: tdId of the labels.
+    :raises RefusalError: if the task does not wait in the stage, or the actor does not hold it.
+    """
     place = _working(flow, task, stage)
     verdict = None if place.is_label else "CORRECTED"
     return _finish(flow, _held(task, doing), task, place, doing, verdict=verdict, time_ms=time_ms, version=version)
 
 
 def review(flow: Flow, task: Task, stage: str, doing: Doing, *, accept: bool, time_ms: int = 0) -> Step:
-    """Accept or reject what was labeled."""
+    """Accept or reject a task in a review stage.
+
+    :param flow: stages of the project.
+    :param task: the task.
+    :param stage: the stage in which the client expects the task.
+    :param doing: the actor and the time.
+    :param accept: True accepts, False rejects.
+    :param time_ms: time that the actor spent, in milliseconds.
+    :raises RefusalError: if the task does not wait in a review stage of this name, or the actor does not hold it.
+    """
     place = _working(flow, task, stage)
     if not place.is_review:
         raise RefusalError(f"stage {stage!r} is not a review stage")
@@ -203,21 +263,42 @@ def review(flow: Flow, task: Task, stage: str, doing: Doing, *, accept: bool, ti
 
 
 def hand_on(flow: Flow, task: Task, stage: str, doing: Doing) -> Step:
-    """Let a task leave a remote-labeling stage, where nobody holds it: whoever labeled it may."""
+    """Complete a task in a remote-labeling stage.
+
+    Tasks of such stages have no assignees, so that the actor does not have to hold it.
+
+    :param flow: stages of the project.
+    :param task: the task.
+    :param stage: the stage in which the client expects the task.
+    :param doing: the actor and the time.
+    """
     place = flow.remote(stage)
     require_waiting(task, stage)
     return _finish(flow, task, task, place, doing, verdict=None, time_ms=0)
 
 
 def reopen(flow: Flow, task: Task, doing: Doing) -> Step:
-    """Send ground truth back to the first stage: unassigned, with the labels it has."""
+    """Return a ground truth task to the first stage, unassigned, with its labels.
+
+    :param flow: stages of the project.
+    :param task: the task.
+    :param doing: the actor and the time.
+    :raises RefusalError: if the task is not in ground truth.
+    """
     if task.stage != GROUND_TRUTH:
         raise RefusalError(f"task {task.task_id} is in stage {task.stage!r}, not in ground truth")
     return move(flow, task, flow.start, doing)
 
 
 def move(flow: Flow, task: Task, target: str, doing: Doing) -> Step:
-    """Put a task into a resting stage, into ground truth ("END") or away ("ARCHIVED"), from wherever it is."""
+    """Move a task to another stage, from any stage.
+
+    :param flow: stages of the project.
+    :param task: the task.
+    :param target: a stage where tasks rest, "END" (ground truth) or "ARCHIVED".
+    :param doing: the actor and the time.
+    :raises RefusalError: if tasks cannot rest in `target`.
+    """
     stage = flow.find(target)
     if target not in (GROUND_TRUTH, ARCHIVED) and (stage is None or stage.brick not in RESTING):
         raise RefusalError(f"tasks cannot be sent to {target!r}")
@@ -243,7 +324,12 @@ def move(flow: Flow, task: Task, target: str, doing: Doing) -> Step:
 
 
 def require_waiting(task: Task, stage: str) -> None:
-    """Refuse a task that is not in the stage, is done with there, or has an issue."""
+    """Require that a task waits in a stage.
+
+    :param task: the task.
+    :param stage: name of the stage.
+    :raises RefusalError: if the task is elsewhere, is completed there, or has an open issue.
+    """
     if task.stage != stage:
         raise RefusalError(f"task {task.task_id} is in stage {task.stage!r}, not in {stage!r}")
     if task.state == COMPLETED:
@@ -253,24 +339,27 @@ def require_waiting(task: Task, stage: str) -> None:
 
 
 def _working(flow: Flow, task: Task, stage: str) -> Stage:
-    """Give the stage in which the task may be worked on, or say why it may not."""
+    """Return the stage in which the task waits for work, or refuse."""
     place = flow.get(stage)
     if not (place.is_label or place.is_review):
-        raise RefusalError(f"nobody works in stage {stage!r} ({place.brick})")
+        raise RefusalError(f"stage {stage!r} ({place.brick}) is not a label or review stage")
     require_waiting(task, stage)
     return place
 
 
 def _held(task: Task, doing: Doing) -> Task:
-    """Give the task as the actor holds it; without the duty to hold it first, he holds it from now on."""
+    """Return the task with the actor as an assignee.
+
+    Refuses if the actor does not hold the task and must hold it.
+    """
     mine = next((work for work in task.works if work.user == doing.actor), None)
     if mine is not None:
         if mine.state == COMPLETED:
             raise RefusalError(f"you have already completed task {task.task_id} in stage {task.stage!r}")
         return task
     if doing.must_hold:
-        owner = "somebody else" if task.works else "nobody"
-        raise RefusalError(f"task {task.task_id} in stage {task.stage!r} is assigned to {owner}, not to you")
+        state = "assigned to another user" if task.works else "not assigned to you"
+        raise RefusalError(f"task {task.task_id} in stage {task.stage!r} is {state}")
     return task._replace(works=(Work(doing.actor, ASSIGNED, assigned_at=doing.now),))
 
 
@@ -285,7 +374,10 @@ def _finish(
     time_ms: int,
     version: str | None = None,
 ) -> Step:
-    """Complete the actor's work; the task leaves once everybody who holds it, if anybody, has completed his."""
+    """Complete the work of the actor.
+
+    The task leaves its stage when all assignees have completed it.
+    """
     works = tuple(
         work._replace(
             state=COMPLETED,
@@ -300,7 +392,7 @@ def _finish(
     after = _hold(task, works, doing.now)
     change = _change(flow, before, after, doing.now, doing.actor)
     if verdict in ("PASSED", "CORRECTED"):
-        # Readers of the trail tell an acceptance from a correction by this pair alone.
+        # Clients distinguish an acceptance from a correction by this field alone.
         change = change._replace(data={**change.data, "reviewResultAfter": verdict == "PASSED"})
     done = Fact(
         "done",
@@ -316,7 +408,7 @@ def _finish(
 
 
 def _leave(flow: Flow, task: Task, place: Stage, doing: Doing, *, verdict: str | None, time_ms: int) -> Step:
-    """Let a task that is done with leave its stage."""
+    """Start the transition of a completed task to the next stage."""
     passed = None if verdict is None else verdict != "FAILED"
     left = Fact(
         "output",
@@ -344,14 +436,14 @@ def _leave(flow: Flow, task: Task, place: Stage, doing: Doing, *, verdict: str |
 
 
 def _hold(task: Task, works: tuple[Work, ...], now: str) -> Task:
-    """Give the task with these works; its state is that of the first who is not yet done."""
+    """Return the task with these works and the state that follows from them."""
     open_works = [work for work in works if work.state != COMPLETED]
     state = open_works[0].state if open_works else COMPLETED if works else UNASSIGNED
     return task._replace(works=works, state=state, updated_at=now)
 
 
 def _change(flow: Flow, before: Task, after: Task, now: str, actor: str) -> Fact:
-    """Write down how holders and states changed, in the terms of the audit trail."""
+    """Return the fact that records a change of assignees and states."""
     first = after.works[0] if after.works else None
     data: dict[str, Any] = {
         "stageName": after.stage,

@@ -279,7 +279,7 @@ class TestWhichStage:
         ):
             with pytest.raises(RedBrickInputError, match="In a consensus project several people label each task"):
                 work()
-        with pytest.raises(RedBrickTasksFailedError, match="not to you"):
+        with pytest.raises(RedBrickTasksFailedError, match="not assigned to you"):
             queue.submit({task_id: SERIES})
         data(sandbox, ASSIGN, p=other, ids=[task_id], me=True)
         assert statuses(queue.submit({task_id: SERIES})) == {task_id: "done"}

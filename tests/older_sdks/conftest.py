@@ -1,4 +1,4 @@
-"""The calls of three generations of RedBrick's SDK, each done with this provider against the running sandbox."""
+"""Fixtures for the calls of three generations of RedBrick's SDK, made with this provider."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["holders", "new_run", "run", "running_sandbox", "sandbox"]
 
 @pytest.fixture
 def hook(sandbox) -> RedBrickHook:
-    """The connection `redbrick_default`, which leads to the sandbox."""
+    """Hook of the connection `redbrick_default` to the sandbox."""
     return RedBrickHook()
 
 
 @pytest.fixture
 def assign_to_key(sandbox):
-    """Assign tasks to the API key, as those documents ask for before `put_tasks`."""
+    """Assign tasks to the API key, which the SDK guides require before `put_tasks`."""
     return lambda task_ids: data(sandbox, ASSIGN, ids=list(task_ids), me=True)

@@ -1,4 +1,4 @@
-"""Label and review, and sharing a queue: the calls of the second generation. In the order of the document."""
+"""Label, review and share a queue: calls of the second SDK generation, in the order of its guide."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_redbrick.operators.balance_assignments import RedBrickBala
 from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
 
 ALICE, BOB, CAROL = "alice@example.com", "bob@example.com", "carol@example.com"
-# A label as it is stored, which is how this generation handed labels out and took them.
+# A label in the stored format, which this generation reads and writes.
 FLAT = {"category": "finding", "attributes": [], "bbox2d": {"xnorm": 0.1, "ynorm": 0.2, "wnorm": 0.3, "hnorm": 0.4}}
 BOX = {"pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4, "category": "finding"}
 
@@ -39,7 +39,7 @@ def test_labeling_get_tasks(labeling, sandbox, holders):
     tasks = labeling.claim(1)
     assert [(task.task_id, task.name) for task in tasks] == [(ids[0], "task-000001")]
     assert (len(tasks[0].items), len(tasks[0].item_urls)) == (1, 1)
-    # The labels come in the format of today, and as they are stored.
+    # The labels are available in the current format and in the stored format.
     assert tasks[0].series == ({"boundingBoxes": [BOX]},)
     assert tasks[0].labels[0]["bbox2d"] == FLAT["bbox2d"]
     assert [owner is None for owner in holders("Label").values()] == [False, True]
@@ -97,7 +97,7 @@ def test_get_task_queue(labeling, sandbox):
     unassigned = [task for task in tasks if task.assignee is None]
     assert [(task.task_id, task.assignee.email) for task in assigned] == [(bobs[0], BOB)]
     assert [task.task_id for task in unassigned] == free
-    # The server knows the difference too.
+    # The server makes the same distinction.
     assert list(labeling.tasks(unassigned=True)) == unassigned
     assert list(labeling.tasks(assignee=BOB)) == assigned
 
@@ -109,7 +109,7 @@ def test_assign_task(labeling, sandbox, holders):
 
 
 def test_split_unassigned_tasks_evenly(sandbox, run, holders):
-    """The document's loop, one request for each task, as one operator: one request for up to 50 of a person's."""
+    """Replace the guide's loop, one request per task, with an operator: one request per 50 tasks of a person."""
     sandbox.seed_tasks(30)
     share = RedBrickBalanceAssignmentsOperator(task_id="share", stage_name="Label", emails=[ALICE, BOB, CAROL])
     assert run.try_once(share)["counts"]["done"] == 30
@@ -119,7 +119,7 @@ def test_split_unassigned_tasks_evenly(sandbox, run, holders):
 
 
 def test_split_unassigned_tasks_evenly_by_hand(labeling, sandbox, holders):
-    """The same loop in Python, for rules of one's own."""
+    """Run the same loop in Python, for custom rules."""
     sandbox.seed_tasks(5)
     unassigned = [task.task_id for task in labeling.tasks(unassigned=True)]
     labelers = [ALICE, BOB]

@@ -1,4 +1,4 @@
-"""Label and review with drafts and corrections, and ground truth again: the third generation, in its order."""
+"""Drafts, corrections and reopening: calls of the third SDK generation, in the order of its guide."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_get_project(sandbox):
 
 
 def test_tasks_must_be_assigned_to_your_api_key(labeling, sandbox, holders):
-    """What the document leaves to the web application: claiming, for the operators a matter of course."""
+    """Claim tasks with the API, which the guide does in the web application."""
     ids = sandbox.seed_tasks(2)
-    with pytest.raises(RedBrickTasksFailedError, match="not to you"):
+    with pytest.raises(RedBrickTasksFailedError, match="not assigned to you"):
         RedBrickPutLabelsOperator(
             task_id="put", stage_name="Label", tasks=[{"taskId": ids[0], "series": SERIES}], claim=False
         ).execute({})
@@ -122,7 +122,7 @@ def test_review_put_tasks_review_result_false(review, sandbox, run, assign_to_ke
     )
     assert run.try_once(reject)["counts"]["done"] == 1
     review.reject(ids[1:], comment="Look again.")
-    # Back to those who labelled them.
+    # Rejected tasks return to their labelers.
     assert {(sandbox.task(task_id)["stage"], sandbox.task(task_id)["state"]) for task_id in ids} == {
         ("Label", "ASSIGNED")
     }
@@ -139,7 +139,7 @@ def test_review_put_tasks_with_correction(review, sandbox, run, assign_to_key):
     for task_id in ids:
         task = sandbox.task(task_id)
         assert (task["stage"], boxes(task)) == ("END", [FLAT_BOX])
-    # Accepted with other labels, which is not the mutation that accepts.
+    # A correction uses another mutation than an acceptance.
     assert sandbox.applied("putExpertReviewTask") == {}
 
 
@@ -156,7 +156,7 @@ def test_move_tasks_to_start(hook, sandbox, run):
 
 
 def test_move_tasks_to_start_those_that_look_wrong(sandbox, new_run):
-    """Exporting ground truth, filtering it, moving what is wrong: one operator."""
+    """Export ground truth, filter it and reopen wrong tasks with one operator."""
     ids = sandbox.seed_tasks(3, ground_truth=True, updated_at="2024-05-01T12:00:00Z")
     days = {"data_interval_start": "2024-05-01T00:00:00Z", "data_interval_end": "2024-05-02T00:00:00Z"}
     reopen = RedBrickReopenGroundTruthOperator(task_id="reopen", selector=lambda task: task.task_id == ids[1])

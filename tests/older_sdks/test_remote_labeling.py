@@ -1,4 +1,4 @@
-"""Remote labeling: get tasks, label them by a model, submit. In the order of the document."""
+"""Remote labeling with a model: calls of the first SDK generation, in the order of its guide."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def remote_labeling(hook, sandbox):
 
 
 def stored(sandbox, task_id):
-    """Return where a task is, and its labels but for what the server fills in by itself."""
+    """Return the stage of a task, and its labels without the fields that the server adds."""
     task = sandbox.task(task_id)
     return task["stage"], [{k: v for k, v in label.items() if k != "volumeindex"} for label in task["labels"]]
 
@@ -47,7 +47,7 @@ def test_get_task(remote_labeling, sandbox, holders):
     tasks = remote_labeling.claim(1)
     assert [task.task_id for task in tasks] == [first]
     assert (tasks[0].name, len(tasks[0].items), len(tasks[0].item_urls)) == ("task-000001", 1, 1)
-    # Nobody else gets it now: unlike in the older API, where two programs got the same tasks.
+    # The task is now claimed. In the older API two programs could get the same task.
     assert holders("Label")[first].startswith("API:")
     assert holders("Label")[second] is None
 
@@ -87,7 +87,7 @@ def test_submit_task_image_classify(remote_labeling, sandbox):
 def test_submit_task_video_classify(remote_labeling, sandbox):
     sandbox.seed_tasks(1)
     (task,) = remote_labeling.claim(1)
-    # A path of two names: the attribute that takes it is one of several values.
+    # A path of two names sets an attribute with several values.
     path = [["object", "lung", "heart"]]
     labels = [{"category": path, "frameclassify": True, "frameindex": frame} for frame in (2, 5)]
     remote_labeling.submit({task.task_id: video_classification(labels, attribute="visible")})
@@ -105,7 +105,7 @@ def test_get_num_tasks(remote_labeling, sandbox):
 
 
 def test_the_whole_document(run, sandbox):
-    """Retrieve, label, submit: what one operator does, for as many tasks as there are."""
+    """Retrieve, label and submit all tasks with one operator."""
     ids = sandbox.seed_tasks(30)
 
     def model(task):

@@ -372,7 +372,7 @@ class TestOthersAtTheSameQueue:
             give(ids[1], BOB)
             return model(task)
 
-        with pytest.raises(RedBrickTasksFailedError, match="assigned to somebody else"):
+        with pytest.raises(RedBrickTasksFailedError, match="assigned to another user"):
             run.try_once(operator(labeler, write=write))
         assert run.xcoms["manifest"]["counts"] == counts(done=2, failed=1)
         assert owner(sandbox, ids[1]) == BOB

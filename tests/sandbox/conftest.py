@@ -1,4 +1,4 @@
-"""Fixtures of the sandbox's own tests."""
+"""Fixtures of the sandbox tests."""
 
 from __future__ import annotations
 

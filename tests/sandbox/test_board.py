@@ -1,4 +1,4 @@
-"""The board: what it shows, and that nothing a client sends can run in it."""
+"""Test the board: its content, and that client data cannot run as script."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def stages(sandbox):
     return {stage["title"]: stage for stage in answer.json()["stages"]}
 
 
-def test_counts_follow_the_tasks(sandbox):
+def test_summary_counts_change_with_tasks(sandbox):
     sandbox.seed_tasks(5)
     before = stages(sandbox)
     assert (before["Label"]["count"], before["Review_1"]["count"], before["Ground Truth"]["count"]) == (5, 0, 0)
@@ -32,14 +32,14 @@ def test_counts_follow_the_tasks(sandbox):
     assert after["Ground Truth"]["cards"][0]["labels"][0]["bbox2d"]
 
 
-def test_a_long_column_shows_its_first_cards_and_the_whole_count(sandbox):
+def test_long_column_has_first_cards_and_total_count(sandbox):
     sandbox.seed_tasks(100)
     column = stages(sandbox)["Label"]
     assert column["count"] == 100
     assert len(column["cards"]) == 60
 
 
-def test_the_page_runs_nothing_but_its_own_script(sandbox):
+def test_content_security_policy_allows_only_own_script(sandbox):
     page = sandbox.http.get(f"{sandbox.url}/", timeout=30)
     assert page.status_code == 200
     assert "script-src 'self'" in page.headers["Content-Security-Policy"]
@@ -49,7 +49,7 @@ def test_the_page_runs_nothing_but_its_own_script(sandbox):
         assert dangerous not in script
 
 
-def test_a_hostile_name_travels_as_data_only(sandbox):
+def test_hostile_name_is_sent_as_json_data(sandbox):
     sandbox.seed_tasks(1, prefix=HOSTILE)
     answer = sandbox.http.get(f"{sandbox.url}/board.json", timeout=30)
     assert answer.headers["Content-Type"].startswith("application/json")
@@ -58,7 +58,7 @@ def test_a_hostile_name_travels_as_data_only(sandbox):
     assert HOSTILE not in sandbox.http.get(f"{sandbox.url}/", timeout=30).text
 
 
-def test_a_hostile_name_is_text_in_a_browser(sandbox, tmp_path):
+def test_hostile_name_is_rendered_as_text(sandbox, tmp_path):
     browser.needed()
     name = f"{HOSTILE}<script>alert(2)</script>"
     sandbox.seed_tasks(2, prefix=name)
@@ -67,12 +67,12 @@ def test_a_hostile_name_is_text_in_a_browser(sandbox, tmp_path):
         window.open("/")
         title = window.find(".name")
         assert title.get_attribute("textContent").startswith(name)
-        # Nothing of it has become an element, which its policy alone would keep from running.
+        # The name created no element. The policy alone would also keep it from running.
         assert driver.find_elements(By.CSS_SELECTOR, "img[src=x], body script") == []
         assert [entry for entry in driver.get_log("browser") if "Content Security" in entry["message"]] == []
 
 
-def test_thumbnails_are_pictures_of_the_tasks_own_files(sandbox):
+def test_thumbnail_shows_the_file_of_the_task(sandbox):
     sandbox.seed_tasks(1, images=True)
     item = stages(sandbox)["Label"]["cards"][0]["item"]
     answer = sandbox.http.get(f"{sandbox.url}/thumbnail", params={"item": item}, timeout=30)
@@ -84,9 +84,9 @@ def test_thumbnails_are_pictures_of_the_tasks_own_files(sandbox):
 
 
 @pytest.mark.parametrize("item", ["", "no/such.dcm", "../../etc/passwd"])
-def test_there_is_no_thumbnail_of_anything_else(sandbox, item):
+def test_thumbnail_of_unknown_path_is_404(sandbox, item):
     assert sandbox.http.get(f"{sandbox.url}/thumbnail", params={"item": item}, timeout=30).status_code == 404
 
 
-def test_labels_with_a_nan_do_not_break_the_page():
+def test_nan_in_labels_becomes_null():
     assert board._json({"x": float("nan"), "y": [1.5]}) == '{"x": null, "y": [1.5]}'

@@ -1,4 +1,4 @@
-"""The control routes: seeding, people, board, counters, reset, settings."""
+"""Test the control routes: tasks, simulated people, board, counters, reset and settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandbox_process import SandboxError, SandboxProcess
 from airflow_provider_redbrick.sandbox.seed import DEMO_STAGES
 
 
-def test_seeding_is_fast(sandbox):
+def test_create_many_tasks_is_fast(sandbox):
     started = time.monotonic()
     ids = sandbox.seed_tasks(5000)
     assert time.monotonic() - started < 5
@@ -21,7 +21,7 @@ def test_seeding_is_fast(sandbox):
     assert sandbox.count("Label") == 5000
 
 
-def test_seeding_anywhere(sandbox):
+def test_create_tasks_in_any_stage(sandbox):
     (review,) = sandbox.seed_tasks(1, stage="Review_1", assignee="carol@example.com", labels=[BOX])
     (truth,) = sandbox.seed_tasks(1, stage="Output")
     (skipped,) = sandbox.seed_tasks(1, assignee="bob@example.com", state="SKIPPED")
@@ -44,13 +44,13 @@ def test_seeding_anywhere(sandbox):
         {"project_id": "00000000-0000-4000-8000-00000000dead"},
     ],
 )
-def test_seeding_that_cannot_be(sandbox, options):
+def test_create_tasks_with_invalid_options_is_refused(sandbox, options):
     with pytest.raises(SandboxError):
         sandbox.seed_tasks(1, **options)
     assert sandbox.count() == 0
 
 
-def test_people_label_and_judge(sandbox):
+def test_humans_label_and_review(sandbox):
     mine = sandbox.seed_tasks(1, assignee="API key")
     free = sandbox.seed_tasks(9)
     alices = sandbox.seed_tasks(1, assignee="alice@example.com", labels=[BOX])
@@ -63,11 +63,11 @@ def test_people_label_and_judge(sandbox):
     judged = sandbox.humans("Review_1", accept_ratio=0.7)
     assert (judged["done"], judged["accepted"], judged["rejected"]) == (10, 7, 3)
     assert sandbox.count("END") == 7
-    # What people do is not what the API key has applied.
+    # Work of people does not count as applied mutations.
     assert sandbox.stats()["applied"] == {}
 
 
-def test_people_correct_what_comes_back(sandbox):
+def test_humans_correct_rejected_tasks(sandbox):
     (task_id,) = sandbox.seed_tasks(1, ground_truth=True, labels=[BOX])
     data(sandbox, REOPEN, t=task_id)
     sandbox.humans("Label")
@@ -76,7 +76,7 @@ def test_people_correct_what_comes_back(sandbox):
     assert {"name": "confirmed", "value": True} in label["attributes"]
 
 
-def test_rejected_tasks_wait_for_who_labeled_them(sandbox):
+def test_rejected_task_returns_to_its_labeler(sandbox):
     (task_id,) = sandbox.seed_tasks(1, assignee="bob@example.com")
     sandbox.humans("Label")
     sandbox.humans("Review_1", accept_ratio=0)
@@ -84,20 +84,20 @@ def test_rejected_tasks_wait_for_who_labeled_them(sandbox):
     assert (found["stage"], found["state"], found["owner"]) == ("Label", "ASSIGNED", "bob@example.com")
 
 
-def test_people_can_be_told_what_to_draw(sandbox):
+def test_humans_submit_given_labels(sandbox):
     (task_id,) = sandbox.seed_tasks(1)
     sandbox.humans("Label", labels=[BOX])
     assert sandbox.task(task_id)["labels"] == [BOX]
 
 
-def test_people_need_a_stage_they_work_in(sandbox):
+def test_humans_in_other_stages_are_refused(sandbox):
     with pytest.raises(SandboxError, match="no label or review stage 'Output'"):
         sandbox.humans("Output")
     with pytest.raises(SandboxError, match="stage"):
         sandbox.control("humans", {})
 
 
-def test_the_board(sandbox):
+def test_board_lists_stages_and_cards(sandbox):
     sandbox.seed_tasks(2)
     sandbox.seed_tasks(1, assignee="alice@example.com", labels=[BOX])
     sandbox.seed_tasks(1, assignee="API key")
@@ -112,7 +112,7 @@ def test_the_board(sandbox):
     assert [len(stage["cards"]) for stage in board["stages"]] == [0, 4, 0, 0, 3]
 
 
-def test_counters_and_reset(sandbox):
+def test_reset_clears_counters(sandbox):
     ids = sandbox.seed_tasks(2)
     claim(sandbox, *ids)
     submit(sandbox, ids[0])
@@ -133,14 +133,14 @@ def test_counters_and_reset(sandbox):
     assert sandbox.seed_tasks(2) == ids
 
 
-def test_settings(sandbox):
+def test_settings_can_be_changed(sandbox):
     assert sandbox.settings(max_page=100)["max_page"] == 100
     for wrong in ({"max_page": -1}, {"max_page": True}, {"require_ownership": 1}, {"colour": 1}, {"demo_tasks": 3}):
         with pytest.raises(SandboxError):
             sandbox.settings(**wrong)
 
 
-def test_latency_and_options_of_the_command_line():
+def test_command_line_options_set_settings():
     options = {"fault": "http_503=0.5,seed=1", "behavior": "conversion=omit"}
     with SandboxProcess(latency_ms=80, transition_ms=50, require_ownership=False, **options) as one:
         assert one.settings() == {
@@ -159,7 +159,7 @@ def test_latency_and_options_of_the_command_line():
         assert time.monotonic() - started >= 0.08
 
 
-def test_behaviors(sandbox):
+def test_behaviors_can_be_changed(sandbox):
     assert sandbox.behavior() == {"conversion": "complete"}
     assert sandbox.behavior(conversion="drop-unknown") == {"conversion": "drop-unknown"} == sandbox.behavior()
     for wrong in ({"conversion": "half"}, {"conversion": 1}, {"colour": "red"}):
@@ -169,13 +169,13 @@ def test_behaviors(sandbox):
     assert sandbox.behavior() == {"conversion": "complete"}
 
 
-def test_a_behavior_that_is_none_does_not_start():
+def test_unknown_behavior_prevents_start():
     for spec in ("conversion", "conversion=half", "x=1", "conversion=omit,conversion=omit"):
         with pytest.raises(SandboxError, match="--behavior: "), SandboxProcess(behavior=spec):
             pass
 
 
-def test_more_projects(sandbox):
+def test_add_project(sandbox):
     project = sandbox.add_project(name="Second")
     ids = sandbox.seed_tasks(2, project_id=project)
     assert sandbox.count(project_id=project) == 2
@@ -187,7 +187,7 @@ def test_more_projects(sandbox):
         sandbox.add_project([{"stageName": "A", "brickName": "labelset-input"}])
 
 
-def test_keys_can_be_issued_and_revoked(sandbox):
+def test_keys_replace_accepted_keys(sandbox):
     sandbox.accept_keys(sandbox.api_key, "another")
     assert sandbox.count() == 0
     sandbox.accept_keys("another")
@@ -199,7 +199,7 @@ def test_keys_can_be_issued_and_revoked(sandbox):
     assert sandbox.count() == 0
 
 
-def test_stages_change_but_for_those_that_hold_tasks(sandbox):
+def test_stages_with_tasks_cannot_be_removed(sandbox):
     sandbox.seed_tasks(1)
     renamed = json.loads(json.dumps(DEMO_STAGES).replace("Review_1", "Review_2"))
     sandbox.change_stages(renamed)

@@ -1,4 +1,4 @@
-"""From the formats tasks are given in to the labels that are stored."""
+"""Test the conversion of labels from the import formats to the stored format."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ KINDS = [
             "angle": 45,
             "category": "bend",
         },
-        # The vertex is the second of the three.
+        # The vertex is the second of three points.
         {
             "angle3d": {
                 "point1": [1, 2, 3],
@@ -99,13 +99,13 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("kind", "label", "flat"), KINDS, ids=[next(iter(kind[2])) for kind in KINDS])
-def test_each_kind_of_label(kind, label, flat):
+def test_convert_each_label_kind(kind, label, flat):
     found = label_of(kind, label)
     category = label["category"]
     assert found == {"volumeindex": 0, "category": category, "attributes": [], **flat}
 
 
-def test_what_all_labels_may_have():
+def test_convert_common_label_fields():
     given = {
         **BOX,
         "id": "label-1",
@@ -148,12 +148,12 @@ def test_what_all_labels_may_have():
         (["organ", "lung"], {"category": [["object", "organ", "lung"]]}),
     ],
 )
-def test_categories(category, flat):
+def test_convert_categories(category, flat):
     found = label_of("boundingBoxes", {**BOX, "category": category})
     assert {key: found[key] for key in ("category", "classid") if key in found} == flat
 
 
-def test_classifications_at_three_levels():
+def test_convert_classifications_at_three_levels():
     task = one(
         [
             {},
@@ -176,7 +176,7 @@ def test_classifications_at_three_levels():
     ]
 
 
-def test_segmentations_keep_their_series_and_paths():
+def test_convert_segmentations_keeps_series_and_paths():
     task = one(
         [
             {},
@@ -201,7 +201,7 @@ def test_segmentations_keep_their_series_and_paths():
     ]
 
 
-def test_binary_masks_are_mapped_by_instance():
+def test_convert_maps_binary_masks_by_instance():
     series = {
         "segmentations": ["a.png", "b.png"],
         "binaryMask": True,
@@ -214,7 +214,7 @@ def test_binary_masks_are_mapped_by_instance():
     assert task["labelsMap"][0]["labelName"] == ["a.png", "b.png"]
 
 
-def test_order_ids_items_and_extras_are_preserved():
+def test_convert_preserves_order_ids_items_and_extras():
     tasks = [
         {
             "taskId": f"t-{number}",
@@ -238,13 +238,13 @@ def test_order_ids_items_and_extras_are_preserved():
     assert converted[3]["preAssign"] == {"Label": "a@example.com"}
 
 
-def test_the_older_format_passes_through():
+def test_convert_older_format_unchanged():
     labels = [{"category": [["object", "finding"]], "attributes": [], "bbox2d": FLAT_BOX, "labelid": "x"}]
     task = one(items=["https://test"], labels=labels)
     assert (task["taskId"], task["items"], task["labels"]) == ("t-1", ["https://test"], labels)
 
 
-def test_what_export_adds_is_no_obstacle():
+def test_convert_accepts_keys_added_by_export():
     task = one(
         [{"boundingBoxes": [BOX]}],
         labelsId="x",
@@ -279,7 +279,7 @@ def test_what_export_adds_is_no_obstacle():
         ({"transforms": [{"transform": [[1]]}]}, "4 x 4"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(series, words):
+def test_convert_reports_problem_with_location(series, words):
     assert words in error_of(series)
 
 
@@ -294,31 +294,31 @@ def test_what_is_wrong_is_said_with_its_place(series, words):
         ({"series": [{"items": "x"}], "priority": 2}, "priority: a number from 0 to 1"),
     ],
 )
-def test_wrong_tasks(task, words):
+def test_convert_invalid_task_is_refused(task, words):
     error = convert(json.dumps([{"name": "test", **task}])).error
     assert words in error
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "7", "[1]", '[{"name": "x", "series": [{"items": "x", "y": NaN}]}]'])
-def test_not_a_list_of_tasks(text):
+def test_convert_requires_list_of_tasks(text):
     result = convert(text)
     assert result.converted is None
     assert result.error
 
 
-def test_one_error_for_the_whole_list_names_the_task():
+def test_convert_error_names_the_task():
     good = {"name": "a", "series": [{"items": "x"}]}
     bad = {"name": "b", "series": [{"items": "x", "boundingBoxes": [{**BOX, "hNorm": None}]}]}
     error = convert(json.dumps([good, bad, good])).error
     assert error == "tasks[1].series[0].boundingBoxes[0].hNorm: missing; a number is needed"
 
 
-def test_many_errors_are_summed_up():
+def test_convert_limits_reported_problems():
     bad = {"name": "b", "series": [{"items": "x", "boundingBoxes": [{}] * 100}]}
     assert convert(json.dumps([bad])).error.splitlines()[-1].startswith("and ")
 
 
-# ------------------------------------------------------------------ what a server leaves out without a word
+# ------------------------------------------------------------------ behaviors that omit data
 
 
 def converted(behavior, *series):
@@ -332,11 +332,11 @@ def converted(behavior, *series):
     ("behavior", "kept"),
     [("complete", [1, 0]), ("omit-empty", [1, None]), ("omit", [None, None]), ("drop-unknown", [1, 0])],
 )
-def test_labels_that_a_conversion_leaves_out(behavior, kept):
+def test_omit_behavior_leaves_out_labels(behavior, kept):
     assert converted(behavior, {"boundingBoxes": [BOX]}, {}) == kept
 
 
-def test_kinds_that_a_conversion_does_not_know():
+def test_drop_unknown_behavior_leaves_out_newer_kinds():
     cuboid = {"category": "volume", **VOXELS}
     series = {"boundingBoxes": [BOX], "cuboids": [cuboid], "instanceClassifications": [{"fileIndex": 0, "values": {}}]}
     assert converted("complete", series) == [3]

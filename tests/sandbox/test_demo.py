@@ -1,4 +1,4 @@
-"""Tasks with images, and the board's view of them; the images themselves are stood in for here."""
+"""Test demo tasks and their cards on the board, with fake images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def sandbox(monkeypatch):
     demo._studies.cache_clear()
 
 
-def test_demo_tasks_have_the_names_and_files_of_their_studies(sandbox):
+def test_demo_tasks_have_names_and_files_of_studies(sandbox):
     board = StoreBoard(sandbox)
     cards = board.cards("Label", 10)
     assert [card["name"] for card in cards] == ["study 0", "study 1", "study 2"]
@@ -56,7 +56,7 @@ def test_demo_tasks_have_the_names_and_files_of_their_studies(sandbox):
     assert json.loads(row["body"])["seriesInfo"][0]["itemsIndices"] == [0, 1]
 
 
-def test_a_reset_brings_them_back(sandbox):
+def test_reset_recreates_demo_tasks(sandbox):
     control = Control(sandbox)
     control.tasks({"count": 2, "images": True, "prefix": "more"})
     assert len(StoreBoard(sandbox).cards("Label", 10)) == 5
@@ -64,7 +64,7 @@ def test_a_reset_brings_them_back(sandbox):
     assert len(StoreBoard(sandbox).cards("Label", 10)) == 3
 
 
-def test_the_board_knows_the_other_names_of_things(sandbox):
+def test_board_accepts_both_names_of_ground_truth(sandbox):
     board = StoreBoard(sandbox)
     Control(sandbox).tasks({"count": 1, "ground_truth": True})
     assert len(board.cards("Output", 10)) == len(board.cards("END", 10)) == 1

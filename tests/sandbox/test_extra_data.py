@@ -1,4 +1,4 @@
-"""What `putLabels` writes into the audit trail: which model made the labels, wherever the task is."""
+"""Test the extraData of `putLabels` in the audit trail, which names the model that made the labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def outputs(sandbox, task_id, **options):
     [{"assignee": "bob@example.com"}, {"stage": "Review_1"}, {"stage": "ARCHIVED"}],
     ids=["Label", "Review_1", "ARCHIVED"],
 )
-def test_a_write_where_the_task_stays_leads_to_where_it_is(sandbox, options):
+def test_write_without_move_records_current_stage(sandbox, options):
     (task_id,) = sandbox.seed_tasks(1, **options)
     known = len(outputs(sandbox, task_id))
     before = sandbox.task(task_id)
@@ -56,7 +56,7 @@ def test_a_write_where_the_task_stays_leads_to_where_it_is(sandbox, options):
 
 
 @pytest.mark.parametrize("extra", [None, "null", " null "])
-def test_a_write_in_a_queue_without_it_leaves_no_entry(sandbox, extra):
+def test_write_in_queue_without_extra_data_is_not_recorded(sandbox, extra):
     (task_id,) = sandbox.seed_tasks(1)
     put(sandbox, task_id, extra)
     assert outputs(sandbox, task_id) == []
@@ -64,7 +64,7 @@ def test_a_write_in_a_queue_without_it_leaves_no_entry(sandbox, extra):
 
 
 @pytest.mark.parametrize(("extra", "kept"), [(MODEL, MODEL), ("null", None)])
-def test_a_write_in_ground_truth_is_an_output_of_end(sandbox, extra, kept):
+def test_write_in_ground_truth_is_recorded_as_output_of_end(sandbox, extra, kept):
     (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
     known = len(outputs(sandbox, task_id))
     put(sandbox, task_id, extra, [MOVED])
@@ -75,7 +75,7 @@ def test_a_write_in_ground_truth_is_an_output_of_end(sandbox, extra, kept):
 
 
 @pytest.mark.parametrize(("stage", "verdict"), [("Label", None), ("Review_1", True)])
-def test_finalize_has_it_beside_the_way_out(sandbox, stage, verdict):
+def test_finalize_records_extra_data_in_output_event(sandbox, stage, verdict):
     (task_id,) = sandbox.seed_tasks(1, stage=stage)
     known = len(outputs(sandbox, task_id))
     put(sandbox, task_id, MODEL, [MOVED], finalize=True, ms=20)
@@ -91,7 +91,7 @@ def test_finalize_has_it_beside_the_way_out(sandbox, stage, verdict):
     assert json.loads(left["taskData"]["labelsData"]) == [MOVED]
 
 
-def test_finalize_while_others_still_work_stays(sandbox):
+def test_finalize_waits_for_other_assignees(sandbox):
     project = sandbox.add_project(consensus=True)
     (task_id,) = sandbox.seed_tasks(1, project_id=project)
     data(sandbox, ASSIGN, p=project, ids=[task_id], emails=["alice@example.com"], me=True)
@@ -101,7 +101,7 @@ def test_finalize_while_others_still_work_stays(sandbox):
     assert (stayed["outputEvent"]["nextStageName"], stayed["outputEvent"]["extraData"]) == ("Label", MODEL)
 
 
-def test_it_can_come_without_labels(sandbox):
+def test_extra_data_without_labels(sandbox):
     (task_id,) = sandbox.seed_tasks(1, labels=[BOX])
     put(sandbox, task_id, MODEL, labels=None)
     (stayed,) = outputs(sandbox, task_id)
@@ -109,7 +109,7 @@ def test_it_can_come_without_labels(sandbox):
 
 
 @pytest.mark.parametrize("extra", ["", "model=lungs", "{'model': 1}", {"model": "lungs"}])
-def test_it_must_be_json(sandbox, extra):
+def test_extra_data_must_be_json(sandbox, extra):
     (task_id,) = sandbox.seed_tasks(1, labels=[BOX])
     before = sandbox.task(task_id)
     assert "extraData is not JSON" in error(sandbox, PUT_LABELS, t=task_id, data="[]", extra=extra)
@@ -117,7 +117,7 @@ def test_it_must_be_json(sandbox, extra):
     assert sandbox.stats()["applied"] == {}
 
 
-def test_a_task_that_was_written_to_can_still_be_moved(sandbox):
+def test_task_can_be_moved_after_write(sandbox):
     (task_id,) = sandbox.seed_tasks(1)
     put(sandbox, task_id, MODEL)
     data(sandbox, MOVE, ids=[task_id], s="Review_1")

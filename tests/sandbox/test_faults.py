@@ -1,4 +1,4 @@
-"""Faults: their specification, their repeatability, and what a client sees of each."""
+"""Test faults: specification, reproducibility, and effect on clients."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def me(sandbox):
     return post(sandbox, json.dumps({"query": ME}), ApiKey=sandbox.api_key)
 
 
-# -- by themselves -------------------------------------------------------------------------------------
+# -- decisions -----------------------------------------------------------------------------------------
 
 
-def test_a_specification():
+def test_parse_specification():
     plan = parse("http_503=0.1, drop_after=0.05,too_large=20000,seed=7")
     assert dict(plan.chances) == {"http_503": 0.1, "drop_after": 0.05}
     assert (plan.too_large, plan.seed) == (20000, 7)
@@ -32,12 +32,12 @@ def test_a_specification():
 @pytest.mark.parametrize(
     "spec", ["http_503", "http_418=0.1", "slow=2", "slow=x", "seed=x", "too_large=-1", "slow=-0.1"]
 )
-def test_wrong_specifications(spec):
+def test_parse_invalid_specification_is_refused(spec):
     with pytest.raises(ValueError, match=r".+"):
         parse(spec)
 
 
-def test_the_same_seed_gives_the_same_faults():
+def test_same_seed_gives_same_faults():
     def run(spec):
         faults = Faults(spec)
         return [faults.decide(["task"], size=1, mutation=True, pages=False) for _ in range(200)]
@@ -46,21 +46,21 @@ def test_the_same_seed_gives_the_same_faults():
     assert run(f"{spec},seed=1") == run(f"{spec},seed=1")
     assert run(f"{spec},seed=1") != run(f"{spec},seed=2")
     assert 40 < sum(1 for fault in run(f"{spec},seed=1") if fault) < 80
-    # Another fault beside it does not change when this one strikes.
+    # Enabling another fault does not change when this one occurs.
     alone = [index for index, fault in enumerate(run("http_503=0.2,seed=1")) if fault]
     first = [index for index, fault in enumerate(run("http_503=0.2,slow=0,seed=1")) if fault]
     assert len(alone) > 20
     assert len(first) > 20
 
 
-def test_faults_strike_only_what_they_can_change():
+def test_faults_apply_only_to_matching_requests():
     faults = Faults("not_ok=1,empty_page=1")
     assert faults.decide(["me"], size=1, mutation=False, pages=False) is None
     assert faults.decide(["genericTasks"], size=1, mutation=False, pages=True) == "empty_page"
     assert faults.decide(["moveTaskToStart"], size=1, mutation=True, pages=False) == "not_ok"
 
 
-def test_one_shots_wait_and_end():
+def test_one_shot_skips_and_expires():
     faults = Faults()
     faults.add([Shot("slow", "task", skip=2, times=2)])
     fired = [faults.decide([name], size=1, mutation=False, pages=False) for name in ["task", "me", *["task"] * 5]]
@@ -68,7 +68,7 @@ def test_one_shots_wait_and_end():
     assert faults.shots == []
 
 
-# -- as a client sees them -----------------------------------------------------------------------------
+# -- effect on clients ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_one_shots_wait_and_end():
         ("html", 200),
     ],
 )
-def test_statuses(sandbox, fault, status):
+def test_fault_returns_http_status(sandbox, fault, status):
     sandbox.faults(f"{fault}=1")
     response = me(sandbox)
     assert response.status_code == status
@@ -93,14 +93,14 @@ def test_statuses(sandbox, fault, status):
     assert me(sandbox).json()["data"]
 
 
-def test_too_large_counts_decoded_bytes(sandbox):
+def test_too_large_measures_decoded_body(sandbox):
     sandbox.faults("too_large=2000")
     assert me(sandbox).status_code == 200
     long = json.dumps({"query": ME + " " * 3000})
     assert post(sandbox, long, ApiKey=sandbox.api_key).status_code == 413
 
 
-def test_slow(sandbox):
+def test_slow_delays_response(sandbox):
     sandbox.fault_once("slow", "me")
     started = time.monotonic()
     assert me(sandbox).status_code == 200
@@ -108,7 +108,7 @@ def test_slow(sandbox):
 
 
 @pytest.mark.parametrize(("fault", "happened"), [("drop_before", 0), ("drop_after", 1)])
-def test_dropped_connections(sandbox, fault, happened):
+def test_drop_aborts_connection(sandbox, fault, happened):
     (task_id,) = sandbox.seed_tasks(1, assignee="API key")
     sandbox.fault_once(fault, "putManualLabelingTaskAndLabels")
     with pytest.raises(requests.ConnectionError):
@@ -119,7 +119,7 @@ def test_dropped_connections(sandbox, fault, happened):
 
 
 @pytest.mark.parametrize("fault", ["http_500", "http_503", "rate_limit", "html", "gql_error", "gql_partial", "not_ok"])
-def test_faults_with_an_answer_apply_nothing(sandbox, fault):
+def test_faults_with_response_change_no_task(sandbox, fault):
     (task_id,) = sandbox.seed_tasks(1, assignee="API key")
     sandbox.fault_once(fault, "putManualLabelingTaskAndLabels")
     variables = {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id, "s": "Label", "f": True, "l": "[]"}
@@ -136,7 +136,7 @@ def test_faults_with_an_answer_apply_nothing(sandbox, fault):
         assert response.json() == {"data": {"putManualLabelingTaskAndLabels": {"ok": False}}}
 
 
-def test_partial_data_is_half_of_the_fields(sandbox):
+def test_gql_partial_fails_half_of_root_fields(sandbox):
     ids = sandbox.seed_tasks(4, ground_truth=True)
     fields = " ".join(
         f'a{n}: moveTaskToStart(orgId: $o, projectId: $p, taskId: "{task_id}") {{ ok }}'
@@ -150,7 +150,7 @@ def test_partial_data_is_half_of_the_fields(sandbox):
 
 
 @pytest.mark.parametrize(("document", "stage"), [(LIST, "Label"), (PAGED, "Label")])
-def test_an_empty_page_leads_on(sandbox, document, stage):
+def test_empty_page_has_cursor_to_its_tasks(sandbox, document, stage):
     ids = sandbox.seed_tasks(5)
     sandbox.faults("empty_page=1")
     seen, after, empty = [], None, 0
@@ -165,20 +165,20 @@ def test_an_empty_page_leads_on(sandbox, document, stage):
     assert empty == 3
 
 
-def test_a_mere_count_is_never_made_empty(sandbox):
+def test_empty_page_does_not_affect_count(sandbox):
     sandbox.seed_tasks(5)
     sandbox.faults("empty_page=1")
     assert sandbox.count("Label") == 5
 
 
-def test_control_routes_and_storage_are_spared(sandbox):
+def test_control_routes_and_storage_have_no_faults(sandbox):
     sandbox.faults("http_500=1")
     assert sandbox.stats()["requests"] == 0
     assert sandbox.board()["stages"]
     assert requests.get(f"{sandbox.url}/storage/none", timeout=30).status_code == 403
 
 
-def test_faults_can_be_seen_and_must_be_known(sandbox):
+def test_faults_route_lists_faults_and_refuses_unknown(sandbox):
     sandbox.faults("http_500=0.5,seed=3")
     shown = sandbox.fault_once("slow", "me", skip=4)
     assert shown == {
@@ -192,7 +192,7 @@ def test_faults_can_be_seen_and_must_be_known(sandbox):
     assert sandbox.faults("") == {"spec": "", "once": []}
 
 
-def test_skipping_matching_requests(sandbox):
+def test_one_shot_skips_matching_requests(sandbox):
     ids = sandbox.seed_tasks(4)
     sandbox.fault_once("http_503", "assignTasksMultipleUsers", skip=2)
     outcomes = []

@@ -1,4 +1,4 @@
-"""Tasks and files as clients bring them in and take them out again: nothing is lost on the way."""
+"""Test that files and tasks that clients upload can be read without loss."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def fetched(url):
     return response.content
 
 
-def test_a_local_file_becomes_a_task_and_comes_back(sandbox):
+def test_uploaded_file_becomes_task_and_can_be_read(sandbox):
     files = ["a.png", "a.png"]
     places = data(sandbox, UPLOAD_ITEMS, files=files, kinds=["image/png"] * 2)["items"]
     assert [place["fileName"] for place in places] == files
@@ -96,7 +96,7 @@ def test_a_local_file_becomes_a_task_and_comes_back(sandbox):
     assert task["latestTaskData"] is None
 
 
-def test_a_new_task_keeps_what_it_is_given(sandbox):
+def test_new_task_keeps_all_fields(sandbox):
     labels = json.dumps([BOX, SEGMENT])
     mask = upload(sandbox, "labels/a/b/0.nii.gz", MASK)
     made = create(
@@ -121,7 +121,7 @@ def test_a_new_task_keeps_what_it_is_given(sandbox):
     assert sandbox.task(made["taskId"])["owner"] == "bob@example.com"
 
 
-def test_ground_truth_with_its_labels_in_a_file(sandbox):
+def test_create_ground_truth_with_labels_file(sandbox):
     labels = [BOX] * 1001
     path = upload(
         sandbox, "labels/a/b/data.json", gzip.compress(json.dumps(labels).encode()), "application/json", "gzip"
@@ -133,14 +133,14 @@ def test_ground_truth_with_its_labels_in_a_file(sandbox):
     assert json.loads(fetched(task["latestTaskData"]["url"])) == labels
 
 
-def test_a_mask_without_labels_is_kept_too(sandbox):
+def test_create_with_mask_without_labels(sandbox):
     mask = upload(sandbox, "labels/a/b/0.nii.gz", MASK)
     made = create(sandbox, "mask", map=[{"seriesIndex": 0, "labelName": mask}])
     latest = exported(sandbox)[made["taskId"]]["latestTaskData"]
     assert (latest["labelsData"], latest["labelsMap"][0]["labelName"]) == ("[]", mask)
 
 
-def test_a_mask_goes_along_when_a_task_is_copied_and_when_people_correct_it(sandbox):
+def test_mask_is_kept_by_copy_and_correction(sandbox):
     mask = [{"seriesIndex": 0, "labelName": upload(sandbox, "labels/a/b/0.nii.gz", MASK)}]
     made = create(sandbox, "mask", map=mask)
     target = sandbox.add_project()
@@ -156,7 +156,7 @@ def test_a_mask_goes_along_when_a_task_is_copied_and_when_people_correct_it(sand
         assert task["latestTaskData"]["labelsMap"][0]["labelName"] == mask[0]["labelName"]
 
 
-def test_a_mask_that_was_submitted_comes_back(sandbox):
+def test_submitted_mask_can_be_read(sandbox):
     (task_id,) = sandbox.seed_tasks(1, assignee="API key")
     mask = upload(sandbox, "labels/a/b/0.nii.gz", MASK)
     entry = {"seriesIndex": 0, "labelName": mask}
@@ -167,7 +167,7 @@ def test_a_mask_that_was_submitted_comes_back(sandbox):
     assert fetched(signed) == fetched(latest["masks"][0]["labelName"]) == MASK
 
 
-def test_signing_keeps_the_order_and_says_what_it_cannot_sign(sandbox):
+def test_presign_keeps_order_and_returns_null_for_unsignable(sandbox):
     paths = [upload(sandbox, f"labels/a/b/{number}.nii.gz", MASK + bytes([number])) for number in range(3)]
     items = [paths[2], None, "altadb:///x", paths[0], "", "labels/never/uploaded", "https://elsewhere/x", paths[2]]
     signed = sandbox.graphql(SIGN, {"o": sandbox.org_id, "s": REDBRICK, "items": items})["presignItems"]
@@ -192,14 +192,14 @@ def test_signing_keeps_the_order_and_says_what_it_cannot_sign(sandbox):
         ({"assign": '{"Label": ["alice@example.com", "bob@example.com"]}'}, "takes one assignee"),
     ],
 )
-def test_a_task_that_cannot_be_made(sandbox, options, words):
+def test_create_invalid_task_is_refused(sandbox, options, words):
     variables = {"name": "bad", "items": ["a.png"], "storage": REDBRICK, "truth": False, **options}
     assert words in error(sandbox, CREATE, **variables)
     assert exported(sandbox) == {}
 
 
-def test_a_name_is_taken_once(sandbox):
+def test_create_duplicate_name_is_refused(sandbox):
     create(sandbox, "twice")
     variables = {"name": "twice", "items": ["b.png"], "storage": REDBRICK, "truth": False}
-    assert "'twice' is there already" in error(sandbox, CREATE, **variables)
+    assert "'twice' already exists" in error(sandbox, CREATE, **variables)
     assert len(exported(sandbox)) == 1

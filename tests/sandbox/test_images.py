@@ -1,4 +1,4 @@
-"""The demo's images: real, shipped, decodable, and pictures of anything."""
+"""Test the demo images and thumbnails."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from PIL import Image
 from airflow_provider_redbrick.sandbox.images import demo_studies, pixels, thumbnail
 
 
-def test_studies_have_names_of_their_own_and_are_the_same_every_time():
+def test_demo_studies_are_distinct_and_reproducible():
     studies = demo_studies(60)
     assert len({study.name for study in studies}) == 60
     assert demo_studies(60) == studies
     assert {study.data_type for study in studies} == {"dicom", "nifti"}
 
 
-def test_every_study_is_a_real_picture_with_something_in_it():
+def test_demo_studies_have_image_content():
     for study in demo_studies(20):
         array = pixels(study.files[0].content, study.files[0].filename)
         assert min(array.shape) >= 64
         assert np.ptp(array) > 0
 
 
-def test_a_thumbnail_keeps_the_proportions_and_uses_the_whole_range_of_brightness():
+def test_thumbnail_keeps_aspect_ratio_and_stretches_contrast():
     study = demo_studies(1)[0]
     picture = Image.open(io.BytesIO(thumbnail(study.files[0].content, study.files[0].filename, 160)))
     assert picture.format == "PNG"
@@ -33,7 +33,7 @@ def test_a_thumbnail_keeps_the_proportions_and_uses_the_whole_range_of_brightnes
     assert picture.getextrema()[1] > 235
 
 
-def test_what_is_no_image_gets_a_grey_picture():
+def test_thumbnail_of_invalid_image_is_gray():
     for content in (b"", b"\x1f\x8bnot gzip", b"DICM" * 100):
         for name in ("a.dcm", "a.nii.gz", "a.txt"):
             picture = Image.open(io.BytesIO(thumbnail(content, name, 50)))

@@ -1,4 +1,4 @@
-"""A remote-labeling stage, driven by the documents of the API's first generation."""
+"""Test a remote-labeling stage with the GraphQL documents of the API's first generation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WORK = """query ($o: UUID!, $p: UUID!, $t: UUID!) { task(orgId: $o, projectId: $
         taskData { tdId } } } } }"""
 
 REMOTE = "Model_Predict"
-NOBODY = "00000000-0000-4000-8000-00000000dead"
+UNKNOWN_ID = "00000000-0000-4000-8000-00000000dead"
 BRAINS = [
     {"stageName": "Input", "brickName": "labelset-input", "routing": {"nextStageName": REMOTE}},
     {"stageName": REMOTE, "brickName": "remote-labeling", "routing": {"nextStageName": "Label"}},
@@ -114,7 +114,7 @@ def leaves(nodes, above=()):
             yield path
 
 
-def test_a_program_labels_what_waits(sandbox, remote):
+def test_program_labels_waiting_tasks(sandbox, remote):
     ids = remote.seed(3)
     about = data(sandbox, STAGE, **remote.scope)
     assert (about["inputType"], about["outputType"]) == ("IMAGE", "IMAGE_BBOX")
@@ -141,7 +141,7 @@ def test_a_program_labels_what_waits(sandbox, remote):
     assert sandbox.stats()["applied"] == {ids[0]: {"putLabels": 1, "putRemoteLabelingTask": 1}}
 
 
-def test_the_trail_of_a_task_that_passed(sandbox, remote):
+def test_audit_trail_of_completed_task(sandbox, remote):
     (task_id,) = remote.seed()
     remote.put(task_id)
     remote.finish(task_id)
@@ -163,7 +163,7 @@ def test_the_trail_of_a_task_that_passed(sandbox, remote):
     assert [entry["taskId"] for entry in done] == [task_id]
 
 
-def test_the_taxonomy_is_of_the_first_kind(sandbox, remote):
+def test_taxonomy_is_of_first_generation(sandbox, remote):
     about = data(sandbox, STAGE, **remote.scope)
     name, version = about["outputTaxonomyName"], about["outputTaxonomyVersion"]
     tree = data(sandbox, TAXONOMY, orgId=sandbox.org_id, name=name, version=version)
@@ -181,7 +181,7 @@ def test_the_taxonomy_is_of_the_first_kind(sandbox, remote):
     assert data(sandbox, TAXONOMY, orgId=sandbox.org_id, name=name, version=version + 1) is None
 
 
-def test_reading_takes_nothing(sandbox, remote):
+def test_reading_tasks_does_not_assign_them(sandbox, remote):
     late = remote.seed(2)
     first = remote.seed(1, priority=0.9)
     assert [task["taskId"] for task in remote.tasks()] == [*first, *late]
@@ -192,7 +192,7 @@ def test_reading_takes_nothing(sandbox, remote):
     assert sandbox.stats()["applied"] == {}
 
 
-def test_it_holds_tasks_that_are_nobodys(sandbox, remote):
+def test_tasks_in_remote_stage_have_no_assignee(sandbox, remote):
     ids = remote.seed(2)
     assert data(sandbox, WORK, p=remote.project, t=ids[0])["currentStageSubTask"] is None
     listed = data(sandbox, LIST, p=remote.project, s=REMOTE)["entries"]
@@ -205,14 +205,14 @@ def test_it_holds_tasks_that_are_nobodys(sandbox, remote):
     assert (column["kind"], column["count"], len(column["cards"])) == ("remote-labeling", 2, 2)
 
 
-def test_new_tasks_come_to_it(sandbox, remote):
+def test_new_tasks_arrive_in_remote_stage(sandbox, remote):
     create = """mutation ($o: UUID!, $p: UUID!, $s: UUID!) { createDatapoint(orgId: $o, projectId: $p, name: "new",
         storageId: $s, items: ["a.png"], isGroundTruth: false) { taskId } }"""
     task_id = data(sandbox, create, p=remote.project, s="22222222-2222-2222-2222-222222222222")["taskId"]
     assert [task["taskId"] for task in remote.tasks()] == [task_id]
 
 
-def test_the_way_out_takes_its_time(sandbox, remote):
+def test_completed_task_is_in_transition(sandbox, remote):
     (task_id,) = remote.seed()
     remote.put(task_id)
     sandbox.settings(transition_ms=300)
@@ -229,7 +229,7 @@ def test_the_way_out_takes_its_time(sandbox, remote):
 # -- labels --------------------------------------------------------------------------------------------
 
 
-def test_labels_of_one_name_replace_each_other(remote):
+def test_labels_with_same_sub_name_replace_each_other(remote):
     (task_id,) = remote.seed()
     other = {**LABEL, "category": [["object", "anatomy", "organ"]]}
     remote.put(task_id, [LABEL])
@@ -240,7 +240,7 @@ def test_labels_of_one_name_replace_each_other(remote):
     assert remote.task(task_id)["labels"] == [LABEL, other]
 
 
-def test_no_labels_are_labels(remote):
+def test_empty_labels_are_accepted(remote):
     (task_id,) = remote.seed()
     remote.put(task_id, [])
     remote.finish(task_id)
@@ -248,7 +248,7 @@ def test_no_labels_are_labels(remote):
     assert (found["stage"], found["labels"], found["latestTaskData"]["stageName"]) == ("Label", [], REMOTE)
 
 
-def test_every_key_of_a_label_is_kept(remote):
+def test_all_label_keys_are_kept(remote):
     (task_id,) = remote.seed()
     point = {"xnorm": 0.25, "ynorm": 0.5}
     label = {
@@ -278,7 +278,7 @@ def test_every_key_of_a_label_is_kept(remote):
     [
         ({"labels": [{**LABEL, "category": [["object", "dragon"]]}]}, "labels[0].category: ['object', 'dragon']"),
         ({"labels": [LABEL, {**LABEL, "category": [["finding"]]}]}, "labels[1].category: ['finding']"),
-        ({"labels": [{**LABEL, "category": [["object", "anatomy"]]}]}, "no path from root to leaf"),
+        ({"labels": [{**LABEL, "category": [["object", "anatomy"]]}]}, "not a path from the root to a leaf"),
         ({"labels": [{**LABEL, "category": [["object", "finding"], ["object"]]}]}, "labels[0].category: ['object']"),
         ({"labels": [{**LABEL, "category": []}]}, "labels[0] has no category"),
         ({"labels": [None]}, "labels[0] has no category"),
@@ -286,10 +286,10 @@ def test_every_key_of_a_label_is_kept(remote):
         ({"taxonomyVersion": 2}, "version 2"),
         ({"tdType": "VIDEO_BBOX"}, "makes IMAGE_BBOX labels, not VIDEO_BBOX"),
         ({"subName": " "}, "subName"),
-        ({"dpId": NOBODY}, NOBODY),
+        ({"dpId": UNKNOWN_ID}, UNKNOWN_ID),
     ],
 )
-def test_labels_that_are_not_the_stages(sandbox, remote, options, words):
+def test_labels_not_matching_the_stage_are_refused(sandbox, remote, options, words):
     (task_id,) = remote.seed()
     before = remote.task(task_id)
     assert words in error(sandbox, PUT_LABELS, **remote.labels(task_id, **options))
@@ -298,13 +298,13 @@ def test_labels_that_are_not_the_stages(sandbox, remote, options, words):
 
 
 @pytest.mark.parametrize("label", [{**LABEL, "colour": "red"}, {**LABEL, "bbox2d": {"xnorm": 0.1}}, {"labelid": "x"}])
-def test_labels_are_typed(sandbox, remote, label):
+def test_labels_of_wrong_type_are_refused(sandbox, remote, label):
     (task_id,) = remote.seed()
     body = json.dumps({"query": PUT_LABELS, "variables": remote.labels(task_id, [label])})
     assert post(sandbox, body, ApiKey=sandbox.api_key).status_code == 400
 
 
-def test_a_stage_for_video(sandbox):
+def test_stage_with_video_output(sandbox):
     stages = [{**each, "stageConfig": {"outputType": "VIDEO_BBOX"}} for each in BRAINS]
     remote = Remote(sandbox=sandbox, project=sandbox.add_project(stages))
     assert data(sandbox, STAGE, **remote.scope)["outputType"] == "VIDEO_BBOX"
@@ -318,7 +318,7 @@ def test_a_stage_for_video(sandbox):
 # -- what is refused -----------------------------------------------------------------------------------
 
 
-def test_a_task_is_finished_once_and_with_labels(sandbox, remote):
+def test_task_is_completed_once_and_only_with_labels(sandbox, remote):
     (task_id,) = remote.seed()
     assert f"{task_id} under 'remote-labeling'" in error(sandbox, FINISH, **remote.finished(task_id))
     remote.put(task_id, subName="other")
@@ -326,15 +326,15 @@ def test_a_task_is_finished_once_and_with_labels(sandbox, remote):
     remote.finish(task_id, "other")
     assert f"{task_id} is in stage 'Label'" in error(sandbox, FINISH, **remote.finished(task_id, "other"))
     assert "is in stage 'Label'" in error(sandbox, PUT_LABELS, **remote.labels(task_id))
-    assert NOBODY in error(sandbox, FINISH, **remote.finished(NOBODY))
+    assert UNKNOWN_ID in error(sandbox, FINISH, **remote.finished(UNKNOWN_ID))
     assert sandbox.applied("putRemoteLabelingTask") == {task_id: 1}
 
 
 @pytest.mark.parametrize(
     ("stage", "words"),
-    [("Label", "no remote-labeling stage but manual-labeling"), ("Nowhere", f"the project has 'Input', '{REMOTE}'")],
+    [("Label", "not a remote-labeling stage but manual-labeling"), ("Nowhere", f"the project has 'Input', '{REMOTE}'")],
 )
-def test_the_old_fields_are_of_a_remote_stage_only(sandbox, remote, stage, words):
+def test_old_fields_are_refused_in_other_stages(sandbox, remote, stage, words):
     (task_id,) = remote.seed(stage="Label")
     scope = {**remote.scope, "stageName": stage}
     for document in (STAGE, STAT, TASKS):
@@ -347,25 +347,25 @@ def test_the_old_fields_are_of_a_remote_stage_only(sandbox, remote, stage, words
     ("given", "words"),
     [
         ({}, ["needs a taskId", "dpId and labels"]),
-        ({"dp": NOBODY}, ["older form", "needs stageName, subName, labels, taxonomyName, tdType"]),
-        ({"t": NOBODY, "s": REMOTE}, ["needs dpId, labels, tdType", "does not take taskId"]),
-        ({"t": NOBODY, "labels": []}, ["does not take taskId"]),
-        ({"dp": NOBODY, "labels": [], "s": REMOTE, "data": "[]"}, ["needs tdType", "does not take labelsData"]),
+        ({"dp": UNKNOWN_ID}, ["older form", "needs stageName, subName, labels, taxonomyName, tdType"]),
+        ({"t": UNKNOWN_ID, "s": REMOTE}, ["needs dpId, labels, tdType", "does not take taskId"]),
+        ({"t": UNKNOWN_ID, "labels": []}, ["does not take taskId"]),
+        ({"dp": UNKNOWN_ID, "labels": [], "s": REMOTE, "data": "[]"}, ["needs tdType", "does not take labelsData"]),
     ],
 )
-def test_put_labels_is_one_form_or_the_other(sandbox, given, words):
+def test_put_labels_refuses_mixed_forms(sandbox, given, words):
     document = EITHER if given else EITHER.replace("taxonomyVersion: 1", "taxonomyVersion: null")
     said = error(sandbox, document, **given)
     assert all(each in said for each in words), said
 
 
-def test_todays_way_of_working_is_not_for_it(sandbox, remote):
+def test_current_mutations_are_refused_in_remote_stage(sandbox, remote):
     (task_id,) = remote.seed()
     before = remote.task(task_id)
     here = {"p": remote.project, "t": task_id, "s": REMOTE}
-    assert "nobody works in" in error(sandbox, PUT, **here, f=True, l=json.dumps([BOX]))
-    assert "nobody works in" in error(sandbox, PUT, **here, f=False, l=json.dumps([BOX]))
-    assert "nobody works in" in error(sandbox, REVIEW, **here, v=True)
+    assert "is not a label or review stage" in error(sandbox, PUT, **here, f=True, l=json.dumps([BOX]))
+    assert "is not a label or review stage" in error(sandbox, PUT, **here, f=False, l=json.dumps([BOX]))
+    assert "is not a label or review stage" in error(sandbox, REVIEW, **here, v=True)
     assert data(sandbox, ASSIGN, p=remote.project, ids=[task_id], me=True) == []
     assert data(sandbox, ASSIGN, p=remote.project, ids=[task_id], emails=["bob@example.com"], me=False) == []
     for refused in (
@@ -377,7 +377,7 @@ def test_todays_way_of_working_is_not_for_it(sandbox, remote):
     assert remote.task(task_id) == before
 
 
-def test_predictions_of_today_can_be_put_there_too(remote, sandbox):
+def test_current_put_labels_works_in_remote_stage(remote, sandbox):
     (task_id,) = remote.seed()
     for finalize in (False, True):
         assert data(sandbox, TODAY, p=remote.project, t=task_id, data=json.dumps([BOX]), finalize=finalize)["ok"]
@@ -388,7 +388,7 @@ def test_predictions_of_today_can_be_put_there_too(remote, sandbox):
 # -- other ways ----------------------------------------------------------------------------------------
 
 
-def test_tasks_can_be_sent_there(sandbox, remote):
+def test_move_tasks_to_remote_stage(sandbox, remote):
     (task_id,) = remote.seed(stage="Label", labels=[BOX])
     data(sandbox, MOVE, p=remote.project, ids=[task_id], s=REMOTE)
     assert (remote.waiting(), remote.task(task_id)["labels"]) == (1, [BOX])
@@ -397,7 +397,7 @@ def test_tasks_can_be_sent_there(sandbox, remote):
     assert (remote.task(task_id)["stage"], remote.task(task_id)["labels"]) == ("Label", [LABEL])
 
 
-def test_a_project_of_nothing_but_a_model(sandbox):
+def test_project_with_only_remote_stage(sandbox):
     stages = [
         BRAINS[0],
         {"stageName": REMOTE, "brickName": "remote-labeling", "routing": {"nextStageName": "Output"}},
@@ -412,7 +412,7 @@ def test_a_project_of_nothing_but_a_model(sandbox):
     assert remote.task(task_id)["stage"] == REMOTE
 
 
-def test_a_database_of_before_there_were_such_stages(tmp_path):
+def test_database_without_sub_name_column_is_migrated(tmp_path):
     path = tmp_path / "sandbox.sqlite"
     with SandboxProcess(db=str(path)) as sandbox:
         (old,) = sandbox.seed_tasks(1, labels=[BOX])
@@ -428,7 +428,7 @@ def test_a_database_of_before_there_were_such_stages(tmp_path):
         assert remote.task(task_id)["labels"] == [LABEL]
 
 
-def test_faults_hit_the_old_fields_as_well(sandbox, remote):
+def test_faults_apply_to_old_fields(sandbox, remote):
     (task_id,) = remote.seed()
     remote.put(task_id)
     sandbox.fault_once("not_ok", "putRemoteLabelingTask")

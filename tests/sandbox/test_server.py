@@ -1,4 +1,4 @@
-"""The server from outside: wire, keys, reads, mutations, storage, what it refuses."""
+"""Test the server over HTTP: encoding, keys, queries, mutations, storage and refusals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sandbox_process import SandboxError, SandboxProcess
 from airflow_provider_redbrick.sandbox.serve import loopback_sockets
 
 ME = "query { me { userId } }"
-NOBODY = "00000000-0000-4000-8000-00000000dead"
+UNKNOWN_ID = "00000000-0000-4000-8000-00000000dead"
 
 
 def walk(sandbox, document, field=None, page=7, **variables):
@@ -53,7 +53,7 @@ def walk(sandbox, document, field=None, page=7, **variables):
 # -- the wire ------------------------------------------------------------------------------------------
 
 
-def test_plain_and_encoded_bodies(sandbox):
+def test_plain_and_encoded_bodies_are_accepted(sandbox):
     key = {"ApiKey": sandbox.api_key}
     plain = post(sandbox, json.dumps({"query": ME}), **key)
     packed = post(sandbox, encoded(ME), **key, **{"Content-Encoding-RB": "gzip"})
@@ -64,11 +64,11 @@ def test_plain_and_encoded_bodies(sandbox):
 
 
 @pytest.mark.parametrize("headers", [{}, {"ApiKey": "wrong"}, {"Authorization": "Bearer x"}])
-def test_a_wrong_key_is_401(sandbox, headers):
+def test_wrong_key_is_401(sandbox, headers):
     assert post(sandbox, json.dumps({"query": ME}), **headers).status_code == 401
 
 
-def test_the_key_as_an_access_token(sandbox):
+def test_key_is_accepted_as_access_token(sandbox):
     assert post(sandbox, json.dumps({"query": ME}), Authorization=sandbox.api_key).status_code == 200
 
 
@@ -89,18 +89,18 @@ def test_the_key_as_an_access_token(sandbox):
         json.dumps({"query": "query A { me { userId } } query B { me { userId } }"}),
     ],
 )
-def test_what_is_no_request_is_400_with_words(sandbox, body):
+def test_invalid_request_is_400_with_message(sandbox, body):
     response = post(sandbox, body, ApiKey=sandbox.api_key)
     assert response.status_code == 400
     assert response.json()["errors"][0]["message"]
 
 
-def test_a_wrongly_encoded_body_is_400(sandbox):
+def test_wrongly_encoded_body_is_400(sandbox):
     response = post(sandbox, "{}", ApiKey=sandbox.api_key, **{"Content-Encoding-RB": "gzip"})
     assert response.status_code == 400
 
 
-def test_fifty_aliases_each_with_its_own_fate(sandbox):
+def test_fifty_aliases_succeed_or_fail_separately(sandbox):
     ids = sandbox.seed_tasks(50)
     claim(sandbox, *ids[:49])
     arguments = 'orgId: $o, projectId: $p, stageName: "Label", elapsedTimeMs: 0, finished: true'
@@ -120,17 +120,17 @@ def test_fifty_aliases_each_with_its_own_fate(sandbox):
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def test_unknown_things(sandbox):
-    ids = {"o": sandbox.org_id, "p": NOBODY}
+def test_unknown_ids_return_null_or_error(sandbox):
+    ids = {"o": sandbox.org_id, "p": UNKNOWN_ID}
     query = "query ($o: UUID!, $p: UUID!) { project(orgId: $o, projectId: $p) { name } }"
     assert sandbox.graphql(query, ids, strict=False) == {"data": {"project": None}}
-    assert sandbox.task(NOBODY) is None
+    assert sandbox.task(UNKNOWN_ID) is None
     assert "no stage 'Labels'" in error(sandbox, LIST, s="Labels")
     assert "no stage 'Labels'" in error(sandbox, PAGED, s="Labels")
-    assert NOBODY in error(sandbox, LIST, p=NOBODY)
+    assert UNKNOWN_ID in error(sandbox, LIST, p=UNKNOWN_ID)
 
 
-def test_ground_truth_has_two_names(sandbox):
+def test_ground_truth_has_two_names_in_listings(sandbox):
     ids = sandbox.seed_tasks(3, ground_truth=True)
     assert walk(sandbox, LIST, s="Output") == ids
     assert walk(sandbox, PAGED, s="END") == ids
@@ -140,7 +140,7 @@ def test_ground_truth_has_two_names(sandbox):
     assert (found["stage"], found["state"]) == ("END", None)
 
 
-def test_pages_follow_priority_and_age_and_end_with_null(sandbox):
+def test_pages_are_sorted_by_priority_and_age(sandbox):
     late = sandbox.seed_tasks(10)
     first = sandbox.seed_tasks(3, priority=0.9)
     assert walk(sandbox, LIST, s="Label") == [*first, *late]
@@ -149,7 +149,7 @@ def test_pages_follow_priority_and_age_and_end_with_null(sandbox):
     assert data(sandbox, PAGED, first=0)["count"] == 13
 
 
-def test_no_task_is_skipped_while_tasks_are_claimed(sandbox):
+def test_paging_skips_no_task_while_tasks_are_claimed(sandbox):
     ids = sandbox.seed_tasks(30)
     seen, after = [], None
     while True:
@@ -164,7 +164,7 @@ def test_no_task_is_skipped_while_tasks_are_claimed(sandbox):
     assert seen == ids
 
 
-def test_filters_by_owner(sandbox):
+def test_filter_by_assignee(sandbox):
     free = sandbox.seed_tasks(2)
     alices = sandbox.seed_tasks(2, assignee="alice@example.com")
     mine = sandbox.seed_tasks(2, assignee="API key")
@@ -176,12 +176,12 @@ def test_filters_by_owner(sandbox):
         ({"userId": me}, mine),
         ({"status": "ASSIGNED"}, [*alices, *mine]),
         ({"taskId": free[1]}, free[1:]),
-        ({"userId": "nobody@example.com"}, []),
+        ({"userId": "unknown@example.com"}, []),
     ):
         assert walk(sandbox, LIST, s="Label", m=filters) == wanted, filters
 
 
-def test_search_by_the_beginning_or_the_whole_of_a_name(sandbox):
+def test_search_by_prefix_or_exact_name(sandbox):
     ids = sandbox.seed_tasks(11, prefix="chest")
     sandbox.seed_tasks(2, prefix="knee")
     assert walk(sandbox, LIST, q="chest") == ids
@@ -190,7 +190,7 @@ def test_search_by_the_beginning_or_the_whole_of_a_name(sandbox):
     assert walk(sandbox, LIST, q=ids[4]) == [ids[4]]
 
 
-def test_completed_tasks_are_listed_where_they_were_completed(sandbox):
+def test_completed_tasks_are_listed_in_stage_of_completion(sandbox):
     ids = sandbox.seed_tasks(2, assignee="API key")
     before = sandbox.task(ids[0])["updatedAt"]
     submit(sandbox, ids[0])
@@ -206,7 +206,7 @@ def test_completed_tasks_are_listed_where_they_were_completed(sandbox):
     assert walk(sandbox, LIST, s="Label", m={"reviewState": "FAILED"}) == [ids[0]]
 
 
-def test_changed_since(sandbox):
+def test_filter_by_time_of_change(sandbox):
     old = sandbox.seed_tasks(2, ground_truth=True, updated_at="2024-02-03T04:05:06Z")
     new = sandbox.seed_tasks(2, ground_truth=True, updated_at="2024-03-03")
     assert sandbox.task(old[0])["updatedAt"] == "2024-02-03T04:05:06.000000+00:00"
@@ -218,14 +218,14 @@ def test_changed_since(sandbox):
 
 
 @pytest.mark.parametrize("since", ["", "yesterday", "P1D", "/", "2024-03-03/P1D", "0001-01-01T00:00:00+14:00", 5])
-def test_what_is_no_time_is_named(sandbox, since):
+def test_invalid_time_is_refused(sandbox, since):
     asked = {"o": sandbox.org_id, "p": sandbox.project_id, "s": "END", "since": since}
     response = post(sandbox, encoded(PAGED, asked), ApiKey=sandbox.api_key, **{"Content-Encoding-RB": "gzip"})
     assert response.status_code == 400
     assert f"{str(since)!r} is not an ISO-8601 time" in response.json()["errors"][0]["message"]
 
 
-def test_pages_have_a_largest_size(sandbox):
+def test_page_size_is_limited(sandbox):
     assert "at most 500" in error(sandbox, LIST, s="Label", first=501)
     sandbox.settings(max_page=20)
     assert "at most 20" in error(sandbox, PAGED, s="Label", first=21)
@@ -235,17 +235,17 @@ def test_pages_have_a_largest_size(sandbox):
 # -- changing ------------------------------------------------------------------------------------------
 
 
-def test_assigning(sandbox):
+def test_assign_and_release(sandbox):
     ids = sandbox.seed_tasks(3)
     truth = sandbox.seed_tasks(1, ground_truth=True)
-    done = data(sandbox, ASSIGN, ids=[*ids, NOBODY, *truth], emails=["bob@example.com"], me=False, refresh=True)
+    done = data(sandbox, ASSIGN, ids=[*ids, UNKNOWN_ID, *truth], emails=["bob@example.com"], me=False, refresh=True)
     assert [each["taskId"] for each in done] == ids
     assert done[0] == {"taskId": ids[0], "name": "task-000001", "stageName": "Label"}
     assert sandbox.task(ids[0])["owner"] == "bob@example.com"
     assert claim(sandbox, ids[0], refresh=False) == []
     assert len(claim(sandbox, ids[0])) == 1
     assert len(claim(sandbox, ids[0])) == 1
-    # The second claim found the task claimed: nothing was changed by it.
+    # The second claim did not change the task.
     assert sandbox.applied("assignTasksMultipleUsers") == {ids[0]: 2, ids[1]: 1, ids[2]: 1}
     data(sandbox, ASSIGN, ids=ids[:1], emails=None, me=False)
     assert sandbox.task(ids[0])["state"] == "UNASSIGNED"
@@ -260,7 +260,7 @@ def test_assigning(sandbox):
         (["bob@example.com", "carol@example.com"], "more than one assignee"),
     ],
 )
-def test_assigning_is_all_or_nothing(sandbox, emails, words):
+def test_assign_is_atomic(sandbox, emails, words):
     ids = [*sandbox.seed_tasks(1), *sandbox.seed_tasks(1, stage="Review_1")]
     before = [sandbox.task(each) for each in ids]
     assert words in error(sandbox, ASSIGN, ids=ids, emails=emails, me=False)
@@ -268,16 +268,16 @@ def test_assigning_is_all_or_nothing(sandbox, emails, words):
     assert sandbox.stats()["applied"] == {}
 
 
-def test_moving_is_all_or_nothing(sandbox):
+def test_move_is_atomic(sandbox):
     (task_id,) = sandbox.seed_tasks(1)
     before = sandbox.task(task_id)
-    assert NOBODY in error(sandbox, MOVE, ids=[task_id, NOBODY], s="END")
+    assert UNKNOWN_ID in error(sandbox, MOVE, ids=[task_id, UNKNOWN_ID], s="END")
     assert sandbox.task(task_id) == before
-    # What the refused request had done to the task is not what the next one begins with.
+    # The refused request must not leave changes in the task cache.
     assert len(claim(sandbox, task_id)) == 1
 
 
-def test_at_most_fifty_ids(sandbox):
+def test_mutation_accepts_at_most_fifty_ids(sandbox):
     ids = sandbox.seed_tasks(51)
     assert "at most 50" in error(sandbox, ASSIGN, ids=ids, me=True)
     assert "at most 50" in error(sandbox, MOVE, ids=ids, s="END")
@@ -287,15 +287,15 @@ def test_at_most_fifty_ids(sandbox):
 @pytest.mark.parametrize(
     ("options", "stage", "words"),
     [
-        ({}, "Label", "assigned to nobody"),
-        ({"assignee": "alice@example.com"}, "Label", "somebody else"),
+        ({}, "Label", "not assigned to you"),
+        ({"assignee": "alice@example.com"}, "Label", "assigned to another user"),
         ({"assignee": "API key"}, "Review_1", "is in stage 'Label', not in 'Review_1'"),
         ({"assignee": "API key"}, "Nowhere", "there is no stage 'Nowhere'"),
         ({"ground_truth": True}, "Label", "is in stage 'END'"),
         ({"assignee": "API key", "state": "PROBLEM"}, "Label", "open issue"),
     ],
 )
-def test_submitting_where_it_cannot_be(sandbox, options, stage, words):
+def test_submit_without_permission_is_refused(sandbox, options, stage, words):
     (task_id,) = sandbox.seed_tasks(1, **options)
     before = sandbox.task(task_id)
     said = error(sandbox, PUT, t=task_id, s=stage, f=True, l="[]")
@@ -304,7 +304,7 @@ def test_submitting_where_it_cannot_be(sandbox, options, stage, words):
     assert sandbox.stats()["applied"] == {}
 
 
-def test_ownership_can_be_waived(sandbox):
+def test_submit_without_required_ownership(sandbox):
     sandbox.settings(require_ownership=False)
     (task_id,) = sandbox.seed_tasks(1)
     submit(sandbox, task_id)
@@ -312,19 +312,19 @@ def test_ownership_can_be_waived(sandbox):
 
 
 @pytest.mark.parametrize("labels", ["not json", "{}", "[1]"])
-def test_labels_must_be_labels(sandbox, labels):
+def test_invalid_labels_are_refused(sandbox, labels):
     (task_id,) = sandbox.seed_tasks(1, assignee="API key")
     assert "labelsData" in error(sandbox, PUT, t=task_id, s="Label", f=True, l=labels)
     assert sandbox.stage_of(task_id) == "Label"
 
 
-def test_labels_that_are_not_sent_stay(sandbox):
+def test_submit_without_labels_keeps_labels(sandbox):
     (task_id,) = sandbox.seed_tasks(1, assignee="API key", labels=[BOX])
     data(sandbox, PUT, t=task_id, s="Label", f=True)
     assert sandbox.task(task_id)["labels"] == [BOX]
 
 
-def test_reopening(sandbox):
+def test_reopen_ground_truth(sandbox):
     (task_id,) = sandbox.seed_tasks(1, ground_truth=True, labels=[BOX])
     assert data(sandbox, REOPEN, t=task_id) == {"ok": True}
     found = sandbox.task(task_id)
@@ -339,17 +339,17 @@ def test_reopening(sandbox):
     assert moved[0]["updatedBy"].startswith("API:")
 
 
-def test_moving(sandbox):
+def test_move_tasks(sandbox):
     ids = sandbox.seed_tasks(2)
     assert data(sandbox, MOVE, ids=ids, s="Review_1") == {"ok": True, "message": None}
     assert sandbox.count("Review_1") == 2
-    assert NOBODY in error(sandbox, MOVE, ids=[ids[0], NOBODY], s="END")
+    assert UNKNOWN_ID in error(sandbox, MOVE, ids=[ids[0], UNKNOWN_ID], s="END")
     assert sandbox.count("Review_1") == 2
     data(sandbox, MOVE, ids=ids[:1], s="ARCHIVED")
     assert sandbox.count() == 1
 
 
-def test_transitions_take_their_time(sandbox):
+def test_transition_takes_configured_time(sandbox):
     sandbox.settings(transition_ms=300)
     (task_id,) = sandbox.seed_tasks(1, assignee="API key")
     submit(sandbox, task_id)
@@ -363,7 +363,7 @@ def test_transitions_take_their_time(sandbox):
 # -- other projects ------------------------------------------------------------------------------------
 
 
-def test_a_project_with_odd_stages(sandbox):
+def test_project_with_custom_stages(sandbox):
     stages = [
         {"stageName": "In", "brickName": "labelset-input", "routing": {"nextStageName": "QA"}},
         {"stageName": "QA", "brickName": "manual-labeling", "routing": {"stageNames": ["A stage, with words"]}},
@@ -381,7 +381,7 @@ def test_a_project_with_odd_stages(sandbox):
     assert data(sandbox, query, p=project)[1]["routing"]["stageNames"] == ["A stage, with words"]
 
 
-def test_a_consensus_project(sandbox):
+def test_consensus_project(sandbox):
     project = sandbox.add_project(consensus=True)
     (task_id,) = sandbox.seed_tasks(1, project_id=project)
     data(sandbox, ASSIGN, p=project, ids=[task_id], emails=["alice@example.com"], me=True)
@@ -389,7 +389,7 @@ def test_a_consensus_project(sandbox):
     data(sandbox, PUT, p=project, t=task_id, s="Label", f=True, l="[]")
     assert sandbox.stage_of(task_id, project_id=project) == "Label"
     assert data(sandbox, MOVE, p=project, ids=[task_id], s="END")["ok"] is False
-    # Shared with the API key, so the people leave it alone; alice's part has to be waived.
+    # The API key also holds the task, so that people leave it alone. Alice's assignment must be removed.
     assert sandbox.humans("Label", project_id=project)["done"] == 0
     data(sandbox, ASSIGN, p=project, ids=[task_id], emails=["alice@example.com"], me=False)
     assert sandbox.humans("Label", project_id=project)["done"] == 1
@@ -405,7 +405,7 @@ def upload(sandbox, content, kind="application/json", encoding=None):
     return place, requests.put(place["presignedUrl"], data=content, headers=headers, timeout=30)
 
 
-def test_labels_in_a_file(sandbox):
+def test_submit_labels_file(sandbox):
     (task_id,) = sandbox.seed_tasks(1, assignee="API key")
     labels = [BOX] * 1500
     place, response = upload(sandbox, gzip.compress(json.dumps(labels).encode()), encoding="gzip")
@@ -418,12 +418,12 @@ def test_labels_in_a_file(sandbox):
     assert requests.get(found["labelsDataPath"], timeout=30).json() == labels
 
 
-def test_a_file_that_was_never_uploaded(sandbox):
+def test_labels_file_not_uploaded_is_refused(sandbox):
     (task_id,) = sandbox.seed_tasks(1, assignee="API key")
     assert "nothing has been uploaded" in error(sandbox, PUT, t=task_id, s="Label", f=True, l="[]", path="labels/x")
 
 
-def test_addresses_must_be_signed_for_what_they_are_used_for(sandbox):
+def test_storage_url_signature_is_required(sandbox):
     place, _ = upload(sandbox, b"{}")
     url = place["presignedUrl"]
     other = requests.put(url, data=b"", headers={"Content-Type": "text/html"}, timeout=30)
@@ -442,14 +442,14 @@ def test_addresses_must_be_signed_for_what_they_are_used_for(sandbox):
 # -- the process ---------------------------------------------------------------------------------------
 
 
-def test_the_ready_line(sandbox):
+def test_ready_line(sandbox):
     assert re.fullmatch(r"http://localhost:\d+", sandbox.url)
     assert len(sandbox.api_key) == 43
     assert sandbox.stages == ["Input", "Label", "Review_1", "Failed_Review_1", "Output"]
     assert sandbox.members == ["alice@example.com", "bob@example.com", "carol@example.com"]
 
 
-def test_the_connection_uri_holds_it_all(sandbox):
+def test_connection_uri_has_url_key_and_ids(sandbox):
     parts = urlsplit(sandbox.airflow_conn_uri)
     assert parts.scheme == "redbrick"
     assert unquote(parts.netloc.rpartition("@")[2]) == sandbox.url
@@ -457,7 +457,7 @@ def test_the_connection_uri_holds_it_all(sandbox):
     assert parse_qs(parts.query) == {"org_id": [sandbox.org_id], "project_id": [sandbox.project_id]}
 
 
-def test_it_listens_on_loopback_only():
+def test_server_listens_on_loopback_only():
     sockets = loopback_sockets(0)
     try:
         assert {each.getsockname()[0] for each in sockets} <= {"127.0.0.1", "::1"}
@@ -467,19 +467,19 @@ def test_it_listens_on_loopback_only():
             each.close()
 
 
-def test_a_port_that_is_taken_is_said():
+def test_port_in_use_is_reported():
     with SandboxProcess() as first, pytest.raises(SandboxError, match="cannot listen on port"):
         SandboxProcess(port=int(first.url.rsplit(":", 1)[1])).start()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_stops_cleanly(number):
+def test_signal_stops_server(number):
     process = SandboxProcess().start()
     process.process.send_signal(number)
     assert process.process.wait(timeout=30) == 0
 
 
-def test_it_says_where_it_listens():
+def test_server_prints_its_address():
     command = [sys.executable, "-m", "airflow_provider_redbrick.sandbox", "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         ready = json.loads(process.stdout.readline())
@@ -490,7 +490,7 @@ def test_it_says_where_it_listens():
     assert ready["url"] in said
 
 
-def test_a_database_outlives_the_process(tmp_path):
+def test_database_is_kept_after_stop(tmp_path):
     path = str(tmp_path / "sandbox.sqlite")
     with SandboxProcess(db=path) as first:
         ids = first.seed_tasks(3, assignee="API key")
@@ -503,7 +503,7 @@ def test_a_database_outlives_the_process(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["--fault", "nonsense=1"], ["--port", "-1"], ["--port", "x"]])
-def test_wrong_options_are_said(arguments):
+def test_invalid_options_are_reported(arguments):
     command = [sys.executable, "-m", "airflow_provider_redbrick.sandbox", "serve", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2

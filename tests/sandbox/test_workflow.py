@@ -1,4 +1,4 @@
-"""The state machine by itself: no server, no storage, no clock."""
+"""Test the state machine without server, storage and clock."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def kinds(step):
     return [fact.kind for fact in step.facts]
 
 
-def test_a_new_task_waits_in_the_first_label_stage():
+def test_new_task_waits_in_first_label_stage():
     step = workflow.create(DEMO, "task-1", doing())
     assert (step.task.stage, step.task.state, step.task.holders) == ("Label", "UNASSIGNED", ())
     assert kinds(step) == ["create", "input"]
     assert step.facts[0].data["currentStageName"] == "Input"
 
 
-def test_ground_truth_from_the_start():
+def test_create_ground_truth():
     task = new(ground_truth=True)
     assert (task.stage, task.state) == ("END", None)
 
 
-def test_pre_assignment_counts_once():
+def test_pre_assignment_applies_once():
     task = new(pre_assign={"Label": (ANN,), "Review_1": (BEN,)})
     assert (task.state, task.holders) == ("ASSIGNED", (ANN,))
     done = workflow.submit(DEMO, task, "Label", doing(ANN)).task
@@ -81,7 +81,7 @@ def _accepted(task, actor):
     return workflow.arrive(DEMO, step.task, T0).task
 
 
-def test_the_whole_life_of_a_task():
+def test_task_passes_all_stages():
     task = submitted(DEMO, new(), ANN)
     assert (task.stage, task.state) == ("Review_1", "UNASSIGNED")
     task = workflow.assign(DEMO, task, [BEN], doing()).task
@@ -101,7 +101,7 @@ def test_the_whole_life_of_a_task():
     assert reopened.facts[0].actor == KEY
 
 
-def test_a_correction_is_told_apart_from_an_acceptance():
+def test_correction_and_acceptance_are_distinguishable():
     task = workflow.assign(DEMO, submitted(DEMO, new()), [KEY], doing()).task
     corrected = workflow.submit(DEMO, task, "Review_1", doing())
     accepted = workflow.review(DEMO, task, "Review_1", doing(), accept=True)
@@ -112,7 +112,7 @@ def test_a_correction_is_told_apart_from_an_acceptance():
         assert facts["done"]["review_state"] == verdict
 
 
-def test_a_draft_stays_with_its_owner():
+def test_draft_keeps_its_assignee():
     held = workflow.assign(DEMO, new(), [ANN], doing()).task
     draft = workflow.save(DEMO, held, "Label", doing(ANN, now=T1)).task
     assert (draft.stage, draft.state, draft.holders, draft.updated_at) == ("Label", "STAGED", (ANN,), T1)
@@ -121,7 +121,7 @@ def test_a_draft_stays_with_its_owner():
     assert workflow.assign(DEMO, draft, [], doing()).task.state == "UNASSIGNED"
 
 
-def test_arrival_takes_its_time():
+def test_arrival_waits_for_transition_time():
     held = workflow.assign(DEMO, new(), [ANN], doing()).task
     leaving = workflow.submit(DEMO, held, "Label", doing(ANN, arrival=T1)).task
     assert (leaving.stage, leaving.state) == ("Label", "COMPLETED")
@@ -136,36 +136,36 @@ def test_arrival_takes_its_time():
 @pytest.mark.parametrize(
     ("act", "words"),
     [
-        (lambda task: workflow.submit(DEMO, task, "Label", doing(KEY)), "assigned to nobody"),
+        (lambda task: workflow.submit(DEMO, task, "Label", doing(KEY)), "not assigned to you"),
         (lambda task: workflow.submit(DEMO, task, "Review_1", doing(KEY)), "is in stage 'Label', not in 'Review_1'"),
         (lambda task: workflow.submit(DEMO, task, "Labels", doing(KEY)), "no stage 'Labels'; the project has 'Input'"),
-        (lambda task: workflow.submit(DEMO, task, "Output", doing(KEY)), "nobody works in"),
+        (lambda task: workflow.submit(DEMO, task, "Output", doing(KEY)), "is not a label or review stage"),
         (lambda task: workflow.review(DEMO, task, "Label", doing(KEY), accept=True), "not a review stage"),
         (lambda task: workflow.reopen(DEMO, task, doing(KEY)), "not in ground truth"),
         (lambda task: workflow.move(DEMO, task, "Failed_Review_1", doing(KEY)), "cannot be sent"),
         (lambda task: workflow.assign(DEMO, task, [ANN, BEN], doing(KEY)), "more than one assignee"),
     ],
 )
-def test_refusals_say_why(act, words):
+def test_refusal_message_has_reason(act, words):
     with pytest.raises(RefusalError, match=words):
         act(new())
 
 
-def test_somebody_elses_task():
+def test_task_of_another_user_is_refused():
     held = workflow.assign(DEMO, new(), [ANN], doing()).task
-    with pytest.raises(RefusalError, match="somebody else"):
+    with pytest.raises(RefusalError, match="assigned to another user"):
         workflow.submit(DEMO, held, "Label", doing(KEY))
     free = workflow.submit(DEMO, held, "Label", doing(KEY, must_hold=False)).task
     assert free.labelers["Label"] == (KEY,)
 
 
-def test_without_refresh_only_free_tasks_are_given_away():
+def test_assign_without_refresh_takes_only_unassigned():
     held = workflow.assign(DEMO, new(), [ANN], doing(), refresh=False).task
     assert held.holders == (ANN,)
     assert workflow.assign(DEMO, held, [BEN], doing(), refresh=False) is None
 
 
-def test_two_reviews_and_odd_names():
+def test_two_review_stages_with_custom_names():
     task = submitted(TWO_REVIEWS, new(TWO_REVIEWS), ANN, "QA")
     assert task.stage == "Check it, please"
     held = workflow.assign(TWO_REVIEWS, task, [BEN], doing()).task
@@ -178,12 +178,12 @@ def test_two_reviews_and_odd_names():
     assert (task.stage, task.holders) == ("QA", (ANN,))
 
 
-def test_no_review_leads_straight_to_ground_truth():
+def test_submit_without_review_stage_ends_in_ground_truth():
     assert submitted(NO_REVIEW, new(NO_REVIEW), ANN).stage == "END"
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0, 0, 0), (0.3, 20, 40), (1, 100, 100)])
-def test_sampled_review_holds_its_share_and_always_the_same_tasks(share, least, most):
+def test_sampled_review_is_stable_and_keeps_its_share(share, least, most):
     sampled = flow_of(
         stage("Input", "labelset-input", nextStageName="Label"),
         stage("Label", "manual-labeling", nextStageName="Review_1"),
@@ -198,7 +198,7 @@ def test_sampled_review_holds_its_share_and_always_the_same_tasks(share, least, 
     assert held() == held()
 
 
-def test_a_circle_is_found():
+def test_circular_workflow_is_refused():
     circle = flow_of(
         stage("Label", "manual-labeling", nextStageName="A"),
         stage("A", "feedback", feedbackStageName="B"),
@@ -208,7 +208,7 @@ def test_a_circle_is_found():
         circle.rest("A", "task-1")
 
 
-def test_consensus_waits_for_everybody():
+def test_consensus_waits_for_all_assignees():
     several = flow_of(*seed.DEMO_STAGES, consensus=True)
     task = workflow.assign(several, new(several), [ANN, BEN], doing()).task
     assert task.holders == (ANN, BEN)
@@ -224,7 +224,7 @@ def test_consensus_waits_for_everybody():
     assert workflow.arrive(several, back.task, T0).task.holders == (ANN, BEN)
 
 
-def test_moving_anywhere():
+def test_move_to_any_stage():
     task = workflow.assign(DEMO, new(), [ANN], doing()).task
     for target, state in (("Review_1", "UNASSIGNED"), ("END", None), ("ARCHIVED", None)):
         moved = workflow.move(DEMO, task, target, doing()).task

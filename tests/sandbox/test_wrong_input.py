@@ -1,4 +1,4 @@
-"""What nobody should send: it is refused where it comes in, and nothing of it stays behind."""
+"""Test that invalid input is refused and leaves no trace."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def create(sandbox, call, name="study", **options):
         ({"config": '{"reviewPercent": 2}', "s": "Review_1"}, "from 0 to 1"),
     ],
 )
-def test_a_stage_in_which_tasks_would_get_lost_is_refused(sandbox, change, words):
+def test_update_stage_with_invalid_route_is_refused(sandbox, change, words):
     (task_id,) = sandbox.seed_tasks(1)
     assert words in error(sandbox, STAGE, **{"s": "Label", **change})
     claim(sandbox, task_id)
@@ -58,7 +58,7 @@ def test_a_stage_in_which_tasks_would_get_lost_is_refused(sandbox, change, words
         ({"routing": {"nextStageName": "Output"}, "stageConfig": [["a", 1]]}, "must be objects"),
     ],
 )
-def test_so_is_a_project_of_such_stages(sandbox, label, words):
+def test_add_project_with_invalid_route_is_refused(sandbox, label, words):
     stages = [
         {"stageName": "Input", "brickName": "labelset-input", "routing": {"nextStageName": "Label"}},
         {"stageName": "Label", "brickName": "manual-labeling", **label},
@@ -74,28 +74,28 @@ def test_so_is_a_project_of_such_stages(sandbox, label, words):
     ("pre", "words"),
     [
         ({"Review_1": "alice@example.com"}, "alice@example.com has no access to stage 'Review_1'"),
-        ({"Label": None}, "takes an e-mail"),
-        ({"Label": [5]}, "takes an e-mail"),
+        ({"Label": None}, "takes an email"),
+        ({"Label": [5]}, "takes an email"),
     ],
 )
-def test_pre_assigning_asks_for_the_same_as_assigning(sandbox, pre, words):
+def test_pre_assign_is_validated_like_assign(sandbox, pre, words):
     assert words in create(sandbox, error, pre=json.dumps(pre))
     assert sandbox.count() == 0
 
 
 @pytest.mark.parametrize("wrong", [{"meta": "{bad"}, {"attributes": "{bad"}, {"attributes": {"a": 1}}])
-def test_what_should_be_json_text_is(sandbox, wrong):
+def test_invalid_json_text_is_refused(sandbox, wrong):
     assert "is not JSON" in create(sandbox, error, **wrong)
 
 
-def test_labels_that_could_not_be_read_again_do_not_come_in(sandbox):
+def test_unreadable_labels_are_refused(sandbox):
     (task_id,) = sandbox.seed_tasks(1, assignee="API key")
     for labels in ('[{"attributes": 5}]', '[{"attributes": [5]}]'):
         assert "attributes are a list" in error(sandbox, PUT, t=task_id, s="Label", f=True, l=labels)
     assert sandbox.stats()["applied"] == {}
 
 
-def test_an_id_is_text(sandbox):
+def test_id_must_be_text(sandbox):
     answer = sandbox.http.post(
         f"{sandbox.url}/graphql/",
         json={
@@ -105,10 +105,10 @@ def test_an_id_is_text(sandbox):
         headers={"ApiKey": sandbox.api_key},
         timeout=30,
     )
-    assert (answer.status_code, "an id is text" in answer.text) == (400, True)
+    assert (answer.status_code, "an id must be text" in answer.text) == (400, True)
 
 
-def test_roles_are_kept_and_members_known_by_either_name(sandbox):
+def test_membership_update_accepts_email_and_user_id(sandbox):
     who = [{"userId": "alice@example.com", "role": "MANAGER"}]
     assert data(sandbox, UPDATE_MEMBERS, who=who) == {"ok": True}
     roles = {each["member"]["user"]["email"]: each["role"] for each in data(sandbox, MEMBERS)}
@@ -120,7 +120,7 @@ def test_roles_are_kept_and_members_known_by_either_name(sandbox):
     assert "alice@example.com" not in {each["member"]["user"]["email"] for each in data(sandbox, MEMBERS)}
 
 
-def test_changed_items_count_by_whichever_id_they_are_named(sandbox):
+def test_update_items_accepts_task_id_or_datapoint_id(sandbox):
     (task_id,) = sandbox.seed_tasks(1)
     whole = "query ($o: UUID!, $p: UUID!, $t: UUID!) { task(orgId: $o, projectId: $p, taskId: $t) { dpId updatedAt } }"
     before = data(sandbox, whole, t=task_id)
@@ -130,7 +130,7 @@ def test_changed_items_count_by_whichever_id_they_are_named(sandbox):
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"query": ' + b"[" * 200_000])
-def test_a_body_nested_beyond_reason_is_no_request(sandbox, body):
+def test_deeply_nested_body_is_400(sandbox, body):
     assert post(sandbox, body, ApiKey=sandbox.api_key).status_code == 400
     assert post(sandbox, body, path="/_sandbox/humans").status_code == 400
 
@@ -146,7 +146,7 @@ def test_a_body_nested_beyond_reason_is_no_request(sandbox, body):
         ("tasks", {"count": 1, "labels": [1]}),
     ],
 )
-def test_a_control_route_says_no_and_changes_nothing(sandbox, path, body):
+def test_refused_control_request_changes_nothing(sandbox, path, body):
     with pytest.raises(SandboxError, match=" 400 "):
         sandbox.control(path, body)
     assert sandbox.control("faults")["once"] == []
@@ -154,14 +154,14 @@ def test_a_control_route_says_no_and_changes_nothing(sandbox, path, body):
     assert ask(sandbox, "{ me { userId } }")["data"]["me"]
 
 
-def test_a_name_that_is_taken_is_told_and_can_be_gone_around(sandbox):
+def test_duplicate_prefix_is_refused_and_can_be_changed(sandbox):
     create(sandbox, data, name="task-000002")
     with pytest.raises(SandboxError, match="task-000002"):
         sandbox.seed_tasks(1)
     assert len(sandbox.seed_tasks(1, prefix="other")) == 1
 
 
-def test_a_labels_file_that_was_overwritten_does_not_hide_the_board(sandbox):
+def test_board_works_with_overwritten_labels_file(sandbox):
     (task_id,) = sandbox.seed_tasks(1, assignee="API key")
     presign = """query ($o: UUID!, $p: UUID!, $files: [String!]!) { presignUploads(orgId: $o, projectId: $p,
         files: $files, fileType: "application/json") { presignedUrl filePath } }"""
@@ -173,7 +173,7 @@ def test_a_labels_file_that_was_overwritten_does_not_hide_the_board(sandbox):
     assert sandbox.http.get(f"{sandbox.url}/board.json", timeout=30).ok
 
 
-def test_who_is_left_of_a_consensus_task_has_finished_it(sandbox):
+def test_consensus_task_completes_when_open_assignee_is_removed(sandbox):
     project = sandbox.add_project(consensus=True)
     (task_id,) = sandbox.seed_tasks(1, project_id=project)
     here = {"p": project}
@@ -194,7 +194,7 @@ def refused(*options):
     return done.stderr
 
 
-def test_a_file_that_is_no_sandbox_is_named(tmp_path):
+def test_database_of_another_program_is_refused(tmp_path):
     (text := tmp_path / "text").write_text("no database " * 100)
     with sqlite3.connect(other := tmp_path / "other.db") as database:
         database.execute("CREATE TABLE recipes (id INTEGER)")
@@ -202,17 +202,17 @@ def test_a_file_that_is_no_sandbox_is_named(tmp_path):
         assert f"--db {path}" in refused("--port", "0", "--db", str(path))
 
 
-def test_a_second_sandbox_on_a_file_is_told_so(tmp_path):
+def test_second_process_on_database_is_refused(tmp_path):
     path = str(tmp_path / "s.db")
     with SandboxProcess(db=path):
-        assert "another sandbox works with it" in refused("--port", "0", "--db", path)
+        assert "another sandbox is using it" in refused("--port", "0", "--db", path)
 
 
-def test_there_are_65535_ports():
+def test_port_above_65535_is_refused():
     assert "65535" in refused("--port", "70000")
 
 
-def test_whoever_has_the_port_on_either_address_has_it():
+def test_port_in_use_on_either_address_is_refused():
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as taken:
         try:
             taken.bind(("::1", 0))

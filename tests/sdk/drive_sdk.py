@@ -1,8 +1,8 @@
-"""Drive a sandbox with the public redbrick-sdk, unmodified; run by the SDK's own interpreter.
+"""Drive a sandbox with the unmodified public redbrick-sdk. Run by the SDK's own interpreter.
 
-    python drive_sdk.py '<the sandbox's ready line>' <a directory for files>
+    python drive_sdk.py '<ready line of the sandbox>' <directory for files>
 
-Prints one line of JSON: for every step whether it went as it must, and if not, why.
+Prints one line of JSON: for each step whether it succeeded and, if it failed, the reason.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def seed(count, **options):
 
 
 def state(task_id):
-    """Where a task is by the sandbox's own word: stage, state, owner, flat labels, masks."""
+    """Return stage, state, owner, flat labels and masks of a task as the sandbox has them."""
     body = {"query": TASK, "variables": {"o": ORG, "p": PROJECT, "t": task_id}}
     headers = {"ApiKey": READY["api_key"]}
     task = HTTP.post(f"{URL}/graphql/", json=body, headers=headers, timeout=60).json()["data"]["task"]
@@ -68,12 +68,12 @@ def state(task_id):
 
 
 def claim(project, ids):
-    """Assign to the API key: the wire has it, the SDK's public surface no longer does."""
+    """Assign tasks to the API key, which the API supports and the SDK's public methods no longer do."""
     return project.context.labeling.assign_tasks(ORG, PROJECT, ids, None, True)
 
 
 def refused(words, call, *arguments, **options):
-    """Call something that must raise, with these words in what it says; of whatever class the SDK has for it."""
+    """Require that a call raises an exception of any class with these words in its message."""
     try:
         call(*arguments, **options)
     except Exception as error:  # noqa: BLE001
@@ -87,7 +87,7 @@ def applied(task_id):
     return control("stats")["applied"].get(task_id, {})
 
 
-# -- steps: each gets the project and what steps before it left, and fails by assertion ----------------
+# -- steps: each gets the project and the state left by earlier steps, and fails by assertion -----------
 
 
 def get_project(project, _):
@@ -135,7 +135,7 @@ def create_datapoints(project, box):
 
 
 def create_from_a_list_of_items(project, _):
-    """What the SDK does with videos in RedBrick's own storage: a list, uploaded first, says what the tasks are."""
+    """Create tasks from an uploaded list, as the SDK does for videos in RedBrick's own storage."""
     video = FILES / "scan.mp4"
     video.write_bytes(b"not really")
     study = {"abnormal": True}
@@ -182,7 +182,7 @@ def list_tasks(project, box):
         *["alices"] * 2,
         "draft",
         "issue",
-        # A rejected task is back with who labeled it.
+        # A rejected task returned to its labeler.
         "review",
         "skipped",
     ], names(TaskFilters.QUEUED, stage_name="Label", user_id=ALICE)
@@ -224,7 +224,7 @@ def assign_tasks(project, box):
     }
     missing = "00000000-0000-4000-8000-00000000dead"
     assert [each["taskId"] for each in project.labeling.assign_tasks([missing, ids[0]], email=CAROL)] == [ids[0]]
-    refused("nobody@example.com", project.labeling.assign_tasks, ids, email="nobody@example.com")
+    refused("unknown@example.com", project.labeling.assign_tasks, ids, email="unknown@example.com")
     assert state(ids[1])["owner"] == BOB
     assert applied(ids[0])["assignTasksMultipleUsers"] == 3, applied(ids[0])
 
@@ -251,7 +251,7 @@ def put_series(project, box):
             }
         ],
     }
-    refused("nobody", project.labeling.put_tasks, "Label", [task])
+    refused("not assigned to you", project.labeling.put_tasks, "Label", [task])
     assert state(task_id)["labels"] == []
     claim(project, [task_id])
     assert project.labeling.put_tasks("Label", [task]) == []
@@ -357,7 +357,7 @@ def export_tasks(project, box):
 
 
 def put_exported_back(project, box):
-    """What export gives can be put again as it came, in the stage the task is in."""
+    """Put exported tasks back unchanged, in their current stage."""
     task_id = box["submitted"]
     claim(project, [task_id])
     exported = next(iter(project.export.export_tasks(task_id=task_id, destination=str(FILES / "back"))))

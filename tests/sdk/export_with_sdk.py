@@ -1,9 +1,9 @@
-"""Export tasks of a sandbox with the public redbrick-sdk, unmodified; run by the SDK's own interpreter.
+"""Export tasks of a sandbox with the unmodified public redbrick-sdk. Run by the SDK's own interpreter.
 
-    python export_with_sdk.py '<the sandbox's ready line>' <a directory for files> [<task id> ...]
+    python export_with_sdk.py '<ready line of the sandbox>' <directory for files> [<task id> ...]
 
-Writes `exported.json` into the directory: the SDK's version, all tasks in ground truth as exported (labels only:
-neither images nor masks are downloaded), and for each task id given the error that its export alone ends with.
+Writes `exported.json` into the directory: the SDK's version, all tasks in ground truth as exported (labels only,
+without images and masks), and for each given task id the error of its separate export.
 """
 
 from __future__ import annotations

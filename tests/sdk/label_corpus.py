@@ -1,7 +1,7 @@
-"""Stored ("flat") labels of every kind, as tasks of a project: the same for the same seed.
+"""Stored ("flat") labels of all kinds, as tasks of a project, reproducible by seed.
 
-`sound_tasks` are as the editor and the import write them; `corners` are old, damaged or contradictory, each naming
-the rows of the test's table of known differences that it is about; `breakers` make the public SDK's export raise.
+`sound_tasks` are as the editor and imports write them. `corners` are old, damaged or contradictory, and each names the
+rows of the test's table of known differences that it shows. `breakers` make the public SDK's export raise an exception.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOO_FAR = 1200  # a series no task has
 
 @dataclass(frozen=True)
 class CorpusTask:
-    """A task to be made. `series_info` and `labels_map` go with it as they are; `differs`: rows of the test's table."""
+    """A task to create. `differs` has the rows of the test's table of known differences that it shows."""
 
     name: str
     labels: list[Flat]
@@ -34,7 +34,7 @@ class CorpusTask:
     differs: frozenset[str] = frozenset()
 
 
-# ---------------------------------------------------------------- one label of a kind
+# ---------------------------------------------------------------- label kinds
 
 
 def _share(draw: random.Random) -> float:
@@ -54,7 +54,7 @@ def _world(draw: random.Random) -> list[float]:
 
 
 def _computed(draw: random.Random, **values: Any) -> Flat:
-    """Return what the editor computes: there, null, or not there yet."""
+    """Return values that the editor computes: present, null, or absent."""
     return draw.choice([values, values, values, dict.fromkeys(values), {}])
 
 
@@ -116,7 +116,7 @@ def _segment(draw: random.Random) -> Flat:
     return {"dicom": {"instanceid": draw.randint(1, 65535), **draw.choice([{"groupids": groups}, {}])}}
 
 
-# For each kind: what makes it, and the category the sandbox's taxonomy has for it, by name and by class id.
+# For each kind: its factory, and its category in the sandbox's taxonomy, by name and by class id.
 KINDS: dict[str, tuple[Any, str | None, int | None]] = {
     "landmark": (lambda draw: {"point": _image_point(draw)}, "landmark", 2),
     "landmark in space": (_landmark3d, "landmark", 2),
@@ -154,7 +154,7 @@ _MARKS = {
 
 
 def kind_of(label: Flat) -> str:
-    """Name the kind of a stored label."""
+    """Return the kind of a stored label."""
     return next((kind for mark, kind in _MARKS.items() if label.get(mark)), "none")
 
 
@@ -166,7 +166,7 @@ def _any_value(label: Flat, fits: Callable[[Any], bool]) -> bool:
     return any(fits(attribute["value"]) for attribute in label.get("attributes") or ())
 
 
-# What a stored label of any kind may have.
+# Optional features of a stored label, whatever its kind.
 TRAITS: dict[str, Callable[[Flat], bool]] = {
     "frame": lambda label: label.get("frameindex") is not None and "instanceclassify" not in label,
     "item": lambda label: label.get("globalitemsindex") is not None,
@@ -192,11 +192,11 @@ TRAITS: dict[str, Callable[[Flat], bool]] = {
 
 
 def traits_of(label: Flat) -> list[str]:
-    """Name what a stored label has of what any kind may have."""
+    """Return the optional features that a stored label has."""
     return [trait for trait, has in TRAITS.items() if has(label)]
 
 
-# ---------------------------------------------------------------- what any label may have
+# ---------------------------------------------------------------- optional features of all kinds
 
 
 def _attributes(draw: random.Random) -> Any:
@@ -239,7 +239,7 @@ def _common(draw: random.Random, kind: str) -> Flat:
         "stats": draw.choice([None, _stats(draw)]),
     }
     if kind.endswith(("classification", "old")):
-        # One that says nothing is among the corners.
+        # Empty statistics are among the corner cases.
         choices["attributes"] = choices["attributes"] or [{"name": "usable", "value": True}]
     # Null and absent are the same; both are stored.
     return {key: value for key, value in choices.items() if value is not None or draw.random() < 0.3}
@@ -252,7 +252,7 @@ def _stats(draw: random.Random) -> Flat:
 
 
 def _frames(draw: random.Random, own: list[int], count: int) -> Flat:
-    """Return where in a video or a stack of slices a label is: by frame, by item, by both, nowhere."""
+    """Return the position of a label in a video or stack: by frame, by item, by both, or none."""
     frame = draw.randrange(count)
     track = draw.choice([{}, {"trackid": f"track-{draw.randint(1, 4)}", "keyframe": False, "end": draw.random() < 0.5}])
     by_frame = {"frameindex": frame, **draw.choice([{}, {"seriesframeindex": draw.randrange(9)}])}
@@ -265,7 +265,7 @@ def _frames(draw: random.Random, own: list[int], count: int) -> Flat:
 
 
 def _division(draw: random.Random, way: str) -> tuple[list[str], list[dict[str, Any]] | None, list[list[int]]]:
-    """Return a task's items, its `seriesInfo`, and for each series its items in the order they are viewed in."""
+    """Return the items of a task, its `seriesInfo`, and the items of each series in display order."""
     sizes = [draw.randint(1, 8)] if way == "one" else [draw.randint(1, 5) for _ in range(draw.randint(2, 4))]
     count = sum(sizes)
     items = [f"images/{draw.getrandbits(32):08x}/{number:03}.dcm" for number in range(count)]
@@ -304,7 +304,7 @@ def _masks(draw: random.Random, views: list[list[int]]) -> list[dict[str, Any] |
 
 
 def _for_a_file(label: Flat) -> Flat:
-    """Return a label as an import writes it: by names, not ids, and without nulls, which the SDK's export raises at."""
+    """Return a label as an import writes it: with names, and without nulls, which break the SDK's export."""
     if "classid" in label and label.get("category") is None:
         label = {**label, "category": f"class {label['classid']}"}
     attributes = [{"name": each["name"], "value": each["value"]} for each in label.get("attributes") or ()]
@@ -316,7 +316,7 @@ WAYS = ("one", "several", "interleaved", "undivided", "unknown")
 
 
 def sound_task(number: int, seed: int, *, count: int | None = None, in_file: bool = False) -> CorpusTask:
-    """Make a task whose first label is of the kind and whose series are divided the way that its number says."""
+    """Return a valid task. Its number selects the kind of its first label and the division into series."""
     draw = random.Random(f"{seed}/{number}")
     kinds = list(KINDS)
     way = WAYS[(number // len(kinds)) % len(WAYS)]
@@ -355,12 +355,12 @@ def sound_task(number: int, seed: int, *, count: int | None = None, in_file: boo
 
 
 def sound_tasks(count: int, seed: int) -> list[CorpusTask]:
-    """Make tasks of every kind of label and every division into series, the last two with labels in a file."""
+    """Return valid tasks with all label kinds and all divisions into series. The last two have labels files."""
     made = [sound_task(number, seed) for number in range(count - 2)]
     return made + [sound_task(number, seed, count=MANY, in_file=True) for number in (count - 2, count - 1)]
 
 
-# ---------------------------------------------------------------- corners
+# ---------------------------------------------------------------- corner cases
 
 POINT = {"point": {"xnorm": 0.5, "ynorm": 0.25}}
 TWO_SERIES = [{"itemsIndices": [0, 1]}, {"itemsIndices": [2, 3]}]
@@ -372,7 +372,7 @@ def _corner(name: str, *labels: Flat, differs: tuple[str, ...] = (), **more: Any
 
 
 def corners() -> list[CorpusTask]:
-    """Make tasks whose labels are not as they should be, but which the SDK exports."""
+    """Return tasks with irregular labels that the SDK exports."""
     return [
         _corner("no labels"),
         _corner("attribute without a value", {**POINT, "attributes": [{"name": "note", "value": None}]}),
@@ -468,7 +468,7 @@ def corners() -> list[CorpusTask]:
 
 
 def by_ids() -> CorpusTask:
-    """Make a task whose labels are in a file, and name categories, attributes and choices by their ids alone."""
+    """Return a task with a labels file that has only ids of categories, attributes and options."""
     attributes = [{"attrid": 0, "value": True}, {"attrid": 3, "optionid": 1}, {"attrid": 4, "optionid": [0, 2]}]
     box = {"xnorm": 0.1, "ynorm": 0.1, "wnorm": 0.5, "hnorm": 0.5}
     classification = {"studyclassify": True, "attributes": [{"attrid": 2, "optionid": 2}]}
@@ -477,7 +477,7 @@ def by_ids() -> CorpusTask:
 
 
 def breakers() -> list[CorpusTask]:
-    """Make tasks that the SDK cannot export, nor any task after one of them."""
+    """Return tasks that abort the SDK's export."""
     return [
         _corner("attribute that lacks its value", {**POINT, "attributes": [{"name": "note"}]}),
         _corner("attribute that lacks its name", {**POINT, "attributes": [{"value": "x"}]}),

@@ -1,7 +1,7 @@
-"""Run in the public SDK's environment: merge masks as it does before it sends them.
+"""Merge masks with the public redbrick-sdk. Run by the SDK's own interpreter.
 
-Reads a JSON list of jobs {"files", "instances", "binary", "masks"} from the file named first, and writes for each the
-merged volume (flat, first axis fastest) and the groups of each instance to the file named second.
+Reads a JSON list of jobs {"files", "instances", "binary", "masks"} from the file of the first argument. Writes the
+merged volume (flat, first axis fastest) and the groups of each instance to the file of the second argument.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Export ground truth of a sandbox with the public redbrick-sdk, unmodified, into files; run by its own interpreter.
+"""Export ground truth with the unmodified public redbrick-sdk to files. Run by the SDK's own interpreter.
 
-    python tasks_json_with_sdk.py '<the sandbox's ready line>' <a folder>
+    python tasks_json_with_sdk.py '<ready line of the sandbox>' <directory>
 
-Writes `tasks.json` and masks into the folder. Its name is handed on as it is: the paths of masks begin with it.
+Writes `tasks.json` and masks into the directory. The directory is passed unchanged: the paths of masks start with it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Masks merged by us against masks merged by the public redbrick-sdk: each voxel must tell of the same instances.
+"""Compare masks merged by the provider with masks merged by the public redbrick-sdk.
 
-The numbers that stand for overlaps are each side's own; which instances they stand for is what counts.
+Each voxel must have the same instances. The numbers that stand for overlaps may differ.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ pytestmark = [
 
 
 def _volume(draw: random.Random, values: list[int]) -> np.ndarray:
-    """Blocks of the values, some of them over each other."""
+    """Return a volume with blocks of the values, some of which overlap."""
     data = np.zeros(SHAPE, np.uint16)
     for value in values:
         low = [draw.randrange(size - 2) for size in SHAPE]
@@ -44,7 +44,7 @@ def _volume(draw: random.Random, values: list[int]) -> np.ndarray:
 
 
 def _series(draw: random.Random, folder: Path, number: int) -> dict[str, Any]:
-    """One series with two to five masks, of one instance each or of several, with and without overlaps."""
+    """Return a series with two to five masks of one or several instances, with and without overlaps."""
     binary = number % 2 == 0
     instances = draw.sample(range(1, 400), draw.randint(2, 5))
     paths = []
@@ -59,7 +59,7 @@ def _series(draw: random.Random, folder: Path, number: int) -> dict[str, Any]:
     return {"segmentations": paths, "segmentMap": {str(instance): "lesion" for instance in instances}}
 
 
-def _ours(series: dict[str, Any]) -> dict[str, Any]:
+def _merged_by_provider(series: dict[str, Any]) -> dict[str, Any]:
     masked = take_masks({"series": [series]}, open_file)
     file = masked.masks[0].file
     assert file is not None
@@ -68,8 +68,8 @@ def _ours(series: dict[str, Any]) -> dict[str, Any]:
     return {"voxels": voxels, "groups": {key: each.get("overlappingGroups", []) for key, each in segments.items()}}
 
 
-def _told(result: dict[str, Any]) -> list[set[str]]:
-    """For each voxel, the instances that are there."""
+def _instances_by_voxel(result: dict[str, Any]) -> list[set[str]]:
+    """Return the instances at each voxel."""
     stands_for: dict[int, set[str]] = {}
     for instance, groups in result["groups"].items():
         for value in (int(instance), *groups):
@@ -77,7 +77,7 @@ def _told(result: dict[str, Any]) -> list[set[str]]:
     return [stands_for[value] if value else set() for value in result["voxels"]]
 
 
-def test_merged_masks_tell_the_same(tmp_path):
+def test_merged_masks_equal_sdk_masks(tmp_path):
     draw = random.Random(20261125)
     all_series = [_series(draw, tmp_path, number) for number in range(JOBS)]
     jobs = [
@@ -90,7 +90,7 @@ def test_merged_masks_tell_the_same(tmp_path):
         for series in all_series
     ]
     (tmp_path / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    # The SDK keeps things in the home of whoever runs it, or in the virtual environment that is active.
+    # The SDK writes to the home directory of the user, or to the active virtual environment.
     kept = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
     done = subprocess.run(
         [str(SDK_PYTHON), str(DRIVER), str(tmp_path / "jobs.json"), str(tmp_path / "merged.json")],
@@ -102,6 +102,6 @@ def test_merged_masks_tell_the_same(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     theirs = json.loads((tmp_path / "merged.json").read_text(encoding="utf-8"))
-    ours = [_ours(series) for series in all_series]
-    assert [_told(result) for result in ours] == [_told(result) for result in theirs]
+    ours = [_merged_by_provider(series) for series in all_series]
+    assert [_instances_by_voxel(result) for result in ours] == [_instances_by_voxel(result) for result in theirs]
     assert sum(any(result["groups"].values()) for result in ours) >= JOBS // 4  # there was something to tell apart

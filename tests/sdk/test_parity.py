@@ -1,7 +1,7 @@
-"""Our conversion of stored labels to the `series` format against the public redbrick-sdk's export, field by field.
+"""Compare the provider's conversion of stored labels with the public redbrick-sdk's export, field by field.
 
-Both read the same tasks from one sandbox: the SDK in its own environment by `export_tasks`, we by `read_tasks` and
-`handed`. Whatever differs must be in the table `KNOWN`, and each row of it must really be met.
+Both read the same tasks of one sandbox: the SDK with `export_tasks` in its own environment, the provider with
+`read_tasks` and `handed`. Each difference must be in the table `KNOWN`, and each row of the table must occur.
 """
 
 from __future__ import annotations
@@ -61,12 +61,15 @@ PUT_LABELS = """mutation ($o: UUID!, $p: UUID!, $t: UUID!, $labels: String, $map
     putLabels(orgId: $o, projectId: $p, taskId: $t, labelsData: $labels, labelsMap: $map) { ok } }"""
 
 
-# ---------------------------------------------------------------- what may differ, and why
+# ---------------------------------------------------------------- known differences and their reasons
 
 
 @dataclass(frozen=True)
 class Known:
-    """A difference that is meant: `at` matches the place, `holds` says of (theirs, ours, the task) whether it is it."""
+    """An intended difference.
+
+    `at` matches its location. `holds` tests the SDK's value, the provider's value and the task.
+    """
 
     at: str
     holds: Callable[[Any, Any, Task], bool]
@@ -91,60 +94,60 @@ KNOWN = {
     "address of a mask": Known(
         rf"{SERIES}\.(segmentations|segmentMap\.\d+\.mask)",
         _same_file,
-        "the SDK puts a signed, short-lived address in the place of the path in the label storage",
+        "the SDK replaces the path in the label storage by a signed, short-lived URL",
     ),
     "no labels": Known(
         rf"{SERIES}\.(items|metaData|imageHeaders)",
         _only_theirs,
-        "what the task is about is in Task.items and Task.series_info",
+        "the provider has these in Task.items and Task.series_info",
     ),
     "header without a value": Known(
         rf"{SERIES}\.imageHeaders\.\w+",
         lambda theirs, ours, _: theirs is None and ours is ABSENT,
-        "the SDK lists every header, also those that are not stored",
+        "the SDK lists all headers, even those that are not stored",
     ),
     "kept aside": Known(
         rf"{SERIES}\.unknown",
         _kept_aside,
-        "the SDK drops a label it has no form for, or that a later one replaces; we hand it on as it is stored",
+        "the SDK drops unknown and overwritten labels; the provider returns them in stored form",
     ),
     "measure of 0": Known(
         rf"{SERIES}\.measurements\.\d+\.(length|angle)",
         lambda theirs, ours, _: theirs is ABSENT and ours == 0,
-        "the SDK takes 0 for 'not computed yet'; points that coincide are 0 apart",
+        "the SDK reads 0 as 'not computed'; the distance of equal points is 0",
     ),
     "no position": Known(
         rf"{SERIES}\.(landmarks3d|cuboids)",
         lambda theirs, ours, _: ours is ABSENT and all(each.keys() <= {"id", "category"} for each in theirs),
-        "the SDK lists a landmark or cuboid that is nowhere; we keep it aside",
+        "the SDK lists a landmark or cuboid without a position; the provider sets it aside",
     ),
     "no number": Known(
         rf"{SERIES}\.boundingBoxes",
         lambda theirs, ours, _: ours is ABSENT and theirs[0]["hNorm"] is None,
-        "the SDK passes null on where the format wants a number; we keep the label aside",
+        "the SDK returns null where the format requires a number; the provider sets the label aside",
     ),
     "index below 0": Known(
         rf"{SERIES}\.(landmarks|instanceClassifications)",
         _only_theirs,
-        "the SDK counts from the end, so the label lands in another series or names another file; we keep it aside",
+        "the SDK counts from the end and returns another series or file; the provider sets the label aside",
     ),
     "more series than any has": Known(
         SERIES,
         lambda theirs, ours, _: ours is ABSENT and theirs.keys() <= {"landmarks"},
-        "the SDK makes a series for every index up to a damaged one; we stop at a thousand and keep the label aside",
+        "the SDK creates a series for each index up to an invalid one; the provider stops at 1000 series",
     ),
     "segment of a series told of later": Known(
         rf"{SERIES}\.(segmentMap|binaryMask|semanticMask|pngMask)",
         lambda theirs, ours, _: theirs is ABSENT,
-        "with the SDK a segment of all series is in those that labels before it tell of, with us in all",
+        "the SDK adds a segment of all series to those with earlier labels only, the provider to all",
     ),
     "two masks of one series": Known(
         rf"{SERIES}\.(segmentations|segmentMap\.\d+\.mask)",
         lambda theirs, ours, _: ours is ABSENT or len(ours) == 2,
-        "the SDK shows the last of them; we show both, and do not say which one a segment is in",
+        "the SDK returns the last mask; the provider returns both, without the mask of each segment",
     ),
 }
-# Of these, what any task may have; all others only the odd task that is made to show it.
+# Differences that any task may have. All others occur only in the corner case made for them.
 ANYWHERE = {"header without a value", "address of a mask", "no labels"}
 
 
@@ -153,7 +156,7 @@ ANYWHERE = {"header without a value", "address of a mask", "no labels"}
 
 @dataclass(frozen=True)
 class Both:
-    """The corpus by task id, as the SDK exports it and as we read it."""
+    """The corpus by task id, as exported by the SDK and as read by the provider."""
 
     corpus: dict[str, CorpusTask]
     theirs: dict[str, dict[str, Any]]
@@ -192,7 +195,7 @@ def _create(sandbox: SandboxProcess, task: CorpusTask, *, ground_truth: bool) ->
 
 
 def _export(sandbox: SandboxProcess, files: Path, task_ids: list[str]) -> dict[str, Any]:
-    # The SDK keeps things in the home of whoever runs it, or in the virtual environment that is active.
+    # The SDK writes to the home directory of the user, or to the active virtual environment.
     kept = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
     done = subprocess.run(
         [str(SDK_PYTHON), str(DRIVER), json.dumps(sandbox.ready), str(files), *task_ids],
@@ -214,7 +217,7 @@ def _read_ours(project: RedBrickProject, task_ids: list[str]) -> dict[str, Task]
 
 
 def _round_trip(sandbox: SandboxProcess, project: RedBrickProject, tasks: list[Task]) -> dict[str, Task]:
-    """Send series back as we hand them out, have the sandbox convert and store them, and read them again."""
+    """Send series back unchanged, let the sandbox convert and store them, and read them again."""
     bodies = [{"taskId": task.task_id, "name": task.name, "series": _with_items(task)} for task in tasks]
     for body, task in zip(bodies, tasks, strict=True):
         if task.classification is not None:
@@ -226,7 +229,7 @@ def _round_trip(sandbox: SandboxProcess, project: RedBrickProject, tasks: list[T
 
 
 def _with_items(task: Task) -> list[dict[str, Any]]:
-    """Give each series its items: the conversion counts them to tell which one a label is on."""
+    """Add the items to each series. The conversion counts them to find the item of a label."""
     infos = task.series_info or ({},)
     divided = all(info.get("itemsIndices") for info in infos)
     return [
@@ -279,7 +282,7 @@ def again(sandbox: SandboxProcess, project: RedBrickProject, both: Both) -> dict
 
 
 def _can_be_sent_back(task: CorpusTask) -> bool:
-    # The series format names items by their rank in a series; sent back, series are taken to follow one another.
+    # The series format identifies items by their rank in a series, and assumes that series follow one another.
     return not task.name.startswith(("corner", "interleaved"))
 
 
@@ -287,7 +290,7 @@ def _can_be_sent_back(task: CorpusTask) -> bool:
 
 
 def _differences(theirs: Any, ours: Any, at: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yield every place where two documents differ: 1 is neither 1.0 nor true, and null is not absent."""
+    """Yield all differences of two documents. 1 differs from 1.0 and from true; null differs from absent."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         keys = [*theirs, *(key for key in ours if key not in theirs)]
         pairs = [(key, theirs.get(key, ABSENT), ours.get(key, ABSENT)) for key in keys]
@@ -314,7 +317,7 @@ def _between(theirs: dict[str, Any], ours: Task) -> list[tuple[str, Any, Any]]:
 
 
 def _explained(both: Both, task_id: str) -> tuple[set[str], list[str]]:
-    """Return the rows of the table that a task's differences fall under, and the differences that are in no row."""
+    """Return the known differences that occur in a task, and the descriptions of all others."""
     allowed = {name: KNOWN[name] for name in ANYWHERE | both.corpus[task_id].differs}
     task = both.ours[task_id]
     rows, rest = set(), []
@@ -326,36 +329,36 @@ def _explained(both: Both, task_id: str) -> tuple[set[str], list[str]]:
     return rows, rest
 
 
-def test_is_the_sdk_the_contract_was_read_from(both):
+def test_sdk_version_is_the_reference_version(both):
     assert both.sdk == "v2.35.4"
 
 
-def test_both_have_every_task(both):
+def test_both_sides_have_all_tasks(both):
     assert len(both.theirs) >= 300
     assert both.theirs.keys() | both.errors.keys() == both.ours.keys() == both.corpus.keys()
 
 
-def test_every_field_is_equal_but_for_what_is_known(both):
+def test_fields_are_equal_except_known_differences(both):
     unexplained = []
     for task_id in both.theirs:
         unexplained += _explained(both, task_id)[1]
     assert unexplained == [], "\n".join([f"{len(unexplained)} differences", *unexplained[:20]])
 
 
-def test_what_is_known_to_differ_does(both):
+def test_known_differences_occur(both):
     met = {both.corpus[task_id].name: _explained(both, task_id)[0] for task_id in both.theirs}
     expected = {both.corpus[task_id].name: both.corpus[task_id].differs for task_id in both.theirs}
     assert {name: rows - ANYWHERE for name, rows in met.items()} == expected
     assert set().union(*met.values()) == KNOWN.keys()
 
 
-def test_nothing_sound_is_kept_aside(both):
+def test_valid_labels_are_not_set_aside(both):
     for task_id, task in both.corpus.items():
         if not task.name.startswith("corner"):
             assert not any("unknown" in series for series in both.ours[task_id].series), task.name
 
 
-def test_what_the_sdk_cannot_export_we_read(both):
+def test_tasks_that_break_the_sdk_export_are_read(both):
     assert both.errors
     for task_id, error in both.errors.items():
         task = both.ours[task_id]
@@ -364,12 +367,12 @@ def test_what_the_sdk_cannot_export_we_read(both):
         assert shown == len(both.corpus[task_id].labels), task.name
 
 
-def test_labels_in_a_file_that_are_named_by_ids_alone(both):
+def test_labels_file_with_ids_only(both):
     found = [at for at, _, _ in _between(*both.by_ids) if not at.endswith(".items")]
     assert found == []
 
 
-def test_series_sent_back_are_the_same_series(both, again):
+def test_series_round_trip_is_equal(both, again):
     assert len(again) >= 200
     changed = []
     for task_id, task in again.items():
@@ -389,8 +392,8 @@ def _without_ids(task: Task) -> dict[str, Any]:
     return {"series": without(list(task.series)), "classification": without(task.classification)}
 
 
-def test_every_kind_of_label_is_compared(both):
-    """Run with -s to see how many."""
+def test_all_label_kinds_are_compared(both):
+    """Run with -s to print the counts."""
     kinds: Counter[str] = Counter()
     traits: Counter[str] = Counter()
     sound = [both.corpus[task_id] for task_id in both.theirs if not both.corpus[task_id].name.startswith("corner")]

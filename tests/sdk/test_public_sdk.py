@@ -1,4 +1,4 @@
-"""The public redbrick-sdk, in its own environment, against the sandbox: the sandbox's acceptance."""
+"""Run the public redbrick-sdk in its own environment against the sandbox, as its acceptance test."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ STEPS = [
 def summary(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     files = tmp_path_factory.mktemp("files")
-    # The SDK keeps things in the home of whoever runs it, or in the virtual environment that is active.
+    # The SDK writes to the home directory of the user, or to the active virtual environment.
     kept = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
     environment = {**kept, "HOME": str(home), "NO_PROXY": "localhost", "no_proxy": "localhost"}
     with SandboxProcess() as sandbox:
@@ -63,15 +63,15 @@ def summary(tmp_path_factory):
     return {**json.loads(done.stdout.splitlines()[-1]), "stderr": done.stderr}
 
 
-def test_is_the_sdk_the_contract_was_read_from(summary):
+def test_sdk_version_is_the_reference_version(summary):
     assert summary["sdk"] == "v2.35.4"
 
 
-def test_every_step_is_driven(summary):
+def test_all_steps_are_run(summary):
     assert list(summary["steps"]) == STEPS
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_step(summary, step):
+def test_sdk_step_succeeds(summary, step):
     outcome = summary["steps"][step]
     assert outcome == "ok", outcome

@@ -1,4 +1,4 @@
-"""What the public redbrick-sdk exports to its `tasks.json` goes back onto the same tasks: they are as before."""
+"""Test that the `tasks.json` of the public redbrick-sdk restores the same labels and masks."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ pytestmark = [
 ]
 
 Shown = list[set[int]]
-"""For each voxel of a mask, the instances that it shows."""
+"""The instances at each voxel of a mask."""
 
 
 @dataclass(frozen=True)
 class Story:
-    """The tasks and their masks before the export, and after its file was put back."""
+    """Tasks and masks before the export and after the import of its file."""
 
     before: dict[str, Task]
     after: dict[str, Task]
@@ -67,7 +67,7 @@ class Story:
 
 
 def _without_segments(task: label_corpus.CorpusTask) -> label_corpus.CorpusTask:
-    """A task without its segments: there are no files behind the masks that it names."""
+    """Return a task without segments, because its mask files do not exist."""
     labels = [label for label in task.labels if label_corpus.kind_of(label) != label_corpus.SEGMENT]
     return replace(task, labels=labels, labels_map=[])
 
@@ -79,7 +79,7 @@ def _block(low: int, high: int, value: int) -> np.ndarray:
 
 
 def _series_with_masks(folder: Path) -> list[list[dict[str, Any]]]:
-    """Series of three tasks: with one mask, with masks of instances that overlap, with a mask of the second series."""
+    """Return the series of three tasks: one mask, overlapping masks, and a mask of the second series."""
 
     def saved(name: str, data: np.ndarray) -> str:
         nib.save(nib.Nifti1Image(data, np.eye(4)), folder / name)
@@ -98,7 +98,7 @@ def _series_with_masks(folder: Path) -> list[list[dict[str, Any]]]:
 
 
 def _make_tasks(sandbox: SandboxProcess, folder: Path) -> list[str]:
-    """Make ground truth: with labels of every kind, and with masks."""
+    """Create ground truth tasks with all label kinds and with masks."""
     corpus = [_without_segments(task) for task in label_corpus.sound_tasks(TASKS, SEED)]
     ids = [parity._create(sandbox, task, ground_truth=True) for task in corpus]
     wanted = _series_with_masks(folder)
@@ -115,11 +115,11 @@ def _division(series: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"itemsIndices": [2 * number, 2 * number + 1], "name": f"S {number}"} for number in range(len(series))]
 
 
-# ---------------------------------------------------------------- export, and back
+# ---------------------------------------------------------------- export and import
 
 
 def _export(sandbox: SandboxProcess, folder: Path) -> Path:
-    # The SDK keeps things in the home of whoever runs it, or in the virtual environment that is active.
+    # The SDK writes to the home directory of the user, or to the active virtual environment.
     kept = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
     done = subprocess.run(
         [str(SDK_PYTHON), str(DRIVER), json.dumps(sandbox.ready), "exported"],
@@ -142,7 +142,7 @@ def _reopen_without_labels(sandbox: SandboxProcess, ids: list[str]) -> None:
 
 
 def _masks(project: RedBrickProject, tasks: dict[str, Task]) -> dict[str, list[Shown]]:
-    """What the masks in the label storage show, for the tasks that have any."""
+    """Return the instances at each voxel of the masks, for tasks with masks."""
     return {
         task_id: [
             _shown(project, path, str(read_again(project, task_id).mask_urls[path]), task.labels or ())
@@ -176,7 +176,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         _reopen_without_labels(sandbox, ids)
         assert not any(task.has_labels for task in parity._read_ours(project, ids).values())
         done_before = sandbox.applied(PUT)
-        # Not all of these labels are such as the project's taxonomy knows.
+        # Some of these labels are not in the project's taxonomy.
         put = RedBrickPutLabelsOperator(task_id="put", stage_name="Label", labels_path=str(path), validate="off")
         manifest = Run().try_once(put)
         after = parity._read_ours(project, ids)
@@ -192,16 +192,16 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         client.close()
 
 
-# ---------------------------------------------------------------- the same again
+# ---------------------------------------------------------------- comparison
 
 
-def test_every_task_of_the_file_is_put_once(story):
+def test_each_task_of_the_file_is_put_once(story):
     assert len(story.exported) == TASKS + 3
     assert story.manifest["counts"] == counts(done=TASKS + 3)
     assert story.applied == dict.fromkeys(story.before, 1)
 
 
-def test_all_labels_are_the_same_again(story):
+def test_labels_round_trip_is_equal(story):
     changed = []
     for task_id, task in story.before.items():
         found = parity._differences(_plain(task), _plain(story.after[task_id]), "")
@@ -210,7 +210,7 @@ def test_all_labels_are_the_same_again(story):
 
 
 def _plain(task: Task) -> dict[str, Any]:
-    """What a task's labels say, but for ids and what names or counts masks."""
+    """Return the labels of a task without ids, mask names and mask counts."""
     told = parity._without_ids(task)
     for series in told["series"]:
         series.pop("segmentations", None)
@@ -220,14 +220,14 @@ def _plain(task: Task) -> dict[str, Any]:
     return told
 
 
-def test_all_masks_show_the_same_again(story):
+def test_masks_round_trip_is_equal(story):
     assert len(story.masks_before) == 3
     assert story.masks_after == story.masks_before
     shown = [instances for masks in story.masks_before.values() for mask in masks for instances in mask]
     assert sum(len(instances) == 2 for instances in shown) == 1  # the corner in which two blocks overlap
 
 
-def test_the_file_names_local_masks_by_the_folder_it_was_told(story):
+def test_file_refers_to_masks_in_given_folder(story):
     told = json.dumps(story.exported)
     assert '"exported/segmentations/' in told
     assert '"binaryMask": true' in told

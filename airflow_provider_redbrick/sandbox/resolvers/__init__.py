@@ -1,1 +1,4 @@
-"""The root fields of the schema, by subject: each module has a QUERIES and a MUTATIONS table."""
+"""Resolvers of the root fields.
+
+Each module has a table QUERIES, MUTATIONS or both.
+"""

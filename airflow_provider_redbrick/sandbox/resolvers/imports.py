@@ -1,4 +1,4 @@
-"""Bringing tasks in, changing what they are about, and deleting them."""
+"""Create, change and delete tasks and data points."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _copied(new: NewTask, index: int) -> NewTask:
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
-    """Read what may be JSON text: it is in mutations, and is not in uploaded lists."""
+    """Parse an object that is JSON text in mutations and plain JSON in uploaded lists."""
     found = (documents.given(value or "null", what) if isinstance(value, str) else value) or {}
     if not isinstance(found, dict):
         raise RefusalError(f"{what} must be an object")
@@ -101,14 +101,17 @@ def _item_list(request: Request, arguments: Arguments) -> dict[str, Any]:
     except ValueError:
         entries = None
     if not isinstance(entries, list):
-        raise RefusalError(f"{payload.get('filePath')!r} is not an uploaded list of items")
+        raise RefusalError(f"{payload.get('filePath')!r} is not the path of an uploaded list of items")
     for entry in entries:
         request.touched.append(create(sandbox, project, _listed(entry, payload), sandbox.doing())[1])
     return {"ok": True}
 
 
 def _listed(entry: Any, payload: dict[str, Any]) -> NewTask:
-    """Read one entry of an uploaded list; what it does not say is left to the task's defaults."""
+    """Convert an entry of an uploaded list to a task.
+
+    Missing fields have the defaults of a task.
+    """
     items = entry.get("items") if isinstance(entry, dict) else None
     if not (isinstance(items, list) and all(isinstance(each, str) for each in items)):
         raise RefusalError("each entry of an uploaded list needs a name and a list of items")

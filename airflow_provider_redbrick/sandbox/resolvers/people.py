@@ -1,4 +1,4 @@
-"""Who am I, organisations, members, API keys."""
+"""Account data: current user, organizations, members, projects and settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _organization(_request: Request, arguments: Arguments) -> dict[str, Any] | N
 
 def _check(org_id: str) -> None:
     if org_id != seed.ORG_ID:
-        raise RefusalError(f"there is no organisation {org_id}")
+        raise RefusalError(f"there is no organization {org_id}")
 
 
 def _org_member(person: seed.Person) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from airflow_provider_redbrick.sandbox.flow import Flow, RefusalError, stage_fro
 from airflow_provider_redbrick.sandbox.request import Arguments, Request, Resolver, scope
 from airflow_provider_redbrick.sandbox.taxonomy import TAXONOMY
 
-_MOST_COPIES = 100
+_MAX_COPIES = 100
 
 
 def _project(request: Request, arguments: Arguments) -> dict[str, Any] | None:
@@ -22,7 +22,7 @@ def _project(request: Request, arguments: Arguments) -> dict[str, Any] | None:
 def _projects(request: Request, arguments: Arguments) -> list[dict[str, Any]]:
     sandbox = request.sandbox
     if arguments["orgId"] != seed.ORG_ID:
-        raise RefusalError(f"there is no organisation {arguments['orgId']}")
+        raise RefusalError(f"there is no organization {arguments['orgId']}")
     return [shapes.project(sandbox, found) for found in sandbox.projects()]
 
 
@@ -46,15 +46,15 @@ def _taxonomies(_request: Request, arguments: Arguments) -> list[dict[str, Any]]
 
 
 def _setting(key: str, *names: str) -> Resolver:
-    """Make the mutation that keeps one of the project's settings."""
+    """Return the mutation that stores one setting of a project."""
 
     def change(request: Request, arguments: Arguments) -> dict[str, Any]:
         sandbox, project = scope(request, arguments)
         value: Any = {name: arguments.get(name) for name in names}
         if key == "taskDuplicationCount":
             value = arguments.get(key)
-            if value is not None and not 1 <= value <= _MOST_COPIES:
-                raise RefusalError(f"taskDuplicationCount must be from 1 to {_MOST_COPIES}")
+            if value is not None and not 1 <= value <= _MAX_COPIES:
+                raise RefusalError(f"taskDuplicationCount must be from 1 to {_MAX_COPIES}")
         settings = {**project.document["settings"], key: value}
         sandbox.save_project({**project.document, "settings": settings})
         return {"ok": True}
@@ -78,7 +78,7 @@ def _update_stage(request: Request, arguments: Arguments) -> dict[str, Any]:
     return {"ok": True, "pipeline": [shapes.stage(stage) for stage in stages]}
 
 
-def _nothing_to_do(request: Request, arguments: Arguments) -> dict[str, Any]:
+def _no_operation(request: Request, arguments: Arguments) -> dict[str, Any]:
     scope(request, arguments)
     return {"ok": True}
 
@@ -96,5 +96,5 @@ MUTATIONS = {
     "updateWebhookSettings": _setting("webhook", "enabled", "url"),
     "updateProjectTaskDuplication": _setting("taskDuplicationCount"),
     "updateStage": _update_stage,
-    "postProcessTrialProject": _nothing_to_do,
+    "postProcessTrialProject": _no_operation,
 }

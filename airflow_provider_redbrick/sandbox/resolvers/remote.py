@@ -1,6 +1,7 @@
-"""What the first generation of the API had for programs that label: a stage of their own, and its fields.
+"""Fields for programs that label, from the first generation of the API.
 
-`putLabels` is of both generations: one field, whose two forms share no argument but the project's.
+Programs work in remote-labeling stages. `putLabels` belongs to both generations: one field with two forms, which have
+only the project's arguments in common.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def _of_datapoint(sandbox: Sandbox, project: Project, dp_id: str) -> Record:
 
 
 def _check(place: Stage, arguments: Arguments) -> None:
-    """Refuse labels that are not what the stage makes."""
+    """Refuse labels that do not match the output type and taxonomy of the stage."""
     made = _output_type(place)
     if arguments["tdType"] != made:
         raise RefusalError(f"stage {place.name!r} makes {made} labels, not {arguments['tdType']}")
@@ -131,7 +132,7 @@ def _check(place: Stage, arguments: Arguments) -> None:
         for path in paths:
             if tuple(path) not in PATHS:
                 raise RefusalError(
-                    f"labels[{index}].category: {path} is no path from root to leaf of {_taxonomy(wanted)}"
+                    f"labels[{index}].category: {path} is not a path from the root to a leaf of {_taxonomy(wanted)}"
                 )
 
 

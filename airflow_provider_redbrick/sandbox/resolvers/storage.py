@@ -1,4 +1,4 @@
-"""Storage: where files are, and signed addresses to put them there and to get them."""
+"""Storage methods, and signed URLs for uploads and downloads."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def _presign_item(request: Request, arguments: Arguments) -> str | None:
 
 def _presign_items(request: Request, arguments: Arguments) -> list[str | None]:
     if arguments["orgId"] != seed.ORG_ID:
-        raise RefusalError(f"there is no organisation {arguments['orgId']}")
+        raise RefusalError(f"there is no organization {arguments['orgId']}")
     sandbox = request.sandbox
-    # What AltaDB holds cannot be signed here, and neither can nothing.
+    # Items in AltaDB and missing items cannot be signed.
     return [
         sandbox.download_url(item) if item and not item.startswith("altadb:") else None for item in arguments["items"]
     ]
@@ -76,7 +76,7 @@ def _items_upload(request: Request, arguments: Arguments) -> dict[str, Any]:
     sandbox, project = scope(request, arguments)
     if len(arguments["files"]) != len(arguments["fileType"]):
         raise RefusalError("files and fileType must be equally long")
-    # Two files of one name must not end up in one place.
+    # Files with the same name must not overwrite each other.
     batch = uuid.uuid4()
     return {
         "items": [
@@ -95,7 +95,7 @@ def _item_list_upload(request: Request, arguments: Arguments) -> dict[str, Any]:
 
 
 def _generate_items_list(_request: Request, arguments: Arguments) -> str:
-    """Make one task of each file; the real service also groups the files of a study."""
+    """Return one task per file. The real service also groups the files of a study."""
     return json.dumps([{"name": path, "items": [path]} for path in arguments["files"] if path])
 
 

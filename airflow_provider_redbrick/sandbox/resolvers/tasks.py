@@ -1,4 +1,4 @@
-"""Reading tasks: queues, pages, single tasks, label versions, time spent."""
+"""Read tasks: queues, pages, single tasks, label versions and time spent."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _active_time(request: Request, arguments: Arguments) -> dict[str, Any]:
 
 def _labeling_time(request: Request, arguments: Arguments) -> dict[str, Any]:
     if arguments["orgId"] != seed.ORG_ID:
-        raise RefusalError(f"there is no organisation {arguments['orgId']}")
+        raise RefusalError(f"there is no organization {arguments['orgId']}")
     condition = "review_state IS NULL AND cycle = 0 AND at >= ? AND at <= ?"
     return _completions(request, arguments, condition, arguments["startDate"], arguments["endDate"])
 

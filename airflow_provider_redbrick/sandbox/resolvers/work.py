@@ -1,4 +1,4 @@
-"""Changing tasks: assigning, labeling, reviewing, moving, comments, priorities."""
+"""Change tasks: assign, label, review, move, comment and prioritize."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 
 def check_many(sandbox: Sandbox, ids: list[Any]) -> None:
-    """Refuse more ids than one mutation takes."""
+    """Refuse more ids than a mutation accepts.
+
+    :param sandbox: the sandbox, whose settings have the limit.
+    :param ids: the ids.
+    """
     if len(ids) > sandbox.settings.max_ids:
-        raise RefusalError(f"at most {sandbox.settings.max_ids} tasks a request, not {len(ids)}")
+        raise RefusalError(f"at most {sandbox.settings.max_ids} tasks per request, not {len(ids)}")
 
 
 def _assign(request: Request, arguments: Arguments) -> list[dict[str, Any]]:
@@ -72,7 +76,11 @@ def _review(request: Request, arguments: Arguments) -> dict[str, Any]:
 
 
 def put_labels(request: Request, arguments: Arguments) -> dict[str, Any]:
-    """Write labels to a task wherever it is: `putLabels` with a taskId."""
+    """Write labels to a task in any stage: `putLabels` with a taskId.
+
+    :param request: the request.
+    :param arguments: arguments of the field.
+    """
     sandbox, project = scope(request, arguments)
     actions.overwrite_labels(
         sandbox,
@@ -90,7 +98,10 @@ def put_labels(request: Request, arguments: Arguments) -> dict[str, Any]:
 
 
 def _extra(text: str | None) -> str | None:
-    """Check extraData; None when there is none, which clients say with the text "null"."""
+    """Validate extraData.
+
+    Clients send the text "null" for no data, which becomes None.
+    """
     return None if text is None or documents.given(text, "extraData") is None else text
 
 

@@ -1,20 +1,20 @@
-// The board: asks for board.json every second and changes only what is different.
-// Every text from the server goes in by textContent; nothing is ever parsed as markup.
+// Board: polls board.json every second and updates only what changed.
+// Text from the server is inserted with textContent. Nothing is parsed as markup.
 "use strict";
 
-const EVERY_MS = 1000;
-const PATIENCE_MS = 8000;
-const MOVE_MS = 700;
-const MOST_MOVES = 40;
+const POLL_INTERVAL_MS = 1000;
+const REQUEST_TIMEOUT_MS = 8000;
+const ANIMATION_MS = 700;
+const MAX_ANIMATIONS = 40;
 const SVG = "http://www.w3.org/2000/svg";
 const HIDDEN_WHILE_EMPTY = new Set(["labelset-input", "feedback"]);
-const LABEL_COLOURS = 8;
-const PERSON_COLOURS = 8;
+const LABEL_COLORS = 8;
+const PERSON_COLORS = 8;
 
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
 const byId = (id) => document.getElementById(id);
 
-/** Make an element: its tag, class and text. */
+/** Create an element with a tag, class and text. */
 function make(tag, name, text) {
   const element = document.createElement(tag);
   if (name) element.className = name;
@@ -22,8 +22,8 @@ function make(tag, name, text) {
   return element;
 }
 
-/** Set a text only when it differs, so that screen readers hear of changes only. */
-function say(element, text) {
+/** Set a text only if it differs, so that screen readers announce only changes. */
+function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -32,9 +32,9 @@ const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const numbers = (thing, ...names) =>
   thing && typeof thing === "object" && names.every((name) => isNumber(thing[name])) ? names.map((name) => thing[name]) : null;
 
-// -- colours -------------------------------------------------------------------------------------
+// -- colors --------------------------------------------------------------------------------------
 
-/** Give every name a number below `size`, the same each time, another than its neighbours' as long as there are any. */
+/** Return a function that maps names to stable numbers below `size`, distinct until all are in use. */
 function palette(size) {
   const given = new Map();
   const taken = new Set();
@@ -52,8 +52,8 @@ function palette(size) {
   };
 }
 
-const labelColour = palette(LABEL_COLOURS);
-const personColour = palette(PERSON_COLOURS);
+const labelColor = palette(LABEL_COLORS);
+const personColor = palette(PERSON_COLORS);
 
 // -- people --------------------------------------------------------------------------------------
 
@@ -65,21 +65,21 @@ function initialOf(name) {
 
 function avatar(name) {
   const badge = make("span", name === "API key" ? "avatar machine" : "avatar", initialOf(name));
-  if (name !== "API key") badge.dataset.person = String(personColour(name));
+  if (name !== "API key") badge.dataset.person = String(personColor(name));
   badge.title = name;
   return badge;
 }
 
 // -- labels --------------------------------------------------------------------------------------
 
-/** The last word of a category: a name, or a path of names from the root down. */
+/** Return the name of a category, or the last name of its path from the root. */
 function categoryOf(label) {
   let category = label.category;
   while (Array.isArray(category)) category = category[category.length - 1];
   return typeof category === "string" && category ? category : "label";
 }
 
-/** Whether a label is on what the thumbnail shows: the first frame of the first series. */
+/** Return whether a label is on the first frame of the first series, which the thumbnail shows. */
 const onFirstFrame = (label) => !label.frameindex && !label.volumeindex;
 
 function shape(tag, attributes) {
@@ -94,7 +94,7 @@ function pointsOf(list) {
   return points.length > 1 && points.every(Boolean) ? points.map((each) => each.join(",")).join(" ") : null;
 }
 
-/** The SVG shape of a label in shares of the picture; null for labels that have none. */
+/** Return the SVG shape of a label in fractions of the image, or null if it has none. */
 function drawn(label, width, height) {
   const box = numbers(label.bbox2d, "xnorm", "ynorm", "wnorm", "hnorm");
   if (box) {
@@ -103,7 +103,7 @@ function drawn(label, width, height) {
   }
   const ellipse = numbers(label.ellipse, "xcenternorm", "ycenternorm", "xnorm", "ynorm");
   if (ellipse) {
-    // Turned in pixels: in shares of a picture that is not square a turn would be a skew.
+    // Rotate in pixels: in fractions of an image that is not square, a rotation would skew.
     const [x, y, rx, ry] = ellipse;
     const turn = isNumber(label.ellipse.rot) ? (label.ellipse.rot * 180) / Math.PI : 0;
     return shape("ellipse", {
@@ -117,7 +117,7 @@ function drawn(label, width, height) {
     if (points) return shape(tag, { points });
   }
   const point = numbers(label.point, "xnorm", "ynorm");
-  // A line without length and round ends is a dot that keeps its size.
+  // A line of length zero with round caps is a dot of constant size.
   return point ? shape("path", { class: "point", d: `M${point[0]} ${point[1]}h1e-4` }) : null;
 }
 
@@ -126,8 +126,8 @@ function overlay(labels, width, height) {
   for (const label of labels.filter(onFirstFrame)) {
     const one = drawn(label, width, height);
     if (!one) continue;
-    const group = shape("g", { "data-label": labelColour(categoryOf(label)) });
-    // Twice: a dark line beneath makes the bright one readable on bright bone as on black.
+    const group = shape("g", { "data-label": labelColor(categoryOf(label)) });
+    // A dark halo below the line keeps it visible on bright and dark images.
     const halo = one.cloneNode();
     halo.classList.add("halo");
     group.append(halo, one);
@@ -146,7 +146,7 @@ function tally(labels) {
 
 const stateWord = (state) => (state ? String(state).toLowerCase().replaceAll("_", " ") : "");
 
-/** A task as a card; `update` redraws what differs. */
+/** Card of a task. `update` redraws only what changed. */
 class Card {
   constructor(id) {
     this.id = id;
@@ -165,7 +165,7 @@ class Card {
     this.labels = [];
   }
 
-  /** Whether a part of the card is another than last time. */
+  /** Return whether a part of the card changed since the last call. */
   differs(part, value) {
     const text = JSON.stringify(value);
     const changed = this.seen[part] !== text;
@@ -202,7 +202,7 @@ class Card {
     image.addEventListener("load", () => {
       this.size = [image.naturalWidth || 1, image.naturalHeight || 1];
       const [width, height] = this.size;
-      // The overlay covers exactly the picture: as wide as the frame, or as high.
+      // The overlay covers exactly the image, which fills the width or the height of the frame.
       this.picture.style.setProperty("aspect-ratio", `${width} / ${height}`);
       this.picture.classList.toggle("tall", height > width);
       this.redraw();
@@ -228,7 +228,7 @@ class Card {
         .slice(0, 3)
         .map(([category, count]) => {
           const tag = make("span", "tag");
-          tag.dataset.label = String(labelColour(category));
+          tag.dataset.label = String(labelColor(category));
           tag.append(make("span", "tag-name", category));
           if (count > 1) tag.append(make("span", "tag-count", `×${count}`));
           tag.title = category;
@@ -273,7 +273,7 @@ class Column {
     this.unit = make("span", "spoken");
     this.count.append(this.number, this.unit);
     this.people = make("ul", "people");
-    this.people.setAttribute("aria-label", "Who holds how many");
+    this.people.setAttribute("aria-label", "Tasks by assignee");
     const head = make("div", "head");
     head.append(this.title, this.count);
     this.scroll = make("div", "scroll");
@@ -281,21 +281,21 @@ class Column {
     this.scroll.setAttribute("role", "region");
     this.scroll.setAttribute("aria-labelledby", id);
     this.list = make("ul", "cards");
-    this.empty = make("p", "empty quiet", "Nothing here");
+    this.empty = make("p", "empty quiet", "No tasks");
     this.more = make("p", "more quiet");
     this.scroll.append(this.list, this.empty, this.more);
     this.element.append(head, this.people, this.scroll);
   }
 
   update(stage, cards) {
-    say(this.title, String(stage.title));
-    say(this.number, String(stage.count));
-    say(this.unit, ` ${stage.count === 1 ? "task" : "tasks"} in ${stage.title}`);
+    setText(this.title, String(stage.title));
+    setText(this.number, String(stage.count));
+    setText(this.unit, ` ${stage.count === 1 ? "task" : "tasks"} in ${stage.title}`);
     this.showPeople(stage.by_person || {});
     this.empty.hidden = cards.length > 0;
     const rest = stage.count - cards.length;
     this.more.hidden = rest <= 0;
-    say(this.more, rest > 0 ? `and ${rest.toLocaleString("en")} more` : "");
+    setText(this.more, rest > 0 ? `and ${rest.toLocaleString("en")} more` : "");
     place(this.list, cards.map((card) => card.element));
   }
 
@@ -323,7 +323,7 @@ class Column {
 }
 Column.number = 0;
 
-/** Bring children into this order, touching only those that are not where they belong. */
+/** Reorder children, moving only those at a wrong position. */
 function place(parent, wanted) {
   const keep = new Set(wanted);
   for (const child of [...parent.children]) if (!keep.has(child)) child.remove();
@@ -342,7 +342,7 @@ function seenIn(rect) {
   return rect.width > 0 && rect.bottom > 0 && rect.right > 0 && rect.top < window.innerHeight && rect.left < window.innerWidth;
 }
 
-/** Fly a copy over the columns, which cut off whatever leaves them; the card itself waits unseen. */
+/** Animate a copy above the columns, which clip their content. The card itself is hidden meanwhile. */
 function fly(element, from, to) {
   const ghost = element.cloneNode(true);
   ghost.classList.add("ghost");
@@ -358,13 +358,13 @@ function fly(element, from, to) {
     ghost.remove();
     element.classList.remove("waiting");
   };
-  const flight = ghost.animate([{ transform: "none" }, { transform: move }], { duration: MOVE_MS, easing: EASE });
+  const flight = ghost.animate([{ transform: "none" }, { transform: move }], { duration: ANIMATION_MS, easing: EASE });
   flight.finished.then(land, land);
 }
 
 function slide(element, from, to) {
   const start = `translate(${from.left - to.left}px, ${from.top - to.top}px)`;
-  element.animate([{ transform: start }, { transform: "none" }], { duration: MOVE_MS, easing: EASE });
+  element.animate([{ transform: start }, { transform: "none" }], { duration: ANIMATION_MS, easing: EASE });
 }
 
 function appear(element) {
@@ -381,7 +381,7 @@ class Board {
     this.text = null;
   }
 
-  /** Show an answer; the very first one without any movement. */
+  /** Show a response. The first one is shown without animation. */
   show(text) {
     if (text === this.text) return;
     const state = JSON.parse(text);
@@ -394,10 +394,10 @@ class Board {
   }
 
   draw(state) {
-    say(byId("project"), String(state.project));
+    setText(byId("project"), String(state.project));
     document.title = `${state.project} · RedBrick sandbox`;
     const all = state.stages.reduce((sum, stage) => sum + stage.count, 0);
-    say(byId("total"), `RedBrick sandbox · ${plural(all, "task")}`);
+    setText(byId("total"), `RedBrick sandbox · ${plural(all, "task")}`);
     const shown = state.stages.filter((stage) => stage.count > 0 || !HIDDEN_WHILE_EMPTY.has(stage.kind));
     const alive = new Set();
     const columns = shown.map((stage) => {
@@ -420,14 +420,14 @@ class Board {
     return card;
   }
 
-  /** Where every card is on the screen. */
+  /** Return the position of each card on the screen. */
   places() {
     return new Map([...this.cards].map(([id, card]) => [id, { stage: card.stage, rect: card.element.getBoundingClientRect() }]));
   }
 
   animate(before) {
     const after = this.places();
-    let left = MOST_MOVES;
+    let left = MAX_ANIMATIONS;
     for (const [id, now] of after) {
       const then = before.get(id);
       const card = this.cards.get(id).element;
@@ -448,7 +448,7 @@ class Board {
   }
 }
 
-// -- life ----------------------------------------------------------------------------------------
+// -- polling -------------------------------------------------------------------------------------
 
 const board = new Board();
 let goneSince = null;
@@ -458,7 +458,7 @@ function reached() {
   byId("gone").hidden = true;
   document.body.classList.remove("stale");
   byId("link").dataset.state = "live";
-  say(byId("link-word"), "live");
+  setText(byId("link-word"), "live");
 }
 
 function lost() {
@@ -466,14 +466,14 @@ function lost() {
   const since = goneSince.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   document.body.classList.add("stale");
   byId("link").dataset.state = "gone";
-  say(byId("link-word"), "not connected");
+  setText(byId("link-word"), "not connected");
   byId("gone").hidden = false;
-  say(byId("gone"), `The sandbox has not answered since ${since}. ${board.text ? "Below is what it said last. " : ""}This page goes on asking.`);
+  setText(byId("gone"), `The sandbox has not responded since ${since}. ${board.text ? "The board shows its last response. " : ""}This page keeps trying.`);
 }
 
 async function ask() {
   const waiting = new AbortController();
-  const timer = setTimeout(() => waiting.abort(), PATIENCE_MS);
+  const timer = setTimeout(() => waiting.abort(), REQUEST_TIMEOUT_MS);
   try {
     const answer = await fetch("board.json", { signal: waiting.signal, headers: { Accept: "application/json" } });
     if (!answer.ok) throw new Error(String(answer.status));
@@ -489,7 +489,7 @@ async function ask() {
 
 async function live() {
   if (!document.hidden) await ask();
-  setTimeout(live, EVERY_MS);
+  setTimeout(live, POLL_INTERVAL_MS);
 }
 
 live();
