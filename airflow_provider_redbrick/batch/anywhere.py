@@ -1,4 +1,11 @@
-"""Model predictions onto tasks wherever they are: nothing is claimed, and no task moves."""
+"""Label tasks in any stage, without claiming or moving them.
+
+Tasks are not claimed, so a person may label one while the model runs. Two rules protect that work:
+
+1. A task that a person holds is skipped unless ``take_from_people`` is set.
+2. A task that was read too long ago is read again before its labels are sent. It is skipped if its labels have changed,
+   and checked again if it moved or was assigned.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +19,7 @@ from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.stage_names import ARCHIVED
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.deciding import Decisions, act
-from airflow_provider_redbrick.batch.labelling import carrier, misfit, relabelling
+from airflow_provider_redbrick.batch.labelling import find_mismatch, label_storer, relabel_change
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, labelled, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.prelabel import WHAT, predict
@@ -34,12 +41,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Overwriting:
-    """Replaces the labels of tasks where they are.
+    """Replace the labels of tasks in their current stage.
 
-    :param extra: what the audit trail keeps with each write.
-    :param since: on a retry, when the first try began: labels this key saved since then are an earlier try's.
-    :param only_unlabelled: leave tasks alone that have labels.
+    :param project: the project of the tasks.
+    :param converter: converts labels to the form that is sent.
+    :param extra: values that RedBrick's audit trail keeps with each write.
+    :param since: on a retry, when the first attempt began. Labels that this key saved since then are an
+        earlier attempt's.
+    :param only_unlabelled: skip tasks that have labels.
     :param take_from_people: also replace the labels of tasks that a person holds.
+    :param breaker: stops requests to a server that does not answer.
+    :param stop: once set, nothing more is sent.
     """
 
     project: RedBrickProject
@@ -56,7 +68,11 @@ class Overwriting:
         object.__setattr__(self, "me", self.project.client.me())
 
     def run(self, task_ids: Iterable[str], labeler: Labeler) -> Iterator[Outcome]:
-        """Label tasks with a model and yield the outcome of each, exactly one a task."""
+        """Label tasks with a model; yield exactly one outcome per task.
+
+        :param task_ids: ids of the tasks, in any stage.
+        :param labeler: returns the labels of a task, or None to skip the task.
+        """
         desk = Desk()
         decisions = Decisions(
             lambda task: predict(self.project, task, labeler, self.converter.open_file),
@@ -74,15 +90,15 @@ class Overwriting:
         for task_id, task in found.tasks.items():
             if isinstance(task, RedBrickAPIError):
                 yield unread(task_id, task)
-            elif (ending := self._ending(task)) is not None:
-                yield ending
+            elif (outcome := self._outcome_without_write(task)) is not None:
+                yield outcome
             else:
                 tasks.append(task)
         batches = (self._still_as_read(steps, found) for steps in decisions.on(tasks))
         yield from act(self.project, batches, stop=self.stop)
 
     def _still_as_read(self, steps: Sequence[Step], found: Found) -> Sequence[Step]:
-        """Look again at tasks that were read long ago: nothing is claimed here that keeps people from them."""
+        """Replace changes of tasks that others have changed since they were read."""
         if is_fresh(found.read_at):
             return steps
         again = look(self.project, [step.task.task_id for step in steps if isinstance(step, Change)])
@@ -91,16 +107,18 @@ class Overwriting:
     def _unless_changed(self, change: Change, found: Mapping[str, Task | RedBrickAPIError]) -> Step:
         before, now = change.task, found[change.task.task_id]
         if isinstance(now, RedBrickAPIError):
-            return failed(before.task_id, f"It could not be read again, and nothing was sent: {now}", name=before.name)
+            return failed(
+                before.task_id, f"It could not be read again before sending. Nothing was sent: {now}", name=before.name
+            )
         if now.labels_id != before.labels_id:
-            reason = "somebody labelled it while the model was at work"
+            reason = "its labels changed while the model was running"
             return skipped(before.task_id, reason, name=before.name)
-        return self._ending(replace(before, stage_name=now.stage_name, assignee=now.assignee)) or change
+        return self._outcome_without_write(replace(before, stage_name=now.stage_name, assignee=now.assignee)) or change
 
-    def _ending(self, task: Task) -> Outcome | None:
-        """Return the outcome of a task that is not to be labelled, None for one that is."""
+    def _outcome_without_write(self, task: Task) -> Outcome | None:
+        """Return the outcome of a task that must not be labeled, or None."""
         if self.since is not None and task.saved_by(self.me) and task.labels_at and task.labels_at >= self.since:
-            return already_done(task.task_id, "an earlier try wrote its labels", name=task.name)
+            return already_done(task.task_id, "an earlier attempt wrote its labels", name=task.name)
         if task.stage_name == ARCHIVED:
             return skipped(task.task_id, "it is archived", name=task.name)
         if self.only_unlabelled and (before := labelled(task, me=self.me)) is not None:
@@ -110,12 +128,14 @@ class Overwriting:
         return None
 
     def _put(self, task: Task, converted: Converted, elapsed_ms: int) -> Step:
-        problem = misfit(converted, task)
+        problem = find_mismatch(converted, task)
         if problem is not None:
             return failed(task.task_id, problem, name=task.name)
-        carried = carrier(self.project, task, converted)
+        stored_labels = label_storer(self.project, task, converted)
 
         def call() -> Call:
-            return self.project.put_labels_anywhere(task.task_id, carried(), extra=self.extra, elapsed_ms=elapsed_ms)
+            return self.project.put_labels_anywhere(
+                task.task_id, stored_labels(), extra=self.extra, elapsed_ms=elapsed_ms
+            )
 
-        return relabelling(task, call, me=self.me, detail=converted.detail)
+        return relabel_change(task, call, me=self.me, detail=converted.detail)

@@ -1,4 +1,10 @@
-"""Sharing a stage's queue among people."""
+"""Distribute the queue of a stage among people.
+
+The plan is made from one listing of the queue, which may have 100,000 tasks. With ``rebalance``, a task moves from one
+person to another only if its holder has not started it. A listing cannot show that, so tasks that look untouched are
+read, and their events where another user saved the labels. A task that cannot be read stays where it is. Tasks are
+assigned in requests of at most 50 ids, and each is checked again if it was listed too long ago.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +36,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SharingRules:
-    """How a queue should be shared.
+    """How a queue is distributed.
 
-    :param people: by e-mail, in the order in which ties fall.
-    :param weights: each one's share of the work; 1 when not named.
-    :param ceiling: how long anybody's queue may become.
+    :param people: users by email, in the order that resolves ties.
+    :param weights: relative share of the work by email; default 1.
+    :param ceiling: maximum number of tasks that one person holds; None for no limit.
     :param rebalance: also move tasks that one of these people holds and has not started. A person who has labeled a
-        task has started it, also when a reviewer has sent it back since.
+        task has started it, also if a reviewer has returned it since.
     """
 
     people: Mapping[str, User]
@@ -47,9 +53,15 @@ class SharingRules:
 
 @dataclass(frozen=True, slots=True)
 class QueuedTask:
-    """What a plan has to know of a task in the queue, and no more: there may be a hundred thousand.
+    """The part of a queued task that a plan needs; a queue may have 100,000 tasks.
 
-    :param urgency: what it is sorted by: the most urgent first, then the oldest.
+    :param task_id: the task's id.
+    :param name: the task's name.
+    :param stage_name: the stage that the task is in.
+    :param state: the task's state, such as ``ASSIGNED``.
+    :param assignee: the user who holds the task, if any.
+    :param is_saved: whether a draft was saved.
+    :param urgency: sort key: negative priority, then creation time in seconds.
     """
 
     task_id: str
@@ -62,29 +74,30 @@ class QueuedTask:
 
     @classmethod
     def of(cls, task: Task, people: dict[str, User]) -> QueuedTask:
-        """Return the same task.
+        """Create it from a listed task.
 
-        :param people: those who hold tasks, each kept once.
+        :param task: the listed task.
+        :param people: users by id, so that each is stored once; extended by this task's assignee.
         """
         user = task.assignee and people.setdefault(task.assignee.user_id, task.assignee)
         created = task.created_at.timestamp() if task.created_at else 0.0
-        # There are few stages and states.
+        # Interned, since there are few different stages and states.
         where, state = sys.intern(task.stage_name), task.state and sys.intern(task.state)
         urgency = (-(task.priority or 0.0), created)
         return cls(task.task_id, task.name, where, state, user, task.saved_at is not None, urgency)
 
 
 def _looks_untouched(task: QueuedTask) -> bool:
-    """Whether a listing shows nothing that the holder of a task has done with it."""
+    """Whether a listing shows no work by the assignee."""
     return task.state == "ASSIGNED" and not task.is_saved
 
 
 def _labeled_by_holder(
     project: RedBrickProject, stage: Stage, queue: Sequence[QueuedTask], people: Collection[User]
 ) -> frozenset[str]:
-    """Return those tasks of people that look untouched in a listing though their holders have labeled them.
+    """Return ids of tasks that look untouched but were labeled by their assignee.
 
-    So does what a reviewer has sent back, perhaps with other labels. A task that cannot be read stays where it is.
+    This includes tasks that a reviewer has returned, perhaps with other labels, and tasks that cannot be read.
     """
     held = (task for task in queue if _looks_untouched(task) and any(user.is_same(task.assignee) for user in people))
     breaker = CircuitBreaker()
@@ -108,17 +121,17 @@ def _labeled_by_holder(
 
 
 def _by_another(task: Task) -> bool:
-    """Whether a task has labels that its holder did not save."""
+    """Whether a task has labels that its assignee did not save."""
     return task.labels_by is not None and not task.labels_by.is_same(task.assignee)
 
 
 def _has_labeled(
     before: QueuedTask, task: Task | RedBrickAPIError, events: Sequence[OutputEvent] | RedBrickAPIError
 ) -> bool:
-    """Whether the holder of a task has saved its labels, or has submitted it before, or whether that is not known."""
+    """Whether the assignee has saved or submitted labels, or that is unknown."""
     if isinstance(task, RedBrickAPIError) or isinstance(events, RedBrickAPIError):
         error = task if isinstance(task, RedBrickAPIError) else events
-        log.warning("Task %s stays where it is: who labeled it could not be read: %s", before.task_id, error)
+        log.warning("Task %s keeps its assignee, since who labeled it could not be read: %s", before.task_id, error)
         return True
     holder = before.assignee
     if holder is None:
@@ -129,9 +142,12 @@ def _has_labeled(
 
 @dataclass(frozen=True)
 class Share:
-    """A plan, and the queue it was made from.
+    """A plan, and the queue that it was made from.
 
-    :param read_at: when the reading of the queue began, by the monotonic clock.
+    :param plan: which task goes to whom.
+    :param queue: the queued tasks by id.
+    :param people: users by email.
+    :param read_at: when reading the queue began, in seconds of the monotonic clock.
     """
 
     plan: AssignmentPlan
@@ -141,16 +157,22 @@ class Share:
 
 
 def share(project: RedBrickProject, stage: Stage, rules: SharingRules) -> Share:
-    """Read the queue and plan who gets what."""
+    """Read the queue and plan the assignments.
+
+    :param project: the project.
+    :param stage: the stage whose queue is distributed.
+    :param rules: who takes part, with weights and limits.
+    :raises RedBrickInputError: if the rules allow no plan.
+    """
     read_at = time.monotonic()
     holders: dict[str, User] = {}
     queue = {task.task_id: QueuedTask.of(task, holders) for task in project.list_tasks(stage)}
-    # The listing's own order is not documented.
+    # The order of the listing is not documented.
     ordered = sorted(queue.values(), key=lambda task: (task.urgency, task.task_id))
     weights = {email.lower(): weight for email, weight in rules.weights.items()}
     started = _labeled_by_holder(project, stage, ordered, rules.people.values()) if rules.rebalance else frozenset()
     people = [
-        Holder(email, weights.get(email.lower(), 1.0), rules.ceiling, *_held(user, ordered, started))
+        Holder(email, weights.get(email.lower(), 1.0), rules.ceiling, *_held_tasks(user, ordered, started))
         for email, user in rules.people.items()
     ]
     unassigned = [task.task_id for task in ordered if task.assignee is None and task.state != "PROBLEM"]
@@ -162,7 +184,12 @@ def share(project: RedBrickProject, stage: Stage, rules: SharingRules) -> Share:
 
 
 def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
-    """Assign as planned, at most 50 ids a request; yields one outcome for each task that was to be assigned."""
+    """Assign tasks as planned, at most 50 ids per request.
+
+    :param project: the project.
+    :param shared: the plan.
+    :return: one outcome per planned task, and a skipped one per task that no person has room for.
+    """
     queue = shared.queue
     by_person: dict[str, list[Move]] = {}
     for move in shared.plan.moves:
@@ -171,7 +198,7 @@ def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
         email: to_person(project, shared.people[email], email, queue, read_at=shared.read_at) for email in by_person
     }
 
-    def give(moves: Sequence[Move]) -> Iterator[Outcome]:
+    def assign_moves(moves: Sequence[Move]) -> Iterator[Outcome]:
         result = assign(project, [move.task_id for move in moves], assignments[moves[0].to])
         for move in moves:
             problem, name = result[move.task_id], queue[move.task_id].name
@@ -180,14 +207,14 @@ def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
             else:
                 yield problem.outcome(move.task_id, name=name)
 
-    requests = (moves for of_one in by_person.values() for moves in in_chunks(of_one, MAX_IDS))
-    yield from in_parallel(requests, give, workers=project.client.max_concurrency, stop=Event())
+    requests = (moves for persons_moves in by_person.values() for moves in in_chunks(persons_moves, MAX_IDS))
+    yield from in_parallel(requests, assign_moves, workers=project.client.max_concurrency, stop=Event())
     for task_id in shared.plan.left_over:
-        yield skipped(task_id, "nobody has room for it", name=queue[task_id].name)
+        yield skipped(task_id, "no person has room for it", name=queue[task_id].name)
 
 
-def _held(user: User, queue: Sequence[QueuedTask], started: Collection[str]) -> tuple[int, tuple[str, ...]]:
-    """Return how many tasks a person holds that must stay, and those that may be moved."""
+def _held_tasks(user: User, queue: Sequence[QueuedTask], started: Collection[str]) -> tuple[int, tuple[str, ...]]:
+    """Return the number of tasks that stay with a person, and ids of movable ones."""
     held = [task for task in queue if user.is_same(task.assignee)]
     movable = tuple(task.task_id for task in held if _looks_untouched(task) and task.task_id not in started)
     return len(held) - len(movable), movable

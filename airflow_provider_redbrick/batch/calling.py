@@ -1,4 +1,13 @@
-"""Calling the user's own code for one task after another."""
+"""Call the user's labelers, reviewers and selectors for one task at a time.
+
+Design. The user's code may raise anything, delete its files when it returns, and quote signed URLs in its errors.
+
+1. What the callable raises becomes the failure of one task (``CallableFailedError``). Only ``Exception`` is caught.
+2. The answer is taken (copied and validated) before any other code of the user runs. A generator function yields its
+   answer, so that files which it deletes afterwards still exist at that time.
+3. A generator is always closed, also when its answer was refused or the work was stopped.
+4. Logs and messages contain no signature of a signed URL, and no line of an error can pass for a log line.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +43,20 @@ class CallableFailedError(Exception):
 
 
 def call(function: Callable[[Task], Any], task: Task, *, what: str, take: Callable[[Any], T]) -> tuple[T, int]:
-    """Call a labeler, reviewer or selector; return what is taken of its answer and the milliseconds it took.
+    """Call a labeler, reviewer or selector and take its answer.
 
-    A generator function gives its answer by ``yield``: files that it deletes afterwards are still there when the answer
-    is taken.
+    A generator function yields its answer, so that files which it deletes afterwards exist while the answer is taken.
 
-    :param take: called with the answer before anything else of the user's code runs; returns nothing that this code can
-        change.
-    :raises CallableFailedError: when it raised: that task's failure and nobody else's.
+    :param function: the user's callable.
+    :param task: the task, in the form that callables receive.
+    :param what: the kind of callable, for messages, such as "labeler".
+    :param take: converts the answer to a value that the user's code cannot change; called before any other of it runs.
+    :return: the taken answer, and the callable's run time in milliseconds.
+    :raises CallableFailedError: if the callable raised.
     :raises RedBrickInputError: if it yields more than one answer, or ``take`` refuses the answer.
     """
     started = time.monotonic()
-    with _about(task, what):
+    with _errors_of_callable(task, what):
         answer = function(task)
         generator = cast("Generator[Any, None, Any]", answer) if inspect.isgenerator(answer) else None
         if generator is not None:
@@ -57,14 +68,14 @@ def call(function: Callable[[Task], Any], task: Task, *, what: str, take: Callab
             _finish(generator, task, what)
     finally:
         if generator is not None:
-            # The answer was refused, or the work was stopped: the generator's own cleaning up is done all the same.
-            with _about(task, what):
+            # Run the generator's cleanup also if its answer was refused or the work was stopped.
+            with _errors_of_callable(task, what):
                 generator.close()
     return taken, elapsed_ms
 
 
 def _next(generator: Generator[Any, None, Any]) -> Any:
-    """Return the answer that a generator yields; without one, what it returns."""
+    """Return the first value that a generator yields, or else its return value."""
     try:
         return next(generator)
     except StopIteration as end:
@@ -72,42 +83,42 @@ def _next(generator: Generator[Any, None, Any]) -> Any:
 
 
 def _finish(generator: Generator[Any, None, Any], task: Task, what: str) -> None:
-    """Let a generator go on to its end after its answer."""
-    with _about(task, what):
+    """Run a generator to its end after its answer; refuse a second answer."""
+    with _errors_of_callable(task, what):
         try:
             next(generator)
         except StopIteration:
             return
-    raise RedBrickInputError(f"the {what} must yield one answer for a task, and yielded a second one")
+    raise RedBrickInputError(f"the {what} must yield one answer for a task, but yielded a second one")
 
 
 @contextmanager
-def _about(task: Task, what: str) -> Iterator[None]:
-    """Turn whatever the user's code raises into the failure of one task."""
+def _errors_of_callable(task: Task, what: str) -> Iterator[None]:
+    """Convert any exception of the user's code to the failure of one task."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - it is the user's own, and may raise anything
-        raise _told(error, task, what) from None
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        raise _log_and_summarize(error, task, what) from None
 
 
-def _told(error: Exception, task: Task, what: str) -> CallableFailedError:
-    """Log what a callable raised, and return it in a few words."""
-    # HTTP libraries name the URL that failed, and such a URL is all the permission that its item needs.
+def _log_and_summarize(error: Exception, task: Task, what: str) -> CallableFailedError:
+    """Log a callable's exception and return a short error for the task."""
+    # HTTP libraries quote the URL that failed, and a signed URL grants access by itself.
     urls = (*(task.item_urls or ()), task.labels_url)
-    about = (what, task.task_id, one_line(task.name))
+    subject = (what, task.task_id, one_line(task.name))
     raised = "".join(traceback.format_exception(error))
     shown = "\n".join(map(one_line, unsigned(raised, urls).split("\n")))
-    if shown == raised and all("\n" not in _words(each) for each in _chain(error)):
-        log.error("The %s raised for task %s (%s)", *about, exc_info=error)
+    if shown == raised and all("\n" not in _message_of(each) for each in _chain(error)):
+        log.error("The %s raised for task %s (%s)", *subject, exc_info=error)
     else:
-        # Indented, so that no line of a message can pass for one of the log.
-        log.error("The %s raised for task %s (%s)\n%s", *about, textwrap.indent(shown, "  "))
-    words = f"The {what} raised {type(error).__name__}: {_words(error)}"
-    return CallableFailedError(readable(unsigned(words, urls)))
+        # Indented, so that no line of an error message can pass for a log line.
+        log.error("The %s raised for task %s (%s)\n%s", *subject, textwrap.indent(shown, "  "))
+    summary = f"The {what} raised {type(error).__name__}: {_message_of(error)}"
+    return CallableFailedError(readable(unsigned(summary, urls)))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that it came from, each once."""
+    """Yield an exception and its causes, each once."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -115,23 +126,25 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _words(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - it is the user's, and may do anything
-        return "it does not say why"
+    except Exception:  # noqa: BLE001 - `__str__` of the user's exception may raise anything
+        return "its message cannot be read"
 
 
 def handed(project: RedBrickProject, task: Task) -> Task:
-    """Return a task read in full as callables see it: with its labels in the ``series`` format.
+    """Return a task with its labels in the ``series`` format, as callables receive it.
 
-    :raises RedBrickNotReadError: if something that this takes was not read.
+    :param project: the project, for its taxonomy.
+    :param task: a task read with ``Detail.FULL``.
+    :raises RedBrickNotReadError: if a required part of the task was not read.
     """
     task.require("labels", "labels_map", "series_info", "items")
     with reading("labels"):
         stored: Sequence[Mapping[str, Any]] = task.labels or ()
         if task.labels_url is not None:
-            # Labels that come in a file, unlike those that come inline, were not given their names by the server.
+            # The server adds category names to inline labels, but not to those in a file.
             stored = with_names(stored, project.taxonomy)
         labels = to_series(
             stored,

@@ -1,4 +1,14 @@
-"""Asking the user's callable about one task after another, and acting on its answers before many pile up."""
+"""Convert the answers of a callable to changes and apply them in small batches.
+
+Design. A callable such as a model may take minutes per task, while converting labels and sending changes is cheaper for
+many tasks at once. Answers are therefore collected for at most ``HELD_BACK`` seconds, then converted in one request
+and applied before the next task is asked about. Invariants:
+
+1. A crash loses at most the answers of the last ``HELD_BACK`` seconds plus one call.
+2. At most ``MOST_MASKS`` masks are held at a time (plus those of one answer), started each may be an open file.
+3. An error that the callable raises for one task fails this task only.
+4. The user's labels are copied before any other code of the user runs, so that later changes to them have no effect.
+"""
 
 from __future__ import annotations
 
@@ -26,36 +36,37 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.masks import OpenFile
     from airflow_provider_redbrick.batch.parallel import Desk
 
-# Seconds of a callable's work that a crash may cost: older answers are acted on before the next task is asked about.
+# Longest time in seconds that answers are buffered before they are applied: a crash loses this much work.
 HELD_BACK = 5.0
-# Masks of answers that are held at a time: each may be an open file.
+# Number of masks at which buffered answers are applied: each may be an open file.
 MOST_MASKS = 64
 
 Step = Change | Outcome
 Put = Callable[[Task, Converted, int], Step]
-"""Makes the change that puts labels on a task; the number is the milliseconds that it took to make them."""
+"""Returns the change that puts labels on a task; the last argument is the labeling time in milliseconds."""
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A callable gave labels, and took so many milliseconds."""
+class LabeledAnswer:
+    """Labels that a callable returned, and the time it took in milliseconds."""
 
     labels: Labels
     elapsed_ms: int
 
 
-Decide = Callable[[Task], Step | Labelled]
+Decide = Callable[[Task], Step | LabeledAnswer]
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """How a callable's answers become changes.
+    """Convert a callable's answers to changes.
 
-    What ``decide`` raises for one task is that task's failure and nobody else's.
-
-    :param put: what is done with labels it gives.
-    :param what: what those labels are, for messages.
-    :param desk: where ``decide`` is called when it runs the user's code; here by default. What it returns is a copy.
+    :param decide: returns the change, outcome or labels of one task. An error that it raises fails this task only.
+        Labels that it returns must be a copy.
+    :param converter: converts labels to the form that is sent.
+    :param put: returns the change that puts converted labels on a task.
+    :param what: what the labels are, for messages, such as "The prediction".
+    :param desk: runs ``decide`` if it calls the user's code; by default it runs in the current thread.
     """
 
     decide: Decide
@@ -65,42 +76,44 @@ class Decisions:
     desk: Desk | None = None
 
     def on(self, tasks: Sequence[Task]) -> Iterator[Sequence[Step]]:
-        """Yield what is to happen to the tasks, in batches: labels of many tasks are converted in one request."""
+        """Yield batches of changes and outcomes; each batch is converted in one request."""
         waiting = deque(tasks)
         while waiting:
             answers = self.desk.ask(partial(self._answers, waiting)) if self.desk else self._answers(waiting)
-            steps = [step for _, step in answers if not isinstance(step, Labelled)]
-            yield [*steps, *self._put_all([(task, step) for task, step in answers if isinstance(step, Labelled)])]
+            steps = [step for _, step in answers if not isinstance(step, LabeledAnswer)]
+            yield [*steps, *self._put_all([(task, step) for task, step in answers if isinstance(step, LabeledAnswer)])]
 
-    def _answers(self, waiting: deque[Task]) -> list[tuple[Task, Step | Labelled]]:
-        """Ask about one task after another, until none is left or it is time to act."""
-        answers: list[tuple[Task, Step | Labelled]] = []
-        since, masks = time.monotonic(), 0
-        while waiting and (not answers or (time.monotonic() - since < HELD_BACK and masks < MOST_MASKS)):
+    def _answers(self, waiting: deque[Task]) -> list[tuple[Task, Step | LabeledAnswer]]:
+        """Decide on one task after another until a limit is reached or no task is left."""
+        answers: list[tuple[Task, Step | LabeledAnswer]] = []
+        started, masks = time.monotonic(), 0
+        while waiting and (not answers or (time.monotonic() - started < HELD_BACK and masks < MOST_MASKS)):
             task = waiting.popleft()
             try:
                 step = self.decide(task)
-                masks += len(step.labels.copies or ()) if isinstance(step, Labelled) else 0
+                masks += len(step.labels.copies or ()) if isinstance(step, LabeledAnswer) else 0
                 answers.append((task, step))
             except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
                 answers.append((task, failed(task.task_id, error, name=task.name)))
         return answers
 
-    def _put_all(self, labelled: Sequence[tuple[Task, Labelled]]) -> Iterator[Step]:
-        converted = self.converter.convert(given.labels for _, given in labelled)
-        for task, given in labelled:
-            ready = converted[task.task_id]
-            if isinstance(ready, str):
-                yield failed(task.task_id, f"{self.what} {ready.rstrip('.')}. Nothing was sent.", name=task.name)
+    def _put_all(self, labeled: Sequence[tuple[Task, LabeledAnswer]]) -> Iterator[Step]:
+        converted = self.converter.convert(answer.labels for _, answer in labeled)
+        for task, answer in labeled:
+            result = converted[task.task_id]
+            if isinstance(result, str):
+                yield failed(task.task_id, f"{self.what} {result.rstrip('.')}. Nothing was sent.", name=task.name)
             else:
-                yield self.put(task, ready, given.elapsed_ms)
+                yield self.put(task, result, answer.elapsed_ms)
 
 
-def own_copy(labels: Labels, open_file: OpenFile, *, what: str, giver: str) -> Labels:
-    """Return a copy of labels that a callable gave, which nothing it does afterwards can change.
+def copy_labels(labels: Labels, open_file: OpenFile, *, what: str, source: str) -> Labels:
+    """Return a copy of labels that later actions of the callable cannot change.
 
-    :param what: what the labels are, for messages.
-    :param giver: the callable.
+    :param labels: the labels that the callable returned.
+    :param open_file: opens the mask files that the labels name.
+    :param what: what the labels are, for messages, such as "The prediction".
+    :param source: the kind of callable, for messages, such as "labeler".
     :raises RedBrickInputError: if they cannot be copied.
     """
 
@@ -111,9 +124,9 @@ def own_copy(labels: Labels, open_file: OpenFile, *, what: str, giver: str) -> L
             file = None
         if file is None:
             raise RedBrickInputError(
-                f"there is no such file. If the {giver} deletes its files when it returns, as `with "
-                f"TemporaryDirectory()` does, let it yield the labels inside of the `with` block instead, or give the "
-                f"mask itself: the bytes of a NIfTI file, a file object or a nibabel image"
+                f"there is no such file. If the {source} deletes its files when it returns, as `with "
+                f"TemporaryDirectory()` does, yield the labels inside the `with` block instead. Or return the mask "
+                f"itself, as the bytes of a NIfTI file, a file object or a nibabel image"
             )
         return file
 
@@ -124,9 +137,11 @@ def own_copy(labels: Labels, open_file: OpenFile, *, what: str, giver: str) -> L
 
 
 def act(project: RedBrickProject, batches: Iterable[Sequence[Step]], *, stop: Event | None = None) -> Iterator[Outcome]:
-    """Apply the changes of each batch as it comes, and yield the outcome of every task.
+    """Apply batches of changes as they come; yield the outcome of every task.
 
-    :param stop: when it is set, nothing more is sent.
+    :param project: the project to send changes to.
+    :param batches: changes and outcomes; outcomes are passed on.
+    :param stop: once set, nothing more is sent.
     """
     for steps in batches:
         yield from (step for step in steps if isinstance(step, Outcome))

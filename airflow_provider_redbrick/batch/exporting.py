@@ -1,4 +1,14 @@
-"""Tasks with their labels and masks, as lines of a file that labels can be put from again."""
+"""Export tasks with their labels and masks as JSON lines, for later import.
+
+Design. Tasks are exported by a pool of threads, and their lines come in the order of the tasks. Invariants:
+
+1. At most 2 * ``max_concurrency`` + 1 tasks are in progress, so that tasks are not read far ahead of their lines.
+2. The first task that cannot be exported ends the export; there is no partial line.
+3. A mask that arrives after the export was stopped is not stored, since the caller may be removing the files.
+4. Storage refuses a URL that has expired (HTTP 400 from Google, 403 from S3 and Azure). The task is then read again and
+   exported in its new state, once.
+5. A damaged mask is exported as it is, with a warning: it must not block all other tasks.
+"""
 
 from __future__ import annotations
 
@@ -31,20 +41,25 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
 
     KeepMask = Callable[[str, BinaryIO], None]
-    """Keeps a mask, an open file, by its path in the export's folder; called in several threads at a time."""
+    """Stores a mask (an open file) at a path within the export folder; called from several threads."""
 
 log = logging.getLogger(__name__)
 
 MASKS = "masks"
-"""The folder that masks are in, within the export's."""
+"""Name of the folder with masks, within the export folder."""
 
-# What storage says of a URL whose time is over: S3 and Azure the second, Google's the first.
+# HTTP status for an expired URL: 400 from Google Cloud Storage, 403 from S3 and Azure.
 _EXPIRED = frozenset({400, 403})
 
 
 @dataclass(frozen=True, repr=False)
 class Exported:
-    """One task's line, JSON without the line's end, and how many labels and masks the task has."""
+    """An exported task.
+
+    :param line: the JSON of the task, without a line end.
+    :param labels: number of labels.
+    :param masks: number of stored masks.
+    """
 
     line: str
     labels: int
@@ -54,26 +69,28 @@ class Exported:
 def export(
     project: RedBrickProject, tasks: Iterable[StoredTask], keep_mask: KeepMask | None
 ) -> Generator[Exported, None, None]:
-    """Yield a line a task, in the tasks' order; several are worked on at a time, as soon as they were read.
+    """Export tasks concurrently and yield them in their original order.
 
-    :param keep_mask: takes the masks, which lines then name by their path in the export's folder; without it they name
-        them by their path in the label storage.
-    :raises RedBrickAPIError: naming the task, when anything of it cannot be read.
+    :param project: the project of the tasks.
+    :param tasks: the tasks, read lazily.
+    :param keep_mask: stores masks, which lines then name by their path in the export folder. Without it, lines name
+        masks by their path in the label storage.
+    :raises RedBrickAPIError: if a part of a task cannot be read; the error names the task.
     """
-    work = _Export(project, keep_mask)
+    exporter = _Export(project, keep_mask)
     workers = project.client.max_concurrency
     pool = ThreadPoolExecutor(workers, thread_name_prefix="redbrick")
-    under_way: deque[Future[Exported]] = deque()
+    in_progress: deque[Future[Exported]] = deque()
     try:
         for task in tasks:
-            under_way.append(pool.submit(work.one, task))
-            if len(under_way) > 2 * workers:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            in_progress.append(pool.submit(exporter.export_task, task))
+            if len(in_progress) > 2 * workers:
+                yield in_progress.popleft().result()
+        while in_progress:
+            yield in_progress.popleft().result()
     except BaseException:
-        work.stopped.set()
-        cut_short(under_way)
+        exporter.stopped.set()
+        cut_short(in_progress)
         raise
     finally:
         pool.shutdown(wait=False)
@@ -85,82 +102,85 @@ class _Export:
         self._project = project
         self._keep_mask = keep_mask
 
-    def one(self, stored: StoredTask) -> Exported:
-        """Return a task's line; what has changed since its URLs expired is exported as it is then."""
+    def export_task(self, stored: StoredTask) -> Exported:
+        """Export a task; if its URLs have expired, read it again first."""
         task_id = stored.task.task_id
         try:
             try:
-                return self._exported(stored)
+                return self._export(stored)
             except RedBrickRefusedError as error:
                 if error.status not in _EXPIRED:
                     raise
-            return self._exported(read_again(self._project, task_id))
+            return self._export(read_again(self._project, task_id))
         except RedBrickAPIError as error:
             error.task_ids = (task_id,)
             raise
 
-    def _exported(self, stored: StoredTask) -> Exported:
+    def _export(self, stored: StoredTask) -> Exported:
         task = stored.task
         if task.labels_url:
-            with _called("GET of the labels file"):
+            with _operation("GET of the labels file"):
                 task = replace(task, labels=self._project.files.labels(task.labels_url))
         with reading("labels"):
             task = handed(self._project, task)
-        kept = {} if self._keep_mask is None else self._masks(task, stored.mask_urls, self._keep_mask)
+        stored_paths = {} if self._keep_mask is None else self._store_masks(task, stored.mask_urls, self._keep_mask)
         with reading("labels"):
-            line = json.dumps(row_of(task, stored.storage_id, kept, stored.layers), allow_nan=False)
-        return Exported(line, len(task.labels or ()), len(kept))
+            line = json.dumps(to_row(task, stored.storage_id, stored_paths, stored.layers), allow_nan=False)
+        return Exported(line, len(task.labels or ()), len(stored_paths))
 
-    def _masks(self, task: Task, urls: Mapping[str, str | None], keep_mask: KeepMask) -> dict[str, str]:
-        """Keep a task's masks; return where each is, by its path in the label storage."""
-        kept: dict[str, str] = {}
+    def _store_masks(self, task: Task, urls: Mapping[str, str | None], keep_mask: KeepMask) -> dict[str, str]:
+        """Store a task's masks; return new paths by path in the label storage."""
+        stored_paths: dict[str, str] = {}
         for index, series in enumerate(task.series or ()):
             for number, path in enumerate(_mask_paths(series)):
-                if path in kept:
+                if path in stored_paths:
                     continue
-                with _called(f"GET of the mask of series {index}"):
-                    mask = self._fetched(urls.get(path))
+                with _operation(f"GET of the mask of series {index}"):
+                    mask = self._fetch_mask(urls.get(path))
                 with closing(mask):
                     _warn_of_damage(mask, task.task_id, index)
                     stem = f"{index}-{number}" if number else f"{index}"
-                    kept[path] = f"{MASKS}/{task.task_id}/{mask_name(mask, stem)}"
-                    keep_mask(kept[path], mask)
-        return kept
+                    stored_paths[path] = f"{MASKS}/{task.task_id}/{mask_name(mask, stem)}"
+                    keep_mask(stored_paths[path], mask)
+        return stored_paths
 
-    def _fetched(self, url: str | None) -> BinaryIO:
+    def _fetch_mask(self, url: str | None) -> BinaryIO:
         if not url:
-            raise RedBrickAnswerError("RedBrick gives no URL to fetch it from.")
+            raise RedBrickAnswerError("RedBrick returned no URL for it.")
         mask = self._project.files.fetch_mask(url)
         if self.stopped.is_set():
-            # Whoever stopped it is cleaning up already.
             mask.close()
             raise RedBrickStoppedError("The export was stopped.")
         return mask
 
 
 def _warn_of_damage(mask: BinaryIO, task_id: str, series: int) -> None:
-    """Log that a stored mask is damaged: one of these must not keep all other tasks from being exported."""
+    """Log a warning if a stored mask is damaged."""
     try:
         check_if_gzip(mask)
     except ValueError as error:
         log.warning(
-            "The mask of series %d of task %s is damaged in the storage, and exported so: %s", series, task_id, error
+            "The mask of series %d of task %s is damaged in the storage. It is exported as it is: %s",
+            series,
+            task_id,
+            error,
         )
 
 
-def row_of(
+def to_row(
     task: Task,
     storage_id: str | None,
     masks: Mapping[str, str],
     layers: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return a task as the documented formats have it; what it does not have is left out.
+    """Return a task in the documented export format, without absent fields.
 
-    :param task: as callables see it.
-    :param masks: where masks are, by their path in the label storage.
-    :param layers: what is shown with each series besides its items, by its number.
+    :param task: the task, in the form that callables receive.
+    :param storage_id: id of the storage that the items are in.
+    :param masks: new path of each mask by its path in the label storage.
+    :param layers: additional fields of each series by its index: what is shown besides its items.
     """
-    items, more = _divided(task), layers or {}
+    items, more = _items_by_series(task), layers or {}
     row = {
         "taskId": task.task_id,
         "name": task.name,
@@ -180,8 +200,11 @@ def row_of(
     return {key: value for key, value in row.items() if value is not None}
 
 
-def _divided(task: Task) -> list[list[str]]:
-    """Return the items of each series, in the order of the task's; without a complete division the first has all."""
+def _items_by_series(task: Task) -> list[list[str]]:
+    """Return the items of each series, in the order of the task's items.
+
+    If the division into series is missing or incomplete, the first series gets all items.
+    """
     items = task.items or ()
     views = [info.get("itemsIndices") for info in task.series_info or ()]
     if not views or not all(views):
@@ -195,7 +218,7 @@ def _mask_paths(series: Mapping[str, Any]) -> list[str]:
 
 
 def _with_masks(series: Mapping[str, Any], masks: Mapping[str, str]) -> dict[str, Any]:
-    """Return a series whose masks have the names they were given."""
+    """Return a series with its mask paths replaced."""
     named = dict(series)
     if paths := _mask_paths(series):
         renamed = [masks.get(path, path) for path in paths]
@@ -208,8 +231,8 @@ def _with_masks(series: Mapping[str, Any], masks: Mapping[str, str]) -> dict[str
 
 
 @contextmanager
-def _called(what: str) -> Iterator[None]:
-    """Name what was wanted in the error that says why it could not be had."""
+def _operation(what: str) -> Iterator[None]:
+    """Set the name of the operation on errors raised within the context."""
     try:
         yield
     except RedBrickAPIError as error:

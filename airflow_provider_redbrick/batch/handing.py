@@ -1,4 +1,8 @@
-"""Handing tasks of a stage to somebody who is named, taking them for the API key, and letting go of them."""
+"""Assign tasks of a stage to a person, or claim and release them for the API key.
+
+These are the operations behind the hook's methods for a few tasks. The answer to a claim is not sufficient: the task is
+read again after claiming, and its assignee is authoritative. A claim that did not succeed is undone.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +27,26 @@ if TYPE_CHECKING:
 
 
 def take(project: RedBrickProject, stage: Stage, count: int, *, me: str) -> Iterator[Task | Outcome]:
-    """Claim up to ``count`` tasks of a stage that nobody holds, in the order of its queue.
+    """Claim unassigned tasks of a stage, in the order of its queue.
 
-    Yields each task that the key has now, with its labels as ``series`` and ``classification``, and for any other the
-    outcome that says why it has it not.
+    :param project: the project.
+    :param stage: the stage.
+    :param count: maximum number of tasks.
+    :param me: the user id of this key.
+    :return: each claimed task, with its labels as ``series`` and ``classification``; for any other task the outcome
+        with the reason.
     """
     read_at = time.monotonic()
     waiting = list(islice(project.list_tasks(stage, unassigned=True, page_size=count), count))
     taken: dict[str, Task | Outcome] = {}
     try:
-        given = claim(project, waiting, me=me, read_at=read_at)
-        # The server's answer to a claim is its word; who has a task is what the task itself says.
+        results = claim(project, waiting, me=me, read_at=read_at)
+        # Re-read after claiming: the task record is authoritative.
         found = project.read_tasks(
-            [task_id for task_id, problem in given.items() if problem is None], detail=Detail.FULL
+            [task_id for task_id, problem in results.items() if problem is None], detail=Detail.FULL
         )
         for task in waiting:
-            taken[task.task_id] = _taken(project, task, given, found, me=me)
+            taken[task.task_id] = _task_or_outcome(project, task, results, found, me=me)
     except BaseException:
         give_back(project, waiting, me=me)
         raise
@@ -46,33 +54,38 @@ def take(project: RedBrickProject, stage: Stage, count: int, *, me: str) -> Iter
     yield from taken.values()
 
 
-def _taken(
-    project: RedBrickProject, before: Task, given: Given, found: Mapping[str, Task | RedBrickAPIError], *, me: str
+def _task_or_outcome(
+    project: RedBrickProject, before: Task, results: Given, found: Mapping[str, Task | RedBrickAPIError], *, me: str
 ) -> Task | Outcome:
     task_id, name = before.task_id, before.name
-    problem = given[task_id]
+    problem = results[task_id]
     if problem is not None:
         return problem.outcome(task_id, name=name, what=UNCLAIMED)
     task = found[task_id]
     if isinstance(task, RedBrickAPIError):
-        return failed(task_id, f"It was claimed, could not be read, and is given back: {task}", name=name)
+        return failed(task_id, f"It was claimed, but could not be read, and is released again: {task}", name=name)
     if not (task.held_by(me) and task.is_queued_in(before.stage_name)):
-        return skipped(task_id, f"It was taken from the key right away: it is {task.where}", name=name)
+        return skipped(task_id, f"it changed right after the claim; it is {task.where}", name=name)
     return handed(project, task)
 
 
 def held(project: RedBrickProject, stage: Stage, *, me: str) -> Iterator[Task]:
     """Yield the tasks of a stage that the API key holds, with their labels.
 
-    :raises RedBrickAPIError: when one of them cannot be read.
+    :param project: the project.
+    :param stage: the stage.
+    :param me: the user id of this key.
+    :raises RedBrickAPIError: if one of the tasks cannot be read.
     """
     yield from read_in_full(project, [task.task_id for task in project.list_tasks(stage, assignee=me)])
 
 
 def read_in_full(project: RedBrickProject, task_ids: Sequence[str]) -> Iterator[Task]:
-    """Yield tasks with their items and labels, as callables see them.
+    """Yield tasks with their items and labels, as callables receive them.
 
-    :raises RedBrickAPIError: if one of them cannot be read.
+    :param project: the project.
+    :param task_ids: ids of the tasks.
+    :raises RedBrickAPIError: if one of the tasks cannot be read.
     """
     for found in read_in_chunks(project, task_ids, detail=Detail.FULL):
         for task in found.tasks.values():
@@ -82,58 +95,73 @@ def read_in_full(project: RedBrickProject, task_ids: Sequence[str]) -> Iterator[
 
 
 def give(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], user: User) -> Iterator[Outcome]:
-    """Give tasks of a stage to a person, whoever holds them; yields one outcome a task."""
+    """Assign tasks of a stage to a person, also tasks that others hold.
 
-    def ending(task: Task) -> Outcome | None:
+    :param project: the project.
+    :param stage: the stage. Tasks elsewhere are skipped.
+    :param task_ids: ids of the tasks.
+    :param user: the new assignee.
+    :return: one outcome per task.
+    """
+
+    def outcome_without_change(task: Task) -> Outcome | None:
         if not task.is_queued_in(stage.public_name):
-            return _elsewhere(task, stage)
+            return _not_in_stage(task, stage)
         if user.is_same(task.assignee):
             return already_done(task.task_id, f"it is {task.where}", name=task.name)
         return None
 
-    def hand(tasks: Mapping[str, Task], read_at: float) -> Given:
+    def reassign(tasks: Mapping[str, Task], read_at: float) -> Given:
         return assign(project, list(tasks), to_person(project, user, str(user.email), tasks, read_at=read_at))
 
-    return _each(project, task_ids, ending, hand)
+    return _reassign(project, task_ids, outcome_without_change, reassign)
 
 
 def let_go(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], *, me: str) -> Iterator[Outcome]:
-    """Unassign those tasks of a stage that the API key holds; yields one outcome a task."""
+    """Release tasks of a stage that the API key holds.
 
-    def ending(task: Task) -> Outcome | None:
+    :param project: the project.
+    :param stage: the stage. Tasks elsewhere are skipped.
+    :param task_ids: ids of the tasks. Those that the key does not hold are skipped.
+    :param me: the user id of this key.
+    :return: one outcome per task.
+    """
+
+    def outcome_without_change(task: Task) -> Outcome | None:
         if not task.is_queued_in(stage.public_name):
-            return _elsewhere(task, stage)
+            return _not_in_stage(task, stage)
         if not task.held_by(me):
             return skipped(task.task_id, f"this key does not hold it: it is {task.where}", name=task.name)
         return None
 
-    return _each(project, task_ids, ending, lambda tasks, _: release(project, list(tasks), me=me))
+    return _reassign(project, task_ids, outcome_without_change, lambda tasks, _: release(project, list(tasks), me=me))
 
 
-def _elsewhere(task: Task, stage: Stage) -> Outcome:
+def _not_in_stage(task: Task, stage: Stage) -> Outcome:
     return skipped(task.task_id, f"it is {task.where}, not waiting in {stage.public_name}", name=task.name)
 
 
-def _each(
+def _reassign(
     project: RedBrickProject,
     task_ids: Sequence[str],
-    ending: Callable[[Task], Outcome | None],
-    hand: Callable[[Mapping[str, Task], float], Given],
+    outcome_without_change: Callable[[Task], Outcome | None],
+    reassign: Callable[[Mapping[str, Task], float], Given],
 ) -> Iterator[Outcome]:
-    """Look at tasks, and hand over those that have no ending yet.
+    """Read tasks, and reassign those that need a change.
 
-    :param hand: is given the tasks, and when they were read.
+    :param outcome_without_change: returns the outcome of a task that needs no change, or None.
+    :param reassign: reassigns tasks that were read at a time of the monotonic clock.
     """
     for found in read_in_chunks(project, task_ids):
         tasks: dict[str, Task] = {}
         for task_id, task in found.tasks.items():
             if isinstance(task, RedBrickAPIError):
                 yield unread(task_id, task)
-            elif (end := ending(task)) is not None:
-                yield end
+            elif (outcome := outcome_without_change(task)) is not None:
+                yield outcome
             else:
                 tasks[task_id] = task
-        for task_id, problem in hand(tasks, found.read_at).items():
+        for task_id, problem in reassign(tasks, found.read_at).items():
             name = tasks[task_id].name
             if problem is None:
                 yield done(task_id, name=name)

@@ -1,4 +1,14 @@
-"""Putting labels on tasks of a stage."""
+"""Put labels on tasks of a stage, as drafts or submitted.
+
+Design. Labels that cannot be sent, or that do not fit the task, must not change or claim the task. Invariants:
+
+1. Labels are validated and converted before their task is claimed.
+2. Labels that do not fit the task are refused if something would be lost or never shown: a series or item that the task
+   does not have, a mask that is neither a local file nor the stored one, or a stored mask that they do not mention.
+3. Files of a task are stored once, however often its mutation is sent.
+4. Submitting counts as applied when the task has left the stage. A draft counts as applied when the task has new labels
+   by this key.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +37,25 @@ if TYPE_CHECKING:
 
 
 def put_labels(
-    work: StageWork, batch: Iterable[Labels], *, finished: bool = True, elapsed_ms: int = 0
+    pipeline: StageWork, batch: Iterable[Labels], *, finished: bool = True, elapsed_ms: int = 0
 ) -> Iterator[Outcome]:
-    """Put labels on tasks of a stage and submit them, or save them as drafts; yields one outcome a task.
+    """Put labels on tasks of a stage, and submit them or save drafts.
 
-    Labels are converted before their tasks are touched, so that an invalid one claims nothing.
+    :param pipeline: the pipeline of the stage.
+    :param batch: labels by task. An entry without labels submits the task with the labels that it has.
+    :param finished: submit the tasks; False saves drafts.
+    :param elapsed_ms: labeling time per task in milliseconds, reported to RedBrick.
+    :return: one outcome per task.
     """
     for chunk in in_chunks(batch, CONVERSIONS_A_REQUEST):
-        if work.breaker.is_open:
+        if pipeline.breaker.is_open:
             yield from (failed(labels.task_id, NOT_TRIED) for labels in chunk)
         else:
-            yield from _put_chunk(work, chunk, finished=finished, elapsed_ms=elapsed_ms)
+            yield from _put_chunk(pipeline, chunk, finished=finished, elapsed_ms=elapsed_ms)
 
 
-def _put_chunk(work: StageWork, chunk: Sequence[Labels], *, finished: bool, elapsed_ms: int) -> Iterator[Outcome]:
-    found, converted = _read_and_converted(work, chunk)
+def _put_chunk(pipeline: StageWork, chunk: Sequence[Labels], *, finished: bool, elapsed_ms: int) -> Iterator[Outcome]:
+    found, converted = _read_and_convert(pipeline, chunk)
     valid: dict[str, Converted] = {}
     for task_id, stored in converted.items():
         if isinstance(stored, str):
@@ -51,35 +65,39 @@ def _put_chunk(work: StageWork, chunk: Sequence[Labels], *, finished: bool, elap
 
     def change(task: Task) -> Change | Outcome:
         if task.task_id not in valid:
-            return submit_existing(work, task)
-        return put(work, task, valid[task.task_id], finished=finished, elapsed_ms=elapsed_ms)
+            return submit_existing(pipeline, task)
+        return put(pipeline, task, valid[task.task_id], finished=finished, elapsed_ms=elapsed_ms)
 
     def objection(task: Task) -> str | None:
-        return misfit(valid[task.task_id], task) if task.task_id in valid else None
+        return find_mismatch(valid[task.task_id], task) if task.task_id in valid else None
 
     wanted = {task_id: task for task_id, task in found.tasks.items() if task_id in valid or task_id not in converted}
-    yield from work.work_on(replace(found, tasks=wanted), lambda tasks: [list(map(change, tasks))], objection=objection)
-    work.give_up([task for task_id, task in found.tasks.items() if task_id not in wanted and isinstance(task, Task)])
+    yield from pipeline.work_on(
+        replace(found, tasks=wanted), lambda tasks: [list(map(change, tasks))], objection=objection
+    )
+    pipeline.release_unprocessed(
+        [task for task_id, task in found.tasks.items() if task_id not in wanted and isinstance(task, Task)]
+    )
 
 
-def _read_and_converted(work: StageWork, chunk: Sequence[Labels]) -> tuple[Found, Mapping[str, Converted | str]]:
+def _read_and_convert(pipeline: StageWork, chunk: Sequence[Labels]) -> tuple[Found, Mapping[str, Converted | str]]:
     def read() -> Found:
-        return work.read([labels.task_id for labels in chunk])
+        return pipeline.read([labels.task_id for labels in chunk])
 
-    with_body, refused = _plain(chunk)
+    with_body, refused = _to_plain_values(chunk)
     if not any(labels.names_masks for labels in with_body):
-        # Neither needs the other's answer, and looking at labels takes about as long as being answered.
-        converting = work.project.client.threads.submit(work.converter.convert, with_body)
+        # Reading and converting are independent and take about the same time, so they run concurrently.
+        converting = pipeline.project.client.threads.submit(pipeline.converter.convert, with_body)
         return read(), {**refused, **converting.result()}
     found = read()
-    # Which masks are stored already: those are not looked for here.
+    # Masks that are stored already are not looked up as local files.
     known = {task_id: task.mask_paths for task_id, task in found.tasks.items() if isinstance(task, Task)}
-    told = (labels.with_stored(known.get(labels.task_id, frozenset())) for labels in with_body)
-    return found, {**refused, **work.converter.convert(told)}
+    labels_with_stored = (labels.with_stored(known.get(labels.task_id, frozenset())) for labels in with_body)
+    return found, {**refused, **pipeline.converter.convert(labels_with_stored)}
 
 
-def _plain(chunk: Iterable[Labels]) -> tuple[list[Labels], dict[str, Converted | str]]:
-    """Return the labels as plain values, and why those that cannot be sent are not among them."""
+def _to_plain_values(chunk: Iterable[Labels]) -> tuple[list[Labels], dict[str, Converted | str]]:
+    """Return labels as plain values, and by task id why others cannot be sent."""
     plain: list[Labels] = []
     refused: dict[str, Converted | str] = {}
     for labels in chunk:
@@ -92,58 +110,88 @@ def _plain(chunk: Iterable[Labels]) -> tuple[list[Labels], dict[str, Converted |
     return plain, refused
 
 
-def putting(work: StageWork, *, finished: bool) -> Put:
-    """Return a function that makes the change which puts converted labels on a task."""
-    return lambda task, converted, elapsed_ms: put(work, task, converted, finished=finished, elapsed_ms=elapsed_ms)
+def label_writer(pipeline: StageWork, *, finished: bool) -> Put:
+    """Return a function that creates the change which puts labels on a task.
+
+    :param pipeline: the pipeline of the stage.
+    :param finished: submit the task; False saves a draft.
+    """
+    return lambda task, converted, elapsed_ms: put(pipeline, task, converted, finished=finished, elapsed_ms=elapsed_ms)
 
 
-def put(work: StageWork, task: Task, converted: Converted, *, finished: bool, elapsed_ms: int = 0) -> Change | Outcome:
-    """Return the change that puts converted labels on a task, and submits it when ``finished``."""
-    problem = misfit(converted, task)
+def put(
+    pipeline: StageWork, task: Task, converted: Converted, *, finished: bool, elapsed_ms: int = 0
+) -> Change | Outcome:
+    """Return the change that puts converted labels on a task.
+
+    :param pipeline: the pipeline of the stage.
+    :param task: the task, with its series and masks.
+    :param converted: the labels.
+    :param finished: submit the task; False saves a draft.
+    :param elapsed_ms: labeling time in milliseconds.
+    :return: the change, or a failed outcome if the labels do not fit the task.
+    """
+    problem = find_mismatch(converted, task)
     if problem is not None:
         return failed(task.task_id, problem, name=task.name)
-    carried = carrier(work.project, task, converted)
+    stored_labels = label_storer(pipeline.project, task, converted)
 
     def call() -> Call:
-        return work.project.put_labels(work.stage, task.task_id, carried(), finished=finished, elapsed_ms=elapsed_ms)
+        return pipeline.project.put_labels(
+            pipeline.stage, task.task_id, stored_labels(), finished=finished, elapsed_ms=elapsed_ms
+        )
 
     if not finished:
-        return relabelling(task, call, me=work.me, detail=converted.detail)
-    if work.stage.is_review:
-        return leaving(work, task, call, verdict=True, detail={"decision": "correct", **converted.detail})
-    return leaving(work, task, call, detail=converted.detail)
+        return relabel_change(task, call, me=pipeline.me, detail=converted.detail)
+    if pipeline.stage.is_review:
+        return exit_change(pipeline, task, call, verdict=True, detail={"decision": "correct", **converted.detail})
+    return exit_change(pipeline, task, call, detail=converted.detail)
 
 
-def carrier(project: RedBrickProject, task: Task, converted: Converted) -> Callable[[], Mapping[str, Any]]:
-    """Return a function that gives labels the form mutations take; it stores files once, however often it is called."""
+def label_storer(project: RedBrickProject, task: Task, converted: Converted) -> Callable[[], Mapping[str, Any]]:
+    """Return a function that uploads labels once and returns them for a mutation.
+
+    :param project: the project, for its file storage.
+    :param task: the task, with its series.
+    :param converted: the labels.
+    """
 
     @cache
-    def carried() -> Mapping[str, Any]:
+    def stored_labels() -> Mapping[str, Any]:
         masks = labels_map(converted.masks, project.files, task.task_id)
         return project.files.carry(converted.on_items_of(task.series_info or ()), masks, task_id=task.task_id)
 
-    return carried
+    return stored_labels
 
 
-def submit_existing(work: StageWork, task: Task) -> Change:
-    """Return the change that submits a task with the labels it has."""
-    return leaving(work, task, lambda: work.project.submit_existing(work.stage, task.task_id))
+def submit_existing(pipeline: StageWork, task: Task) -> Change:
+    """Return the change that submits a task with its existing labels.
+
+    :param pipeline: the pipeline of the stage.
+    :param task: the task.
+    """
+    return exit_change(pipeline, task, lambda: pipeline.project.submit_existing(pipeline.stage, task.task_id))
 
 
-def leaving(
-    work: StageWork,
+def exit_change(
+    pipeline: StageWork,
     task: Task,
     call: Callable[[], Call],
     *,
     verdict: bool | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> Change:
-    """Return a change that takes a task out of the stage: applied when it has left, or is on its way out.
+    """Return a change that is applied once the task has left the stage.
 
-    :param verdict: what a review decides.
-    :param detail: what the report says of it.
+    A task that is no longer queued, but on its way out, counts as left.
+
+    :param pipeline: the pipeline of the stage.
+    :param task: the task as it was read.
+    :param call: creates the mutation.
+    :param verdict: in a review stage, whether the task is accepted.
+    :param detail: additional fields of the report row.
     """
-    stage_name = work.stage.public_name
+    stage_name = pipeline.stage.public_name
     return Change(
         task,
         call,
@@ -154,10 +202,13 @@ def leaving(
     )
 
 
-def relabelling(task: Task, call: Callable[[], Call], *, me: str, detail: Mapping[str, Any] | None = None) -> Change:
-    """Return a change that gives a task new labels where it is: applied when they are new, and this key's.
+def relabel_change(task: Task, call: Callable[[], Call], *, me: str, detail: Mapping[str, Any] | None = None) -> Change:
+    """Return a change that is applied once the task has new labels by this key.
 
-    :param detail: what the report says of it.
+    :param task: the task as it was read.
+    :param call: creates the mutation.
+    :param me: the user id of this key.
+    :param detail: additional fields of the report row.
     """
     return Change(
         task,
@@ -168,19 +219,26 @@ def relabelling(task: Task, call: Callable[[], Call], *, me: str, detail: Mappin
     )
 
 
-def misfit(converted: Converted, task: Task) -> str | None:
-    """Return why labels cannot go onto a task: something would be lost, or never be shown.
+def find_mismatch(converted: Converted, task: Task) -> str | None:
+    """Return why labels do not fit a task, or None if they do.
 
-    :raises RedBrickNotReadError: if it was not read what labels must fit to.
+    Labels do not fit if something would be lost or never be shown.
+
+    :param converted: the labels.
+    :param task: the task, with its series and masks.
+    :raises RedBrickNotReadError: if the series or masks of the task were not read.
     """
     task.require("series_info", "labels_map")
     problem = (
-        _beyond(converted, task) or _misplaced(converted, task) or _stray(converted, task) or _lost(converted, task)
+        _series_out_of_range(converted, task)
+        or _misplaced_label(converted, task)
+        or _unknown_mask(converted, task)
+        or _lost_mask(converted, task)
     )
     return f"{problem}; nothing was sent" if problem else None
 
 
-def _beyond(converted: Converted, task: Task) -> str | None:
+def _series_out_of_range(converted: Converted, task: Task) -> str | None:
     series = [mask.series for mask in converted.masks]
     series += [label["volumeindex"] for label in converted.labels or () if isinstance(label.get("volumeindex"), int)]
     highest = max(series, default=-1)
@@ -189,17 +247,17 @@ def _beyond(converted: Converted, task: Task) -> str | None:
     return None
 
 
-def _misplaced(converted: Converted, task: Task) -> str | None:
-    """Return which label is on an item that its series does not have: it would be put on another series' item."""
+def _misplaced_label(converted: Converted, task: Task) -> str | None:
+    """Return which label is on an item that is not in its series, or None."""
     views = series_items(task.series_info or (), task.items or ())
     problem = misplaced(converted.references, views, task.items or ())
     if problem is not None or converted.references:
         return problem
-    return next(filter(None, (_on_strange_item(label, views, i) for i, label in enumerate(converted.labels))), None)
+    return next(filter(None, (_misplaced_by_index(label, views, i) for i, label in enumerate(converted.labels))), None)
 
 
-def _on_strange_item(label: Mapping[str, Any], views: Sequence[Sequence[int]], index: int) -> str | None:
-    """Return what is wrong with a label of the older format, which counts all items of the task."""
+def _misplaced_by_index(label: Mapping[str, Any], views: Sequence[Sequence[int]], index: int) -> str | None:
+    """Return which item of an older-format label is wrong, or None."""
     item, series = label.get("globalitemsindex"), label.get("volumeindex")
     if not isinstance(item, int) or not views:
         return None
@@ -210,23 +268,23 @@ def _on_strange_item(label: Mapping[str, Any], views: Sequence[Sequence[int]], i
     if not view or item in view:
         return None
     return (
-        f"labels[{index}], globalitemsindex: {item} is no item of series {series}, which has {len(view)} of the task's"
+        f"labels[{index}], globalitemsindex: {item} is no item of series {series}, which has {len(view)} of the items"
     )
 
 
-def _stray(converted: Converted, task: Task) -> str | None:
+def _unknown_mask(converted: Converted, task: Task) -> str | None:
     for mask in converted.masks:
         if mask.file is None and mask.stored != task.masks.get(mask.series):
-            return f"series {mask.series}: {mask.stored!r} is no file here, and not the mask the task has"
+            return f"series {mask.series}: {mask.stored!r} is not a local file, and not the stored mask of the task"
     return None
 
 
-def _lost(converted: Converted, task: Task) -> str | None:
+def _lost_mask(converted: Converted, task: Task) -> str | None:
     masked = {mask.series for mask in converted.masks}
     lost = sorted(task.masks.keys() - masked - converted.unmasked)
     if lost:
         return (
-            f"series {lost[0]} has a segmentation mask, which these labels would remove: give its segmentations and "
-            f"segmentMap too, or say 'segmentations': [] to remove it"
+            f"series {lost[0]} has a segmentation mask, which these labels would remove. Add its segmentations and "
+            f"segmentMap to keep it, or 'segmentations': [] to remove it"
         )
     return None

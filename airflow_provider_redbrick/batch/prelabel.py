@@ -1,4 +1,9 @@
-"""Model predictions onto new tasks."""
+"""Label tasks with a model: in a stage, anywhere, or in a remote-labeling stage.
+
+``write`` decides what happens to a prediction in a stage: ``submit`` moves the task on, ``draft`` keeps it with the
+key, and ``draft_and_release`` unassigns it so that people find the draft. Saved drafts are released even if the run is
+stopped. A task that a reviewer returned to the key is skipped, since the same prediction would not help.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,8 @@ from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.calling import call, handed
 from airflow_provider_redbrick.batch.claiming import release
 from airflow_provider_redbrick.batch.converting import Labels, read_body
-from airflow_provider_redbrick.batch.deciding import Decisions, Labelled, own_copy
-from airflow_provider_redbrick.batch.labelling import putting
+from airflow_provider_redbrick.batch.deciding import Decisions, LabeledAnswer, copy_labels
+from airflow_provider_redbrick.batch.labelling import label_writer
 from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
 from airflow_provider_redbrick.batch.parallel import Desk
 
@@ -27,59 +32,65 @@ Labeler = Callable[[Task], Any]
 
 
 def prelabel(
-    work: StageWork, task_ids: Iterable[str], labeler: Labeler, *, write: str, put: Put | None = None
+    pipeline: StageWork, task_ids: Iterable[str], labeler: Labeler, *, write: str, put: Put | None = None
 ) -> Iterator[Outcome]:
-    """Label tasks with a model and submit them, save drafts, or save drafts and hand them to people.
+    """Label tasks of a stage with a model, and submit or save them.
 
-    :param labeler: from a task to its labels, or None to leave it alone.
+    :param pipeline: the pipeline of the stage.
+    :param task_ids: ids of the tasks.
+    :param labeler: returns the labels of a task, or None to skip the task.
     :param write: ``submit``, ``draft`` or ``draft_and_release``.
-    :param put: how labels get onto a task, where the stage has a way of its own.
+    :param put: returns the change that puts labels on a task, for stages with their own mutation.
+    :return: one outcome per task.
     """
     desk = Desk()
     decisions = Decisions(
-        lambda task: _predict_unless_back(work, task, labeler),
-        work.converter,
-        put or putting(work, finished=write == "submit"),
+        lambda task: _predict_unless_rejected(pipeline, task, labeler),
+        pipeline.converter,
+        put or label_writer(pipeline, finished=write == "submit"),
         what=WHAT,
         desk=desk,
     )
 
     def on(ids: Sequence[str]) -> Iterator[Outcome]:
-        outcomes = work.run(ids, decisions.on)
-        return _handed_over(work, outcomes) if write == "draft_and_release" else outcomes
+        outcomes = pipeline.run(ids, decisions.on)
+        return _released_after_save(pipeline, outcomes) if write == "draft_and_release" else outcomes
 
-    return work.in_parallel(task_ids, on, desk=desk)
+    return pipeline.in_parallel(task_ids, on, desk=desk)
 
 
-def predict(project: RedBrickProject, task: Task, labeler: Labeler, open_file: OpenFile) -> Outcome | Labelled:
-    """Ask a labeler about a task read in full.
+def predict(project: RedBrickProject, task: Task, labeler: Labeler, open_file: OpenFile) -> Outcome | LabeledAnswer:
+    """Call a labeler for a task and validate its answer.
 
-    :param open_file: finds the mask files that its answer names.
+    :param project: the project of the task.
+    :param task: a task read with ``Detail.FULL``.
+    :param labeler: returns labels, or None to skip the task.
+    :param open_file: opens the mask files that the answer names.
+    :return: the labels, or the outcome of a skipped task.
     """
 
     def take(answer: object) -> Labels | None:
         if answer is None:
             return None
         labels = Labels(task.task_id, read_body(answer, task.task_id), task.mask_paths)
-        return own_copy(labels, open_file, what=WHAT, giver="labeler")
+        return copy_labels(labels, open_file, what=WHAT, source="labeler")
 
     labels, elapsed_ms = call(labeler, handed(project, task), what="labeler", take=take)
     if labels is None:
-        return skipped(task.task_id, "the labeler left it alone", name=task.name)
-    return Labelled(labels, elapsed_ms)
+        return skipped(task.task_id, "the labeler returned no labels", name=task.name)
+    return LabeledAnswer(labels, elapsed_ms)
 
 
-def _predict_unless_back(work: StageWork, task: Task, labeler: Labeler) -> Outcome | Labelled:
-    # Only of tasks the operator chose itself; ids that were given are labelled as told.
-    if work.may_hold is not None and work.came_back(task):
-        # This key labelled it before and a reviewer sent it back: labelling it again changes nothing.
-        reason = "it came back to this key with the key's own labels; a person should look at it"
+def _predict_unless_rejected(pipeline: StageWork, task: Task, labeler: Labeler) -> Outcome | LabeledAnswer:
+    # Applies only to tasks that the operator chose itself. Tasks given by id are always labeled.
+    if pipeline.may_hold is not None and pipeline.was_rejected_to_key(task):
+        reason = "a reviewer returned it to this key with the key's own labels; a person should check it"
         return skipped(task.task_id, reason, name=task.name)
-    return predict(work.project, task, labeler, work.converter.open_file)
+    return predict(pipeline.project, task, labeler, pipeline.converter.open_file)
 
 
-def _handed_over(work: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-    """Pass outcomes on, those of saved drafts once their tasks are released to people."""
+def _released_after_save(pipeline: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """Pass on outcomes; release saved drafts before theirs."""
     saved: list[Outcome] = []
     try:
         for outcome in outcomes:
@@ -87,23 +98,25 @@ def _handed_over(work: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outco
                 yield outcome
                 continue
             saved.append(outcome)
-        yield from _hand_over(work, saved)
+        yield from _release_drafts(pipeline, saved)
         saved = []
     finally:
-        # Killed or timed out: the drafts are there, and people must be able to take them.
+        # If the run was killed or timed out, people must still be able to take the saved drafts.
         if saved:
-            list(_hand_over(work, saved))
+            list(_release_drafts(pipeline, saved))
 
 
-def _hand_over(work: StageWork, saved: Sequence[Outcome]) -> Iterator[Outcome]:
-    """Release tasks whose drafts are saved, so that people can pick them up."""
+def _release_drafts(pipeline: StageWork, saved: Sequence[Outcome]) -> Iterator[Outcome]:
+    """Release tasks with saved drafts to people."""
     if not saved:
         return
-    problems = release(work.project, [outcome.task_id for outcome in saved], me=work.me)
+    problems = release(pipeline.project, [outcome.task_id for outcome in saved], me=pipeline.me)
     for outcome in saved:
         problem = problems[outcome.task_id]
         if problem is None:
             yield outcome
         else:
-            reason = f"Its draft is saved, but it could not be released to people: {problem}. The next try releases it."
+            reason = (
+                f"Its draft is saved, but it could not be released to people: {problem}. The next attempt releases it."
+            )
             yield failed(outcome.task_id, reason, name=outcome.name)

@@ -1,4 +1,14 @@
-"""Which tasks of a stage an operator takes when it was not given any."""
+"""Choose the tasks of a stage that an operator processes if it was given no ids.
+
+Design. A killed attempt leaves tasks assigned to the API key, where no person takes them. A listing cannot tell such a
+leftover from a task that a live run with the same key is working on. Invariants:
+
+1. A retry takes over what its own previous attempts claimed at once. Any other leftover is taken over only after
+   ``ABANDONED_AFTER``.
+2. If the credential is a person's access token, the tasks that it holds are that person's own work and are left alone.
+3. The whole list is made before the first claim, since claiming changes what a listing shows.
+4. A task that turns out to be held by the key but is not in ``Candidates.held`` belongs to another run.
+"""
 
 from __future__ import annotations
 
@@ -26,97 +36,104 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# A claim of another run that is this old counts as abandoned.
 ABANDONED_AFTER = pendulum.duration(hours=1)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Tasks to take, in order.
+    """Tasks to process, in order.
 
-    :param held: those among them that this key holds already and may work on. Any other task that turns out to be
-        the key's by the time it is looked at belongs to another run that is working on it right now.
+    :param task_ids: ids of the tasks: leftovers first, then unassigned tasks.
+    :param held: ids of those among them that this key holds already and may process.
     """
 
     task_ids: tuple[str, ...]
     held: frozenset[str]
 
 
-def candidates(work: StageWork, *, limit: int | None, now: pendulum.DateTime) -> Candidates:
-    """Choose tasks to take: first those this key claimed and abandoned, then unassigned ones.
+def candidates(pipeline: StageWork, *, limit: int | None, now: pendulum.DateTime) -> Candidates:
+    """Choose abandoned claims of this key first, then unassigned tasks.
 
-    A killed try leaves tasks assigned to the key that nobody else will touch. A retry takes them up at once; another
-    run only after an hour, since a run that is still alive may be working on them. Where the credential is a person's
-    access token, what it holds is that person's own work and is left alone.
-
-    The whole list is made before the first claim: claiming changes what a listing shows.
-
-    :param limit: how many to take in all.
+    :param pipeline: the pipeline that will process the tasks.
+    :param limit: maximum number of tasks; None for all.
+    :param now: the current time.
     """
-    mine = work.project.list_tasks(work.stage, assignee=work.me) if work.me.startswith("API:") else iter(())
-    abandoned: Iterator[Task] = (task for task in mine if _abandoned(work, task, now))
-    if limit is not None and work.stage.is_label:
-        # What a reviewer sent back would be in front every time, and nothing is done with it.
-        workers = work.project.client.max_concurrency
-        abandoned = in_parallel(in_chunks(abandoned, CHUNK), partial(_not_back, work), workers=workers, stop=Event())
-    held = list(islice(_wanted(work, abandoned, limit), limit))
-    room = None if limit is None else limit - len(held)
-    page_size = None if work.only_unlabelled else room or None
-    unassigned = work.project.list_tasks(work.stage, unassigned=True, page_size=page_size)
+    mine = (
+        pipeline.project.list_tasks(pipeline.stage, assignee=pipeline.me)
+        if pipeline.me.startswith("API:")
+        else iter(())
+    )
+    abandoned: Iterator[Task] = (task for task in mine if _is_abandoned(pipeline, task, now))
+    if limit is not None and pipeline.stage.is_label:
+        # Rejected tasks are skipped later, and would use up the limit in every run.
+        workers = pipeline.project.client.max_concurrency
+        abandoned = in_parallel(
+            in_chunks(abandoned, CHUNK), partial(_not_rejected, pipeline), workers=workers, stop=Event()
+        )
+    held = list(islice(_wanted_ids(pipeline, abandoned, limit), limit))
+    remaining = None if limit is None else limit - len(held)
+    page_size = None if pipeline.only_unlabelled else remaining or None
+    unassigned = pipeline.project.list_tasks(pipeline.stage, unassigned=True, page_size=page_size)
     known = frozenset(held)
-    # One that the key has given back since its own were listed is in both lists, and takes up the room of one.
+    # A task released between the two listings is in both, and must count once.
     others = (task for task in unassigned if task.task_id not in known)
-    waiting = list(islice(_wanted(work, others, room), room))
+    waiting = list(islice(_wanted_ids(pipeline, others, remaining), remaining))
     return Candidates((*held, *waiting), known)
 
 
-def _not_back(work: StageWork, tasks: Sequence[Task]) -> list[Task]:
-    found = look(work.project, [task.task_id for task in tasks]).tasks
+def _not_rejected(pipeline: StageWork, tasks: Sequence[Task]) -> list[Task]:
+    current = look(pipeline.project, [task.task_id for task in tasks]).tasks
     return [
-        task for task in tasks if isinstance(now := found[task.task_id], RedBrickAPIError) or not work.came_back(now)
+        task
+        for task in tasks
+        if isinstance(now := current[task.task_id], RedBrickAPIError) or not pipeline.was_rejected_to_key(now)
     ]
 
 
-def _wanted(work: StageWork, tasks: Iterator[Task], limit: int | None) -> Iterator[str]:
-    """Yield the tasks' ids, without those that have labels when these are not wanted.
+def _wanted_ids(pipeline: StageWork, tasks: Iterator[Task], limit: int | None) -> Iterator[str]:
+    """Yield task ids; with ``only_unlabelled`` without those of labeled tasks.
 
-    A draft that an earlier try saved stays among them: it may have to be handed to people.
+    A draft that an earlier attempt saved is included, since it may have to be released to people.
 
-    :param limit: how many are wanted, to look at not many more.
+    :param limit: how many ids will be consumed; limits how many tasks are read ahead.
     """
-    if not work.only_unlabelled:
+    if not pipeline.only_unlabelled:
         return (task.task_id for task in tasks)
-    workers = work.project.client.max_concurrency
+    workers = pipeline.project.client.max_concurrency
     if limit is not None:
         workers = max(1, min(workers, ceil(limit / CHUNK)))
-    return in_parallel(in_chunks(tasks, CHUNK), partial(_unlabelled, work), workers=workers, stop=Event())
+    return in_parallel(in_chunks(tasks, CHUNK), partial(_unlabeled_ids, pipeline), workers=workers, stop=Event())
 
 
-def _unlabelled(work: StageWork, tasks: Sequence[Task]) -> list[str]:
-    asked = [task.task_id for task in tasks if task.state not in SAVED]
-    labelled: Mapping[str, bool | RedBrickAPIError] = {}
-    if asked and not work.breaker.is_open:
+def _unlabeled_ids(pipeline: StageWork, tasks: Sequence[Task]) -> list[str]:
+    unsaved_ids = [task.task_id for task in tasks if task.state not in SAVED]
+    has_labels: Mapping[str, bool | RedBrickAPIError] = {}
+    if unsaved_ids and not pipeline.breaker.is_open:
         try:
-            labelled = work.project.are_labelled(asked, by=work.me)
-            work.breaker.saw(None)
+            has_labels = pipeline.project.are_labelled(unsaved_ids, by=pipeline.me)
+            pipeline.breaker.saw(None)
         except RedBrickAPIError as error:
-            log.warning("Whether tasks have labels could not be seen, and is looked at again: %s", error)
-            work.breaker.saw(error)
-    # One that could not be read is taken along: it is read again, and what comes of that will be its outcome.
-    return [task.task_id for task in tasks if labelled.get(task.task_id) is not True]
+            log.warning(
+                "Whether tasks have labels could not be read. It is checked again when they are processed: %s", error
+            )
+            pipeline.breaker.saw(error)
+    # A task that could not be read is included: it is read again, which decides its outcome.
+    return [task.task_id for task in tasks if has_labels.get(task.task_id) is not True]
 
 
-def _abandoned(work: StageWork, task: Task, now: pendulum.DateTime) -> bool:
-    """Whether a task this key holds looks like a try that is gone left it behind.
+def _is_abandoned(pipeline: StageWork, task: Task, now: pendulum.DateTime) -> bool:
+    """Whether a task that this key holds looks abandoned by an earlier attempt.
 
-    A task that a reviewer sent back to the key looks the same in a listing; its labels tell it apart later.
+    A task that a reviewer returned to the key looks the same in a listing. Its labels distinguish it later.
     """
     if task.state == "ASSIGNED":
         if task.assigned_at is None:
-            return work.since is not None
-        by_this_run = work.since is not None and task.assigned_at >= work.since
+            return pipeline.since is not None
+        by_this_run = pipeline.since is not None and task.assigned_at >= pipeline.since
         return by_this_run or now - task.assigned_at >= ABANDONED_AFTER
-    if not work.saved_counts or task.state not in SAVED or task.saved_at is None:
+    if not pipeline.saved_counts or task.state not in SAVED or task.saved_at is None:
         return False
-    by_earlier_try = work.since is not None and task.saved_at >= work.since
-    # A draft that is to be released stays with nobody for long, but where people are to find it, it stays.
-    return by_earlier_try or (work.hands_over and now - task.saved_at >= ABANDONED_AFTER)
+    by_earlier_attempt = pipeline.since is not None and task.saved_at >= pipeline.since
+    # With release after saving, a draft is held only briefly. Without it, drafts stay with the key on purpose.
+    return by_earlier_attempt or (pipeline.hands_over and now - task.saved_at >= ABANDONED_AFTER)

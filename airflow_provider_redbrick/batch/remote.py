@@ -1,11 +1,15 @@
-"""Model predictions into a remote-labeling stage, as servers of the API's first generation have it."""
+"""Label tasks of a remote-labeling stage (servers of the API's first generation).
+
+The API returns the first N tasks of such a stage and has no cursor. Submitted tasks leave the stage, skipped ones stay
+in front. The listing therefore asks for one page more whenever an answer contains nothing new.
+"""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, NoReturn
 
-from airflow_provider_redbrick.batch.labelling import leaving
+from airflow_provider_redbrick.batch.labelling import exit_change
 from airflow_provider_redbrick.batch.outcome import failed
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickRefusedError
 from airflow_provider_redbrick.labels.label_input import label_inputs
@@ -24,43 +28,53 @@ log = logging.getLogger(__name__)
 
 
 def queue(remote: RemoteStage, *, limit: int | None, page_size: int) -> Iterator[str]:
-    """Yield the tasks that wait in the stage, each once.
+    """Yield the ids of the tasks waiting in the stage, each once.
 
-    The API tells the first so many and no more. Those that are done leave, those that are left stay in front: so the
-    question grows by a page whenever it brings nothing new.
-
-    :param limit: how many to take in all.
+    :param remote: the stage.
+    :param limit: maximum number of tasks; None for all.
+    :param page_size: number of tasks by which a request grows.
+    :raises RedBrickRefusedError: if the first request is refused. A later refusal ends the listing with a warning.
     """
     seen: set[str] = set()
-    asked = page_size if limit is None else min(limit, page_size)
+    requested = page_size if limit is None else min(limit, page_size)
     while limit is None or len(seen) < limit:
         try:
-            found = remote.first(asked)
+            found = remote.first(requested)
         except RedBrickRefusedError as error:
             if not seen:
                 raise
-            log.warning("RedBrick does not list more than %d tasks of %s: %s", len(seen), remote.name, error)
+            log.warning(
+                "RedBrick refused to list more of stage %r after %d tasks. The others are left for another run: %s",
+                remote.name,
+                len(seen),
+                error,
+            )
             return
-        told = dict.fromkeys(found)
-        fresh = [task_id for task_id in told if task_id not in seen]
-        fresh = fresh if limit is None else fresh[: limit - len(seen)]
-        if not fresh and len(told) < asked:
+        answer = dict.fromkeys(found)
+        new_ids = [task_id for task_id in answer if task_id not in seen]
+        new_ids = new_ids if limit is None else new_ids[: limit - len(seen)]
+        if not new_ids and len(answer) < requested:
             return
-        asked += 0 if fresh else page_size
-        seen.update(fresh)
-        yield from fresh
+        requested += 0 if new_ids else page_size
+        seen.update(new_ids)
+        yield from new_ids
 
 
 def refuse_mask(path: str) -> NoReturn:
-    """Refuse to open the file of a mask.
+    """Refuse to open a mask file.
 
+    :param path: the mask file, for the message.
     :raises RedBrickInputError: always.
     """
-    raise RedBrickInputError(f"masks have no place in a remote-labeling stage ({path})")
+    raise RedBrickInputError(f"masks have no place in a remote-labeling stage ({path!r})")
 
 
-def putting_remotely(work: StageWork, remote: RemoteStage) -> Put:
-    """Return a function that makes the change which puts labels on a task and hands it on."""
+def putting_remotely(pipeline: StageWork, remote: RemoteStage) -> Put:
+    """Return a function that creates the change which submits a task with labels.
+
+    :param pipeline: the pipeline of the stage.
+    :param remote: the remote-labeling stage.
+    """
     output = remote.output
 
     def put(task: Task, converted: Converted, _elapsed_ms: int) -> Step:
@@ -74,6 +88,6 @@ def putting_remotely(work: StageWork, remote: RemoteStage) -> Put:
             problem = problem or str(error)
         if problem:
             return failed(task.task_id, f"The prediction cannot be sent: {problem}. Nothing was sent.", name=task.name)
-        return leaving(work, task, lambda: remote.submit(task, labels), detail=converted.detail)
+        return exit_change(pipeline, task, lambda: remote.submit(task, labels), detail=converted.detail)
 
     return put

@@ -1,4 +1,14 @@
-"""Ground truth back to the first stage."""
+"""Move ground-truth tasks back to the first stage.
+
+Design. A run reopens tasks that were updated in its interval. Reopening is an update itself, and so is the return of
+the task to ground truth. Invariants:
+
+1. A task that this key reopened since the first attempt is done, even if people have put it back by now.
+2. A task that this key reopened because of an update in the interval is not reopened for this interval again.
+3. The reopening itself does not count as that update, since a run starts when its interval is over and so reopens
+   within the next interval.
+4. If the events of a task are needed for these rules but cannot be read, the task is not reopened.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +29,7 @@ from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.outcome import EARLIER, Outcome, already_done, failed, skipped, unread
 from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, CircuitBreaker, ReadAhead, read_in_chunks
-from airflow_provider_redbrick.batch.stage_work import earlier_events, left_since
+from airflow_provider_redbrick.batch.stage_work import left_stage_since, read_earlier_events
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, kind_of
 
 if TYPE_CHECKING:
@@ -41,12 +51,18 @@ def updated_between(
     after: pendulum.DateTime | None,
     before: pendulum.DateTime | None,
 ) -> list[str]:
-    """Return the ids of ground truth last updated at or after ``after`` and earlier than ``before``."""
+    """Return the ids of ground-truth tasks that were last updated in an interval.
+
+    :param project: the project.
+    :param ground_truth: the ground-truth stage.
+    :param after: start of the interval, inclusive; None for no limit.
+    :param before: end of the interval, exclusive; None for no limit.
+    """
 
     def within(task: Task) -> bool:
         moment = task.updated_at or task.created_at
         if task.updated_at is None:
-            log.warning("Task %s does not say when it was last updated; its creation counts instead.", task.task_id)
+            log.warning("Task %s has no time of its last update. Its creation time is used instead.", task.task_id)
         if moment is None:
             return False
         return (after is None or moment >= after) and (before is None or moment < before)
@@ -55,16 +71,21 @@ def updated_between(
 
 
 def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector) -> Iterator[Task | Outcome]:
-    """Yield the tasks that a selector wants reopened, and the outcome of each that it could not judge."""
+    """Yield the tasks that a selector selects, and outcomes of those that failed.
+
+    :param project: the project.
+    :param task_ids: ids of the candidates.
+    :param selector: returns True for a task to reopen.
+    """
     desk, breaker = Desk(), CircuitBreaker()
 
-    def judge(found: Mapping[str, Task | RedBrickAPIError]) -> list[Task | Outcome]:
-        judged = (_judged(project, selector, task_id, task) for task_id, task in found.items())
-        return [each for each in judged if each is not None]
+    def select_loaded(found: Mapping[str, Task | RedBrickAPIError]) -> list[Task | Outcome]:
+        selected = (_selected_or_failed(project, selector, task_id, task) for task_id, task in found.items())
+        return [result for result in selected if result is not None]
 
     def on(chunk: Sequence[str]) -> Sequence[Task | Outcome]:
         (found,) = read_in_chunks(project, chunk, detail=Detail.FULL, breaker=breaker)
-        return desk.ask(partial(judge, found.tasks))
+        return desk.ask(partial(select_loaded, found.tasks))
 
     workers = project.client.max_concurrency
     return in_parallel(in_chunks(task_ids, CHUNK), on, workers=workers, stop=Event(), desk=desk)
@@ -79,16 +100,19 @@ def reopen(
     once_since: pendulum.DateTime | None = None,
     ahead: ReadAhead | None = None,
 ) -> Iterator[Outcome]:
-    """Send ground-truth tasks back to the first stage; yields one outcome a task.
+    """Move ground-truth tasks back to the first stage.
 
-    :param since: on a retry, when the run began: what this key reopened since then, an earlier try did.
-    :param once_since: when the interval begins: what this key reopened because of an update in it, and people have put
-        back since, is left alone.
-    :param ahead: what is read of them already.
+    :param project: the project.
+    :param task_ids: ids of the tasks.
+    :param me: the user id of this key.
+    :param since: on a retry, when the first attempt began. Tasks that this key reopened since then are done.
+    :param once_since: start of the interval. A task that this key reopened because of an update since then is skipped.
+    :param ahead: reads of these tasks that have begun already.
+    :return: one outcome per task.
     """
-    work = _Reopening(project, me, since, once_since, ahead)
+    reopening = _Reopening(project, me, since, once_since, ahead)
     workers = project.client.max_concurrency
-    return in_parallel(in_chunks(task_ids, KNOWN_CHUNK), work.on, workers=workers, stop=work.stop)
+    return in_parallel(in_chunks(task_ids, KNOWN_CHUNK), reopening.on, workers=workers, stop=reopening.stop)
 
 
 @dataclass(frozen=True)
@@ -102,32 +126,32 @@ class _Reopening:
     stop: Event = field(default_factory=Event)
 
     def on(self, task_ids: Sequence[str]) -> list[Outcome]:
-        """Reopen some tasks."""
+        """Reopen one chunk of tasks."""
         (read,) = read_in_chunks(
             self.project, task_ids, detail=Detail.PLACE, size=KNOWN_CHUNK, breaker=self.breaker, ahead=self.ahead
         )
         found = read.tasks
         ids = [task_id for task_id, task in found.items() if isinstance(task, Task)]
-        earlier = earlier_events(self.project, ids, self.since or self.once_since)
+        earlier = read_earlier_events(self.project, ids, self.since or self.once_since)
         outcomes: list[Outcome] = []
-        here: list[Task] = []
+        to_move: list[Task] = []
         for task_id, task in found.items():
             events = earlier.get(task_id, ())
             if isinstance(task, RedBrickAPIError):
                 outcomes.append(unread(task_id, task))
             elif isinstance(events, RedBrickAPIError):
                 outcomes.append(unread(task_id, events, what=EARLIER, name=task.name))
-            elif left_since(events, GROUND_TRUTH, me=self.me, since=self.since):
-                reason = f"an earlier try reopened it; it is {task.where}"
+            elif left_stage_since(events, GROUND_TRUTH, me=self.me, since=self.since):
+                reason = f"an earlier attempt reopened it; it is {task.where}"
                 outcomes.append(already_done(task_id, reason, name=task.name))
             elif task.stage_name != GROUND_TRUTH:
                 outcomes.append(skipped(task_id, f"it is {task.where}, not in {GROUND_TRUTH}", name=task.name))
-            elif _reopened_for_interval(task, events, me=self.me, since=self.once_since):
-                reason = "it was reopened for this interval already, and people have put it back since"
+            elif _reopened_for_interval(task, events, me=self.me, interval_start=self.once_since):
+                reason = "it was reopened for this interval before, and people have moved it to ground truth again"
                 outcomes.append(skipped(task_id, reason, name=task.name))
             else:
-                here.append(task)
-        return outcomes + apply_all(self.project, [_move(self.project, task) for task in here], stop=self.stop)
+                to_move.append(task)
+        return outcomes + apply_all(self.project, [_move(self.project, task) for task in to_move], stop=self.stop)
 
 
 def _move(project: RedBrickProject, task: Task) -> Change:
@@ -140,40 +164,40 @@ def _move(project: RedBrickProject, task: Task) -> Change:
 
 
 def _reopened_for_interval(
-    task: Task, events: Sequence[OutputEvent], *, me: str, since: pendulum.DateTime | None
+    task: Task, events: Sequence[OutputEvent], *, me: str, interval_start: pendulum.DateTime | None
 ) -> bool:
-    """Whether this key has reopened a task when its last update was one since a time; no when no time is given.
+    """Whether this key has reopened a task because of an update in the interval.
 
-    The reopening itself says nothing: a run comes when its interval is over, and so reopens within the next one.
+    The time of the reopening itself is not considered (invariant 3). Without an interval the answer is False.
     """
     updated = task.created_at
     for event in events:
         mine = event.leaves(GROUND_TRUTH) and event.by == me
-        if mine and since is not None and updated is not None and updated >= since:
+        if mine and interval_start is not None and updated is not None and updated >= interval_start:
             return True
         updated = event.at or updated
     return False
 
 
-def _judged(
+def _selected_or_failed(
     project: RedBrickProject, selector: Selector, task_id: str, task: Task | RedBrickAPIError
 ) -> Task | Outcome | None:
-    """Return a task that the selector wants, None for one that it does not, or why that is not known."""
+    """Return a selected task, None for another, or the outcome of a failed call."""
     if isinstance(task, RedBrickAPIError):
         return failed(task_id, task)
     try:
-        return task if _wanted(project, selector, task) else None
+        return task if _is_selected(project, selector, task) else None
     except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
         return failed(task_id, error, name=task.name)
 
 
-def _wanted(project: RedBrickProject, selector: Selector, task: Task) -> bool:
-    wanted, _ = call(selector, handed(project, task), what="selector", take=_read)
-    return wanted
+def _is_selected(project: RedBrickProject, selector: Selector, task: Task) -> bool:
+    is_selected, _ = call(selector, handed(project, task), what="selector", take=_validate)
+    return is_selected
 
 
-def _read(answer: object) -> bool:
+def _validate(answer: object) -> bool:
     if not isinstance(answer, bool):
-        # Truthiness would reopen a task because of, say, a forgotten call's bound method.
+        # With truthiness, a bound method whose call was forgotten would reopen every task.
         raise RedBrickInputError(f"the selector must return True or False, not {kind_of(answer)}")
     return answer

@@ -1,4 +1,8 @@
-"""Decisions on tasks in a review stage."""
+"""Review tasks: accept, reject, correct, or leave them to people.
+
+The decision comes from a callable that receives each task, or from a mapping. A correction puts new labels on the task
+and accepts it in one mutation; its labels are validated like those of a prediction.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.batch.calling import call, handed
 from airflow_provider_redbrick.batch.converting import Labels, read_body
-from airflow_provider_redbrick.batch.deciding import Decisions, Labelled, own_copy
-from airflow_provider_redbrick.batch.labelling import leaving, putting
+from airflow_provider_redbrick.batch.deciding import Decisions, LabeledAnswer, copy_labels
+from airflow_provider_redbrick.batch.labelling import exit_change, label_writer
 from airflow_provider_redbrick.batch.outcome import Outcome, skipped
 from airflow_provider_redbrick.batch.parallel import Desk
 from airflow_provider_redbrick.batch.verdict import Review
@@ -23,34 +27,45 @@ WHAT = "The correction"
 Reviewer = Callable[[Task], Any]
 
 
-def review(work: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> Iterator[Outcome]:
-    """Review tasks as ``reviewer`` decides; yields one outcome a task."""
+def review(pipeline: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> Iterator[Outcome]:
+    """Review tasks with a callable.
+
+    :param pipeline: the pipeline of the review stage.
+    :param task_ids: ids of the tasks.
+    :param reviewer: returns a :class:`Review`, True to accept, or False to reject.
+    :return: one outcome per task.
+    """
     desk = Desk()
 
-    def decide(task: Task) -> Change | Outcome | Labelled:
+    def decide(task: Task) -> Change | Outcome | LabeledAnswer:
         def take(answer: object) -> tuple[Review, Labels | None]:
             decision = Review.read(answer)
             if decision.decision != "correct":
                 return decision, None
             labels = _corrected(task, decision)
-            return decision, own_copy(labels, work.converter.open_file, what=WHAT, giver="reviewer")
+            return decision, copy_labels(labels, pipeline.converter.open_file, what=WHAT, source="reviewer")
 
-        (decision, labels), elapsed_ms = call(reviewer, handed(work.project, task), what="reviewer", take=take)
-        return _acted_on(work, task, decision, elapsed_ms, labels)
+        (decision, labels), elapsed_ms = call(reviewer, handed(pipeline.project, task), what="reviewer", take=take)
+        return _to_step(pipeline, task, decision, elapsed_ms, labels)
 
-    decisions = Decisions(decide, work.converter, putting(work, finished=True), what=WHAT, desk=desk)
-    return work.in_parallel(task_ids, lambda ids: work.run(ids, decisions.on), desk=desk)
+    decisions = Decisions(decide, pipeline.converter, label_writer(pipeline, finished=True), what=WHAT, desk=desk)
+    return pipeline.in_parallel(task_ids, lambda ids: pipeline.run(ids, decisions.on), desk=desk)
 
 
-def review_as_told(work: StageWork, decisions: Mapping[str, Review]) -> Iterator[Outcome]:
-    """Review tasks as decided beforehand, by their ids; yields one outcome a task."""
-    told = Decisions(
-        lambda task: _acted_on(work, task, decisions[task.task_id], 0),
-        work.converter,
-        putting(work, finished=True),
+def review_as_told(pipeline: StageWork, decisions: Mapping[str, Review]) -> Iterator[Outcome]:
+    """Review tasks with decisions made beforehand.
+
+    :param pipeline: the pipeline of the review stage.
+    :param decisions: a decision by task id.
+    :return: one outcome per task.
+    """
+    prepared = Decisions(
+        lambda task: _to_step(pipeline, task, decisions[task.task_id], 0),
+        pipeline.converter,
+        label_writer(pipeline, finished=True),
         what=WHAT,
     )
-    return work.in_parallel(decisions, lambda ids: work.run(ids, told.on))
+    return pipeline.in_parallel(decisions, lambda ids: pipeline.run(ids, prepared.on))
 
 
 def _corrected(task: Task, decision: Review) -> Labels:
@@ -59,23 +74,23 @@ def _corrected(task: Task, decision: Review) -> Labels:
     return Labels(task.task_id, body, task.mask_paths)
 
 
-def _acted_on(
-    work: StageWork, task: Task, decision: Review, elapsed_ms: int, labels: Labels | None = None
-) -> Change | Outcome | Labelled:
+def _to_step(
+    pipeline: StageWork, task: Task, decision: Review, elapsed_ms: int, labels: Labels | None = None
+) -> Change | Outcome | LabeledAnswer:
     if decision.decision == "leave":
         return skipped(task.task_id, "the reviewer left it to people", name=task.name)
     if decision.decision == "correct":
-        return Labelled(labels or _corrected(task, decision), elapsed_ms)
-    return _verdict(work, task, decision, elapsed_ms)
+        return LabeledAnswer(labels or _corrected(task, decision), elapsed_ms)
+    return _verdict_change(pipeline, task, decision, elapsed_ms)
 
 
-def _verdict(work: StageWork, task: Task, decision: Review, elapsed_ms: int) -> Change:
+def _verdict_change(pipeline: StageWork, task: Task, decision: Review, elapsed_ms: int) -> Change:
     accept = decision.decision == "accept"
 
     def call() -> Call:
-        return work.project.review(
-            work.stage, task.task_id, accept=accept, comment=decision.comment, elapsed_ms=elapsed_ms
+        return pipeline.project.review(
+            pipeline.stage, task.task_id, accept=accept, comment=decision.comment, elapsed_ms=elapsed_ms
         )
 
-    said = {"comment": decision.comment} if decision.comment else {}
-    return leaving(work, task, call, verdict=accept, detail={"decision": decision.decision, **said})
+    comment = {"comment": decision.comment} if decision.comment else {}
+    return exit_change(pipeline, task, call, verdict=accept, detail={"decision": decision.decision, **comment})

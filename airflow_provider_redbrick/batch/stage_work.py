@@ -1,4 +1,19 @@
-"""Working through tasks of one stage: look, claim, decide, apply, release."""
+"""Pipeline over the tasks of one stage: read, claim, decide, apply, release.
+
+Design. One operator processes a stage in chunks, several chunks at a time. For each chunk the pipeline reads the tasks,
+sorts out those that need no work, claims the rest, asks the operator's plan for changes, applies these changes, and
+releases what was not finished. A run may be killed at any point, and several runs may share one API key. Invariants:
+
+1. Each task that goes in comes out with exactly one outcome.
+2. A task that left the stage through this key since the first attempt is done, even if it is back by now: a reviewer
+   who rejected it does not want the same labels again. If the task's events cannot be read, nothing is sent.
+3. A claim is undone unless the task was finished. That includes claims that were refused or never answered, and those
+   of previous attempts: undoing a claim reads the task first.
+4. A task that a person holds is claimed only with ``take_from_people``, and goes back to that person if unfinished.
+5. With ``resumable_task_ids``, a task outside this set that the key already holds belongs to another run.
+6. Tasks that were read too long ago are read again before they are claimed.
+7. After ``stop`` is set nothing more is claimed or sent.
+"""
 
 from __future__ import annotations
 
@@ -34,29 +49,35 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Plan = Callable[[Sequence[Task]], Iterable[Sequence[Step]]]
-"""Decides, batch by batch, what to do with tasks that are ours to work on: a change to apply, or an outcome."""
+"""Decides, in batches, what to do with held tasks: a change to apply, or an outcome."""
 
 Objection = Callable[[Task], "str | None"]
+"""Returns why a task cannot be processed, or None if it can."""
 
 
 @dataclass(frozen=True)
 class StageWork:
-    """How one operator works on the tasks of a stage.
+    """Process the tasks of one stage for one operator.
 
-    :param converter: makes labels ready to be sent.
-    :param claim: assign unowned tasks to the API key first.
-    :param take_from_people: also take tasks that a person holds.
-    :param since: on a retry, when the run began: what this key did to a task since then, an earlier try did.
-    :param detail: how much of a task is read; all of it for a callable that wants to see it.
-    :param saved_counts: a task this key has saved labels on since then counts as done, though it is still here.
-    :param hands_over: saved drafts are released to people: one that the key still holds was left behind.
-    :param only_unlabelled: leave tasks alone that have labels; goes with all details.
-    :param may_hold: the tasks that may be worked on when this key holds them already; None for all. Any other one is
-        in the hands of another run with the same key.
-    :param chunk: how many tasks are looked at, and claimed, at a time.
-    :param ahead: what is read of the tasks already.
-    :param breaker: says when to stop asking a server that is down.
-    :param stop: when it is set, nothing more is claimed or sent, and what was claimed is given back.
+    :param project: the project that the stage belongs to.
+    :param stage: the stage whose tasks are processed.
+    :param converter: converts labels to the form that is sent.
+    :param claim: assign unassigned tasks to the API key first.
+    :param take_from_people: also claim tasks that a person holds.
+    :param since: on a retry, when the first attempt began. Changes by this key since then are an earlier
+        attempt's.
+    :param detail: how much of each task is read. Use ``Detail.FULL`` for a callable that receives the task.
+    :param saved_counts: count a task as done if this key has saved labels on it since the first attempt,
+        though it is still in the stage.
+    :param hands_over: release saved drafts to people. A draft that the key still holds is a leftover then.
+    :param only_unlabelled: skip tasks that have labels. Requires ``Detail.FULL``.
+    :param may_hold: ids of tasks that may be processed although this key holds them already; None for all.
+        Any other task that the key holds belongs to another run.
+    :param chunk: number of tasks that are read and claimed at a time.
+    :param ahead: reads of these tasks that have begun already.
+    :param breaker: stops requests to a server that does not answer.
+    :param stop: once set, nothing more is claimed or sent, and claims are undone.
+    :ivar me: the user id of the credential.
     """
 
     project: RedBrickProject
@@ -82,21 +103,28 @@ class StageWork:
     def in_parallel(
         self, entries: Iterable[T], on: Callable[[Sequence[T]], Iterable[Outcome]], *, desk: Desk | None = None
     ) -> Generator[Outcome, None, None]:
-        """Yield the outcomes of tasks that are worked on in chunks, several of these at a time.
+        """Process chunks of entries concurrently and yield the outcomes.
 
-        Stopped in between, those at work give back what they have claimed.
+        If the generator is closed early, running chunks undo their claims.
 
-        :param desk: where ``on`` has somebody's code called.
+        :param entries: what to process, such as task ids.
+        :param on: processes one chunk in a worker thread.
+        :param desk: runs the user's callables for ``on`` in the calling thread.
+        :return: the outcomes, in order of completion.
         """
         workers = self.project.client.max_concurrency
         return in_parallel(in_chunks(entries, self.chunk), on, workers=workers, stop=self.stop, desk=desk)
 
     def run(self, task_ids: Sequence[str], plan: Plan) -> Iterator[Outcome]:
-        """Read tasks, work on them, and yield the outcome of each, exactly one a task."""
+        """Read and process tasks; yield exactly one outcome per task.
+
+        :param task_ids: ids of the tasks.
+        :param plan: decides what to do with the tasks that the key holds after claiming.
+        """
         return self.work_on(self.read(task_ids), plan)
 
     def read(self, task_ids: Sequence[str]) -> Found:
-        """Read tasks, unless they have been."""
+        """Read tasks in chunks, using reads that have begun already."""
         tasks: dict[str, Task | RedBrickAPIError] = {}
         read_at = time.monotonic()
         chunks = read_in_chunks(
@@ -107,8 +135,8 @@ class StageWork:
             read_at = min(read_at, found.read_at)
         return Found(tasks, read_at)
 
-    def came_back(self, task: Task) -> bool:
-        """Whether a reviewer sent this key's own labels back to it; a draft that stayed with the key is none."""
+    def was_rejected_to_key(self, task: Task) -> bool:
+        """Whether a reviewer returned this key's own labels; drafts do not count."""
         return self.stage.is_label and self._is_own(task) and task.state not in SAVED
 
     def _is_own(self, task: Task) -> bool:
@@ -118,28 +146,30 @@ class StageWork:
         return self._is_own(task) and task.state in SAVED
 
     @read_once
-    def _left_behind(self) -> Collection[str]:
-        """The tasks that a try which is gone claimed: they are given back like those claimed now."""
+    def _previous_claims(self) -> Collection[str]:
+        """Ids of tasks claimed by a previous attempt, to be released like new claims."""
         if self.since is None or not self.claim or not self.me.startswith("API:"):
             return ()
         try:
             mine = list(self.project.list_tasks(self.stage, assignee=self.me, state="ASSIGNED"))
         except RedBrickAPIError as error:
-            log.warning("Which tasks an earlier try has claimed could not be read; they keep their claim: %s", error)
+            log.warning("Tasks that an earlier attempt has claimed could not be read and stay claimed: %s", error)
             return ()
         return {task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.since}
 
     def work_on(self, found: Found, plan: Plan, *, objection: Objection | None = None) -> Iterator[Outcome]:
-        """Work on tasks and yield the outcome of each, exactly one a task.
+        """Process tasks that were read; yield exactly one outcome per task.
 
-        :param found: the tasks; what was read too long ago is read again before it is claimed.
-        :param objection: says why a task cannot be worked on, before it is claimed.
+        :param found: the tasks. Those read too long ago are read again before they are claimed.
+        :param plan: decides what to do with the tasks that the key holds after claiming.
+        :param objection: returns why a task cannot be processed; called before the task is claimed.
+        :raises RedBrickStoppedError: if the work was stopped before anything was claimed.
         """
-        ours, to_claim, outcomes = self._sort(found.tasks, objection or (lambda _task: None))
+        held_tasks, to_claim, outcomes = self._partition(found.tasks, objection or (lambda _task: None))
         yield from outcomes
         if self.stop.is_set():
-            raise RedBrickStoppedError("Not claimed: the work was stopped.")
-        claimed = self._taken_up(ours) + to_claim
+            raise RedBrickStoppedError("No tasks were claimed because the work was stopped.")
+        claimed = self._inherited_claims(held_tasks) + to_claim
         finished: set[str] = set()
         try:
             with stopping.until(self.stop):
@@ -147,123 +177,140 @@ class StageWork:
             for task in to_claim:
                 problem = refused[task.task_id]
                 if problem is None:
-                    ours.append(task)
+                    held_tasks.append(task)
                 else:
                     yield problem.outcome(task.task_id, name=task.name, what=UNCLAIMED)
-            for outcome in act(self.project, plan(ours) if ours else (), stop=self.stop):
+            for outcome in act(self.project, plan(held_tasks) if held_tasks else (), stop=self.stop):
                 if outcome.status.is_done:
                     finished.add(outcome.task_id)
                 yield outcome
         finally:
-            # Also those whose claim was refused or never answered: giving back looks before it acts.
+            # Includes claims that were refused or never answered: undoing a claim reads the task first.
             unfinished = [task for task in claimed if task.task_id not in finished]
             give_back(self.project, unfinished, me=self.me, keep=self._keeps, stopped=self.stop.is_set())
 
-    def give_up(self, tasks: Sequence[Task]) -> None:
-        """Give back what an earlier try has claimed of tasks that nothing will be done with."""
-        left = self._taken_up([task for task in tasks if task.held_by(self.me)])
-        if left:
-            give_back(self.project, left, me=self.me)
+    def release_unprocessed(self, tasks: Sequence[Task]) -> None:
+        """Release tasks claimed by a previous attempt that will not be processed."""
+        inherited = self._inherited_claims([task for task in tasks if task.held_by(self.me)])
+        if inherited:
+            give_back(self.project, inherited, me=self.me)
 
-    def _taken_up(self, ours: Sequence[Task]) -> list[Task]:
-        """Return those tasks that a try which is gone had claimed, as they were before that."""
-        left = [task for task in ours if task.task_id in self._left_behind and not self.came_back(task)]
-        if not left or not self.take_from_people:
-            return left
-        before = each_or_why(lambda ids: self.project.holders_before(ids, self.me), [task.task_id for task in left])
+    def _inherited_claims(self, held_tasks: Sequence[Task]) -> list[Task]:
+        """Return tasks claimed by a previous attempt, with their assignee before it."""
+        claimed = (task for task in held_tasks if task.task_id in self._previous_claims)
+        inherited = [task for task in claimed if not self.was_rejected_to_key(task)]
+        if not inherited or not self.take_from_people:
+            return inherited
+        before = each_or_why(
+            lambda ids: self.project.holders_before(ids, self.me), [task.task_id for task in inherited]
+        )
         known: list[Task] = []
-        for task in left:
+        for task in inherited:
             holder = before[task.task_id]
             if isinstance(holder, RedBrickAPIError):
-                words = "Task %s keeps its claim unless it is finished, since whose it was cannot be read: %s"
-                log.warning(words, task.task_id, holder)
+                message = (
+                    "Task %s stays assigned to the API key unless finished, since its previous assignee is unknown: %s"
+                )
+                log.warning(message, task.task_id, holder)
             else:
                 known.append(replace(task, assignee=holder))
         return known
 
     def _keeps(self, before: Task, now: Task) -> bool:
-        """Whether a draft that may have been saved was, and is to stay with the key."""
+        """Whether a draft was saved since ``before`` and stays with the key."""
         return self.saved_counts and not self.hands_over and now.relabelled_by(self.me, before)
 
-    def _sort(
+    def _partition(
         self, found: Mapping[str, Task | RedBrickAPIError], objection: Objection
     ) -> tuple[list[Task], list[Task], list[Outcome]]:
-        """Split tasks into ours already, to be claimed, and those that end here."""
-        ours: list[Task] = []
+        """Split tasks into those held already, those to claim, and outcomes of the others."""
+        held_tasks: list[Task] = []
         to_claim: list[Task] = []
         outcomes: list[Outcome] = []
-        earlier = earlier_events(self.project, list(found), self.since)
+        earlier = read_earlier_events(self.project, list(found), self.since)
         for task_id, task in found.items():
             events = earlier.get(task_id, ())
             if isinstance(task, RedBrickAPIError):
                 outcomes.append(unread(task_id, task))
             elif isinstance(events, RedBrickAPIError):
                 outcomes.append(unread(task_id, events, what=EARLIER, name=task.name))
-            elif left_since(events, self.stage.public_name, me=self.me, since=self.since):
-                # Even when it is back by now: a reviewer who sent it back does not want the same again.
-                done = already_done(task_id, f"an earlier try moved it on; it is {task.where}", name=task.name)
+            elif left_stage_since(events, self.stage.public_name, me=self.me, since=self.since):
+                done = already_done(task_id, f"an earlier attempt moved it on; it is {task.where}", name=task.name)
                 outcomes.append(done)
-            elif (ending := self._ending(task)) is not None:
+            elif (ending := self._outcome_without_work(task)) is not None:
                 outcomes.append(ending)
             elif (reason := objection(task)) is not None:
                 outcomes.append(failed(task_id, reason, name=task.name))
             elif task.held_by(self.me) or not self.claim:
-                ours.append(task)
+                held_tasks.append(task)
             else:
                 to_claim.append(task)
-        return ours, to_claim, outcomes
+        return held_tasks, to_claim, outcomes
 
-    def _ending(self, task: Task) -> Outcome | None:
-        """Return the outcome of a task that is not to be worked on, None for one that is."""
+    def _outcome_without_work(self, task: Task) -> Outcome | None:
+        """Return the outcome of a task that needs no work, or None."""
         task_id, name = task.task_id, task.name
         if not task.is_queued_in(self.stage.public_name):
             return skipped(task_id, f"it is {task.where}, not waiting in {self.stage.public_name}", name=name)
         if self._was_saved(task):
-            return already_done(task_id, "an earlier try saved its labels", name=name)
+            return already_done(task_id, "an earlier attempt saved its labels", name=name)
         if self.only_unlabelled and self.hands_over and self._is_draft(task):
-            # None that a reviewer sent back to the key: that was submitted, and is no draft.
-            return already_done(task_id, "its draft was saved before, and is handed over now", name=name)
+            # A task that a reviewer returned to the key was submitted, and is not a draft.
+            return already_done(task_id, "its draft was saved earlier and is released now", name=name)
         if self.only_unlabelled and (before := labelled(task, me=self.me)) is not None:
             return before
         if task.state == "PROBLEM":
-            return skipped(task_id, "it has an open issue, which an admin must resolve", name=name)
-        return self._ending_by_holder(task)
+            return skipped(task_id, "it has an open issue that an admin must resolve", name=name)
+        return self._outcome_by_assignee(task)
 
-    def _ending_by_holder(self, task: Task) -> Outcome | None:
-        """Return the outcome of a task that its holder keeps, None for one that is ours or may be claimed."""
+    def _outcome_by_assignee(self, task: Task) -> Outcome | None:
+        """Return the outcome of a task that its assignee keeps, or None."""
         if task.held_by(self.me):
             if self.may_hold is None or task.task_id in self.may_hold:
                 return None
-            return skipped(task.task_id, "another run with this API key has it", name=task.name)
+            return skipped(task.task_id, "another run with this API key holds it", name=task.name)
         if task.assignee is None:
             return None
         if self.take_from_people and self.claim:
             if task.assignee.email:
                 return None
-            # Who has no e-mail cannot be given a task back.
-            return skipped(task.task_id, f"it is {task.where}, and could not be given back", name=task.name)
+            # Tasks are assigned by email, so this claim could not be undone.
+            return skipped(task.task_id, f"it is {task.where}; its holder has no email address", name=task.name)
         return skipped(task.task_id, f"it is {task.where}; take_from_people is off", name=task.name)
 
     def _was_saved(self, task: Task) -> bool:
-        """Whether an earlier try saved labels on this task, which is still where it was."""
+        """Whether an earlier attempt saved labels on this task without moving it."""
         if not self.saved_counts or self.since is None or task.labels_at is None:
             return False
         return task.saved_by(self.me) and task.labels_at >= self.since
 
 
-def earlier_events(
+def read_earlier_events(
     project: RedBrickProject, task_ids: Sequence[str], since: pendulum.DateTime | None
 ) -> Mapping[str, Sequence[OutputEvent] | RedBrickAPIError]:
-    """Read what happened to tasks, or why that is not known; nothing when it does not matter, for want of a time.
+    """Read the events of tasks on a retry.
 
-    To take what cannot be read for nothing would be to do the same again: a task that a reviewer has sent back is
-    where it was.
+    A task whose events cannot be read must not be processed: a task that a reviewer has returned looks unprocessed, and
+    the same labels would be sent again.
+
+    :param project: the project.
+    :param task_ids: ids of the tasks.
+    :param since: on a retry, when the first attempt began; None on a first attempt.
+    :return: by task id, its events or the error that prevented reading them; empty on a first attempt.
     """
     return {} if since is None or not task_ids else each_or_why(project.output_events, task_ids)
 
 
-def left_since(events: Sequence[OutputEvent], stage_name: str, *, me: str, since: pendulum.DateTime | None) -> bool:
-    """Whether a task left a stage by this key's doing since a time; no when no time is given."""
+def left_stage_since(
+    events: Sequence[OutputEvent], stage_name: str, *, me: str, since: pendulum.DateTime | None
+) -> bool:
+    """Whether this key moved a task out of a stage at or after a point in time.
+
+    :param events: the task's events.
+    :param stage_name: the stage's public name.
+    :param me: the user id of this key.
+    :param since: on a retry, when the first attempt began; None answers False.
+    """
     if since is None:
         return False
     mine = (event for event in events if event.leaves(stage_name) and event.by == me)

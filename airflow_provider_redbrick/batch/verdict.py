@@ -1,4 +1,4 @@
-"""What a reviewer decides on one task."""
+"""The decision of a reviewer on one task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError, kind_of, st
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_LONGEST_SHOWN = 60
+_MAX_SHOWN_CHARS = 60
 DECISIONS = ("accept", "reject", "correct", "leave")
 
 
@@ -18,11 +18,12 @@ DECISIONS = ("accept", "reject", "correct", "leave")
 class Review:
     """A reviewer's decision on one task.
 
-    ``accept`` and ``reject`` leave the labels as they are; ``correct`` replaces them with ``series`` and
-    ``classification`` and accepts; ``leave`` leaves the task for people.
-
-    :param comment: shown to the labeler; the API takes none with a correction.
-    :raises RedBrickInputError: when the parts contradict each other: a decision must not turn into another one.
+    :param decision: ``accept`` and ``reject`` keep the labels. ``correct`` replaces them and accepts the task.
+        ``leave`` leaves the task to people.
+    :param comment: shown to the labeler. The API takes no comment with a correction.
+    :param series: the corrected labels, in the ``series`` format.
+    :param classification: the corrected label of the whole task.
+    :raises RedBrickInputError: if the parts contradict each other, so that no decision turns into another one.
     """
 
     decision: str
@@ -37,42 +38,53 @@ class Review:
         if self.comment is not None and not isinstance(self.comment, str):
             raise RedBrickInputError(f"the comment of a review must be text, not {told(self.comment)}")
         if self.comment is not None and self.comment != storable(self.comment):
-            words = f"{self.comment[:_LONGEST_SHOWN]!a}"
-            raise RedBrickInputError(f"the comment of a review has characters that cannot be sent or stored: {words}")
+            shown = f"{self.comment[:_MAX_SHOWN_CHARS]!a}"
+            raise RedBrickInputError(f"the comment of a review has characters that cannot be sent or stored: {shown}")
         if self.decision == "correct" and not has_labels:
             raise RedBrickInputError("a correction needs the corrected series or classification")
         if self.decision == "correct" and self.comment:
-            raise RedBrickInputError("the API takes no comment with a correction: it would be lost")
+            raise RedBrickInputError("the API takes no comment with a correction, so the comment would be lost")
         if self.decision != "correct" and has_labels:
             raise RedBrickInputError(f"{self.decision!r} takes no labels; to replace them use 'correct'")
 
     @classmethod
     def accept(cls, comment: str | None = None) -> Review:
-        """Pass the task on as it is."""
+        """Accept the task with its labels as they are.
+
+        :param comment: shown to the labeler.
+        """
         return cls("accept", comment)
 
     @classmethod
     def reject(cls, comment: str | None = None) -> Review:
-        """Send the task back to its labeler."""
+        """Return the task to its labeler.
+
+        :param comment: shown to the labeler.
+        """
         return cls("reject", comment)
 
     @classmethod
     def correct(
         cls, series: Sequence[Mapping[str, Any]] | None = None, *, classification: Mapping[str, Any] | None = None
     ) -> Review:
-        """Replace the labels and pass the task on."""
+        """Replace the labels and accept the task.
+
+        :param series: the corrected labels, in the ``series`` format.
+        :param classification: the corrected label of the whole task.
+        """
         return cls("correct", None, series, classification)
 
     @classmethod
     def leave(cls) -> Review:
-        """Leave the task for people."""
+        """Leave the task to people."""
         return cls("leave")
 
     @classmethod
     def read(cls, answer: object) -> Review:
-        """Read what a reviewer returned: a Review, or True to accept, or False to reject.
+        """Convert the answer of a reviewer to a decision.
 
-        :raises RedBrickInputError: for anything else. None is no answer: it is neither accepting nor rejecting.
+        :param answer: a :class:`Review`, True to accept, or False to reject.
+        :raises RedBrickInputError: if the answer is anything else. None neither accepts nor rejects.
         """
         if isinstance(answer, Review):
             return answer

@@ -1,1 +1,1 @@
-"""``@task.redbrick_prelabel`` and ``@task.redbrick_auto_review``: a function as the labeler or the reviewer."""
+"""TaskFlow decorators that use a function as labeler or reviewer."""

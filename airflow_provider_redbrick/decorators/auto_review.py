@@ -1,4 +1,4 @@
-"""``@task.redbrick_auto_review``: the decorated function is the reviewer."""
+"""TaskFlow decorator ``@task.redbrick_auto_review``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def redbrick_auto_review_task(
 ) -> TaskDecorator:
     """Make a function the reviewer of a ``RedBrickAutoReviewOperator``.
 
-    :param python_callable: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has its labels, and
-        whatever further arguments are given where it is called in the DAG; returns True, False or a ``Review``.
-    :param multiple_outputs: whether the manifest's entries become XComs of their own, too.
+    :param python_callable: called with a :class:`~airflow_provider_redbrick.api.models.Task` that includes its labels,
+        and with the arguments of the call in the DAG. Returns True, False or a ``Review``.
+    :param multiple_outputs: also push each entry of the manifest as a separate XCom.
     :param options: the operator's parameters, such as ``project_id`` and ``stage_name``.
     """
     return for_each_task(_AutoReviewDecoratedOperator, python_callable, multiple_outputs=multiple_outputs, **options)

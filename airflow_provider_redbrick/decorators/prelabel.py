@@ -1,4 +1,4 @@
-"""``@task.redbrick_prelabel``: the decorated function is the model."""
+"""TaskFlow decorator ``@task.redbrick_prelabel``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def redbrick_prelabel_task(
 ) -> TaskDecorator:
     """Make a function the labeler of a ``RedBrickPrelabelOperator``.
 
-    :param python_callable: called with a :class:`~airflow_provider_redbrick.api.models.Task`, and whatever further
-        arguments are given where it is called in the DAG; returns labels.
-    :param multiple_outputs: whether the manifest's entries become XComs of their own, too.
+    :param python_callable: called with a :class:`~airflow_provider_redbrick.api.models.Task`, and with the arguments of
+        the call in the DAG. Returns labels, or None to skip the task.
+    :param multiple_outputs: also push each entry of the manifest as a separate XCom.
     :param options: the operator's parameters, such as ``project_id`` and ``stage_name``.
     """
     return for_each_task(_PrelabelDecoratedOperator, python_callable, multiple_outputs=multiple_outputs, **options)

@@ -1,4 +1,4 @@
-"""The user's code is called once a task, and its answer is taken before anything else of it runs."""
+"""Tests of calling labelers, reviewers and selectors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickSto
 TASK = Task("t", name="study")
 
 
-def asked(function, take=lambda answer: answer):
+def call_labeler(function, take=lambda answer: answer):
     return call(function, TASK, what="labeler", take=take)[0]
 
 
-def test_a_function_answers_by_returning():
-    assert asked(lambda task: task.task_id) == "t"
+def test_call_function_takes_its_return_value():
+    assert call_labeler(lambda task: task.task_id) == "t"
 
 
-def test_a_generator_function_answers_by_yielding_and_goes_on_afterwards():
+def test_call_generator_takes_its_yield_and_runs_the_rest():
     seen = []
 
     def label(task):
@@ -27,21 +27,21 @@ def test_a_generator_function_answers_by_yielding_and_goes_on_afterwards():
         yield task.task_id
         seen.append("after")
 
-    assert asked(label, lambda answer: (seen.append(answer), answer)[1]) == "t"
+    assert call_labeler(label, lambda answer: (seen.append(answer), answer)[1]) == "t"
     assert seen == ["before", "t", "after"]
 
 
-def test_what_a_generator_function_returns_without_yielding_is_its_answer():
+def test_call_generator_without_yield_takes_its_return_value():
     def label(_task):
         return "early"
         yield
 
-    assert asked(label) == "early"
+    assert call_labeler(label) == "early"
 
 
-def test_a_second_answer_is_one_too_many():
+def test_call_generator_with_two_yields_is_refused():
     with pytest.raises(RedBrickInputError, match="must yield one answer"):
-        asked(lambda _task: iter_of("a", "b"))
+        call_labeler(lambda _task: iter_of("a", "b"))
 
 
 def iter_of(*answers):
@@ -49,7 +49,7 @@ def iter_of(*answers):
 
 
 @pytest.mark.parametrize("error", [RedBrickInputError("refused"), RedBrickStoppedError("stopped"), KeyboardInterrupt()])
-def test_a_generator_is_closed_when_its_answer_is_not_taken(error):
+def test_call_generator_with_refused_answer_is_closed(error):
     closed = []
 
     def label(_task):
@@ -62,11 +62,11 @@ def test_a_generator_is_closed_when_its_answer_is_not_taken(error):
         raise error
 
     with pytest.raises(type(error)):
-        asked(label, take)
+        call_labeler(label, take)
     assert closed == [True]
 
 
-def test_what_it_raises_is_its_own_failure_whenever_it_does():
+def test_call_generator_that_raises_fails_the_task():
     def early(_task):
         raise ValueError("early")
         yield
@@ -77,4 +77,4 @@ def test_what_it_raises_is_its_own_failure_whenever_it_does():
 
     for function, words in ((early, "early"), (late, "late")):
         with pytest.raises(CallableFailedError, match=f"The labeler raised ValueError: {words}"):
-            asked(function)
+            call_labeler(function)

@@ -1,4 +1,4 @@
-"""Tasks on their way into an export: in order, several at a time, never many, and stopped at the first that fails."""
+"""Tests of exporting tasks: order, concurrency, failures and the row format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.exports import StoredTask
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.exporting import export, row_of
+from airflow_provider_redbrick.batch.exporting import export, to_row
 
 WORKERS = 3
 
@@ -29,7 +29,7 @@ def project(fetch):
     return SimpleNamespace(client=SimpleNamespace(max_concurrency=WORKERS), files=files)
 
 
-def test_masks_are_fetched_several_at_a_time_and_lines_come_in_order():
+def test_export_fetches_masks_concurrently_and_keeps_order():
     together = threading.Barrier(WORKERS)
 
     def fetch(number):
@@ -38,11 +38,11 @@ def test_masks_are_fetched_several_at_a_time_and_lines_come_in_order():
 
     kept = {}
     lines = export(project(fetch), map(stored, range(9)), lambda name, mask: kept.update({name: mask.getvalue()}))
-    assert [json.loads(each.line)["taskId"] for each in lines] == [f"t{i}" for i in range(9)]
+    assert [json.loads(row.line)["taskId"] for row in lines] == [f"t{i}" for i in range(9)]
     assert kept == {f"masks/t{i}/0.nii": f"mask {i}".encode() for i in range(9)}
 
 
-def test_tasks_are_not_read_far_ahead_of_their_lines():
+def test_export_reads_few_tasks_ahead():
     taken, ahead = [], []
 
     def tasks():
@@ -56,7 +56,7 @@ def test_tasks_are_not_read_far_ahead_of_their_lines():
     assert max(ahead) <= 2 * WORKERS + 1
 
 
-def test_one_that_fails_ends_it_and_the_rest_is_left_alone():
+def test_export_with_failing_task_ends_and_skips_the_rest():
     fetched = []
 
     def fetch(number):
@@ -72,7 +72,7 @@ def test_one_that_fails_ends_it_and_the_rest_is_left_alone():
     assert len(fetched) <= 4 + 3 * WORKERS
 
 
-def test_nothing_is_kept_any_more_once_it_was_stopped():
+def test_export_after_stop_stores_no_mask():
     begun, go_on, kept = threading.Event(), threading.Event(), []
 
     def fetch(number):
@@ -89,7 +89,7 @@ def test_nothing_is_kept_any_more_once_it_was_stopped():
     assert kept == ["masks/t0/0.nii"]
 
 
-def test_what_keeps_masks_may_fail_too():
+def test_export_with_failing_mask_storage_raises():
     def full(*_):
         raise OSError("No space left on device")
 
@@ -97,7 +97,7 @@ def test_what_keeps_masks_may_fail_too():
         list(export(project(lambda _: b""), [stored(1)], full))
 
 
-def test_numbers_that_json_has_no_word_for_are_an_error_that_names_the_task():
+def test_export_with_nan_raises_error_with_task_id():
     task = Task("t1", labels=({"category": "x", "point": {"xnorm": float("nan"), "ynorm": 0.5}},))
     with pytest.raises(err.RedBrickAnswerError, match="task t1"):
         list(export(project(None), [StoredTask(task, None, {})], None))
@@ -107,38 +107,38 @@ def test_numbers_that_json_has_no_word_for_are_an_error_that_names_the_task():
 
 
 def items_of(items, *indices):
-    info = tuple({"itemsIndices": each} for each in indices)
-    return [each.get("items") for each in row_of(_task(items, info), None, {})["series"]]
+    info = tuple({"itemsIndices": row} for row in indices)
+    return [row.get("items") for row in to_row(_task(items, info), None, {})["series"]]
 
 
 def _task(items, info):
     return Task("t", "name", items=tuple(items), series_info=info, series=({},) * max(1, len(info)))
 
 
-def test_items_are_in_the_order_of_the_tasks_by_series():
+def test_to_row_keeps_item_order_within_series():
     assert items_of("abcd", [3, 1], [0, 2]) == [["b", "d"], ["a", "c"]]
 
 
 @pytest.mark.parametrize("indices", [([0, 1], None), ([0, 1], []), (None, [2])])
-def test_without_a_complete_division_all_items_are_in_the_first_series(indices):
+def test_to_row_with_incomplete_division_puts_items_in_first_series(indices):
     assert items_of("abc", *indices) == [["a", "b", "c"], None]
 
 
-def test_without_any_division_there_is_one_series():
+def test_to_row_without_division_has_one_series():
     assert items_of("ab") == [["a", "b"]]
 
 
-def test_items_that_are_not_there_are_an_error_that_names_the_task():
+def test_export_with_missing_items_raises_error_with_task_id():
     task = Task("t1", items=("a",), series_info=({"itemsIndices": [7]},), labels=())
     with pytest.raises(err.RedBrickAnswerError, match="task t1"):
         list(export(project(None), [StoredTask(task, None, {})], None))
 
 
-def test_a_series_that_only_labels_tell_of_has_no_items():
+def test_to_row_series_known_from_labels_only_has_no_items():
     task = Task("t", items=("a",), series_info=({"itemsIndices": [0]},), series=({}, {"boundingBoxes": []}))
-    assert row_of(task, None, {})["series"] == [{"items": ["a"]}, {"boundingBoxes": []}]
+    assert to_row(task, None, {})["series"] == [{"items": ["a"]}, {"boundingBoxes": []}]
 
 
-def test_a_priority_of_0_is_one():
-    assert row_of(Task("t", priority=0), None, {})["priority"] == 0
-    assert "priority" not in row_of(Task("t"), None, {})
+def test_to_row_keeps_priority_0():
+    assert to_row(Task("t", priority=0), None, {})["priority"] == 0
+    assert "priority" not in to_row(Task("t"), None, {})

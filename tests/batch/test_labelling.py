@@ -1,4 +1,4 @@
-"""Putting converted labels on tasks."""
+"""Tests of putting converted labels on tasks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 ME = User("API:me")
 
 
-class Work:
-    """A stage's work whose project notes what is sent."""
+class FakePipeline:
+    """Fake pipeline whose project records what is sent."""
 
     me = ME.user_id
     stage = Stage("Label", "manual-labeling")
@@ -41,42 +41,42 @@ def at(stage="Label", state="ASSIGNED", **facts):
     return Task("t", stage_name=stage, state=state, **facts)
 
 
-def test_submitting_shows_in_the_task_having_left():
-    work = Work()
-    for change in (put(work, at(), Converted([]), finished=True), submit_existing(work, at())):
+def test_submit_is_applied_once_the_task_has_left_the_stage():
+    pipeline = FakePipeline()
+    for change in (put(pipeline, at(), Converted([]), finished=True), submit_existing(pipeline, at())):
         assert not change.applied(at())
         assert change.applied(at(state="COMPLETED"))
         assert change.applied(at("Review_1", "UNASSIGNED"))
 
 
-def test_a_draft_shows_in_new_labels_of_this_key():
-    change = put(Work(), at(labels_id="v1", labels_by=ME), Converted([]), finished=False)
+def test_draft_is_applied_once_the_task_has_new_labels_by_this_key():
+    change = put(FakePipeline(), at(labels_id="v1", labels_by=ME), Converted([]), finished=False)
     assert not change.applied(at(labels_id="v1", labels_by=ME))
     assert not change.applied(at(labels_id="v2", labels_by=User("ada")))
     assert not change.applied(at(labels_id="v2", labels_by=None))
     assert change.applied(at(labels_id="v2", labels_by=ME, state="STAGED"))
 
 
-def test_what_is_sent():
-    work = Work()
-    put(work, at(), Converted([]), finished=False, elapsed_ms=12).call()
-    submit_existing(work, at()).call()
+def test_put_and_submit_existing_send_their_mutations():
+    pipeline = FakePipeline()
+    put(pipeline, at(), Converted([]), finished=False, elapsed_ms=12).call()
+    submit_existing(pipeline, at()).call()
     sent = {"labels": [], "map": []}
-    assert work.sent == [("Label", "t", sent, {"finished": False, "elapsed_ms": 12}), ("Label", "t")]
+    assert pipeline.sent == [("Label", "t", sent, {"finished": False, "elapsed_ms": 12}), ("Label", "t")]
 
 
-def test_what_is_stored_is_stored_once_however_often_it_is_sent():
-    work = Work()
-    change = put(work, at(), Converted([]), finished=True)
+def test_put_sent_twice_stores_files_once():
+    pipeline = FakePipeline()
+    change = put(pipeline, at(), Converted([]), finished=True)
     change.call()
     change.call()
-    assert (len(work.sent), work.stored) == (2, 1)
+    assert (len(pipeline.sent), pipeline.stored) == (2, 1)
 
 
 # ------------------------------------------------------------------ labels that do not fit the task
 
 
-def test_of_two_masks_that_the_server_gives_for_one_series_neither_is_opened():
+def test_take_masks_with_two_stored_masks_of_one_series_opens_neither():
     entries = ({"labelName": "/etc/a.nii", "seriesIndex": 0}, {"labelName": "stored/b.nii", "seriesIndex": 0})
     opened = []
     for path in ("/etc/a.nii", "stored/b.nii", "mine.nii"):
@@ -93,15 +93,15 @@ def with_masks(*paths):
     ("task", "converted", "words"),
     [
         (with_masks("a"), Converted([]), "series 0 has a segmentation mask, which these labels would remove"),
-        (with_masks(None, "b"), Converted([], (Mask(0, None, "x"),)), "series 0: 'x' is no file here"),
+        (with_masks(None, "b"), Converted([], (Mask(0, None, "x"),)), "series 0: 'x' is not a local file"),
         (with_masks("a", "b"), Converted([], (Mask(0, None, "a"),)), "series 1 has a segmentation mask"),
-        (with_masks("a", "b"), Converted([], (Mask(0, None, "b"),)), "series 0: 'b' is no file here"),
+        (with_masks("a", "b"), Converted([], (Mask(0, None, "b"),)), "series 0: 'b' is not a local file"),
         (at(series_info=({}, {})), Converted([{"volumeindex": 2}]), "its labels are for series 2, but it has 2"),
         (at(series_info=({},)), Converted([], (Mask(1, None, "a"),)), "its labels are for series 1, but it has 1"),
     ],
 )
-def test_what_does_not_fit_is_not_sent(task, converted, words):
-    outcome = put(Work(), task, converted, finished=True)
+def test_put_with_mismatching_labels_fails_and_sends_nothing(task, converted, words):
+    outcome = put(FakePipeline(), task, converted, finished=True)
     assert outcome.status.value == "failed"
     assert words in outcome.reason
     assert outcome.reason.endswith("nothing was sent")
@@ -115,10 +115,10 @@ def test_what_does_not_fit_is_not_sent(task, converted, words):
         (Converted([], (), frozenset({0, 1})), []),
     ],
 )
-def test_masks_stay_where_the_labels_say_so_and_go_where_they_say_so(converted, kept):
-    work = Work()
-    put(work, with_masks("a", "b"), converted, finished=True).call()
-    assert [entry and entry["labelName"] for entry in work.sent[0][2]["map"]] == kept
+def test_put_keeps_and_removes_masks_as_the_labels_say(converted, kept):
+    pipeline = FakePipeline()
+    put(pipeline, with_masks("a", "b"), converted, finished=True).call()
+    assert [entry and entry["labelName"] for entry in pipeline.sent[0][2]["map"]] == kept
 
 
 # ------------------------------------------------------------------ items
@@ -133,8 +133,8 @@ def test_masks_stay_where_the_labels_say_so_and_go_where_they_say_so(converted, 
         ((), [1, 2, 0]),
     ],
 )
-def test_labels_are_on_the_items_of_their_own_series(info, items):
-    """The conversion counts items through all series, two and three of them here; a task has its own."""
+def test_on_items_of_places_labels_on_items_of_their_series(info, items):
+    """The conversion numbers items across all series (2 and 3 items here); a task has its own order."""
     labels = [{"volumeindex": 0, "globalitemsindex": 1}, {"volumeindex": 1, "globalitemsindex": 4}]
     converted = Converted([*labels, {"volumeindex": 1, "globalitemsindex": 2}, {"point": {}}], starts=(0, 2))
     placed = converted.on_items_of(info)

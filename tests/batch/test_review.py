@@ -1,4 +1,4 @@
-"""Decisions on tasks in review: accept, reject and correct never blur into each other."""
+"""Tests of reviewing tasks: each decision sends exactly its own mutation."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def refused(words):
 
 
 @pytest.mark.parametrize("decision", ["", "ACCEPT", "accepted", "pass", None, True, 1, [], {}])
-def test_only_these_decisions(decision):
+def test_review_with_unknown_decision_is_refused(decision):
     with refused("must be one of accept, reject, correct, leave"):
         Review(decision)
 
 
 @pytest.mark.parametrize("decision", ["accept", "reject", "leave"])
 @pytest.mark.parametrize("labels", [{"series": SERIES}, {"series": []}, {"classification": {}}])
-def test_only_a_correction_takes_labels(decision, labels):
+def test_review_with_labels_but_no_correction_is_refused(decision, labels):
     with refused("takes no labels; to replace them use 'correct'"):
         Review(decision, **labels)
 
 
 @pytest.mark.parametrize("comment", ["a\0", "a\ud800"])
 @pytest.mark.parametrize("make", [Review.accept, Review.reject, lambda comment: Review("leave", comment)])
-def test_a_comment_that_cannot_be_stored_is_refused(make, comment):
+def test_review_with_unstorable_comment_is_refused(make, comment):
     with refused("the comment of a review has characters that cannot be sent or stored"):
         make(comment)
 
 
-def test_a_correction_needs_labels_and_takes_no_comment():
+def test_correction_needs_labels_and_takes_no_comment():
     with refused("needs the corrected series"):
         Review.correct()
     with refused("takes no comment"):
@@ -53,7 +53,7 @@ def test_a_correction_needs_labels_and_takes_no_comment():
     assert Review.correct(classification={"a": 1}).series is None
 
 
-def test_shorthands_mean_what_they_say():
+def test_review_shorthands_set_decision_and_comment():
     assert [Review.accept().decision, Review.reject().decision, Review.leave().decision] == [
         "accept",
         "reject",
@@ -63,11 +63,11 @@ def test_shorthands_mean_what_they_say():
     assert Review.accept("fine").comment == "fine"
 
 
-def test_the_repr_shows_no_labels():
+def test_review_repr_shows_no_labels():
     assert "canary" not in repr(Review.correct([{"canary": 1}], classification={"canary": 2}))
 
 
-def test_what_a_reviewer_may_return():
+def test_read_accepts_bool_and_review():
     assert Review.read(True) == Review("accept")
     assert Review.read(False) == Review("reject")
     decision = Review.correct(SERIES)
@@ -75,12 +75,12 @@ def test_what_a_reviewer_may_return():
 
 
 @pytest.mark.parametrize("answer", [None, 0, 1, "", "accept", "reject", "True", [], SERIES, {"series": SERIES}, Review])
-def test_anything_else_is_no_answer(answer):
+def test_read_with_other_answer_is_refused(answer):
     with refused("the reviewer must return True, False or a Review"):
         Review.read(answer)
 
 
-def test_a_boolean_of_numpy_is_refused_with_what_to_do():
+def test_read_with_numpy_bool_is_refused_with_advice():
     numpy = pytest.importorskip("numpy")
     with refused(r"not numpy\.bool.*bool\(\.\.\.\)"):
         Review.read(numpy.True_)
@@ -89,8 +89,8 @@ def test_a_boolean_of_numpy_is_refused_with_what_to_do():
 # ------------------------------------------------------------------ what is sent
 
 
-class Work:
-    """A review stage's work that hands all tasks to the plan and sends what it decides."""
+class FakePipeline:
+    """Fake pipeline that passes all tasks to the plan and sends the resulting changes."""
 
     me = "API:me"
     stage = Stage("Review_1", "expert-review")
@@ -120,8 +120,8 @@ class Work:
 
 
 def reviewed(*answers):
-    work = Work(len(answers))
-    by_id = {task.task_id: answer for task, answer in zip(work.tasks, answers, strict=True)}
+    pipeline = FakePipeline(len(answers))
+    by_id = {task.task_id: answer for task, answer in zip(pipeline.tasks, answers, strict=True)}
 
     def reviewer(task):
         answer = by_id[task.task_id]
@@ -129,8 +129,8 @@ def reviewed(*answers):
             raise answer
         return answer
 
-    steps = list(module.review(work, list(by_id), reviewer))
-    return work.sent, {step.task_id: step for step in steps if isinstance(step, Outcome)}
+    steps = list(module.review(pipeline, list(by_id), reviewer))
+    return pipeline.sent, {step.task_id: step for step in steps if isinstance(step, Outcome)}
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def reviewed(*answers):
     ],
     ids=str,
 )
-def test_each_decision_sends_its_own_mutation_and_only_that(answer, sent):
+def test_review_sends_only_the_mutation_of_its_decision(answer, sent):
     assert reviewed(answer)[0] == sent
 
 
-def test_what_is_left_to_people_is_skipped():
+def test_review_with_leave_skips_the_task():
     _, outcomes = reviewed(Review.leave())
     assert (outcomes["t0"].status, outcomes["t0"].reason) == (Status.SKIPPED, "the reviewer left it to people")
 
@@ -158,20 +158,20 @@ def test_what_is_left_to_people_is_skipped():
 @pytest.mark.parametrize(
     "answer", [None, "accept", 1, ValueError("no pixels"), Review.correct([{"segmentMap": {"1": 1}}])]
 )
-def test_what_goes_wrong_for_one_task_is_that_tasks_failure_and_sends_nothing_for_it(answer):
+def test_review_with_error_for_one_task_fails_this_task_only(answer):
     sent, outcomes = reviewed(True, answer, False)
     assert sent == [("t0", "accept", None), ("t2", "reject", None)]
     assert list(outcomes) == ["t1"]
     assert (outcomes["t1"].status, outcomes["t1"].name) == (Status.FAILED, "study 1")
 
 
-def test_what_the_reviewer_raised_is_named():
+def test_review_with_raising_reviewer_names_the_error():
     _, outcomes = reviewed(ValueError("no pixels"))
     assert outcomes["t0"].reason == "The reviewer raised ValueError: no pixels"
 
 
 @given(st.lists(st.sampled_from([*DECISIONS, None]), min_size=1, max_size=30))
-def test_a_batch_never_mixes_decisions_up(decisions):
+def test_review_batch_sends_each_decision_to_its_own_task(decisions):
     answers = [Review("correct", None, SERIES) if d == "correct" else d and Review(d) for d in decisions]
     sent, outcomes = reviewed(*answers)
     got = {task_id: decision for task_id, decision, _ in sent}
@@ -181,8 +181,8 @@ def test_a_batch_never_mixes_decisions_up(decisions):
     assert set(outcomes) == {f"t{i}" for i in range(len(decisions))} - set(expected)
 
 
-def test_a_decision_shows_in_the_task_having_left():
-    work = Work()
-    change = module._acted_on(work, work.tasks[0], Review("accept"), 0)
+def test_decision_is_applied_once_the_task_has_left_the_stage():
+    pipeline = FakePipeline()
+    change = module._to_step(pipeline, pipeline.tasks[0], Review("accept"), 0)
     assert not change.applied(Task("t0", stage_name="Review_1", assignee=User("API:me")))
     assert change.applied(Task("t0", stage_name="Label"))

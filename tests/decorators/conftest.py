@@ -1,4 +1,4 @@
-"""What the decorators' tests share."""
+"""Fixtures for the tests of the decorators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decorated functions as labelers and reviewers, found as Airflow finds them, on a running server."""
+"""Tests of the TaskFlow decorators on a running sandbox."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def dag():
 
 
 def execute(run, operator, **context):
-    """Render and run an operator as Airflow does; answers its manifest."""
+    """Render and run an operator as Airflow does; return its manifest."""
     run.context = {"ds": "2026-03-14", "params": {"cutoff": 3}, **context}
     operator.render_template_fields({**run.context})
     return run.try_once(operator)
 
 
-def test_airflow_finds_them_and_they_make_the_operators(dag):
+def test_decorators_are_registered_and_create_their_operators(dag):
     @task.redbrick_prelabel(stage_name="Label", limit=5)
     def label(scan): ...
 
@@ -48,7 +48,7 @@ def test_airflow_finds_them_and_they_make_the_operators(dag):
 
 
 @pytest.mark.parametrize("multiple_outputs", [False, True])
-def test_with_multiple_outputs_a_field_without_a_value_is_left_out(sandbox, run, dag, multiple_outputs):
+def test_multiple_outputs_leaves_out_fields_without_a_value(sandbox, run, dag, multiple_outputs):
     sandbox.seed_tasks(1)
 
     @task.redbrick_prelabel(stage_name="Label", multiple_outputs=multiple_outputs)
@@ -58,14 +58,14 @@ def test_with_multiple_outputs_a_field_without_a_value_is_left_out(sandbox, run,
     assert ("report" in execute(run, label().operator)) is not multiple_outputs
 
 
-def test_without_parentheses(dag):
+def test_decorator_without_parentheses_creates_the_operator(dag):
     @task.redbrick_prelabel
     def label(scan): ...
 
     assert label().operator.task_id == "label"
 
 
-def test_the_function_is_called_for_each_task(sandbox, run, dag):
+def test_execute_calls_the_function_for_each_task(sandbox, run, dag):
     ids = sandbox.seed_tasks(3)
     seen = []
 
@@ -80,14 +80,14 @@ def test_the_function_is_called_for_each_task(sandbox, run, dag):
     assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
 
-def test_a_return_type_says_nothing_of_the_manifest(dag):
+def test_return_type_does_not_set_multiple_outputs(dag):
     def label(scan) -> dict[str, list]: ...
 
     assert not task.redbrick_prelabel(stage_name="Label")(label)().operator.multiple_outputs
     assert task.redbrick_prelabel(stage_name="Label", multiple_outputs=True)(label)().operator.multiple_outputs
 
 
-def test_a_reviewer_decides(sandbox, run, dag):
+def test_auto_review_applies_the_decisions_of_the_function(sandbox, run, dag):
     good, bad = sandbox.seed_tasks(2, stage="Review_1")
 
     @task.redbrick_auto_review(stage_name="Review_1")
@@ -99,16 +99,16 @@ def test_a_reviewer_decides(sandbox, run, dag):
     assert sandbox.stage_of(bad) == "Label"
 
 
-class TestFurtherArguments:
+class TestArguments:
     def seen(self, sandbox, run, function, *args, **kwargs):
-        """What a function gets beside the task."""
+        """Return the arguments that a function receives in addition to the task."""
         sandbox.seed_tasks(1)
         found = []
         decorated = task.redbrick_prelabel(stage_name="Label")(function(found))
         assert execute(run, decorated(*args, **kwargs).operator, ti_name="mine")["counts"] == counts(skipped=1)
         return found
 
-    def test_from_the_call_and_from_templates(self, sandbox, run, dag):
+    def test_arguments_from_call_are_rendered(self, sandbox, run, dag):
         def function(found):
             def label(scan, cutoff, model="small", *, day):
                 found.append((cutoff, model, day))
@@ -117,7 +117,7 @@ class TestFurtherArguments:
 
         assert self.seen(sandbox, run, function, 0.5, day="{{ ds }}") == [(0.5, "small", "2026-03-14")]
 
-    def test_names_of_labels_are_rendered_too(self, sandbox, run, dag):
+    def test_argument_named_labels_is_rendered(self, sandbox, run, dag):
         def function(found):
             def label(scan, labels):
                 found.append(labels)
@@ -126,7 +126,7 @@ class TestFurtherArguments:
 
         assert self.seen(sandbox, run, function, labels=["{{ ds }}"]) == [["2026-03-14"]]
 
-    def test_from_airflows_context(self, sandbox, run, dag):
+    def test_arguments_from_context_are_passed(self, sandbox, run, dag):
         def function(found):
             def label(task, ds, params=None):
                 found.append((ds, params["cutoff"]))
@@ -135,7 +135,7 @@ class TestFurtherArguments:
 
         assert self.seen(sandbox, run, function) == [("2026-03-14", 3)]
 
-    def test_all_of_the_context(self, sandbox, run, dag):
+    def test_var_keyword_receives_the_context(self, sandbox, run, dag):
         def function(found):
             def label(task, **context):
                 found.append((task.name != "", context["ds"], context["cutoff"], "task" in context))
@@ -144,7 +144,7 @@ class TestFurtherArguments:
 
         assert self.seen(sandbox, run, function, cutoff=1) == [(True, "2026-03-14", 1, False)]
 
-    def test_an_upstream_tasks_output_is_waited_for(self, dag):
+    def test_upstream_output_as_argument_sets_dependency(self, dag):
         @task
         def cutoff():
             return 0.5
@@ -155,7 +155,7 @@ class TestFurtherArguments:
         label(cutoff())
         assert dag.get_task("label").upstream_task_ids == {"cutoff"}
 
-    def test_mistakes_are_known_when_the_dag_is_parsed(self, dag):
+    def test_wrong_arguments_raise_when_the_dag_is_parsed(self, dag):
         @task.redbrick_prelabel(stage_name="Label")
         def label(scan, cutoff): ...
 
@@ -167,8 +167,8 @@ class TestFurtherArguments:
             label(1, scan=2)
 
 
-class TestWhichTasks:
-    def test_ids_come_with_the_call(self, sandbox, run, dag):
+class TestTaskSelection:
+    def test_task_ids_in_call_select_tasks(self, sandbox, run, dag):
         ids = sandbox.seed_tasks(3)
 
         @task.redbrick_prelabel(stage_name="Label")
@@ -178,14 +178,14 @@ class TestWhichTasks:
         assert execute(run, label(task_ids=ids[:2]).operator)["counts"] == counts(done=2)
         assert sandbox.applied(PUT) == dict.fromkeys(ids[:2], 1)
 
-    def test_not_twice(self, dag):
+    def test_task_ids_in_decorator_and_call_are_refused(self, dag):
         @task.redbrick_prelabel(stage_name="Label", task_ids=["one"])
         def label(scan): ...
 
         with pytest.raises(RedBrickInputError, match="task_ids are given both"):
             label(task_ids=["two"])
 
-    def test_chunks_are_mapped(self, sandbox, run, new_run, dag):
+    def test_task_ids_can_be_mapped(self, sandbox, run, new_run, dag):
         ids = sandbox.seed_tasks(4)
 
         @task.redbrick_prelabel(stage_name="Label")
@@ -198,7 +198,7 @@ class TestWhichTasks:
             one = mapped.unmap({"op_kwargs": {"task_ids": chunk}})
             assert execute(new_run(), one)["task_ids"] == chunk
 
-    def test_arguments_are_mapped(self, dag):
+    def test_arguments_can_be_mapped(self, dag):
         @task.redbrick_prelabel(stage_name="Label")
         def label(scan, model): ...
 
@@ -206,7 +206,7 @@ class TestWhichTasks:
         one = mapped.unmap({"op_kwargs": {"model": "large"}})
         assert (one.op_kwargs, one.limit, one.stage_name) == ({"model": "large"}, 7, "Label")
 
-    def test_what_is_overridden(self, dag):
+    def test_override_changes_operator_parameters(self, dag):
         @task.redbrick_prelabel(stage_name="Label")
         def label(scan): ...
 
@@ -220,22 +220,22 @@ class TestRefused:
         [lambda: None, lambda *, scan: None, lambda *tasks: None, lambda **context: None, lambda ti, ds: None],
         ids=["nothing", "keyword only", "any number", "context only", "Airflow's own"],
     )
-    def test_a_function_that_takes_no_task(self, function):
+    def test_function_without_task_parameter_is_refused(self, function):
         with pytest.raises(RedBrickInputError, match="takes no RedBrick task"):
             task.redbrick_prelabel(stage_name="Label")(function)
 
-    def test_an_async_function(self):
+    def test_async_function_is_refused(self):
         async def label(scan): ...
 
         with pytest.raises(RedBrickInputError, match="label must not be async"):
             task.redbrick_prelabel(stage_name="Label")(label)
 
-    def test_a_parameter_that_the_operator_has(self):
+    def test_function_with_task_ids_parameter_is_refused(self):
         with pytest.raises(RedBrickInputError, match="task_ids"):
             task.redbrick_prelabel(stage_name="Label")(lambda scan, task_ids: None)
 
     @pytest.mark.parametrize(("name", "parameter"), [("prelabel", "labeler"), ("auto_review", "reviewer")])
-    def test_another_function(self, dag, name, parameter):
+    def test_second_callable_is_refused(self, dag, name, parameter):
         decorator = getattr(task, f"redbrick_{name}")
         with pytest.raises(RedBrickInputError, match=f"The decorated function is the {parameter}"):
             decorator(stage_name="Label", **{parameter: print})

@@ -341,7 +341,7 @@ class TestClaim:
         assert len(claimed) == 2
         (lost,) = set(ids) - set(claimed)
         assert holders("Label") == {**dict.fromkeys(claimed, KEY), lost: None}
-        assert f"Task {lost} was not claimed: It was claimed, could not be read" in caplog.text
+        assert f"Task {lost} was not claimed: It was claimed, but could not be read" in caplog.text
 
     def test_when_reading_fails_as_a_whole_everything_is_given_back(self, sandbox, label, holders):
         ids = sandbox.seed_tasks(3)

@@ -211,7 +211,7 @@ class TestRunsThatOverlap:
         (task_id,) = sandbox.seed_tasks(1, assignee="API key")
         monkeypatch.setattr("airflow_provider_redbrick.batch.queue.ABANDONED_AFTER", -1)
         monkeypatch.setattr(
-            "airflow_provider_redbrick.batch.queue._abandoned", lambda _work, task, _now: task.task_id == task_id
+            "airflow_provider_redbrick.batch.queue._is_abandoned", lambda _work, task, _now: task.task_id == task_id
         )
         assert run.try_once(prelabel(lambda _task: None))["counts"]["skipped"] == 1
         assert holders("Label")[task_id].startswith("API:")
@@ -263,7 +263,7 @@ class TestAServerThatIsDown:
         sandbox.faults("")
         sandbox.fault_once("http_503", "genericTasks", times=1000)
         assert run.try_once(put(tasks))["counts"] == counts(done=2)
-        assert "an earlier try has claimed could not be read" in said()
+        assert "an earlier attempt has claimed could not be read" in said()
 
 
 class TestOddInput:

@@ -86,7 +86,7 @@ class TestEvenness:
         rows = [json.loads(line) for line in report.read_text().splitlines()]
         assert Counter(row["status"] for row in rows) == {"done": 1, "skipped": 3}
         assert {row.get("assigned_to") for row in rows if row["status"] == "done"} == {ALICE}
-        assert {row["reason"] for row in rows if row["status"] == "skipped"} == {"nobody has room for it"}
+        assert {row["reason"] for row in rows if row["status"] == "skipped"} == {"no person has room for it"}
         assert manifest["report"] == str(report)
 
     def test_tasks_of_others_stay_with_them(self, sandbox, run, holders):
@@ -220,7 +220,7 @@ class TestRebalance:
         sandbox.fault_once("gql_partial", "task", times=2)
         run.try_once(operator(rebalance=True, weights={ALICE: 0}))
         (left,) = [task_id for task_id, who in holders("Label").items() if who == ALICE]
-        assert f"Task {left} stays where it is: who labeled it could not be read" in caplog.text
+        assert f"Task {left} keeps its assignee, since who labeled it could not be read" in caplog.text
 
     def test_nothing_is_read_of_tasks_without_it(self, sandbox, run):
         sandbox.seed_tasks(3, assignee=ALICE)

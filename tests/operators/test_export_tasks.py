@@ -213,7 +213,7 @@ class TestRows:
         assert (tmp_path / "masks" / bad / "0.nii.gz").read_bytes() == damaged
         warned = [record.getMessage() for record in caplog.records if "is damaged in the" in record.getMessage()]
         assert len(warned) == 1
-        assert f"The mask of series 0 of task {bad} is damaged in the storage, and exported so: " in warned[0]
+        assert f"The mask of series 0 of task {bad} is damaged in the storage. It is exported as it is: " in warned[0]
         assert "CRC check failed" in warned[0]
 
     def test_an_export_that_was_moved_can_be_put_again_with_its_masks(self, sandbox, run, new_run, label, tmp_path):

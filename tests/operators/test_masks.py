@@ -217,7 +217,10 @@ def cut(path, count):
 
 
 BAD = {
-    "no such file": (lambda mask: {"segmentations": "nowhere.nii.gz", "segmentMap": {"1": "lesion"}}, "no file here"),
+    "no such file": (
+        lambda mask: {"segmentations": "nowhere.nii.gz", "segmentMap": {"1": "lesion"}},
+        "is not a local file",
+    ),
     "one of two is missing": (
         lambda mask: {
             "segmentations": [mask("a.nii", box((0, 0, 0), (1, 1, 1))), "b.nii"],

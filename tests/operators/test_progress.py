@@ -82,7 +82,7 @@ def test_an_operator_says_how_far_it_is_and_nothing_more(sandbox, run, caplog, c
 
     run.try_once(prelabel())
     ended = ["prelabel: 30 tasks: 0 done, 0 already done, 30 skipped, 0 failed, 0 unknown"]
-    ended += ["prelabel: 30 skipped: the labeler left it alone"]
+    ended += ["prelabel: 30 skipped: the labeler returned no labels"]
     assert said() == ended
     monkeypatch.setattr("airflow_provider_redbrick.operators.base.Progress", partial(Progress, every=1e-9))
     run.try_once(prelabel())

@@ -447,7 +447,7 @@ class TestInvalidLabels:
 
     def test_masks_are_refused_with_the_reason(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
-        with pytest.raises(RedBrickTasksFailedError, match="no file here, and not the mask the task has"):
+        with pytest.raises(RedBrickTasksFailedError, match="not a local file, and not the stored mask of the task"):
             run.try_once(operator([{"taskId": task_id, **BAD_LABELS["masks"]}]))
 
     def test_the_servers_words_about_each_are_told(self, sandbox, run):

@@ -356,7 +356,9 @@ class TestMasks:
         (task_id,) = sandbox.seed_tasks(1)
         path = written([masked(task_id, "nowhere.nii.gz")], "batch/labels.jsonl")
         reason = told(report(f"{scheme}{path}"))
-        assert reason.startswith("line 1: series 0: 'nowhere.nii.gz' is no file here, and not the mask the task has")
+        assert reason.startswith(
+            "line 1: series 0: 'nowhere.nii.gz' is not a local file, and not the stored mask of the task"
+        )
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
     def test_the_one_the_task_has_may_be_named_by_its_place_in_the_storage(
