@@ -1,57 +1,61 @@
-# Two commands do everything: `make demo` runs the main job on the sandbox, `make test` passes the tests.
+# `make help`, the default goal, lists the targets that have a `##` comment. `make demo` and `make test` are the main ones.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
 SDK_VENV := .venv-sdk
 SCALE_VENV := .venv-scale
 BIN := $(VENV)/bin
 export UV_COMPILE_BYTECODE := 1
-# Airflow starts several processes; without compiled modules each takes twice as long.
+# Airflow starts several processes. Without compiled modules, each takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo ui test quickstart compat fuzz bench scale docs screenshots lint audit format pins clean
+.PHONY: help demo ui test quickstart compat fuzz bench scale docs screenshots lint audit format pins clean
 
-demo: $(VENV)/.ready
+help: ## List the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.ready ## Run a labeling project end to end with Airflow, on the sandbox
 	$(BIN)/python -m demo
 
-ui: $(VENV)/.ready
+ui: $(VENV)/.ready ## Start the sandbox, the Airflow UI and the example DAGs
 	$(BIN)/python -m demo.ui
 
-# Most tests wait for a server, or for Airflow: two workers take little more than half of the time.
+# Most tests wait for a server or for Airflow, so two workers take little more than half of the time.
 WORKERS := -n 2 --no-loadscope-reorder
 
-# `make compat` runs every_airflow.
-test: $(VENV)/.ready $(SDK_VENV)/.ready
+# `make compat` runs tests/every_airflow.
+test: $(VENV)/.ready $(SDK_VENV)/.ready ## Run all tests (some minutes)
 	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m pytest $(WORKERS) --ignore tests/every_airflow $(PYTEST_ARGS)
 
-# What the documents tell a new user to type, in environments with exactly what they say.
-quickstart: $(VENV)/bin/uv
+# The documented commands for a new user, in environments with exactly the documented packages.
+quickstart: $(VENV)/bin/uv ## Run the documented installs and the quickstart in fresh environments
 	$(BIN)/python tests/fresh_installs.py
 
-# Every Airflow that is supported. The lowest of everything and the highest run all tests that meet Airflow. The highest,
-# and each version between them with packages of its time, run a whole Airflow: deferred sensors, a watcher, every example.
-# An interpreter that this machine does not have is fetched by uv.
-found = $(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python)))
+# Every supported Airflow. The lowest and the highest versions run all tests that use Airflow. The highest, and each version
+# between them with packages of its time, run a complete Airflow: deferred sensors, a watcher, every example DAG. uv
+# downloads missing interpreters.
+interpreter = $(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python)))
 AIRFLOWS := 3.0.6 3.1.8 3.2.2
 ENDS := lowest $(AIRFLOWS) highest
-PYTHON_lowest ?= $(or $(call found,3.10),3.10)
-PYTHON_3.0.6 ?= $(or $(call found,3.10),3.10)
-PYTHON_3.1.8 ?= $(or $(call found,3.11),3.11)
-PYTHON_3.2.2 ?= $(or $(call found,3.12),3.12)
-PYTHON_highest ?= $(or $(call found,3.14),$(shell command -v python3.14),$(call found,3.13),3.14)
+PYTHON_lowest ?= $(or $(call interpreter,3.10),3.10)
+PYTHON_3.0.6 ?= $(or $(call interpreter,3.10),3.10)
+PYTHON_3.1.8 ?= $(or $(call interpreter,3.11),3.11)
+PYTHON_3.2.2 ?= $(or $(call interpreter,3.12),3.12)
+PYTHON_highest ?= $(or $(call interpreter,3.14),$(shell command -v python3.14),$(call interpreter,3.13),3.14)
 PINS_lowest := requirements/lowest.txt
 PINS_highest := requirements/dev.txt
 $(foreach version,$(AIRFLOWS),$(eval PINS_$(version) := requirements/airflow-$(version).txt))
-MEETS_AIRFLOW := $(addprefix tests/,assets dags decorators hooks lineage links notifications operators plugins \
+AIRFLOW_TESTS := $(addprefix tests/,assets dags decorators hooks lineage links notifications operators plugins \
 	sensors triggers test_import_cost.py test_provider_info.py test_retry_policy.py)
-COMPAT_TESTS_lowest := $(MEETS_AIRFLOW)
-COMPAT_TESTS_highest := $(MEETS_AIRFLOW) tests/every_airflow
+COMPAT_TESTS_lowest := $(AIRFLOW_TESTS)
+COMPAT_TESTS_highest := $(AIRFLOW_TESTS) tests/every_airflow
 
-compat: $(addprefix compat-,$(ENDS))
+compat: $(addprefix compat-,$(ENDS)) ## Test every supported Airflow, from the oldest to the newest
 
 $(addprefix compat-,$(ENDS)): compat-%: .venv-%/.ready
 	.venv-$*/bin/python -m pytest -q $(WORKERS) $(or $(COMPAT_TESTS_$*),tests/every_airflow)
 
-# Whether this machine has the interpreter that it takes.
+# Succeeds if this machine has the interpreter.
 $(addprefix has-,$(ENDS)): has-%: $(VENV)/bin/uv
 	@$(BIN)/uv python find --quiet --no-python-downloads "$(PYTHON_$*)" >/dev/null
 
@@ -61,55 +65,55 @@ $(patsubst %,.venv-%/.ready,$(ENDS)): .venv-%/.ready: $(VENV)/bin/uv $(wildcard 
 	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --editable .
 	@touch $@
 
-# Looks for input and answers that nobody thought of: new ones every time, ten times as many as the tests try.
+# Search for unexpected input and responses: new examples in each run, ten times as many as in `make test`.
 FUZZ_EXAMPLES ?= 1000
 
-fuzz: $(VENV)/.ready
+fuzz: $(VENV)/.ready ## Run ten times as many random examples as the tests
 	REDBRICK_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q $(WORKERS) -m hypothesis --timeout=0 $(PYTEST_ARGS)
 
-# Ours and the public SDK's, in one run. `python -m benchmarks --help` names shorter ones.
-bench: $(VENV)/.ready $(SDK_VENV)/.ready
+# The provider and the public SDK in one run. `python -m benchmarks --help` lists shorter benchmarks.
+bench: $(VENV)/.ready $(SDK_VENV)/.ready ## Compare the speed with the public SDK
 	REDBRICK_SDK_PYTHON=$(CURDIR)/$(SDK_VENV)/bin/python $(BIN)/python -m benchmarks
 
 # PostgreSQL, Redis, and Airflow with two Celery workers, one of which is killed.
-scale: $(SCALE_VENV)/.ready
+scale: $(SCALE_VENV)/.ready ## Process 5,000 tasks with two Celery workers, and kill one
 	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql redis-server; }
 	$(SCALE_VENV)/bin/python -m pytest -q -s tests/scale
 
-docs: $(VENV)/.ready
+docs: $(VENV)/.ready ## Build the documentation into docs/_build/html, with warnings as errors
 	AIRFLOW_HOME=$(CURDIR)/docs/_build/airflow $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
-# The pictures in docs/images of what people see in Airflow; needs Debian's packages chromium and chromium-driver.
-screenshots: $(VENV)/.ready
+# Renew the pictures of Airflow's UI in docs/images. Needs Debian's packages chromium and chromium-driver.
+screenshots: $(VENV)/.ready ## Renew the screenshots in docs/images
 	$(BIN)/python tests/screenshots.py
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.ready ## Run ruff, mypy (strict) and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/typed_dag.py
 	$(BIN)/lint-imports
 
-# Known vulnerabilities of what is installed anywhere; asks a public service, so it needs a network.
-audit: $(VENV)/bin/uv
+# Known vulnerabilities of all pinned packages. Queries a public service, so it needs a network.
+audit: $(VENV)/bin/uv ## Check all pinned packages for known vulnerabilities
 	@for file in dev lowest scale sdk; do \
 		echo "requirements/$$file.txt"; \
 		$(BIN)/uv tool run --from "$$(cat requirements/audit.txt)" pip-audit --strict --no-deps --disable-pip \
 			--progress-spinner off $(AUDIT_ARGS) -r requirements/$$file.txt || exit 1; \
 	done
 
-format: $(VENV)/.ready
+format: $(VENV)/.ready ## Fix lint errors and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The packages that were there soon after a version of Airflow: its number, Python, the day, further options.
+# Pins of packages from shortly after an Airflow release. Arguments: Airflow version, Python, date, further options.
 pins-of = echo "apache-airflow==$(1)" | $(BIN)/uv pip compile --python-version $(2) --exclude-newer $(3) $(4) --no-emit-index-url \
 	--no-header --no-annotate --quiet --upgrade --extra segmentation --extra sandbox --extra demo --extra dev pyproject.toml - \
 	-o requirements/airflow-$(1).txt
 
-# Versions only: no addresses of where they come from.
-pins: $(VENV)/.ready
+# Versions only, without index addresses.
+pins: $(VENV)/.ready ## Update all pinned versions in requirements/
 	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
 		--extra segmentation --extra sandbox --extra openlineage --extra demo --extra dev pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --quiet --upgrade \
@@ -125,7 +129,7 @@ pins: $(VENV)/.ready
 	$(BIN)/uv pip compile --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet --upgrade \
 		--generate-hashes requirements/build.in -o requirements/build.txt
 
-clean:
+clean: ## Remove environments, demo files and built documentation
 	rm -rf .venv* .demo docs/_build
 
 $(VENV)/bin/uv: requirements/uv.txt
@@ -136,12 +140,12 @@ $(VENV)/bin/uv: requirements/uv.txt
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/bin/uv requirements/dev.txt pyproject.toml
-	@echo "Installing Airflow and the rest (about 200 MB, seconds on a fast line) ..."
+	@echo "Installing Airflow and the other packages (about 200 MB) ..."
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-# The public SDK cannot share an environment with Airflow: they want different versions of `packaging`.
+# The public SDK cannot share an environment with Airflow: they require different versions of `packaging`.
 $(SDK_VENV)/.ready: $(VENV)/bin/uv requirements/sdk.txt
 	@echo "Installing the public redbrick-sdk into $(SDK_VENV) (about 800 MB) ..."
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(SDK_VENV)

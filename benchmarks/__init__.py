@@ -1,4 +1,4 @@
-"""How fast the operators are, beside the public redbrick-sdk, and how their cost grows.
+"""Benchmarks: speed compared with the public SDK, and growth of costs.
 
 `python -m benchmarks` compares both on one sandbox, prints a table, and saves it as `results.json` and as a picture;
 `--quick` leaves the largest number of tasks out. `python -m benchmarks growth` measures ours alone with very many

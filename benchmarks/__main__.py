@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks`, `python -m benchmarks growth` and `python -m benchmarks soak`."""
+"""Command line: `python -m benchmarks`, and its commands `growth` and `soak`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOAK = ROOT / "benchmarks" / "soak.json"
 PLOT = ROOT / "docs" / "images" / "benchmark.png"
 SIZES = (50, 500, 5000)
 RUNS = 3
-# Seconds that one run of the SDK may take.
+# Time limit for one run of the SDK, in seconds.
 CAP, QUICK_CAP = 60.0, 30.0
 
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def say(words: str) -> None:
-    """Print words at once."""
+    """Print a line without buffering."""
     sys.stdout.write(f"{words}\n")
     sys.stdout.flush()
 

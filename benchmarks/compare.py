@@ -1,4 +1,4 @@
-"""The comparison: every work at every size, by turns ours and the SDK's, on one sandbox."""
+"""Measure every work at every size, with both sides in turn, on one sandbox."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from benchmarks.works import Work
 
 LATENCY_MS = 50
-# Tasks that are enough for every size of request to occur.
+# Enough tasks for every request size to occur.
 LEARNT_FROM = 500
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of it.
+    """The results.
 
     :param rows: one for every work and size.
     :param left_out: why numbers are missing in some.
@@ -43,11 +43,11 @@ class Comparison:
 def compare(*, sizes: Sequence[int], runs: int, sdk_python: str | None, sdk_cap: float) -> Comparison:
     """Measure everything ``runs`` times and return the medians.
 
-    A machine has faster and slower minutes. So everything is measured once, then once more and so on, and not one thing
-    after the other: none has the bad minutes all to itself.
+    A machine has slow periods. Each round therefore measures everything once, so that slow periods affect all works.
 
-    :param runs: how often; what takes a second or less varies most, and is measured twice as often, and once.
-    :param sdk_python: the SDK's interpreter; None measures ours alone.
+    :param sizes: numbers of tasks.
+    :param runs: number of rounds. Works of a second or less vary most, and get twice as many, plus one.
+    :param sdk_python: the SDK's interpreter; None measures only this provider.
     :param sdk_cap: seconds that one run of the SDK may take; what would take longer is left out.
     """
     comparison = Comparison()
@@ -63,7 +63,7 @@ def compare(*, sizes: Sequence[int], runs: int, sdk_python: str | None, sdk_cap:
             if words := case.without_what_takes_over(sdk_cap):
                 comparison.left_out.append(words)
         for work in WORKS:
-            # Our documents are long, and the sandbox takes its time with a new one: that is not to be measured.
+            # The sandbox is slow with a new GraphQL document. That time is excluded.
             sides["ours"].measure(work, min(max(sizes), LEARNT_FROM), dict(work.tasks))
         for number in range(rounds):
             for case in cases:
@@ -75,7 +75,7 @@ def compare(*, sizes: Sequence[int], runs: int, sdk_python: str | None, sdk_cap:
 
 @dataclass
 class _Case:
-    """A work on so many tasks.
+    """A work with a number of tasks.
 
     :param times: how often it is measured.
     :param sides: who is measured.
@@ -88,14 +88,14 @@ class _Case:
     found: dict[str, list[Measured]] = field(default_factory=dict)
 
     def without_what_takes_over(self, cap: float) -> str | None:
-        """Leave the SDK out where a run of it takes over so many seconds; return words about that."""
+        """Skip the SDK if its run takes longer than the cap, and return a message."""
         would_take = sdk_s(self.work.name, self.n, LATENCY_MS / 1000)
         if would_take <= cap or self.sides.pop("sdk", None) is None:
             return None
         return f"{self.work.words}, {self.n:,}, SDK: not measured, a run takes over {would_take:,.0f} s."
 
     def measure(self, number: int, rounds: int) -> None:
-        """Measure each side, in as many of all rounds as it is to be measured, evenly spread."""
+        """Measure each side in its number of rounds, evenly spread."""
         if number * self.times // rounds == (number - 1) * self.times // rounds:
             return
         spent = []

@@ -1,4 +1,4 @@
-"""The sandbox with five people who label, its command line unchanged: `python -m benchmarks.five_people serve ...`."""
+"""Run the sandbox with five labelers: `python -m benchmarks.five_people serve`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic limit: how long a work must take when nothing but the network does.
+"""Compute the minimum time of a work from its sequential round trips.
 
 That is the round trips it needs, one after the other, times the latency of one: with so many connections, and as many
 tasks a request as documented. Requests that depend on nothing of each other share a round trip.
@@ -17,50 +17,55 @@ MUTATIONS_A_REQUEST = 10
 PAGE = 200
 PEOPLE = 5
 
-# The project with its taxonomy, and who this key is.
+# The project with its taxonomy, and the account of the key.
 _OPENING = 2
-# Neither these nor the project's members need another's answer; what is listed is found by a stage of the project.
+# These and the project's members are requested concurrently. A listing needs a stage of the project.
 _OPENED = 1
 
 
 def limit_s(work: str, n: int, latency_s: float) -> float:
-    """Return the least seconds that ``work`` on ``n`` tasks can take."""
+    """Return the minimum time of a work.
+
+    :param work: the name of the work.
+    :param n: number of tasks.
+    :param latency_s: response time of the server, in seconds.
+    """
     return _ROUNDS[work](n) * latency_s
 
 
 def _put_labels(n: int) -> int:
-    # Read with the project; then labels are converted, which the taxonomy is needed for; claimed; put.
+    # Tasks are read with the project. Then labels are converted (needs the taxonomy), tasks claimed, and labels put.
     converted, read = ceil(n / CONVERSIONS_A_REQUEST), ceil(n / MAX_IDS)
     return _shared(_OPENING + converted + read + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=4)
 
 
 def _review(n: int) -> int:
-    # Read with the project; claimed; accepted.
+    # Tasks are read with the project, claimed, and accepted.
     return _shared(_OPENING + ceil(n / MAX_IDS) + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=3)
 
 
 def _reopen(n: int) -> int:
-    # Read with the project; sent back.
+    # Tasks are read with the project, and reopened.
     return _shared(_OPENING + ceil(n / MAX_IDS) + ceil(n / MUTATIONS_A_REQUEST), depth=2)
 
 
 def _assign(n: int) -> int:
-    # Who gets what is known when the whole queue has been listed.
+    # The plan needs the complete listing.
     return _list(n) + _shared(PEOPLE * ceil(n / PEOPLE / MAX_IDS), depth=1)
 
 
 def _list(n: int) -> int:
-    # A page is found by the cursor in the one before it.
+    # Each page needs the cursor of the previous page.
     return _OPENED + ceil(n / PAGE)
 
 
 def _export(n: int) -> int:
-    # Likewise; these have no masks to fetch.
+    # As above. These tasks have no masks.
     return _OPENED + ceil(n / LARGEST_PAGE)
 
 
 def _shared(requests: int, *, depth: int) -> int:
-    """Return the rounds that requests take over all connections, of which ``depth`` wait for one another."""
+    """Return the round trips over all connections, with ``depth`` in sequence."""
     return max(depth, ceil(requests / CONNECTIONS))
 
 
@@ -75,6 +80,11 @@ _ROUNDS = {
 
 
 def sdk_s(work: str, n: int, latency_s: float) -> float:
-    """Return about how long the SDK takes: a request a task, 10 at a time, or a page of 10 after the other."""
+    """Return the approximate time of the SDK: 10 concurrent requests, or pages of 10.
+
+    :param work: the name of the work.
+    :param n: number of tasks.
+    :param latency_s: response time of the server, in seconds.
+    """
     sequential = {"assign": n + n / 10, "list": n / 10, "export": n / 10}
     return sequential.get(work, n / 10) * latency_s

@@ -1,4 +1,6 @@
-"""Measuring one piece of work in a process of its own. Standard library only: the SDK's Python runs it too.
+"""Measure one work in a separate process.
+
+Uses only the standard library, because the SDK's Python runs it too.
 
 The process that has imported everything forks for each measurement, so that all begin with the same memory and with
 no connections. Two things are not measured: opening a project once, which fetches the pages of libraries from disk,
@@ -22,20 +24,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Job = dict[str, Any]
-    """What is to be measured: the ``work``, and what it needs to know."""
+    """A measurement: the ``work`` and its parameters."""
 
     Prepare = Callable[[Job], Callable[[], int]]
-    """Makes a function that does the work and returns how many tasks it did."""
+    """Create a function that does the work and returns the number of processed tasks."""
 
-# Beyond this many seconds a measurement has hung.
+# Time limit for one measurement, in seconds.
 _LONGEST = 1800
 
 
 def serve(prepare: Prepare, warm_up: Callable[[Job], None]) -> None:
-    """Answer each job, a line of standard input, with one of standard output; what else is printed is for the log."""
+    """Read jobs from standard input, and write one result line for each.
+
+    Other output goes to standard error.
+
+    :param prepare: creates the function to measure from a job.
+    :param warm_up: runs before the measurement.
+    """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    # As Airflow's executor does before it forks: what is imported stays, and need not be looked through.
+    # Airflow's executor does the same before it forks: imported objects are excluded from garbage collection.
     gc.collect()
     gc.freeze()
     answers.write("ready\n")
@@ -75,7 +83,7 @@ def _measure(job: Job, work: Callable[[], int]) -> dict[str, float]:
 
 
 def _peak_mb() -> float:
-    """Return the most memory this process has had at any time."""
+    """Return the peak memory of this process."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 

@@ -1,4 +1,4 @@
-"""The comparison as a picture: bars on a logarithmic scale of seconds."""
+"""Draw the comparison as bars on a logarithmic scale of seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# Twice as large as it is shown, so that it is sharp on every screen.
+# Twice the display size, so that it is sharp on every screen.
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 1600, 430, 130, 130, 70
 _BAR, _BETWEEN, _GROUP = 20, 4, 26
 _OURS, _SDK, _LIMIT, _INK, _FAINT = "#0f766e", "#cbd5e1", "#dc2626", "#0f172a", "#e2e8f0"
@@ -34,13 +34,13 @@ class _Canvas:
         self.fonts = {size: ImageFont.load_default(size) for size in (22, 24, 30)}
 
     def x(self, seconds: float) -> float:
-        """Return where a time is."""
+        """Return the horizontal position of a time."""
         first, last = self.powers
         place = (log10(seconds) - first) / (last - first)
         return _LEFT + min(1.0, max(0.0, place)) * (_WIDTH - _LEFT - _RIGHT)
 
     def text(self, x: float, y: float, words: str, *, size: int = 22, anchor: str = "lm", fill: str = _INK) -> None:
-        """Write words."""
+        """Write text."""
         self.pen.text((x, y), words, font=self.fonts[size], anchor=anchor, fill=fill)
 
     def scale(self) -> None:
@@ -52,7 +52,7 @@ class _Canvas:
             self.text(x, bottom + 26, f"{10.0**power:g} s", anchor="mm")
 
     def legend(self, title: str) -> None:
-        """Write the title, and what the colours mean."""
+        """Write the title, and what the colors mean."""
         self.text(_LEFT, 36, title, size=30)
         for i, (fill, words) in enumerate(
             ((_OURS, "this provider"), (_SDK, "public SDK"), (_LIMIT, "its arithmetic limit"))
@@ -78,7 +78,11 @@ class _Canvas:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw all rows and save the picture."""
+    """Draw all rows and save the picture.
+
+    :param rows: the rows of ``results.json``.
+    :param path: the PNG file to write.
+    """
     words = {work.name: work.words for work in WORKS}
     times = [row[name] for row in rows for name in (*_SECONDS, "limit_s") if row[name]]
     canvas = _Canvas(len(rows), (log10(min(times)) - 0.25, ceil(log10(max(times)))))

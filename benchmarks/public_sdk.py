@@ -1,4 +1,4 @@
-"""The works as the public SDK's documentation does them; run by the SDK's own Python."""
+"""Do the works as in the public SDK's documentation, with the SDK's Python."""
 
 from __future__ import annotations
 

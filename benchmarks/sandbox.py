@@ -1,4 +1,4 @@
-"""The sandbox that everything is measured against: a process of its own."""
+"""Run the sandbox for measurements in a separate process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 ROOT = Path(__file__).resolve().parent.parent
-# Nothing leaves this machine.
+# Prevents requests to other machines.
 _NOT_INHERITED = ("AIRFLOW_CONN_", "AIRFLOW__", "REDBRICK_")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a process that is measured: no settings and no proxies of whoever measures."""
+    """Return a process environment without inherited settings and proxies."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -30,7 +30,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Sandbox:
-    """A running sandbox; stops when left.
+    """A running sandbox, which stops when its context ends.
 
     :param latency_ms: how long each of its answers takes.
     """
@@ -61,20 +61,24 @@ class Sandbox:
         self._process.wait(timeout=20)
 
     def fresh(self, count: int, **options: Any) -> list[str]:
-        """Forget everything, make tasks, and return their ids; options as in the sandbox's documentation."""
+        """Reset the sandbox, create tasks, and return their ids.
+
+        :param count: number of tasks.
+        :param options: options of ``POST /_sandbox/tasks``.
+        """
         self._post("reset", {})
         return list(self._post("tasks", {"count": count, **options})["task_ids"])
 
     def without_latency(self) -> None:
-        """Let it answer as fast as it can, until everything is forgotten."""
+        """Remove the latency until the next reset."""
         self._post("settings", {"latency_ms": 0})
 
     def add_project(self) -> str:
-        """Make one more project and return its id."""
+        """Create another project and return its id."""
         return str(self._post("projects", {})["project_id"])
 
     def stats(self) -> dict[str, Any]:
-        """Return what was asked and applied since everything was forgotten."""
+        """Return the requests and applied changes since the last reset."""
         answer = self._http.get(f"{self.ready['url']}/_sandbox/stats", timeout=60)
         answer.raise_for_status()
         return dict(answer.json())

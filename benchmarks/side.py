@@ -1,4 +1,4 @@
-"""One of the two that are compared: a process that has imported everything and measures what it is told to."""
+"""Run one side of the comparison in a process with all modules imported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one measurement gave."""
+    """The result of one measurement."""
 
     seconds: float
     peak_mb: float
@@ -28,11 +28,12 @@ class Measured:
 
 
 class Side:
-    """A measuring process; ends when left.
+    """A measuring process, which ends when its context ends.
 
     :param python: the interpreter that can import it.
     :param module: ``benchmarks.ours`` or ``benchmarks.public_sdk``.
-    :param folder: where it may leave files and its log.
+    :param sandbox: the sandbox to measure against.
+    :param folder: folder for files and its log.
     """
 
     def __init__(self, python: str, module: str, sandbox: Sandbox, folder: Path) -> None:
@@ -68,9 +69,12 @@ class Side:
         self._process.wait(timeout=20)
 
     def measure(self, work: Work, n: int, tasks: dict[str, Any]) -> Measured:
-        """Measure a work once on new tasks, and see that it was really done.
+        """Measure a work once on new tasks, and verify its result.
 
-        :raises SystemExit: when it was not: a benchmark of half the work is none.
+        :param work: the work.
+        :param n: number of tasks.
+        :param tasks: options of the new tasks.
+        :raises SystemExit: if the work was not done completely.
         """
         sandbox = self._sandbox
         ids = sandbox.fresh(n, **tasks)

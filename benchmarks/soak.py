@@ -1,4 +1,4 @@
-"""The promise at its full size: the chaos suite with many tasks and many seeds, and what it counted."""
+"""Run the chaos suite with many tasks and seeds, and save its results."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SUITE = "tests/chaos/test_faults.py"
-# As the suite prints it: "balance, 1000 tasks, seed 3, killed (...): 812 requests, 0 not given back, [{...}, ...]".
+# The suite's output: "balance, 1000 tasks, seed 3, killed (...): 812 requests, 0 not given back, [{...}, ...]".
 _SAID = re.compile(
     r"^(?P<kind>[\w-]+), \d+ tasks, seed \d+.*: (?P<requests>\d+) requests, .*?, (?P<tries>\[.*\])$", re.MULTILINE
 )
 
 
 def soak(saved: Path, *, tasks: int, seeds: Sequence[int], at_a_time: int) -> str:
-    """Run the suite once a seed, save what came of each test, and return it as a table.
+    """Run the suite once per seed, save the results, and return a table.
 
-    :param at_a_time: how many seeds run beside each other.
-    :raises SystemExit: when a test failed, after all were run and saved.
+    :param saved: the JSON file to write.
+    :param tasks: number of tasks per test.
+    :param seeds: the seeds.
+    :param at_a_time: number of concurrent seeds.
+    :raises SystemExit: if a test failed, after all were run and saved.
     """
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, ThreadPoolExecutor(at_a_time) as pool:
-        found = list(pool.map(partial(_run, Path(folder), tasks), seeds))
-    rows = [row for of_seed in found for row in of_seed]
+        rows_by_seed = list(pool.map(partial(_run, Path(folder), tasks), seeds))
+    rows = [row for seed_rows in rows_by_seed for row in seed_rows]
     saved.write_text(json.dumps(rows, indent=1) + "\n")
     failed = [f"{row['work']}, seed {row['seed']}" for row in rows if not row["passed"]]
     if failed or len(rows) % len(seeds):
@@ -55,7 +58,7 @@ def _run(folder: Path, tasks: int, seed: int) -> list[dict[str, Any]]:
         check=False,
     )
     sys.stderr.write(f"seed {seed}: {done.stdout.strip().splitlines()[-1]}\n")
-    # Written by the test run just now.
+    # Written by this test run.
     return [_row(case, tasks, seed) for case in ET.parse(report).iter("testcase")]  # noqa: S314
 
 
@@ -75,7 +78,7 @@ def _row(case: ET.Element, tasks: int, seed: int) -> dict[str, Any]:
 
 
 def _shown(rows: Sequence[dict[str, Any]]) -> str:
-    """Return one line for each work and kind of trouble, over all seeds."""
+    """Return one line for each work and kind of failure, over all seeds."""
     cells = []
     for work, killed in dict.fromkeys((row["work"], row["killed"]) for row in rows):
         alike = [row for row in rows if (row["work"], row["killed"]) == (work, killed)]

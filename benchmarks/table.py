@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Format results as text tables."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ def _number(value: float | None, form: str, unit: str = "") -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return lines of columns, the first one to the left and all others to the right."""
+    """Return aligned columns, the first to the left and all others to the right.
+
+    :param head: the column titles.
+    :param rows: the cells.
+    """
     widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""How many mutations the sandbox itself answers: it must not be what is measured."""
+"""Measure the sandbox's own throughput, which must not limit the benchmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TASKS = 1000
 
 
 def throughput(sandbox: Sandbox) -> dict[int, float]:
-    """Return mutations a second of the cheapest kind, without latency: one a request, and several."""
+    """Return the cheapest mutations per second, with one and with several a request."""
     return {many: _rate(sandbox, many) for many in (1, MUTATIONS_A_REQUEST)}
 
 
@@ -43,7 +43,7 @@ def _rate(sandbox: Sandbox, many: int) -> float:
 
 
 def _request(ready: dict[str, Any], ids: Sequence[str]) -> bytes:
-    """Return a request as bytes, so that sending costs next to nothing."""
+    """Return a request as bytes, so that sending is cheap."""
     fields = " ".join(
         f"m{i}: moveTaskToStart(orgId: $orgId, projectId: $projectId, taskId: $id{i}) {{ ok }}" for i in range(len(ids))
     )

@@ -1,4 +1,4 @@
-"""Very many sensors that wait in one triggerer: what they ask, and how long they keep its event loop waiting.
+"""Measure requests and event-loop delays of many sensors in one triggerer.
 
 `python -m benchmarks.waiting` is the triggerer; it is told what to do in one line of JSON, as its argument.
 """
@@ -19,17 +19,17 @@ from benchmarks.sandbox import ROOT, Sandbox, environment
 from benchmarks.table import table
 
 TRIGGERS, PROJECTS = 1_000, 20
-# Seconds between two polls of a trigger, and how many of these intervals are measured.
+# Seconds between two polls of a trigger, and the number of measured intervals.
 INTERVAL, INTERVALS = 30, 2
 LATENCY_MS = 50
-# Seconds before there are any, which show what the machine itself does to the loop.
+# Seconds without triggers, which show the machine's own delays.
 IDLE = 10
-# Seconds that a watcher of the loop sleeps: waking up late, it has found it blocked.
+# Sleep time of the loop's watcher, in seconds. A late wake-up shows a blocked loop.
 _TICK = 0.005
 
 
 def measure() -> dict[str, Any]:
-    """Return how often the server was asked, and how late the loop was at worst."""
+    """Return the number of requests, and the longest delay of the loop."""
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as home, Sandbox(latency_ms=LATENCY_MS) as sandbox:
         projects = [sandbox.add_project() for _ in range(PROJECTS)]
         variables = {"AIRFLOW_HOME": home, "AIRFLOW_CONN_REDBRICK_DEFAULT": sandbox.ready["airflow_conn_uri"]}
@@ -70,7 +70,7 @@ def shown(found: dict[str, Any]) -> str:
 
 
 class _Watcher:
-    """Sleeps, and remembers how late it woke up at worst."""
+    """Sleep repeatedly, and record the longest delay."""
 
     def __init__(self) -> None:
         self.worst = 0.0
@@ -83,7 +83,7 @@ class _Watcher:
 
 
 async def _triggerer(projects: list[str]) -> None:
-    """Let the triggers wait for what never comes; say when an interval is over, and at last how late the loop was."""
+    """Run triggers whose condition is never met, and report each interval and delay."""
     from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
 
     stages = ("Label", "Review_1", "Ground Truth")
@@ -104,8 +104,7 @@ async def _triggerer(projects: list[str]) -> None:
         async for event in trigger.run():
             raise SystemExit(f"A sensor stopped waiting: {event}")
 
-    # Looking through all that Airflow has loaded, which Python does now and then, takes longer than the loop may be
-    # blocked; that is not what is measured.
+    # Garbage collection over all objects of Airflow takes longer than the measured delays, so it is excluded.
     gc.collect()
     gc.freeze()
     watcher = _Watcher()
@@ -113,7 +112,7 @@ async def _triggerer(projects: list[str]) -> None:
     await asyncio.sleep(IDLE)
     idle, watcher.worst = watcher.worst, 0.0
     waiting = [asyncio.create_task(wait(trigger)) for trigger in triggers]
-    # The first interval begins with all of them at once, as after a restart.
+    # All triggers start in the first interval, as after a restart.
     await asyncio.sleep(INTERVAL)
     starting, watcher.worst = watcher.worst, 0.0
     for i in range(INTERVALS + 1):

@@ -1,1 +1,1 @@
-"""The main job on the sandbox: `make demo`, and `make ui` for a look around."""
+"""The demo: `make demo` runs it, and `make ui` starts the sandbox and Airflow."""

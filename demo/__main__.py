@@ -1,4 +1,4 @@
-"""A labelling project's whole life, driven by Airflow, on real medical images."""
+"""Run a labeling project from start to end with Airflow, on real medical images."""
 
 from __future__ import annotations
 
@@ -24,81 +24,93 @@ NEW_STUDIES = 12
 
 
 def main() -> None:
-    """Tell the story, step by step."""
+    """Start the sandbox and run all steps."""
     started = time.monotonic()
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
     with Sandbox(tasks=TASKS) as sandbox:
         os.environ.update(airflow_environment(sandbox.ready["airflow_conn_uri"]))
-        say(f"A RedBrick sandbox runs at {sandbox.url} (open it to watch the board move).")
+        say(f"A RedBrick sandbox runs at {sandbox.url} (open it to watch the board).")
         say("Starting Airflow ...")
-        # Only now: Airflow reads its environment when it is imported.
+        # Not at module level: Airflow reads its environment when it is imported.
         from demo.airflow_runs import Runs
 
-        story(sandbox, Runs())
+        run_steps(sandbox, Runs())
         say(f"\nDone in {time.monotonic() - started:.0f} s. The same board in a browser, and the Airflow UI: make ui")
 
 
-def story(sandbox: Sandbox, airflow: Runs) -> None:
-    """Let Airflow and the people work in turn, and show the board after each step."""
+def run_steps(sandbox: Sandbox, airflow: Runs) -> None:
+    """Alternate between DAG runs and simulated people, and show the board each time.
+
+    :param sandbox: the running sandbox.
+    :param airflow: runs the example DAGs.
+    """
     step(sandbox, f"{TASKS} new studies (real DICOM and NIfTI images) wait in Label.")
 
-    made = airflow.run("prelabel_new_tasks")
-    step(sandbox, f"1. A threshold model has put boxes on them, as drafts for people: {counts(made)}.")
+    manifests = airflow.run("prelabel_new_tasks")
+    step(sandbox, f"1. A threshold model saved boxes as drafts: {counts(manifests)}.")
 
-    made = airflow.run("share_the_queue")
-    step(sandbox, f"2. The queue is shared among three people: {counts(made)}.")
+    manifests = airflow.run("share_the_queue")
+    step(sandbox, f"2. The queue is shared among three people: {counts(manifests)}.")
 
     say("\n3. People label, while a sensor waits for ten tasks in review; then rules review them ...")
     with people_at_work(sandbox, "Label"):
-        made = airflow.run("auto_review_when_long")
-    step(sandbox, f"   Rules have reviewed what was there: {counts(made)}.")
+        manifests = airflow.run("auto_review_when_long")
+    step(sandbox, f"   Rules reviewed the waiting tasks: {counts(manifests)}.")
 
     sandbox.people("Label", limit=TASKS)
     settle()
     sandbox.people("Review_1", limit=TASKS, accept_ratio=1.0)
     settle()
-    step(sandbox, "4. People have finished the rest, by hand.")
+    step(sandbox, "4. People finished the rest.")
 
-    # A run by hand has the last interval that is over by its date: at midnight to come, that is today.
+    # A manual run uses the last complete interval before its date. With the coming midnight, that is today.
     tonight = pendulum.tomorrow("UTC")
-    made = airflow.run("correct_ground_truth", logical_date=tonight)
-    step(sandbox, f"5. Ground truth with boxes that are too large is sent back: {counts(made)}.")
+    manifests = airflow.run("correct_ground_truth", logical_date=tonight)
+    step(sandbox, f"5. Ground truth with boxes that are too large was reopened: {counts(manifests)}.")
 
     sandbox.people("Label", limit=TASKS)
     settle()
     sandbox.people("Review_1", limit=TASKS, accept_ratio=1.0)
     settle()
-    made = airflow.run("correct_ground_truth", logical_date=tonight)
-    step(sandbox, f"6. People have corrected it; the same check, run again, finds {counts(made)}.")
+    manifests = airflow.run("correct_ground_truth", logical_date=tonight)
+    step(sandbox, f"6. People corrected it. The same check finds: {counts(manifests)}.")
 
     folder = put_into_folder(NEW_STUDIES)
-    made = airflow.run("new_studies", folder=folder)
-    step(sandbox, f"7. {NEW_STUDIES} files have arrived in {folder.name}/ and become tasks: {counts(made)}.")
+    manifests = airflow.run("new_studies", folder=folder)
+    step(sandbox, f"7. {NEW_STUDIES} files arrived in {folder.name}/ and became tasks: {counts(manifests)}.")
 
-    made = airflow.run("new_studies", folder=folder)
-    say(f"   Run again, it makes none of them twice: {counts(made)}.")
+    manifests = airflow.run("new_studies", folder=folder)
+    say(f"   A second run creates no duplicates: {counts(manifests)}.")
 
-    made = airflow.run("prelabel_in_parallel")
-    step(sandbox, f"8. They were prelabelled by mapped tasks: {counts(made)}.")
+    manifests = airflow.run("prelabel_in_parallel")
+    step(sandbox, f"8. Mapped tasks prelabeled them: {counts(manifests)}.")
 
-    made = airflow.run("export_ground_truth", folder=HOME / "ground-truth")
-    say(f"\n9. Ground truth, as JSON Lines for a training job: {counts(made)}, in {made[0]['uri']}")
+    manifests = airflow.run("export_ground_truth", folder=HOME / "ground-truth")
+    say(f"\n9. Ground truth, as JSON Lines for a training job: {counts(manifests)}, in {manifests[0]['uri']}")
 
 
-def step(sandbox: Sandbox, words: str) -> None:
-    """Say what has happened and show the board."""
+def step(sandbox: Sandbox, message: str) -> None:
+    """Print a message and the board.
+
+    :param sandbox: the sandbox whose board is shown.
+    :param message: the result of the step.
+    """
     settle()
-    say(f"\n{words}\n{draw(sandbox.board())}")
+    say(f"\n{message}\n{draw(sandbox.board())}")
 
 
 def settle() -> None:
-    """Wait until no task is on its way between two stages."""
+    """Wait until no task is between two stages."""
     time.sleep(1.0)
 
 
-class people_at_work:  # noqa: N801 - reads as what it is
-    """Let the people submit a few tasks every second until left."""
+class people_at_work:  # noqa: N801 - a context manager, used like a function
+    """Let simulated people submit tasks every two seconds while the context is open.
+
+    :param sandbox: the sandbox whose people work.
+    :param stage: the stage in which they work.
+    """
 
     def __init__(self, sandbox: Sandbox, stage: str) -> None:
         self._sandbox, self._stage = sandbox, stage

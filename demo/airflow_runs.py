@@ -1,4 +1,4 @@
-"""Airflow itself runs the example DAGs, in this process, its own output kept apart."""
+"""Run the example DAGs with Airflow in this process, and redirect its output."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ if TYPE_CHECKING:
 
 
 class Runs:
-    """Example DAGs, ready to run one after the other."""
+    """The loaded example DAGs, which run one at a time."""
 
     def __init__(self) -> None:
         with _output_to_log():
-            # Only now: Airflow reads its environment when it is imported.
+            # Not at module level: Airflow reads its environment when it is imported.
             from airflow.dag_processing.dagbag import DagBag
             from airflow.utils.db import initdb
 
             initdb()
-            # As Airflow's own processes do for a folder of DAGs.
+            # Airflow's own processes do the same for a DAG folder.
             sys.path.insert(0, str(DAGS))
             self._bag: Any = DagBag(str(DAGS))
         if self._bag.import_errors:
-            raise SystemExit(f"The example DAGs cannot be read: {self._bag.import_errors}")
+            raise SystemExit(f"The example DAGs cannot be parsed: {self._bag.import_errors}")
 
     def run(
         self, dag_id: str, *, logical_date: pendulum.DateTime | None = None, folder: Path | None = None
     ) -> list[dict[str, Any]]:
-        """Run a DAG to its end and return the manifests its tasks returned.
+        """Run a DAG and return the manifests of its tasks.
 
-        :param folder: the run's parameter of this name.
-        :raises SystemExit: when the run failed, with the end of Airflow's log.
+        :param dag_id: the example DAG.
+        :param logical_date: the logical date of the run; now by default.
+        :param folder: the run's parameter `folder`.
+        :raises SystemExit: if the run failed, with the end of Airflow's log.
         """
         say(f"    Airflow runs {dag_id} ...")
         started = time.monotonic()
@@ -54,16 +56,16 @@ class Runs:
         say(f"    ... {run.state}: {len(instances)} Airflow tasks, {time.monotonic() - started:.0f} s")
         if run.state != "success":
             tail = AIRFLOW_LOG.read_text(errors="replace").splitlines()[-40:]
-            raise SystemExit("\n".join([*tail, f"{dag_id} failed; the whole log is in {AIRFLOW_LOG}."]))
+            raise SystemExit("\n".join([*tail, f"{dag_id} failed. The complete log is in {AIRFLOW_LOG}."]))
         return [result for result in results if isinstance(result, dict) and "counts" in result]
 
 
 @contextmanager
 def _output_to_log() -> Iterator[None]:
-    """Send everything that is written to standard output and error to the log, whoever writes it."""
+    """Redirect standard output and error to the log, including child processes."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
+    saved = os.dup(1), os.dup(2)
     with AIRFLOW_LOG.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -72,7 +74,7 @@ def _output_to_log() -> Iterator[None]:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            os.dup2(kept[0], 1)
-            os.dup2(kept[1], 2)
-            os.close(kept[0])
-            os.close(kept[1])
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])

@@ -1,4 +1,4 @@
-"""The board as plain text."""
+"""Draw the board as plain text."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ _WIDTH = 30
 
 
 def draw(stages: list[dict[str, Any]]) -> str:
-    """Return one line a stage: a bar, the count, and who holds how much."""
+    """Return one line per stage: a bar, the count, and assigned tasks per person."""
     shown = [stage for stage in stages if stage["count"] or stage["kind"] not in {"labelset-input", "feedback"}]
     most = max([1, *(stage["count"] for stage in shown)])
     lines = []
     for stage in shown:
         bar = "█" * round(_WIDTH * stage["count"] / most)
-        who = ", ".join(f"{name.split('@')[0]} {n}" for name, n in sorted(stage.get("by_person", {}).items()) if n)
-        held = f"   ({who})" if who and stage["kind"] != "labelset-output" else ""
+        holders = ", ".join(f"{name.split('@')[0]} {n}" for name, n in sorted(stage.get("by_person", {}).items()) if n)
+        held = f"   ({holders})" if holders and stage["kind"] != "labelset-output" else ""
         lines.append(f"    {stage['title']:<13}{bar:<{_WIDTH}} {stage['count']:>3}{held}")
     return "\n".join(lines)
 
 
 def counts(manifests: list[dict[str, Any]]) -> str:
-    """Return what several manifests add up to."""
+    """Return the sums of the counts of several manifests."""
     total: dict[str, int] = {}
     for manifest in manifests:
         for status, number in manifest["counts"].items():

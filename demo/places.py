@@ -1,4 +1,4 @@
-"""Where the demo keeps things, and the environment its Airflow runs in."""
+"""The demo's files and the environment of its Airflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SANDBOX_PORT = 8585
 
 
 def airflow_environment(connection: str) -> dict[str, str]:
-    """Return the variables of a private Airflow that knows the sandbox as its RedBrick connection."""
+    """Return the environment of a private Airflow that is connected to the sandbox."""
     return {
         "AIRFLOW_HOME": str(HOME / "airflow"),
         "AIRFLOW_CONN_REDBRICK_DEFAULT": connection,
@@ -23,7 +23,7 @@ def airflow_environment(connection: str) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
-        # Workers that linger after deferring make the scheduler believe a task was lost.
+        # Otherwise workers exit late after a deferral, and the scheduler treats the task as lost.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "NO_PROXY": "localhost,127.0.0.1",
         "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",

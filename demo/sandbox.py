@@ -1,4 +1,4 @@
-"""The sandbox as a child process, and the few words the demo says to it."""
+"""Run the sandbox as a child process, and send the demo's requests to it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Sandbox:
-    """A running sandbox; stops when left.
+    """A running sandbox, which stops when its context ends.
 
-    :param tasks: how many tasks with real images a new one begins with.
+    :param tasks: number of tasks with real images in a new sandbox.
     """
 
     def __init__(self, *, tasks: int) -> None:
@@ -30,7 +30,7 @@ class Sandbox:
         )
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
-            raise SystemExit("The sandbox did not start; what it said is above.")
+            raise SystemExit("The sandbox did not start. Its output is above.")
         self.ready: dict[str, Any] = json.loads(line)
         self.url: str = self.ready["url"]
 
@@ -42,27 +42,33 @@ class Sandbox:
         self._process.wait(timeout=20)
 
     def board(self) -> list[dict[str, Any]]:
-        """Return the stages in workflow order, with counts and who holds what."""
-        answer = requests.get(f"{self.url}/_sandbox/board", timeout=30)
-        answer.raise_for_status()
-        return list(answer.json()["stages"])
+        """Return the stages in workflow order, with counts and assignments."""
+        response = requests.get(f"{self.url}/_sandbox/board", timeout=30)
+        response.raise_for_status()
+        return list(response.json()["stages"])
 
     def count(self, title: str) -> int:
-        """Return how many tasks a stage holds."""
+        """Return the number of tasks in a stage."""
         return next((int(stage["count"]) for stage in self.board() if stage["title"] == title), 0)
 
     def people(self, stage: str, *, limit: int, accept_ratio: float = 1.0) -> int:
-        """Let the people work in a stage; return how many tasks they did."""
+        """Let simulated people work in a stage.
+
+        :param stage: the name of the stage.
+        :param limit: highest number of tasks.
+        :param accept_ratio: fraction of reviews that accept, 0 to 1.
+        :return: number of completed tasks.
+        """
         return int(self._post("humans", {"stage": stage, "limit": limit, "accept_ratio": accept_ratio})["done"])
 
     def _post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = requests.post(f"{self.url}/_sandbox/{route}", json=body, timeout=60)
-        answer.raise_for_status()
-        return dict(answer.json())
+        response = requests.post(f"{self.url}/_sandbox/{route}", json=body, timeout=60)
+        response.raise_for_status()
+        return dict(response.json())
 
 
 def _free_port() -> int:
-    """Return the usual port, or any when something else has it."""
+    """Return the default port, or 0 (any free port) if it is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

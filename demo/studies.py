@@ -1,4 +1,4 @@
-"""A folder of new studies: real DICOM and NIfTI files, which pydicom and nibabel ship in their packages."""
+"""Create a folder of new studies from DICOM and NIfTI files of installed packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FOLDER = HOME / "new-studies"
 
 
 def put_into_folder(count: int) -> Path:
-    """Put so many files into the folder, as if a scanner had sent them, and return it."""
+    """Copy a number of image files into the folder, and return the folder."""
     import nibabel
     from pydicom.data import get_testdata_file
 

@@ -1,4 +1,4 @@
-"""The Airflow UI with the example DAGs, beside the sandbox's board, until Ctrl-C."""
+"""Run the Airflow UI with the example DAGs and the sandbox until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ AIRFLOW_PORT = "8080"
 
 
 def main() -> None:
-    """Start both and wait."""
+    """Start the sandbox and Airflow, and wait."""
     HOME.mkdir(parents=True, exist_ok=True)
-    # A shell's background job ignores Ctrl-C and hands that on to its children; here neither may.
+    # A shell's background job ignores Ctrl-C, and its children inherit that. Restore the default for both.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Sandbox(tasks=24) as sandbox:
         environment = {
             **os.environ,
             **airflow_environment(sandbox.ready["airflow_conn_uri"]),
-            # On this machine only, and so without a login.
+            # No login, because it listens on this machine only.
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": AIRFLOW_PORT,
             "AIRFLOW__API__BASE_URL": f"http://localhost:{AIRFLOW_PORT}",

@@ -1,11 +1,11 @@
-"""How the documents are built: `make docs`, with warnings as errors and without a network."""
+"""Sphinx configuration. `make docs` builds offline and treats warnings as errors."""
 
 from __future__ import annotations
 
 from airflow_provider_redbrick import __version__
 
 project = "airflow-provider-redbrick"
-copyright = "the airflow-provider-redbrick maintainers"  # noqa: A001 - Sphinx's name
+copyright = "the airflow-provider-redbrick maintainers"  # noqa: A001 - the name is Sphinx's
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]

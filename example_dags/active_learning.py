@@ -1,4 +1,4 @@
-"""Train anew whenever people have finished enough, and predict again what still waits."""
+"""Retrain a model when enough tasks are finished, and predict the rest again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_redbrick.triggers.ground_truth_event import RedBrickGround
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.models import Task
 
-# The sandbox's project; an asset names its own, whatever the connection says.
+# The sandbox's project. An asset names its project, independent of the connection.
 PROJECT = {"org_id": "0a9c6e10-5b1d-4c8e-9f00-000000000001", "project_id": "0a9c6e10-5b1d-4c8e-9f00-000000000002"}
 FINISHED = stage_asset(
     **PROJECT,
@@ -28,8 +28,8 @@ FINISHED = stage_asset(
 )
 
 
-def predict_anew(scan: Task) -> dict[str, Any] | None:
-    """Replace what a model has saved, and leave alone what a person has saved last: reopened ground truth, say."""
+def predict_again(scan: Task) -> dict[str, Any] | None:
+    """Replace a model's labels, and keep a person's, such as reopened ground truth."""
     if scan.labels_by is not None and not scan.labels_by.is_api_key:
         return None
     return predict(scan)
@@ -43,41 +43,44 @@ def predict_anew(scan: Task) -> dict[str, Any] | None:
     default_args={"retries": 2},
     params={
         "folder": Param("/data/rounds", type="string", description="A local folder, or e.g. s3://bucket/key"),
-        "enough": Param(500, type="integer", minimum=1, description="Finished tasks that make a round"),
+        "enough": Param(500, type="integer", minimum=1, description="Number of finished tasks in a round"),
     },
     tags=["redbrick"],
 )
 def active_learning() -> None:
-    """Each time tasks have become ground truth: are there enough since the last round? Then train, and predict anew."""
+    """Train and predict again if enough tasks became ground truth."""
     export = RedBrickExportTasksOperator(
         task_id="export",
         export_path="{{ params.folder }}/{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}",
-        mark_from="train",  # a run that did not train leaves no mark
+        mark_from="train",  # a run that did not train leaves no watermark
         **PROJECT,
     )
 
     @task.short_circuit
     def enough(exported: dict[str, Any], params: dict[str, Any]) -> bool:
-        """Go on when the round is full; else the next run counts from the same mark again."""
+        """Continue if the round is full.
+
+        Otherwise, the next run starts from the same watermark.
+        """
         return bool(exported["counts"]["tasks"] >= params["enough"])
 
     @task
     def train(exported: dict[str, Any]) -> dict[str, Any]:
-        """Stand in for your training: read the round, and say where the next one begins."""
+        """Replace this with your training. Return the next round's watermark."""
         from airflow.sdk import ObjectStoragePath
 
         rows = [json.loads(line) for line in ObjectStoragePath(exported["uri"]).read_text().splitlines()]
         return {"mark": exported["mark"], "trained_on": len(rows)}
 
-    again = RedBrickPrelabelOperator(
+    second_prediction = RedBrickPrelabelOperator(
         task_id="predict_again",
         stage_name="Label",
-        labeler=predict_anew,
+        labeler=predict_again,
         write="draft_and_release",
         overwrite=True,
         **PROJECT,
     )
-    enough(export.output) >> train(export.output) >> again
+    enough(export.output) >> train(export.output) >> second_prediction
 
 
 active_learning()

@@ -1,4 +1,4 @@
-"""When the review queue is long enough, let rules decide what they can, and leave the rest to people."""
+"""Review by rules when the queue is long enough, and leave the rest to people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def accept_plausible(redbrick_task: Task) -> Review:
-    """Accept boxes that pass the rules; the rest is for a person to look at."""
+    """Accept tasks that pass the rules, and leave the others to people."""
     return Review.accept() if plausible(redbrick_task) else Review.leave()
 
 
@@ -29,7 +29,7 @@ def accept_plausible(redbrick_task: Task) -> Review:
     tags=["redbrick"],
 )
 def auto_review_when_long() -> None:
-    """Once a day: wait, without holding a worker, until ten tasks wait for review; then review them."""
+    """Once a day, wait in the triggerer for ten tasks in review, then review them."""
     wait = RedBrickStageQueueSensor(
         task_id="wait_for_reviews",
         stage_name="Review_1",

@@ -1,4 +1,4 @@
-"""In a consensus project: label what is assigned to the API key, as one of the several who label each task."""
+"""Label the API key's tasks in a consensus project, as one of several labelers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
 
 
 @dag(
-    # Whenever the key was assigned new tasks: a run lasts until the last of its labelers has submitted.
+    # Trigger it when the key has new tasks. A run lasts until the last labeler has submitted.
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     max_active_runs=1,
     default_args={"retries": 2},
-    params={"project": Param("", type="string", description="The project's id; it is a consensus project")},
+    params={"project": Param("", type="string", description="Id of a consensus project")},
     tags=["redbrick"],
 )
 def consensus_project() -> None:
-    """Submit the model's labels for the key's own tasks, and wait until the others have submitted theirs."""
+    """Submit the model's labels for the key's tasks, and wait for the other labelers."""
     project = "{{ params.project }}"
     mine = RedBrickListTasksOperator(
         task_id="mine", project_id=project, stage_name="Label", assignee="me", limit=1000, chunk_size=100
@@ -31,7 +31,7 @@ def consensus_project() -> None:
     label = RedBrickPrelabelOperator.partial(
         task_id="label", project_id=project, stage_name="Label", labeler=predict, claim=False
     ).expand(task_ids=mine.output)
-    # Not left_stage: a task counts as on its way out as soon as the first of its labelers has submitted.
+    # Not left_stage, which is met as soon as the first labeler has submitted.
     all_done = RedBrickTasksSensor.partial(
         task_id="all_done",
         project_id=project,

@@ -1,4 +1,4 @@
-"""Every night, send the day's implausible ground truth back for correction; backfill it over past dates."""
+"""Reopen each day's implausible ground truth. Backfill it for past dates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_redbrick.operators.reopen_ground_truth import RedBrickReop
 
 
 @dag(
-    # With an interval: Airflow 3's plain cron schedules have an empty one, and then there is no "the day's".
+    # A timetable with intervals: Airflow 3's plain cron schedules have an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
@@ -19,9 +19,10 @@ from airflow_provider_redbrick.operators.reopen_ground_truth import RedBrickReop
     tags=["redbrick"],
 )
 def correct_ground_truth() -> None:
-    """Reopen ground truth that was last updated within the run's day and has a box that is too large.
+    """Reopen tasks updated on the run's day that have a box that is too large.
 
-    `airflow backfill create --dag-id correct_ground_truth --from-date 2026-11-01 --to-date 2026-11-07` does a week.
+    Backfill a week:
+    `airflow backfill create --dag-id correct_ground_truth --from-date 2026-11-01 --to-date 2026-11-07`
     """
     RedBrickReopenGroundTruthOperator(task_id="reopen", selector=too_large)
 

@@ -1,4 +1,4 @@
-"""Every night, write what was finished or corrected since the last time where a training job finds it."""
+"""Export tasks finished or corrected since the last run, for a training job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasks
     tags=["redbrick"],
 )
 def export_ground_truth() -> None:
-    """Fill a folder a run, with one JSON line a task and the masks beside it; each begins where the last one did."""
+    """Write one folder per run: a JSON line per task, and the masks.
+
+    Each run starts at the watermark of the previous one.
+    """
     RedBrickExportTasksOperator(
         task_id="export",
         export_path="{{ params.folder }}/{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}",

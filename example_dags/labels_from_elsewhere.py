@@ -1,4 +1,4 @@
-"""Put labels that were made elsewhere on tasks, and wait until people have reviewed them."""
+"""Put labels from another system on tasks, and wait until people review them."""
 
 from __future__ import annotations
 
@@ -24,27 +24,30 @@ from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
     tags=["redbrick"],
 )
 def labels_from_elsewhere() -> None:
-    """One line a task: `{"name": "study-0001", "series": [...]}`. What is wrong with one line stops no other."""
+    """Read one line per task: `{"name": "study-0001", "series": [...]}`.
+
+    An invalid line does not affect the others.
+    """
     put = RedBrickPutLabelsOperator(
         task_id="put",
         stage_name="Label",
         labels_path="{{ params.labels }}",
         report_path="{{ params.reports }}/{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}.jsonl",
-        # Broken lines are named in the log and in the report; those that went through are waited for all the same.
+        # Invalid lines are named in the log and the report. The DAG waits for the valid ones.
         fail_on="never",
         multiple_outputs=True,
     )
 
     @task
     def submitted(report: str) -> list[str]:
-        """Return the tasks that have their labels: all of them, where the manifest names the first 1,000."""
+        """Return all labeled tasks. The manifest has only the first 1,000."""
         from airflow.providers.common.compat.sdk import AirflowSkipException
         from airflow.sdk import ObjectStoragePath
 
         rows = [json.loads(line) for line in ObjectStoragePath(report).read_text().splitlines()]
         ids = [row["task_id"] for row in rows if row["status"] in {"done", "already_done"}]
         if not ids:
-            raise AirflowSkipException("No task got its labels.")
+            raise AirflowSkipException("No task received labels.")
         return ids
 
     RedBrickTasksSensor(

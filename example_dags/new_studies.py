@@ -1,4 +1,4 @@
-"""Bring studies that have arrived in a folder into the labelling project; run it as often as you like."""
+"""Upload new studies from a folder. Repeated runs upload nothing twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airflow_provider_redbrick.operators.upload_tasks import RedBrickUploadTasks
     tags=["redbrick"],
 )
 def new_studies() -> None:
-    """One task a file, called like the file: what is there already is left as it is."""
+    """Create one task per file, named after the file. Existing tasks are unchanged."""
 
     @task
     def find(folder: str) -> list[dict[str, str]]:
@@ -30,7 +30,7 @@ def new_studies() -> None:
 
         files = find_items(folder)
         if not files:
-            raise AirflowSkipException(f"There is nothing in {folder}.")
+            raise AirflowSkipException(f"The folder {folder!r} has no files.")
         return [{"name": PurePosixPath(path).name.split(".")[0], "items": path} for path in files]
 
     RedBrickUploadTasksOperator(task_id="upload", tasks=find("{{ params.folder }}"))

@@ -1,6 +1,6 @@
-"""Every night, let rules review what they can, and share what is left among the reviewers.
+"""Review by rules every night, and share the remaining tasks among reviewers.
 
-Retry policies need Airflow 3.3 or newer. Below that, Airflow's own `retries` hold for every error.
+Retry policies need Airflow 3.3 or newer. On older versions, Airflow's own `retries` apply to every error.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 def decide(scan: Task) -> Review:
-    """Reject what is certainly wrong, accept what is certainly right, and leave the rest to people."""
+    """Reject wrong tasks, accept plausible ones, and leave the rest to people."""
     if too_large(scan):
-        return Review.reject("A box covers more than a quarter of the picture.")
+        return Review.reject("A box covers more than a quarter of the image.")
     return Review.accept() if plausible(scan) else Review.leave()
 
 
@@ -44,7 +44,7 @@ def decide(scan: Task) -> Review:
     tags=["redbrick"],
 )
 def nightly_quality_control() -> None:
-    """First the rules, then the sharing: nobody begins the day with everybody's queue."""
+    """Review by rules first, then share the rest evenly among the reviewers."""
     review = RedBrickAutoReviewOperator(
         task_id="review",
         stage_name="Review_1",
@@ -54,9 +54,11 @@ def nightly_quality_control() -> None:
 
     @task
     def reviewers() -> list[str]:
-        """Return the e-mails of all labelers with access to the stage."""
+        """Return the email addresses of all labelers with access to the stage."""
         members = RedBrickHook().project().members()
-        return sorted(m.user.email for m in members if m.role == "LABELER" and m.may_work_in("Review_1"))
+        return sorted(
+            member.user.email for member in members if member.role == "LABELER" and member.may_work_in("Review_1")
+        )
 
     share = RedBrickBalanceAssignmentsOperator(task_id="share", stage_name="Review_1", emails=reviewers())
     review >> share

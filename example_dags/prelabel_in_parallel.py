@@ -1,4 +1,4 @@
-"""Prelabel a huge queue in parallel: list it in chunks, and map one prelabel over each."""
+"""Prelabel a large queue in parallel, with one mapped task per chunk of ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperato
     tags=["redbrick"],
 )
 def prelabel_in_parallel() -> None:
-    """As many workers as Airflow has, 100 tasks at a time each; no chunks, no prelabels."""
+    """List the queue in chunks of 100, and process the chunks on all workers."""
     queue = RedBrickListTasksOperator(
         task_id="list_queue", stage_name="Label", state="UNASSIGNED", limit=5000, chunk_size=100
     )

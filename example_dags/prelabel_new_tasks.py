@@ -1,4 +1,4 @@
-"""Put a model's predictions on new tasks, and hand them to people as drafts."""
+"""Save a model's predictions as drafts on new tasks, for people to correct."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperato
     tags=["redbrick"],
 )
 def prelabel_new_tasks() -> None:
-    """Every half hour: what nobody holds in Label gets the model's boxes and waits for people."""
+    """Every half hour, save predictions on unassigned tasks in Label as drafts."""
     RedBrickPrelabelOperator(
         task_id="prelabel",
         stage_name="Label",

@@ -18,13 +18,15 @@ from airflow_provider_redbrick.operators.balance_assignments import RedBrickBala
     tags=["redbrick"],
 )
 def share_the_queue() -> None:
-    """Every working morning: whatever nobody holds in Label is given out, counting what each already has."""
+    """Assign unassigned tasks in Label every weekday morning, evenly by queue."""
 
     @task
     def labelers() -> list[str]:
-        """Return the e-mails of all labelers with access to the stage."""
+        """Return the email addresses of all labelers with access to the stage."""
         members = RedBrickHook().project().members()
-        return sorted(m.user.email for m in members if m.role == "LABELER" and m.may_work_in("Label"))
+        return sorted(
+            member.user.email for member in members if member.role == "LABELER" and member.may_work_in("Label")
+        )
 
     RedBrickBalanceAssignmentsOperator(task_id="share", stage_name="Label", emails=labelers())
 

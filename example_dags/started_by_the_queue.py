@@ -1,4 +1,4 @@
-"""Start when enough new tasks wait, instead of looking every half hour: Airflow's triggerer watches the queue."""
+"""Start when enough new tasks wait, by a watcher instead of a schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_redbrick.assets.stages import stage_asset
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 from airflow_provider_redbrick.triggers.stage_queue_event import RedBrickStageQueueEventTrigger
 
-# The sandbox's project; an asset names its own, whatever the connection says.
+# The sandbox's project. An asset names its project, independent of the connection.
 PROJECT = {"org_id": "0a9c6e10-5b1d-4c8e-9f00-000000000001", "project_id": "0a9c6e10-5b1d-4c8e-9f00-000000000002"}
 NEW_TASKS = stage_asset(
     **PROJECT,
@@ -22,7 +22,7 @@ NEW_TASKS = stage_asset(
         )
     ],
 )
-# Another DAG may be scheduled on this one: it is told how many tasks were handed on.
+# Another DAG may use this asset as its schedule. The event has the number of submitted tasks.
 TO_REVIEW = stage_asset(**PROJECT, stage_name="Review_1")
 
 
@@ -35,7 +35,7 @@ TO_REVIEW = stage_asset(**PROJECT, stage_name="Review_1")
     tags=["redbrick"],
 )
 def started_by_the_queue() -> None:
-    """Whenever Label's queue has grown to 50 tasks: the model's boxes go on to review, and the queue is short again."""
+    """Submit predictions for review whenever the queue of Label reaches 50 tasks."""
     RedBrickPrelabelOperator(
         task_id="prelabel", stage_name="Label", labeler=predict, write="submit", outlets=[TO_REVIEW], **PROJECT
     )

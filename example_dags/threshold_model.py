@@ -1,6 +1,6 @@
-"""A small real model for the example DAGs: bright regions of a picture, and rules about boxes.
+"""A small model for the example DAGs: bright image regions, and rules for boxes.
 
-Heavy imports stay inside the functions: Airflow parses this folder every few seconds.
+Heavy imports are inside the functions, because Airflow parses this folder every few seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOO_LARGE_SHARE = 0.25
 
 
 class Box(NamedTuple):
-    """A box in shares of the picture's width and height, from the top left."""
+    """A box in fractions of the image's width and height, from the top left."""
 
     left: float
     top: float
@@ -30,35 +30,36 @@ class Box(NamedTuple):
 
 
 def predict(task: Task) -> dict[str, Any] | None:
-    """Return boxes around the brightest regions of a task's first image, or None when nothing stands out."""
+    """Return boxes around the brightest regions of the first image, or None."""
     import requests
 
-    answer = requests.get(task.item_urls[0], timeout=30)
-    answer.raise_for_status()
-    boxes = find_regions(read_pixels(answer.content, task.items[0]))
+    response = requests.get(task.item_urls[0], timeout=30)
+    response.raise_for_status()
+    boxes = find_regions(read_pixels(response.content, task.items[0]))
     if not boxes:
         return None
     return {"series": [{"boundingBoxes": [_label(box) for box in boxes]}]}
 
 
 def plausible(task: Task) -> bool:
-    """Whether a task has boxes, and every one lies inside the picture and covers a sensible share of it."""
+    """Return whether a task has boxes, all inside the image and of plausible size."""
     boxes = _boxes(task)
     return bool(boxes) and all(_inside(box) and SMALLEST_SHARE <= _share(box) <= LARGEST_SHARE for box in boxes)
 
 
 def too_large(task: Task) -> bool:
-    """Whether a task has a box that covers so much of the picture that it cannot be one finding."""
+    """Return whether a task has a box that is too large to be one finding."""
     return any(_share(box) > TOO_LARGE_SHARE for box in _boxes(task))
 
 
 def find_regions(pixels: np.ndarray, max_regions: int = 3) -> list[Box]:
-    """Return boxes around the largest connected regions among the brightest parts of a picture.
+    """Return boxes around the largest connected bright regions of an image.
 
-    Otsu's threshold, taken twice: once to tell the body from the dark around it, and again to tell what is bright
+    Otsu's threshold is applied twice: first to separate the body from the dark background, then to find bright regions
     within the body.
 
-    :param pixels: a picture, rows from top to bottom.
+    :param pixels: the image, rows from top to bottom.
+    :param max_regions: the highest number of boxes.
     """
     import numpy as np
     from scipy import ndimage
@@ -78,7 +79,12 @@ def find_regions(pixels: np.ndarray, max_regions: int = 3) -> list[Box]:
 
 
 def read_pixels(content: bytes, filename: str) -> np.ndarray:
-    """Decode a DICOM or NIfTI file to one picture; of a volume, the slice with the most signal."""
+    """Decode a DICOM or NIfTI file to one image.
+
+    :param content: the bytes of the file.
+    :param filename: its name; the extension distinguishes NIfTI from DICOM.
+    :return: the image; for a volume, the slice with the most signal.
+    """
     import numpy as np
 
     if filename.endswith((".nii", ".nii.gz")):
@@ -95,7 +101,7 @@ def read_pixels(content: bytes, filename: str) -> np.ndarray:
 
 
 def _otsu_threshold(pixels: np.ndarray) -> float:
-    """Return the brightness that best splits a picture into two groups, each as uniform as possible."""
+    """Return the brightness that best splits an image into two uniform groups."""
     import numpy as np
 
     counts, edges = np.histogram(pixels, bins=256)

@@ -1,4 +1,4 @@
-"""Decorated functions as the model and the reviewer, with arguments that other tasks return."""
+"""Use decorated functions as the model and the reviewer, with XCom arguments."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     tags=["redbrick"],
 )
 def with_taskflow() -> None:
-    """Prelabel a queue in chunks, and then accept what is plausible and simple enough."""
+    """Prelabel a queue in chunks, then accept tasks that are plausible and simple."""
 
     @task
-    def most_boxes() -> int:
-        """Stand in for a setting that is looked up once a run."""
+    def max_boxes() -> int:
+        """Return a setting that is read once per run."""
         return 2
 
     @task.redbrick_prelabel(stage_name="Label", overwrite=False)
@@ -36,13 +36,13 @@ def with_taskflow() -> None:
         return predict(scan)
 
     @task.redbrick_auto_review(stage_name="Review_1")
-    def review(scan: Task, most: int) -> Review:
-        """Decide on one task."""
+    def review(scan: Task, limit: int) -> Review:
+        """Return the decision for one task."""
         boxes = [box for series in scan.series for box in series.get("boundingBoxes", [])]
-        return Review.accept() if plausible(scan) and len(boxes) <= most else Review.leave()
+        return Review.accept() if plausible(scan) and len(boxes) <= limit else Review.leave()
 
     queue = RedBrickListTasksOperator(task_id="list_queue", stage_name="Label", state="UNASSIGNED", chunk_size=100)
-    prelabel.expand(task_ids=queue.output) >> review(most_boxes())
+    prelabel.expand(task_ids=queue.output) >> review(max_boxes())
 
 
 with_taskflow()

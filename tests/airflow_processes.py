@@ -1,4 +1,4 @@
-"""Airflow itself, each of its components a process of its own, which can be killed and started again."""
+"""Run Airflow's components as processes that tests can kill and restart."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ TESTS = Path(__file__).resolve().parent
 WHEN_MIGRATED = 'while [ ! -e "$AIRFLOW_HOME/migrated" ]; do sleep 0.1; done; exec "$@"'
 MIGRATE = '"$@" && touch "$AIRFLOW_HOME/migrated"'
 START_SECONDS = 120.0
-WEBHOOK_SECRET = "of-no-value-but-longer-than-anybody-guesses"
+WEBHOOK_SECRET = "test-secret-that-is-longer-than-20-characters"
 STOP_SECONDS = 2.0
 
 
 class AirflowProcesses:
-    """A running Airflow with a home, a database (SQLite) and ports of its own; use it as a context manager.
+    """A running Airflow with its own home, SQLite database and ports (context manager).
 
     It starts in the background: ``wait_until_ready`` before anything is asked of it.
 
@@ -118,7 +118,7 @@ class AirflowProcesses:
         self._run(component, WHEN_MIGRATED, self.components[component])
 
     def _run(self, name: str, script: str, words: list[str]) -> None:
-        """Run an Airflow command; what it says goes into a log of its own."""
+        """Run an Airflow command, with its output in a separate log."""
         with self._log(name).open("ab") as log:
             self.processes[name] = psutil.Popen(
                 ["/bin/sh", "-c", script, name, sys.executable, "-m", "airflow", *words],
@@ -130,7 +130,7 @@ class AirflowProcesses:
             )
 
     def wait_until_ready(self) -> None:
-        """Wait until all components are at work."""
+        """Wait until all components are running."""
         self.wait("ready", self._is_ready, seconds=START_SECONDS)
 
     def _is_ready(self) -> bool:
@@ -142,13 +142,13 @@ class AirflowProcesses:
         return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
 
     def kill(self, component: str) -> None:
-        """Let a component die with all its processes, as when its machine goes down."""
+        """Kill a component with all its processes, as when its machine fails."""
         process = self.processes.pop(component)
         _send(_family(process), signal.SIGKILL)
         process.wait(timeout=STOP_SECONDS)
 
     def command(self, *words: str) -> str:
-        """Run a command of Airflow's in a terminal of its own; answers what it says.
+        """Run an Airflow command in its own terminal, and return its output.
 
         All components stand still meanwhile: SQLite takes one writer at a time, and a command that writes much, such
         as a backfill's, gives up where it would have to wait for its turn.
@@ -182,7 +182,7 @@ class AirflowProcesses:
             _send(others, signal.SIGCONT)
 
     def _is_writable(self) -> bool:
-        """Whether none of those that stand still has the database in its hands."""
+        """Return whether no stopped process holds a database lock."""
         with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=0.1)) as database:
             try:
                 database.execute("BEGIN IMMEDIATE")
@@ -192,7 +192,7 @@ class AirflowProcesses:
             return True
 
     def stop(self) -> None:
-        """Stop everything, once or again."""
+        """Stop all processes. Repeated calls have no effect."""
         self.http.close()
         everything = [one for process in self.processes.values() for one in _family(process)]
         _send(everything, signal.SIGTERM)
@@ -206,7 +206,7 @@ class AirflowProcesses:
         return self.home / f"{component}.log"
 
     def words(self) -> str:
-        """Return the end of what each component said."""
+        """Return the last output of each component."""
         said = {name: self._log(name).read_text(errors="replace")[-1500:] for name in self.processes}
         logs = "\n".join(f"-- {name}:\n{words}" for name, words in said.items())
         return f"{logs}\n-- DAG files: {self.ask('importErrors')}"
@@ -214,7 +214,7 @@ class AirflowProcesses:
     def wait(
         self, what: str, ready: Callable[[], Any], *, seconds: float = 60.0, more: Callable[[], str] = str
     ) -> None:
-        """Wait until something is so."""
+        """Wait until a condition is true."""
         deadline = time.monotonic() + seconds
         while not ready():
             assert time.monotonic() < deadline, f"not {what} after {seconds:.0f} s\n{self.words()}\n{more()}"
@@ -223,7 +223,7 @@ class AirflowProcesses:
     # -- what one asks it ----------------------------------------------------------------------
 
     def ask(self, path: str, body: dict[str, Any] | None = None, *, method: str | None = None) -> Any:
-        """Call the REST API: GET without a body, else POST; None when there is no answer yet, or it says no."""
+        """Call the REST API (GET without a body, else POST). Return None on failure."""
         verb = method or ("GET" if body is None else "POST")
         try:
             response = self.http.request(verb, f"{self.url}/api/v2/{path}", json=body, timeout=20)
@@ -240,7 +240,7 @@ class AirflowProcesses:
         return answer.ok
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
-        """Start a run of a DAG, once the DAG is known; answers the run's id."""
+        """Start a DAG run when the DAG is parsed, and return the run's id."""
         runs: list[str] = []
 
         def started() -> bool:
@@ -252,22 +252,22 @@ class AirflowProcesses:
         return runs[0]
 
     def instance(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
-        """Return what Airflow says of a task: ``state``, ``try_number``, ``pid``, ..."""
+        """Return Airflow's record of a task: ``state``, ``try_number``, ``pid``, ..."""
         return dict(self.ask(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}") or {})
 
     def log(self, dag_id: str, run_id: str, task_id: str, number: int = 1) -> str:
-        """Return what a try of a task has logged."""
+        """Return the log of one attempt of a task."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{number}?full_content=true"
         lines = (self.ask(path) or {}).get("content", [])
         return "\n".join(f"{line['event']} {line.get('error_detail', '')}".strip() for line in lines)
 
     def is_mine(self, pid: int) -> bool:
-        """Whether a process is one that the scheduler has started."""
+        """Return whether the scheduler started a process."""
         return pid in {process.pid for process in _family(self.processes["scheduler"])}
 
 
 def _family(leader: psutil.Process) -> list[psutil.Process]:
-    """Return a process that was started in a session of its own, and whatever it has started."""
+    """Return a process of its own session, and all its child processes."""
     if psutil.pid_exists(leader.pid) and not leader.is_running():
         return []  # the number is another's by now
     found = []

@@ -1,4 +1,4 @@
-"""Where the Airflow that is installed has what tests need of its insides."""
+"""Version-dependent access to Airflow internals for tests."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def dag_bag(path: Path, bundle: str) -> Any:
 
 
 def serialization() -> Any:
-    """What writes a DAG down and reads it again: ``to_dict`` and ``from_dict``."""
+    """Return the DAG serializer: ``to_dict`` and ``from_dict``."""
     from airflow.serialization import serialized_objects as module
 
     return getattr(module, "DagSerialization", None) or module.SerializedDAG
 
 
 def run(dag: Any, **how: Any) -> Any:
-    """Let Airflow run a DAG to its end, in this process; gives the DAG run."""
+    """Run a DAG in this process, and return the DAG run."""
     if not hasattr(dag, "test"):  # 3.0.0
         from airflow.models.dag import DAG
 

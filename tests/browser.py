@@ -1,4 +1,4 @@
-"""A headless Chromium that sees this machine and nothing else."""
+"""A headless Chromium that can reach only this machine."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PROGRAMS = ("chromium", "chromedriver")
 
 
 def missing() -> str:
-    """Return what is missing for a browser, empty for nothing."""
+    """Return the missing browser programs as text, or an empty text."""
     return ", ".join(name for name in PROGRAMS if shutil.which(name) is None)
 
 
 def needed() -> None:
-    """Skip a test where there is no browser; where there must be one, fail."""
+    """Skip a test without a browser, or fail if a browser is required."""
     if not missing():
         return
     words = f"there is no {missing()} (Debian: apt-get install chromium chromium-driver)"
@@ -93,12 +93,12 @@ class Window:
         self.address = address
 
     def open(self, path: str) -> None:
-        """Go to a page of the server."""
+        """Open a page of the server."""
         self.driver.switch_to.default_content()
         self.driver.get(f"{self.address}{path}")
 
     def until(self, what: str, ready: Callable[[], T]) -> T:
-        """Wait until something is there, and return it; pages change meanwhile."""
+        """Wait for a truthy result, and return it. Errors of changing pages are ignored."""
         deadline = time.monotonic() + SECONDS
         while True:
             try:
@@ -111,20 +111,20 @@ class Window:
             time.sleep(0.1)
 
     def find(self, selector: str) -> WebElement:
-        """Find what a CSS selector means."""
+        """Find the element of a CSS selector."""
         return self.until(selector, lambda: self.driver.find_element(By.CSS_SELECTOR, selector))
 
     def named(self, words: str, tag: str = "*") -> WebElement:
-        """Find what has exactly these words."""
+        """Find the element with exactly this text."""
         return self.until(words, lambda: self.driver.find_element(By.XPATH, f'//{tag}[normalize-space()="{words}"]'))
 
     def into_the_page(self) -> None:
-        """Go into the frame that our page is in."""
+        """Switch to the frame of the provider's page."""
         self.driver.switch_to.default_content()
         self.driver.switch_to.frame(self.find('iframe[title="RedBrick"]'))
 
     def open_connection_form(self, kind: str) -> None:
-        """Begin a new connection of a type."""
+        """Open the form of a new connection."""
         self.open("/connections")
         self.named("Add Connection", "button").click()
         self.find("input[name=connection_id]")
@@ -133,5 +133,5 @@ class Window:
         field.send_keys(Keys.ENTER)
 
     def text(self) -> str:
-        """Return what there is to read."""
+        """Return the visible text."""
         return self.driver.find_element(By.TAG_NAME, "body").text

@@ -1,4 +1,4 @@
-"""What all tests share. Nothing of Airflow is imported before its environment stands."""
+"""Shared test setup. Airflow is imported only after its environment is set."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ settings.load_profile("ours")
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what needs a whole Airflow: nothing takes as long, and it must not be what everybody waits for."""
+    """Run tests of a complete Airflow first, because they take longest."""
     items.sort(key=lambda item: item.get_closest_marker("airflow") is None)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With several workers, let one have all tests of each running Airflow, and each of the other files as a whole."""
+    """Group tests for workers: one group per running Airflow, and one per other file."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByWhatIsShared(LoadScopeScheduling):
@@ -46,7 +46,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Keep what a test printed sendable from worker to worker: some print what UTF-8 cannot hold, on purpose."""
+    """Escape test output that UTF-8 cannot encode, so that workers can send it."""
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report

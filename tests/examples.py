@@ -1,4 +1,4 @@
-"""How many examples a test with any input is given.
+"""The number of examples of property-based tests.
 
 They are the same every time, so that a change is not stopped by what an earlier one left behind. ``make fuzz`` looks
 for new ones: as many for each hundred as REDBRICK_FUZZ_EXAMPLES says.

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that drive a running sandbox; a folder's conftest imports those it uses."""
+"""Fixtures for tests with a running sandbox, imported by each folder's conftest."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def running_sandbox():
 
 @pytest.fixture
 def sandbox(running_sandbox, monkeypatch):
-    """The sandbox, fresh, and known to Airflow as the default connection."""
+    """Reset the sandbox, and set it as Airflow's default connection."""
     running_sandbox.reset()
     monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", running_sandbox.airflow_conn_uri)
     return running_sandbox
 
 
 def eventually(is_so):
-    """Wait until something is so."""
+    """Wait until a condition is true."""
     until = time.monotonic() + 10
     while not is_so():
         assert time.monotonic() < until
@@ -42,7 +42,7 @@ def eventually(is_so):
 
 
 def still(number, *, seconds):
-    """Whether a number stays what it is for a while."""
+    """Return whether a number stays constant for a while."""
     before = number()
     time.sleep(seconds)
     return number() == before
@@ -50,7 +50,7 @@ def still(number, *, seconds):
 
 @contextmanager
 def alarm(seconds: float, error: BaseException) -> Iterator[None]:
-    """Raise an error in the main thread when a block takes longer."""
+    """Raise an error in the main thread if a block exceeds its time limit."""
 
     def over(*_: Any) -> None:
         raise error
@@ -67,19 +67,19 @@ def alarm(seconds: float, error: BaseException) -> Iterator[None]:
 
 
 def counts(**given: int) -> dict[str, int]:
-    """What a manifest counts: all statuses there are, 0 where not given."""
+    """Return a manifest's counts, with 0 for statuses that are not given."""
     return {**dict.fromkeys(("done", "already_done", "skipped", "failed", "unknown"), 0), **given}
 
 
 class StateStore(dict):
-    """What Airflow 3.3 keeps for a task across its tries."""
+    """The state that Airflow 3.3 keeps across a task's attempts."""
 
     def set(self, key: str, value: Any) -> None:
         self[key] = value
 
 
 class Run:
-    """One Airflow task in one DAG run: its tries share the run's start, as they do in Airflow.
+    """One Airflow task in one DAG run. Its attempts share the run's start, as in Airflow.
 
     Without ``task_state_store`` it is a run of an Airflow below 3.3.
     """
@@ -91,7 +91,7 @@ class Run:
         self.context = context
 
     def try_once(self, operator: Any) -> Any:
-        """Execute an operator as this run's next try."""
+        """Execute an operator as this run's next attempt."""
         self.tries += 1
         self.xcoms.clear()
         task_instance = SimpleNamespace(
@@ -108,7 +108,7 @@ def run():
 
 @pytest.fixture
 def new_run():
-    """Make further runs, with what their context holds: ``new_run(data_interval_start=...)``."""
+    """Create further runs with context values: ``new_run(data_interval_start=...)``."""
     return Run
 
 
@@ -122,7 +122,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """A client that asks once: what fails, fails at once."""
+    """Create a client without retries."""
     monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda **_: RetryPolicy(max_attempts=1))
 
 
@@ -158,7 +158,7 @@ _WHO_HOLDS = """query ($o: UUID!, $p: UUID!, $s: String, $after: String) {
 
 @pytest.fixture
 def holders(sandbox):
-    """Ask the server who holds which task of a stage: ``holders("Label") == {task_id: "bob@example.com", ...}``."""
+    """Read a stage's assignments from the server: ``holders("Label") == {task_id: "bob@example.com", ...}``."""
 
     def ask(stage: str, *, project_id: str | None = None) -> dict[str, str | None]:
         ids = {"o": sandbox.org_id, "p": project_id or sandbox.project_id, "s": stage}

@@ -1,4 +1,4 @@
-"""Type what the documents tell a new user to type, each install in an environment with exactly what it says.
+"""Run the documented commands for new users, each install in its own environment.
 
 ``python tests/fresh_installs.py`` reads the installs and the quickstart from the documents, so that a command which is
 changed there is tried as it is there. It runs without the packages that the tests have: one that is missing from an
@@ -33,7 +33,7 @@ SECONDS = 120
 
 
 def smoke_plain() -> None:
-    """Import all that Airflow may load, and put labels on a task; a mask needs the extra, and the error says so."""
+    """Import all modules that Airflow may load, put labels, and check the error for masks."""
     from airflow_provider_redbrick.get_provider_info import get_provider_info
 
     info = get_provider_info()
@@ -64,7 +64,7 @@ def smoke_segmentation() -> None:
 
 
 def smoke_openlineage() -> None:
-    """Ask an operator for its lineage, as OpenLineage's listener does."""
+    """Read an operator's lineage, as OpenLineage's listener does."""
     from airflow_provider_redbrick.operators.list_tasks import RedBrickListTasksOperator
 
     lineage = RedBrickListTasksOperator(task_id="list", stage_name="Label").get_openlineage_facets_on_start()
@@ -86,7 +86,7 @@ SMOKES = {".": smoke_plain, ".[segmentation]": smoke_segmentation, ".[openlineag
 
 
 def main() -> None:
-    """Try each documented install, and the quickstart."""
+    """Test each documented install, and the quickstart."""
     for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "PYTHON")) or name.endswith("_PROXY")]:
         del os.environ[name]  # a new user has none of them
     documented = {found for page in PAGES for found in INSTALL.findall(page.read_text(encoding="utf-8"))}
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def install_into(env: Path, install: str) -> Path:
-    """Do a documented install, in a new environment where there is none yet, and return where its commands are."""
+    """Run a documented install in its environment, and return the folder of its commands."""
     uv = [sys.executable, "-m", "uv"]
     if not env.exists():
         run([*uv, "venv", "--quiet", "--python", sys.executable, env], ROOT)
@@ -143,7 +143,7 @@ def served(commands: Path, documented: list[str]):
 
 
 def ask(url: str, body: dict | None = None, **headers: str) -> dict:
-    """Ask the sandbox something: GET without a body, else POST."""
+    """Send a request to the sandbox: GET without a body, else POST."""
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, content, {"Content-Type": "application/json", **headers})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
@@ -151,7 +151,7 @@ def ask(url: str, body: dict | None = None, **headers: str) -> dict:
 
 
 def first_dag(commands: Path, place: Path) -> None:
-    """Run the quickstart's DAG with its commands up to Airflow's own server, which takes no part of ours."""
+    """Run the quickstart's DAG with its commands, except for Airflow's own server."""
     page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
     home = place / "first-airflow"
     (home / "dags").mkdir(parents=True)
@@ -166,7 +166,7 @@ def first_dag(commands: Path, place: Path) -> None:
 
 
 def run(line: list, folder: Path) -> None:
-    """Run a command; what it said is shown if it failed."""
+    """Run a command, and show its output if it failed."""
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         sys.exit(f"{shlex.join(map(str, line))}\n{done.stdout}{done.stderr}\nexit code {done.returncode}")

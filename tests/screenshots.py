@@ -1,4 +1,4 @@
-"""Pictures of Airflow's pages for the documents: ``make screenshots``.
+"""Take screenshots of Airflow's pages for the documentation: ``make screenshots``.
 
 A sandbox whose people work for two minutes, and the example DAGs in a running Airflow.
 """
@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "images"
 TURNS = 10
 LOOK_SECONDS = 10.0
-"""How often the page looks."""
+"""The poll interval of the page."""
 
 
 def main() -> None:
-    """Take all of them."""
+    """Take all screenshots."""
     with tempfile.TemporaryDirectory() as folder:
         home, profile = Path(folder) / "airflow", Path(folder) / "browser"
         home.mkdir()
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def take_plugin_page(window: Window, airflow: AirflowProcesses, sandbox: SandboxProcess) -> None:
-    """Let people and DAGs work while the page looks on."""
+    """Let people and DAGs work while the page is open."""
     window.driver.set_window_size(1280, 960)
     window.open("/plugin/redbrick")
     _run(airflow, "prelabel_new_tasks")
@@ -57,7 +57,7 @@ def take_plugin_page(window: Window, airflow: AirflowProcesses, sandbox: Sandbox
 
 
 def _run(airflow: AirflowProcesses, dag: str) -> None:
-    """Let a scheduled DAG have its run."""
+    """Wait for the run of a scheduled DAG."""
     path = f"dags/{dag}"
     airflow.wait(f"known: {dag}", lambda: airflow.ask(path) is not None)
     airflow.http.patch(f"{airflow.url}/api/v2/{path}", json={"is_paused": False}, timeout=20).raise_for_status()
@@ -70,7 +70,7 @@ def _run(airflow: AirflowProcesses, dag: str) -> None:
 
 
 def take_connection_form(window: Window) -> None:
-    """Begin a connection."""
+    """Open the connection form."""
     window.open_connection_form("redbrick")
     window.find("input[name=connection_id]").send_keys("redbrick_default")
     window.named("Extra Fields", "button").click()

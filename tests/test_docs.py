@@ -1,4 +1,4 @@
-"""What the documents promise is there: their links lead somewhere, their snippets run, their rows name tests."""
+"""The documents: links resolve, snippets run, and table rows name tests."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def name(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that a page's headings make, where it is read on a code host."""
+    """Return the anchors of a page's headings on a code host."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_lead_somewhere(page):
+def test_links_resolve(page):
     for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         path, _, anchor = unquote(link).partition("#")
-        there = (page.parent / path).resolve() if path else page
-        assert there.exists(), link
-        assert not anchor or anchor in anchors(there), link
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=name)
-def test_every_page_can_be_found(page):
+def test_every_page_is_in_an_index(page):
     indexes = "\n".join(index.read_text(encoding="utf-8") for index in DOCS.rglob("index.md"))
     assert page.parent != DOCS or page.stem == "index" or re.search(rf"^{re.escape(page.stem)}$", indexes, re.MULTILINE)
 
@@ -55,10 +55,10 @@ def test_every_page_can_be_found(page):
 # -- snippets --------------------------------------------------------------------------------------
 
 
-# What snippets take for granted: somebody's model, rules, ids. All else they import: they can be copied.
-GIVEN = {
+# Names that snippets use without a definition, such as the user's model. They import everything else.
+SNIPPET_NAMES = {
     "ids": ["6f1c1f34-3b4d-4a52-9d2f-6a0e5f0c0001"],
-    "my_model": lambda *_given: {},
+    "my_model": lambda *_arguments: {},
     "plausible": lambda _task: True,
     "looks_wrong": lambda _task: True,
     "predict": lambda _task: None,
@@ -72,11 +72,11 @@ SNIPPETS = [
 
 @pytest.mark.parametrize("text", SNIPPETS)
 def test_snippets_run(text):
-    """A renamed class or parameter, a missing import, and a snippet that no DAG could hold, is found here."""
+    """Detect renamed classes and parameters, missing imports, and snippets that are invalid in a DAG."""
     if BEFORE_3_3 and "RedBrickRetryPolicy" in text:
         pytest.skip("this Airflow has no retry policies")
     with DAG("snippet", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None):
-        exec(compile(text, "snippet", "exec"), dict(GIVEN))
+        exec(compile(text, "snippet", "exec"), dict(SNIPPET_NAMES))
 
 
 CONNECTIONS = [
@@ -88,7 +88,7 @@ ORG, PROJECT = "6f1c1f34-3b4d-4a52-9d2f-6a0e5f0c0002", "6f1c1f34-3b4d-4a52-9d2f-
 
 
 def read(text: str):
-    """What the hook reads from a connection as Airflow finds it in the environment."""
+    """Return the hook's settings for a connection in an environment variable."""
     text = text.replace("ORG_ID", ORG).replace("PROJECT_ID", PROJECT).replace("API_KEY", "a" * 43)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", text)
@@ -97,12 +97,12 @@ def read(text: str):
 
 @pytest.mark.parametrize("text", CONNECTIONS)
 def test_connections_can_be_read(text, caplog):
-    found = read(text)
-    assert (found.org_id, found.project_id) == (ORG, PROJECT)
+    settings = read(text)
+    assert (settings.org_id, settings.project_id) == (ORG, PROJECT)
     assert "Ignoring unknown extras" not in caplog.text
 
 
-def test_the_connections_with_every_field_are_the_same_and_have_every_field():
+def test_documented_connections_with_every_field_are_equal_and_complete():
     (uri, as_json) = (one.values[0] for one in CONNECTIONS if "page_size" in one.values[0])
     assert read(uri) == read(as_json)
     (connection,) = get_provider_info()["connection-types"]
@@ -113,16 +113,16 @@ EXAMPLES = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "examp
 
 
 @pytest.mark.parametrize("kind", ["operators", "sensors", "triggers"])
-def test_there_is_an_example_of_each(kind):
+def test_every_class_has_an_example(kind):
     modules = [module for entry in get_provider_info()[kind] for module in entry["python-modules"]]
     if kind == "triggers":
-        # The others are what deferred sensors wait in.
+        # The other triggers are used only by deferred sensors.
         modules = [module for module in modules if module.endswith("_event")]
     missing = [module for module in modules if f"from {module} import" not in EXAMPLES]
     assert not missing
 
 
-def test_every_example_is_shown():
+def test_every_example_is_documented():
     shown = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     missing = [path.name for path in (ROOT / "example_dags").glob("*.py") if path.name not in shown]
     assert not missing
@@ -137,13 +137,13 @@ ROWS = [
 ]
 
 
-def test_there_are_rows():
+def test_older_sdks_table_has_all_rows():
     assert len(ROWS) >= 39
 
 
 @pytest.mark.parametrize(("line", "cell"), ROWS, ids=[line[2:60].split("|")[0].strip() for line, _ in ROWS])
 def test_every_call_of_the_older_sdks_has_a_test_that_runs(line, cell):
-    found = re.fullmatch(r"\s*\[`(test_\w+)`\]\((\S+)\)\s*", cell)
-    assert found, f"this row names no test: {line}"
-    text = (DOCS / found[2]).read_text(encoding="utf-8")
-    assert re.search(rf"^\s*def {found[1]}\(", text, re.MULTILINE), f"{found[2]} has no {found[1]}"
+    test = re.fullmatch(r"\s*\[`(test_\w+)`\]\((\S+)\)\s*", cell)
+    assert test, f"The row names no test: {line}"
+    text = (DOCS / test[2]).read_text(encoding="utf-8")
+    assert re.search(rf"^\s*def {test[1]}\(", text, re.MULTILINE), f"{test[2]} has no {test[1]}"

@@ -1,4 +1,4 @@
-"""What is published: the same bytes each time, what belongs into it, and at work where it is put."""
+"""The published packages: reproducible, complete, and working after installation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGE = ROOT / "airflow_provider_redbrick"
 
 
 def build(folder: Path) -> tuple[Path, Path]:
-    """Build wheel and sdist without a network: what builds them is installed with the rest."""
+    """Build wheel and sdist offline, with the installed build backend."""
     line = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", str(folder)]
     subprocess.run(line, cwd=ROOT, check=True, capture_output=True, timeout=120)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
@@ -54,7 +54,7 @@ def test_the_sdist_has_what_tests_and_packagers_need(built):
 
 
 def test_airflow_finds_it_where_it_is_installed(built, tmp_path):
-    """Unpacked, as an installer does it, and found by an Airflow that sees nothing of this checkout."""
+    """Unpack the wheel for an Airflow that cannot import this checkout."""
     site = tmp_path / "site"
     with zipfile.ZipFile(built[0]) as wheel:
         wheel.extractall(site)

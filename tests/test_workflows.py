@@ -1,4 +1,4 @@
-"""What runs elsewhere with rights of its own: the workflows that check and publish."""
+"""The CI and release workflows and their permissions."""
 
 from __future__ import annotations
 

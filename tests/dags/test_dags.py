@@ -48,7 +48,7 @@ MOVE = "moveTaskToStart"
 
 @contextmanager
 def meanwhile(sandbox, *steps):
-    """Let people work in the background: each step is what is done when the time has come."""
+    """Let simulated people work in the background, in steps that wait for their condition."""
     stop = threading.Event()
 
     def work() -> None:
@@ -83,7 +83,7 @@ class TestExamples:
         assert ran.state == "failed"
         assert ran.states() == {
             "export": "success",
-            "find": "success",
+            "find_implausible": "success",
             "approve": "failed",
             "reopen": "upstream_failed",
         }
@@ -113,7 +113,7 @@ class TestExamples:
         assert limits == {"response_timeout": None, "execution_timeout": None} | {limit: timedelta(days=5)}
 
     def test_the_story(self, run_dag, sandbox, holders):
-        """In the order of the demo: each finds what the one before has left."""
+        """Run the DAGs in the demo's order, because each needs the result of the previous one."""
         pytest.importorskip("scipy")
         pytest.importorskip("pydicom")
         ids = sandbox.seed_tasks(12, stage="Label", images=True)
@@ -203,7 +203,7 @@ class TestExamples:
 
     @pytest.mark.skipif(BEFORE_3_1, reason="this Airflow's DAG.test takes a short circuit for a failure")
     def test_rounds_of_active_learning(self, run_dag, sandbox, tmp_path):
-        """A round begins when enough is finished since the last one that trained, and replaces what models saved."""
+        """A round starts when enough tasks are finished since the last training, and replaces models' labels."""
         pytest.importorskip("scipy")
         pytest.importorskip("pydicom")
         round_of_3 = {"folder": str(tmp_path), "enough": 3}
@@ -240,7 +240,7 @@ class TestExamples:
         ids = sandbox.seed_tasks(3, prefix="study")
         names = [sandbox.task(task_id)["name"] for task_id in ids]
         box = {"pointTopLeft": {"xNorm": 0.4, "yNorm": 0.4}, "wNorm": 0.2, "hNorm": 0.2, "category": "finding"}
-        lines = [json.dumps({"name": name, "series": [{"boundingBoxes": [box]}]}) for name in (*names[:2], "nobody")]
+        lines = [json.dumps({"name": name, "series": [{"boundingBoxes": [box]}]}) for name in (*names[:2], "unknown")]
         (tmp_path / "labels.jsonl").write_text("\n".join(lines))
         conf = {"labels": str(tmp_path / "labels.jsonl"), "reports": str(tmp_path / "reports")}
         review = (lambda: sandbox.count("Review_1") == 2, lambda: sandbox.humans("Review_1"))

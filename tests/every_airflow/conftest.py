@@ -1,4 +1,4 @@
-"""One whole Airflow of the release that is installed, with the example DAGs: `make compat` runs it for several."""
+"""Run a complete Airflow of the installed release with the example DAGs (`make compat`)."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ class DagRun:
         return self
 
     def told(self) -> str:
-        """What its tasks that have not gone well have logged."""
+        """Return the logs of tasks that did not succeed."""
         bad = [task_id for task_id, state in self.states().items() if state not in {"success", "skipped"}]
         logs = {task_id: self.airflow.log(self.dag_id, self.run_id, task_id)[-3000:] for task_id in bad}
         return f"{self.states()}\n" + "\n".join(f"-- {task_id}:\n{log}" for task_id, log in logs.items())
 
     def returned(self, task_id: str, map_index: int = -1):
-        """What a task has returned."""
+        """Return the XCom result of a task."""
         path = f"{self._path}/taskInstances/{task_id}/xcomEntries/return_value?map_index={map_index}"
         return (self.airflow.ask(path) or {}).get("value")
 

@@ -172,6 +172,11 @@ def is_parked(airflow, run) -> bool:
 def test_approve_corrections_says_what_it_needs(airflow, sandbox, running):
     sandbox.seed_tasks(1, ground_truth=True, labels=[HUGE_BOX])
     run = running("approve_corrections", {}).wait()
-    assert run.states() == {"export": "success", "find": "success", "approve": "failed", "reopen": "upstream_failed"}
+    assert run.states() == {
+        "export": "success",
+        "find_implausible": "success",
+        "approve": "failed",
+        "reopen": "upstream_failed",
+    }
     assert "needs Airflow 3.1 or newer" in airflow.log("approve_corrections", run.run_id, "approve")
     assert sandbox.count("END") == 1

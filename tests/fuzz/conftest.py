@@ -14,7 +14,7 @@ __all__ = ["running_sandbox"]
 
 
 def pytest_collection_modifyitems(items):
-    """Pass over what hypothesis thinks of long values, which are meant to be."""
+    """Suppress hypothesis's health checks for long values, which are intended."""
     for item in items:
         if item.path.parent.name == "fuzz":
             item.add_marker(pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"))
@@ -28,7 +28,7 @@ def running_meddler(running_sandbox):
 
 @pytest.fixture(scope="session")
 def server():
-    """A server that answers with what is put into its ``replies``."""
+    """A server that returns the prepared ``replies``."""
     with TinyServer(GOOD) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""A server between the operators and the sandbox, that changes some of the answers and counts what is asked."""
+"""A proxy before the sandbox that changes some responses and counts requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KEPT = ("Content-Type", "Content-Encoding")
 
 @dataclass(frozen=True)
 class Meddling:
-    """What happens to one answer.
+    """The change of one response.
 
     :param number: to which, counted from 0.
     :param how: how its text changes, or what comes instead of it.
@@ -38,7 +38,7 @@ class Meddling:
 
 
 class Meddler:
-    """Passes requests on to the sandbox, under a key and signatures that are told apart from anything else."""
+    """Forward requests to the sandbox, with a unique key and unique signatures."""
 
     def __init__(self, sandbox: SandboxProcess) -> None:
         self.sandbox = sandbox
@@ -72,7 +72,7 @@ class Meddler:
         return json.dumps({**whole, "extra": {**extra, "max_concurrency": 1}})
 
     def begin(self, meddlings: Sequence[Meddling] = ()) -> None:
-        """Begin anew, with what is to happen."""
+        """Reset the proxy with new changes."""
         self.meddlings = {}
         for each in meddlings:
             self.meddlings.setdefault(each.number, []).append(each.how)
@@ -119,7 +119,7 @@ def _changed(reply: Reply, change: Change) -> Reply:
     except UnicodeDecodeError:
         return Reply(reply.status, reply.body[: int(len(reply.body) * change.where)], reply.headers)
     if KEY in text:
-        return reply  # half a key is nobody's echo
+        return reply  # half a key is not an echo
     return Reply(reply.status, change(text).encode("utf-8", "surrogatepass"), reply.headers)
 
 
@@ -152,4 +152,4 @@ class _Server(ThreadingHTTPServer):
         self.meddler = meddler
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep quiet: clients that hang up are what is tested."""
+        """Log nothing, because clients that disconnect are part of the tests."""

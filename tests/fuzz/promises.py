@@ -1,4 +1,4 @@
-"""What must hold whatever comes: which errors come out, how long it takes, and what nobody is told."""
+"""Invariants for any response and input: error types, duration, and secrecy of the key."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ _ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 
 
 class HangError(BaseException):
-    """Something took too long; nothing that catches exceptions catches this."""
+    """A time limit was exceeded. Handlers of ``Exception`` do not catch it."""
 
 
 class Watch:
-    """Sees what is told to anybody: logs, errors, and whatever a test hands to :meth:`tell`."""
+    """Collect all output: logs, errors, and values that a test passes to :meth:`tell`."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self.words: list[str] = []
 
     def tell(self, *values: Any) -> None:
-        """Note what somebody gets to see."""
+        """Record visible output."""
         self.words += [value if isinstance(value, str) else repr(value) for value in values]
 
     def check(self) -> None:
-        """Fail when a secret is told."""
+        """Fail if output contains a secret."""
         for words in self.words:
             refuse_secrets(words)
 
 
 @contextmanager
 def promises(*allowed: type[BaseException], seconds: float = 20) -> Iterator[Watch]:
-    """Let only errors of this provider out of a block, in time, and see that neither key nor signature is told.
+    """Assert that a block raises only provider errors, in time, without secrets in its output.
 
     :param allowed: what else may come out.
     """
@@ -63,7 +63,7 @@ def promises(*allowed: type[BaseException], seconds: float = 20) -> Iterator[Wat
 
 
 def everything_about(error: BaseException) -> str:
-    """All that an error says, and all that those say which came before it, told or not."""
+    """Return all text of an error and of its causes and contexts."""
     parts = traceback.format_exception(error)
     seen: set[int] = set()
     left = [error]
@@ -77,7 +77,7 @@ def everything_about(error: BaseException) -> str:
 
 
 def refuse_secrets(words: str) -> None:
-    """Fail when words have the beginning or the end of the key or of a signature, however they are written."""
+    """Fail if a text has the beginning or end of the key or a signature, in any encoding."""
     plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), words)
     for spelled in {words, plain, unquote(plain), html.unescape(plain)}:
         assert not of_a_secret(spelled), f"a secret is told: {_about(spelled)!r}"
@@ -89,7 +89,7 @@ def _about(words: str) -> str:
 
 
 def refuse_unsendable(value: Any) -> None:
-    """Fail when a value cannot be an XCom: JSON, in UTF-8, without what databases refuse."""
+    """Fail if a value is not a valid XCom: JSON in UTF-8, without characters that databases refuse."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     text.encode()
     assert "\\u0000" not in text
@@ -97,7 +97,7 @@ def refuse_unsendable(value: Any) -> None:
 
 @contextmanager
 def _logged(stream: io.StringIO) -> Iterator[None]:
-    """Write down what is logged at any level, by us and by the HTTP library."""
+    """Record logs of all levels, from the provider and the HTTP library."""
     handler = logging.StreamHandler(stream)
     logging.getLogger().addHandler(handler)
     loggers = [logging.getLogger(name) for name in ("airflow_provider_redbrick", "urllib3")]

@@ -79,7 +79,7 @@ def answering(status, headers, content):
     """Give one answer, whatever its length is said to be."""
 
     def answer(handler):
-        # A length that is not so must not keep anybody waiting.
+        # A wrong length must not block the reader.
         handler.close_connection = True
         handler.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
@@ -271,7 +271,7 @@ def test_a_url_that_leads_nowhere_is_not_tried_again(server, url):
 
 
 def test_a_server_leaves_nothing_behind(server):
-    """Its cookies would be kept, sent back and logged by whoever stands between."""
+    """Its cookies would be stored, sent back, and logged by proxies."""
     server.replies = [Reply(200, GOOD.body, {"Set-Cookie": f"a={'x' * 1000}; Path=/"})]
     transport = new_transport(server)
     server.got.clear()

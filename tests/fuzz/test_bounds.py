@@ -30,7 +30,7 @@ def small(monkeypatch):
 
 
 def endless(handler, status=200, headers=(), piece=b" " * 65536):
-    """Send headers, and then the same for as long as anybody listens."""
+    """Send headers, and then the same chunk until the client disconnects."""
     handler.close_connection = True
     handler.send_response(status)
     for name, value in headers:

@@ -155,7 +155,7 @@ ACTS = {
     "labelled": lambda project, world: project.are_labelled(world.ids, by="API:k"),
     "holders before": lambda project, world: project.holders_before(world.ids, "API:k"),
     "events": lambda project, world: project.output_events(world.reviewed),
-    "names": lambda project, world: project.find_by_name([world.name, "nobody"]),
+    "names": lambda project, world: project.find_by_name([world.name, "unknown"]),
     "assign": lambda project, world: (project.assign(world.ids, "bob@example.com"), project.release(world.ids)),
     "convert": converted,
     "balance": balanced,

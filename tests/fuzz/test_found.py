@@ -58,7 +58,7 @@ ID = "0a9c6e10-5b1d-4c8e-9f00-000000000001"
     ids=json.dumps,
 )
 def test_values_of_another_kind_are_no_task(wrong):
-    """They would raise later, where nobody expects it; an id leads into a folder."""
+    """They would raise later, in unrelated code. An id becomes part of a folder name."""
     with pytest.raises(RedBrickAnswerError), reading("task"):
         Task.from_wire({"taskId": ID, **wrong})
 

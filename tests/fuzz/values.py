@@ -1,4 +1,4 @@
-"""What a server, a file or a user may hand in that nobody expects."""
+"""Unexpected values from a server, a file or a user."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Change:
     inside: bool = False
 
     def __call__(self, text: str) -> str:
-        """Return the changed text; of what is no JSON the half."""
+        """Return the changed text, or half of a text that is not JSON."""
         try:
             tree = [json.loads(text)]
         except (ValueError, RecursionError):
@@ -171,7 +171,7 @@ CHANGES = st.builds(
 
 
 class Odd:
-    """Somebody's own class, that does not want to be looked at."""
+    """A user-defined class whose repr, text and comparison raise."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
@@ -225,7 +225,7 @@ def _odd_values() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class OddOne:
-    """Stands for one of them: what tells of an example had better not look at it itself."""
+    """A placeholder for an odd value, so that reports of an example do not access the value."""
 
     name: str
 
@@ -234,7 +234,7 @@ ANYTHING = JSON | st.deferred(lambda: st.sampled_from([OddOne(name) for name in 
 
 
 def real(value: Any) -> Any:
-    """Return a value with what stands in it for odd ones."""
+    """Return a value with placeholders replaced by odd values."""
     if isinstance(value, OddOne):
         return _odd_values()[value.name]
     if isinstance(value, list):
@@ -243,7 +243,7 @@ def real(value: Any) -> Any:
 
 
 def spoiled(value: Any, other: st.SearchStrategy[Any] = ANYTHING) -> st.SearchStrategy[Any]:
-    """A value with something else in one or two places, or something else altogether."""
+    """Generate a value with one or two replaced parts, or a different value."""
     return other | st.lists(st.tuples(st.floats(0, 1), other), min_size=1, max_size=2).map(
         lambda changes: _spoiled(value, changes)
     )

@@ -1,4 +1,4 @@
-"""Something to do for every operator and sensor: each work seeds its tasks and returns what is to be executed."""
+"""A work for every operator and sensor: it creates tasks and returns the operator to execute."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ CHUNKS = 20
 
 
 def backfill(airflow, project: str, *how: str) -> list[str]:
-    """Let Airflow run all dates of the week, as somebody at a terminal does; answers its runs, once they are over."""
+    """Backfill all dates of the week from the command line, and return the completed runs."""
     dates = ["--from-date", DAY.isoformat(), "--to-date", DAY.add(days=DAYS - 1).isoformat()]
     conf = ["--dag-run-conf", json.dumps({"project": project}), "--max-active-runs", "4"]
     airflow.wait("known: the DAG", lambda: airflow.ask(f"dags/{DAG}"))
@@ -64,7 +64,7 @@ def test_every_date_of_a_backfill_reopens_its_own_once(airflow):
         manifest = airflow.ask(f"{path}/taskInstances/reopen/xcomEntries/return_value")["value"]
         reopened[airflow.ask(path)["logical_date"][:10]] = set(manifest["task_ids"])
     assert reopened == due
-    # Half of them are corrected, and ground truth again, when somebody runs the week a second time.
+    # Half of them are corrected and ground truth again before the week is backfilled a second time.
     server.humans("Label", 10, project_id=project)
     server.humans("Review_1", project_id=project)
     assert set(backfill(airflow, project, "--reprocess-behavior", "completed", "--run-backwards")) == set(runs)

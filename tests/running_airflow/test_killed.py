@@ -58,7 +58,7 @@ def test_sensors_wait_on_when_the_triggerer_is_killed(airflow):
 
     airflow.wait("deferred", lambda: states() == {"deferred"})
     airflow.kill("triggerer")
-    # It happens while nobody looks.
+    # It happens while the triggerer is down.
     server.humans("Label", project_id=project)
     assert states() == {"deferred"}
     airflow.start("triggerer")

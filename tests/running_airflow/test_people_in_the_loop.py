@@ -16,7 +16,7 @@ SMALL_BOX = {"category": "finding", "bbox2d": {"xnorm": 0.4, "ynorm": 0.4, "wnor
 
 
 class Asked:
-    """A run of the example that has found what looks wrong, and waits for somebody's answer."""
+    """Return a run of the example DAG that waits for an approval."""
 
     def __init__(self, airflow, folder) -> None:
         self.airflow, self.server = airflow, airflow.sandbox

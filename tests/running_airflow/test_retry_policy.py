@@ -17,7 +17,7 @@ ASKED = 6
 
 @pytest.fixture(scope="module")
 def server(airflow):
-    """A server that nobody else talks to, known to Airflow by two connections; one has a wrong key."""
+    """Start a separate server with two Airflow connections, one of them with a wrong key."""
     with SandboxProcess() as sandbox:
         keys = {"redbrick_wrong_key": "wrong" * 8, "redbrick_limited": sandbox.api_key}
         for conn_id, key in keys.items():

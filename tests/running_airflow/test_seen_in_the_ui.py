@@ -86,7 +86,7 @@ def test_the_page_is_in_the_navigation_and_shows_true_counts(airflow, window, wo
     window.until("what was prelabelled", lambda: counts(window) == {"Label": 8, "Review_1": 4, "Ground Truth": 0})
     airflow.sandbox.humans("Label", 5, project_id=work["project"])
     airflow.sandbox.humans("Review_1", 3, project_id=work["project"])
-    # By itself: nobody presses anything.
+    # The page updates without a click.
     window.until("what people did", lambda: counts(window) == {"Label": 3, "Review_1": 6, "Ground Truth": 3})
     assert window.find(".stage[data-kind=label] .held").text.splitlines()[0]
     line = window.find(".stage[data-kind=label] .course .line")

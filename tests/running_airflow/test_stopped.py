@@ -19,7 +19,7 @@ HOLDERS = """query ($o: UUID!, $p: UUID!) { genericTasks(orgId: $o, projectId: $
 
 @pytest.fixture(scope="module")
 def server(airflow):
-    """A slow server that nobody else talks to, known to Airflow by a connection of its own."""
+    """Start a separate slow server with its own Airflow connection."""
     with SandboxProcess(latency_ms=300) as sandbox:
         connection = {
             "connection_id": CONNECTION,

@@ -16,7 +16,7 @@ ENDED = {"success", "failed", "skipped"}
 
 @pytest.fixture(scope="module")
 def server(airflow):
-    """A server that nobody else talks to, known to Airflow by a connection of its own."""
+    """Start a separate server with its own Airflow connection."""
     with SandboxProcess() as sandbox:
         connection = {
             "connection_id": CONNECTION,
@@ -196,6 +196,6 @@ def test_ground_truth_that_arrives_while_the_triggerer_is_down_is_told_when_it_i
         return Counter(task_id for each in told(airflow, dag) for task_id in each["payload"]["task_ids"])
 
     airflow.wait("told all", lambda: set(missed) <= set(ids()))
-    # At least once; and what was ground truth before anybody watched is no news.
+    # At least once. Ground truth from before the watcher started is not reported.
     assert set(ids()) == {first, *missed}
     assert sum(each["payload"]["count"] for each in told(airflow, dag)) == ids().total()

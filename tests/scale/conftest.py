@@ -16,7 +16,7 @@ WORKERS = ("worker-1", "worker-2")
 
 
 class ManyWorkers(AirflowProcesses):
-    """An Airflow whose tasks are done by two Celery workers."""
+    """Run an Airflow with two Celery workers."""
 
     components: ClassVar[dict[str, list[str]]] = {
         **AirflowProcesses.components,

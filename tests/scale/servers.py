@@ -26,7 +26,7 @@ STOP_SECONDS = 20
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
     """A PostgreSQL with an empty database; gives ``host:port/name`` with the user before it."""
-    # Not root: PostgreSQL refuses to be. So a folder that is not under somebody's private one.
+    # PostgreSQL refuses to run as root. Its folder must not be inside another user's private folder.
     home = Path(tempfile.mkdtemp(prefix="postgres-"))
     port = free_port()
     tools, data = POSTGRES[-1], home / "data"
@@ -57,7 +57,7 @@ def _as_postgres(line: list[object]) -> None:
 
 @contextlib.contextmanager
 def redis() -> Iterator[str]:
-    """A Redis that keeps nothing; gives its URL."""
+    """Run a Redis without persistence, and yield its URL."""
     port = free_port()
     home = tempfile.mkdtemp(prefix="redis-")
     line = [

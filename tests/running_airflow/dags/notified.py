@@ -1,4 +1,4 @@
-"""DAGs about which somebody is told; the messages go into the file ``messages`` of Airflow's home."""
+"""DAGs with notifications, which are written to the file ``messages`` in Airflow's home."""
 
 from __future__ import annotations
 
