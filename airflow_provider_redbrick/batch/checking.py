@@ -1,4 +1,4 @@
-"""Looking at labels before they are sent."""
+"""Validate labels before they are sent."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class LabelCheck:
-    """Checks labels against a project's taxonomy, which is read when the first labels come.
+    """Validate labels against a project's taxonomy, which is read on first use.
 
-    :param strict: refuse labels with problems; otherwise only log them.
+    :param project: the project.
+    :param strict: refuse invalid labels; otherwise only log a warning.
     """
 
     project: RedBrickProject
     strict: bool = True
 
     def __call__(self, task_id: str, body: Mapping[str, Any]) -> None:
-        """Check the labels of one task.
+        """Validate the labels of one task.
 
-        :raises RedBrickInputError: when they have problems and must not be sent.
+        :param task_id: the task's name in messages.
+        :param body: the labels as plain values.
+        :raises RedBrickInputError: if they are invalid and ``strict`` is set.
         """
         if "labels" in body:
             labels = body["labels"]
@@ -44,9 +47,11 @@ class LabelCheck:
             self.judge(task_id, check_labels(body, self._taxonomy))
 
     def judge(self, task_id: str, problems: Sequence[object]) -> None:
-        """Act on what is wrong with the labels of one task.
+        """Refuse labels with problems, or log a warning.
 
-        :raises RedBrickInputError: when they have problems and must not be sent.
+        :param task_id: the task's name in messages.
+        :param problems: the validation errors of its labels.
+        :raises RedBrickInputError: if there are problems and ``strict`` is set.
         """
         if not problems:
             return

@@ -1,4 +1,11 @@
-"""Labels on their way: from what users hand in to what the server stores."""
+"""Convert user labels to the format that the server stores.
+
+1. User values are copied and validated, and their masks are extracted, before any request.
+2. The server converts labels, up to 50 tasks per request. A refused request is bisected until the invalid tasks are
+   isolated.
+3. The conversion does not know a task's items: labels are converted with placeholder items and moved afterwards.
+4. A conversion that drops or changes labels, or answers for another task, is refused.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +42,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The import format insists on names and items; labels do not depend on them.
+# The import format requires names and items; labels do not depend on them.
 _ITEM = "https://test"
-# What is shown with a series, and set when its task is created.
+# Fields displayed with a series, and set when its task is created.
 _LAYERS = frozenset({"heatMaps", "transforms", "centerline"})
 _NAME_MASKS = ("segmentations", "segmentMap")
 _MOST_ITEMS = 100_000
@@ -46,11 +53,12 @@ CONVERSIONS_A_REQUEST = 50
 
 @dataclass(frozen=True, repr=False)
 class Labels:
-    """Labels for one task, as handed in; the repr shows none of them.
+    """User labels for one task; the repr shows none of them.
 
-    :param body: ``series`` and/or ``classification``, or the older ``labels``; None submits what the task has.
-    :param stored: the paths of masks that the task has already.
-    :param copies: masks that were copied when the labels were given; None while nothing of them has been copied.
+    :param task_id: the task.
+    :param body: ``series``, ``classification`` or both, or the older ``labels``; None submits the existing labels.
+    :param stored: the paths of masks that the task already has.
+    :param copies: copies of masks taken when the labels were returned; None if none were taken yet.
     """
 
     task_id: str
@@ -60,18 +68,18 @@ class Labels:
 
     @property
     def names_masks(self) -> bool:
-        """Whether there may be masks in it."""
+        """Whether the labels may refer to masks."""
         series = (self.body or {}).get("series")
         if not isinstance(series, Sequence):
             return False
         named = (each.get(key) for each in series if isinstance(each, Mapping) for key in _NAME_MASKS)
-        # Somebody's array, which is no path, is neither true nor false.
+        # The truth value of an array is undefined.
         return any(bool(value) if isinstance(value, Sequence | Mapping) else value is not None for value in named)
 
     def plain(self) -> Labels:
-        """Return a copy as plain JSON values, with the masks that are given as objects instead of paths.
+        """Return a copy as plain JSON values, and copies of mask objects.
 
-        :raises RedBrickInputError: when there is something that JSON has no word for.
+        :raises RedBrickInputError: if JSON cannot represent a value.
         """
         if self.copies is not None:
             return self
@@ -79,10 +87,10 @@ class Labels:
         return replace(self, body=body, copies=copies)
 
     def copied(self, open_file: Callable[[str], BinaryIO | None]) -> Labels:
-        """Return a copy that no later change reaches, neither of the values nor of the mask files that they name.
+        """Return a snapshot of the values and of the mask files that they name.
 
-        :param open_file: raises when there is no such file, or returns None: then there is no copy of it.
-        :raises RedBrickInputError: if JSON cannot hold a value, or a mask file cannot be read.
+        :param open_file: raises if there is no such file, or returns None to skip the copy.
+        :raises RedBrickInputError: if JSON cannot represent a value, or a mask file cannot be read.
         """
         plain = self.plain()
         copies = dict(plain.copies or {})
@@ -90,9 +98,9 @@ class Labels:
         return replace(plain, copies=copies)
 
     def copied_if_there(self, open_file: OpenFile) -> Labels:
-        """Return a copy, as :meth:`copied` does; a mask of which there is no file may be one that the task has.
+        """Return a snapshot that skips missing files, as the task may have those masks.
 
-        :raises RedBrickInputError: if JSON cannot hold a value, or a mask file cannot be read.
+        :raises RedBrickInputError: if JSON cannot represent a value, or a mask file cannot be read.
         """
 
         def if_there(path: str) -> BinaryIO | None:
@@ -104,7 +112,7 @@ class Labels:
         return self.copied(if_there)
 
     def with_stored(self, paths: frozenset[str]) -> Labels:
-        """Return the labels of a task that has masks already: these are not taken from files that are called so."""
+        """Return the labels with the task's masks, which are not read from files."""
         copies = None
         if self.copies is not None:
             copies = {key: copy for key, copy in self.copies.items() if key[1] not in paths}
@@ -113,7 +121,7 @@ class Labels:
     def to_import(self) -> dict[str, Any]:
         """Return the task in the server's import format.
 
-        :raises RedBrickInputError: when the labels have no shape that can be sent.
+        :raises RedBrickInputError: if the labels cannot be sent in their present form.
         """
         body = self.body or {}
         task: dict[str, Any] = {"taskId": self.task_id, "name": self.task_id}
@@ -123,7 +131,7 @@ class Labels:
             task.update(items=[_ITEM], labels=list_of_objects(body["labels"], "labels"))
         else:
             given = body.get("series")
-            # No series and none that hold anything are the same: a task has at least one.
+            # No series and empty series are equivalent: a task has at least one.
             series = list_of_objects([] if given is None else given, "series") or [{}]
             task["series"] = [_with_place(series_labels(each, i), i) for i, each in enumerate(series)]
             if body.get("classification") is not None:
@@ -134,13 +142,14 @@ class Labels:
 
 @dataclass(frozen=True, repr=False)
 class Converted:
-    """Labels of one task as the server stores them, and the masks that go with them.
+    """The labels of one task as the server stores them, with their masks.
 
-    :param labels: the flat list; an empty one removes the labels that the task has.
-    :param starts: for each series, the number that its first item was counted with.
-    :param unmasked: the series that are to have no mask any more.
-    :param references: the labels that name an item of their series.
-    :param sha256: the hash of what was given, values and masks.
+    :param labels: the flat list; an empty one removes the task's labels.
+    :param masks: the masks to store.
+    :param unmasked: the series whose masks are removed.
+    :param starts: for each series, the number given to its first item in the conversion.
+    :param references: the labels that refer to an item of their series.
+    :param sha256: the hash of the user's values and masks.
     """
 
     labels: list[dict[str, Any]]
@@ -152,11 +161,11 @@ class Converted:
 
     @property
     def detail(self) -> dict[str, str]:
-        """What the report says of it."""
+        """The report fields of these labels."""
         return {"labels_sha256": self.sha256} if self.sha256 else {}
 
     def on_items_of(self, series_info: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return the labels with each on the item it means: the conversion did not know the task's own items.
+        """Return the labels with the task's own item numbers.
 
         :param series_info: the task's ``seriesInfo``; without a complete division all items are in the first series.
         """
@@ -174,11 +183,12 @@ class Converted:
 
 @dataclass(frozen=True)
 class Converter:
-    """Makes labels ready to be sent: checks them, takes their masks, and has the server convert the rest.
+    """Validate labels, extract their masks, and have the server convert them.
 
-    :param check: looks at labels first; None looks at nothing.
-    :param open_file: finds mask files.
-    :param rounding_is_unsaid: acquired when the rounding of masks is logged, which is done once.
+    :param client: the client that requests conversions.
+    :param open_file: opens mask files.
+    :param check: validates labels first; None skips validation.
+    :param rounding_is_unsaid: acquired by the first warning about rounded masks, so that it is logged once.
     """
 
     client: RedBrickClient
@@ -187,7 +197,7 @@ class Converter:
     rounding_is_unsaid: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def convert(self, batch: Iterable[Labels]) -> dict[str, Converted | str]:
-        """Return for each task id its labels as they are to be sent, or why they cannot be."""
+        """Return for each task ID its converted labels, or an error message."""
         result: dict[str, Converted | str] = {}
         ready: dict[str, tuple[Labels, Masked, dict[str, Any]]] = {}
         for given in batch:
@@ -211,12 +221,13 @@ class Converter:
         stored: frozenset[str] = frozenset(),
         copies: Mapping[MaskKey, MaskCopy] | None = None,
     ) -> Masked:
-        """Check labels, and take their masks out of them.
+        """Validate labels, and extract their masks.
 
-        :param key: what the task is called, for messages.
-        :param stored: the paths of masks that the task has already.
-        :param copies: masks that were copied when they were given.
-        :raises RedBrickInputError: when they have problems and must not be sent.
+        :param key: the task's name in messages.
+        :param body: the labels as plain values.
+        :param stored: the paths of masks that the task already has.
+        :param copies: copies of masks taken when the labels were returned.
+        :raises RedBrickInputError: if the labels are invalid and must not be sent.
         """
         check_storable(body)
         if self.check is not None:
@@ -250,11 +261,14 @@ def _converted(stored: Mapping[str, Any], given: Labels, masked: Masked, task: M
 def convert_all(
     client: RedBrickClient, tasks: Sequence[tuple[str, dict[str, Any]]], *, layout: bool = False
 ) -> dict[str, Mapping[str, Any] | str]:
-    """Have tasks in the import format converted, some a request; for each key the result, or why there is none.
+    """Convert tasks in the import format, several per request.
 
-    What the server made of a task is compared with the task: a result has all that was given.
+    Each conversion is compared with its task, so a result is complete.
 
-    :param layout: also compare what else belongs to the images of new tasks.
+    :param client: the client that requests conversions.
+    :param tasks: pairs of a key and a task.
+    :param layout: also compare the other image fields of new tasks.
+    :return: for each key the conversion, or an error message.
     """
     result: dict[str, Mapping[str, Any] | str] = {}
     for chunk in in_chunks(tasks, CONVERSIONS_A_REQUEST):
@@ -266,7 +280,7 @@ def convert_all(
 
 
 def _unlike(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bool) -> str | None:
-    """Return why what the server made of a task cannot be sent; None when it has all that was given."""
+    """Return why a conversion cannot be sent; None if it is complete."""
     if any(_differs(stored.get(key), task[key]) for key in ("taskId", "name") if key in task):
         return "cannot be sent: RedBrick's conversion answered for another task"
     problem = difference(task, stored, layout=layout)
@@ -276,14 +290,14 @@ def _unlike(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bool)
 
 
 def _differs(found: object, given: object) -> bool:
-    """Return whether an answer names something else than what was asked about; it may name nothing."""
+    """Return whether an answer names something else; it may name nothing."""
     return found is not None and str(found).strip().lower() != str(given).strip().lower()
 
 
 def _convert_chunk(
     client: RedBrickClient, chunk: Sequence[tuple[str, dict[str, Any]]]
 ) -> dict[str, Mapping[str, Any] | str]:
-    """Convert several tasks at once; halve a list that is refused until the invalid ones stand alone."""
+    """Convert tasks in one request; bisect a refused one to isolate invalid tasks."""
     try:
         converted = client.convert_labels([task for _, task in chunk])
     except (RedBrickInputError, RedBrickRefusedError, RedBrickPayloadTooLargeError) as error:
@@ -298,10 +312,11 @@ def _convert_chunk(
 
 
 def read_body(value: object, task_id: str | None = None) -> Mapping[str, Any]:
-    """Read what a labeler returned: an object or a model in the ``series`` format, or just the list of series.
+    """Read the return value of a labeler.
 
-    :param task_id: the task that the labels are for; labels that name another one are refused.
-    :raises RedBrickInputError: when it is neither.
+    :param value: an object or a model in the ``series`` format, or a list of series.
+    :param task_id: the expected task; labels that name another one are refused.
+    :raises RedBrickInputError: if the value is none of these.
     """
     if not isinstance(value, (Mapping, Sequence)):
         fields = fields_of(value)
@@ -326,9 +341,11 @@ def read_body(value: object, task_id: str | None = None) -> Mapping[str, Any]:
 
 
 def series_labels(element: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """Return what of a series is labels.
+    """Return the labels of a series, without its other fields.
 
-    :raises RedBrickInputError: when there are labels that cannot be sent.
+    :param element: the series.
+    :param index: its number in messages.
+    :raises RedBrickInputError: if it has labels of an unknown type.
     """
     if element.get("unknown"):
         raise RedBrickInputError(f"series {index} has labels of an unknown kind, which would be lost")
@@ -338,9 +355,11 @@ def series_labels(element: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def list_of_objects(value: object, what: str) -> list[Mapping[str, Any]]:
-    """Return a list of objects.
+    """Return a value as a list of objects.
 
-    :raises RedBrickInputError: when it is anything else.
+    :param value: the value to check.
+    :param what: its name in messages.
+    :raises RedBrickInputError: if it is not a list of objects.
     """
     if not isinstance(value, (list, tuple)) or not all(isinstance(element, Mapping) for element in value):
         raise RedBrickInputError(f"its {what!r} must be a list of objects")
@@ -348,9 +367,9 @@ def list_of_objects(value: object, what: str) -> list[Mapping[str, Any]]:
 
 
 def check_json(task: Mapping[str, Any]) -> None:
-    """Check that a task can be sent.
+    """Check that JSON can represent a task.
 
-    :raises RedBrickInputError: when it has what JSON cannot hold.
+    :raises RedBrickInputError: if it cannot.
     """
     try:
         json.dumps(task, allow_nan=False)
@@ -359,7 +378,7 @@ def check_json(task: Mapping[str, Any]) -> None:
 
 
 def _with_place(series: dict[str, Any], index: int) -> dict[str, Any]:
-    """Name a series, and give it as many items as its labels count: the conversion looks up which one each is on."""
+    """Name a series, and add as many placeholder items as its labels refer to."""
     series = {key: value for key, value in series.items() if key not in _LAYERS}
     last = max(_items_named(series), default=0)
     if last >= _MOST_ITEMS:

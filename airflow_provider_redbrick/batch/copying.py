@@ -1,7 +1,7 @@
-"""Copies of files: of those from elsewhere, to seek in, and of masks, to have them as they were when they were given.
+"""Copy remote files to make them seekable, and masks to keep their content.
 
-A copy has no name: it is in memory or, when it is large, in a file that the system removes with the process, however
-that ends.
+A copy has no name. It is in memory or, above 256 KiB, in a temporary file that the system
+deletes when the process ends.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _FAST = 3  # masks are mostly zeros: a higher level takes longer and gains littl
 
 @dataclass(frozen=True)
 class MaskCopy:
-    """A mask as it was when it was given.
+    """A copy of a mask, taken when it was returned.
 
-    :param file: nobody else has a name for it; it can be sought in.
-    :param sha256: of the bytes that were given.
+    :param file: a seekable file without a name.
+    :param sha256: the hash of the original bytes.
     """
 
     file: BinaryIO
@@ -42,16 +42,17 @@ class MaskCopy:
 
 
 def copied(file: BinaryIO) -> BinaryIO:
-    """Return a copy of what is left of a file, in a file without a name: it is gone once closed.
+    """Copy the rest of a file to an unnamed temporary file, deleted when closed.
 
-    :raises RedBrickInputError: when there is more than anybody means: it must not fill the disk.
+    :raises RedBrickInputError: if it exceeds the size limit, which keeps it from filling the disk.
     """
     return _written(_pieces(file.read))
 
 
 def copied_mask(value: Any) -> MaskCopy | None:
-    """Return a copy of a mask that is given as bytes, as an open file, or as an image of nibabel; None for all else.
+    """Copy a mask given as bytes, an open file or a nibabel image.
 
+    :return: the copy; None for any other value.
     :raises RedBrickInputError: if it is too large, or text.
     """
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -67,7 +68,7 @@ def copied_mask(value: Any) -> MaskCopy | None:
 
 
 def copied_mask_file(file: Any) -> MaskCopy:
-    """Return a copy of an open file from its beginning to its end, and leave the file where it was.
+    """Copy an open file from its beginning, and restore its position.
 
     :raises RedBrickInputError: if it is too large, or text.
     """
@@ -82,7 +83,7 @@ def copied_mask_file(file: Any) -> MaskCopy:
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """Return the SHA-256 of an open file from its beginning to its end, in hexadecimal digits."""
+    """Return the SHA-256 of a whole open file in hexadecimal digits."""
     digest = hashlib.sha256()
     file.seek(0)
     for piece in iter(partial(file.read, _PIECE), b""):
@@ -111,7 +112,7 @@ def _copy(pieces: Iterator[bytes]) -> MaskCopy:
 
 
 def _written(pieces: Iterable[bytes]) -> BinaryIO:
-    copy: Any = tempfile.TemporaryFile()  # noqa: SIM115 - whoever uses it closes it
+    copy: Any = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:
         copy.writelines(pieces)
     except BaseException:

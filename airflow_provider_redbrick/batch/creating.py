@@ -1,4 +1,4 @@
-"""Creating one task once."""
+"""Create one task, once."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ _NOT_CREATED = "The task was not created"
 
 @dataclass(frozen=True)
 class Creation(Mutation):
-    """Creates a task; where the answer is lost, its name tells whether it was created.
+    """Create a task; after a lost answer, its name shows whether it was created.
 
-    :param datapoint: stores what belongs to the task, once however often it is called, and returns the task.
-    :param detail: what the report says of a task that was created.
+    :param new: the task's description.
+    :param datapoint: uploads the task's files on the first call only, and returns the task.
+    :param breaker: refuses further attempts while RedBrick does not answer.
+    :param detail: the report fields of a created task.
     """
 
     new: NewTask
@@ -36,11 +38,11 @@ class Creation(Mutation):
 
     @property
     def unapplied(self) -> str:
-        """What a look says that finds no such task."""
+        """The message for a lookup that finds no such task."""
         return "Its name was looked up afterwards and no task has it"
 
     def attempt(self, project: RedBrickProject) -> Outcome:
-        """Store what belongs to the task, and create it."""
+        """Upload the task's files and create it."""
         if self.breaker.is_open:
             return self.failure(NOT_TRIED)
         try:
@@ -56,12 +58,16 @@ class Creation(Mutation):
         return done(created.task_ids[0], name=self.new.name, dp_id=created.dp_id, **copies, **self.detail)
 
     def look(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
-        """Look the name up; None when no task has it."""
+        """Look up the task's name; return None if no task has it.
+
+        :param project: the project.
+        :param errors: the errors of the attempts to create it.
+        """
         found = project.find_by_name([self.new.name])[self.new.name]
         if not found:
             return None
         if all(isinstance(error, RedBrickRefusedError) for error in errors):
-            # No answer was lost: somebody else was quicker.
+            # No answer was lost, so another client created the task first.
             return already_done(found[0], THERE, name=self.new.name)
         return done(found[0], name=self.new.name, **self.detail)
 

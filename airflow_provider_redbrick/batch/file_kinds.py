@@ -1,9 +1,9 @@
-"""What a file is, by its first bytes: by name alone, error pages, pointers and a system's own files become items.
+"""Determine file types from content, to refuse error pages and pointers.
 
-1. What the first bytes say for certain goes before the name.
-2. A DICOM file needs neither a preamble nor an ending, so bytes that say nothing are taken where DICOM is meant.
-3. A NIfTI volume always says that it is one, so nothing else is taken where a volume is meant.
-4. Where no byte can be read, in a storage that RedBrick reads itself, the names of what is never an image are refused.
+1. A reliable signature takes precedence over the name.
+2. DICOM files need neither a preamble nor a suffix, so unknown content is accepted where DICOM is expected.
+3. NIfTI volumes always have a signature, so nothing else is accepted where a volume is expected.
+4. Where no content can be read, in a storage that RedBrick reads itself, names that no image has are refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LOOKED_AT = 8192
-"""So many of the first bytes are looked at."""
+"""The number of leading bytes that are examined."""
 
 _HOUSEKEEPING = {
     "dicomdir": "a DICOMDIR, which lists other files",
@@ -95,13 +95,13 @@ _SHAPES: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
 
 
 def housekeeping(name: str) -> str | None:
-    """Return what a file is that no image has the name of; None for any other name."""
+    """Describe a file whose name no image has; return None for other names."""
     called = file_name(name).lower()
     return _APPLE_DOUBLE if called.startswith("._") else _HOUSEKEEPING.get(called)
 
 
 def known_kind(head: bytes) -> Known | None:
-    """Return what the first bytes of a file say that it is; None where they say nothing for certain."""
+    """Return the file type that the first bytes prove; None if they prove none."""
     if head[128:132] == b"DICM":
         is_index = _DICOMDIR_CLASS.search(head, 132) is not None
         return ("dicomdir", _HOUSEKEEPING["dicomdir"]) if is_index else ("dicom", "a DICOM file")
@@ -111,7 +111,7 @@ def known_kind(head: bytes) -> Known | None:
 
 
 def what_is_wrong(name: str, head: bytes) -> str | None:
-    """Return why a file cannot be the item that its name says it is; None if nothing speaks against it.
+    """Return why a file cannot be the item that its name states; None if it can.
 
     :param name: a path or URL.
     :param head: the first ``LOOKED_AT`` bytes.
@@ -129,12 +129,13 @@ def what_is_wrong(name: str, head: bytes) -> str | None:
 
 
 def cut_short(name: str, head: bytes, size: int) -> str | None:
-    """Return how much of a NIfTI volume is missing, by what its header says; None where nothing is.
+    """Return an error message for a NIfTI volume shorter than its header states.
 
-    Compressed data that end where a member of theirs ends are not damaged, and may be half a volume all the same.
+    Gzip data truncated between two members are valid, but hold only part of the volume.
 
+    :param name: a path or URL.
     :param head: the first ``LOOKED_AT`` bytes of the file.
-    :param size: the bytes of the volume, unpacked.
+    :param size: the uncompressed size in bytes.
     """
     suffix, compressed = suffix_of(name)
     needed = _nifti_size(_decompressed(head) if compressed else head) if suffix == ".nii" else 0
@@ -142,7 +143,7 @@ def cut_short(name: str, head: bytes, size: int) -> str | None:
 
 
 def _nifti_size(head: bytes) -> int:
-    """Return how many bytes a NIfTI volume has by its header; 0 where that is not known."""
+    """Return the size in bytes by a NIfTI header; 0 if unknown."""
     for order in "<>":
         if len(head) >= 348 and head[344:348] == b"n+1\0" and unpack_from(f"{order}i", head)[0] == 348:
             (bits,), (offset,) = unpack_from(f"{order}h", head, 72), unpack_from(f"{order}f", head, 108)
@@ -159,9 +160,9 @@ def _nifti_size(head: bytes) -> int:
 
 
 def stand_in(file: BinaryIO) -> str | None:
-    """Return what is there instead of a file of labels or a mask: an error page, a pointer, a system's own file.
+    """Describe an error page, pointer or system file in place of labels or a mask.
 
-    :param file: an open file at its beginning, and there again afterwards; one that cannot be sought in is not read.
+    :param file: an open file at its beginning, where it is returned to; one that is not seekable is not read.
     """
     if not file.seekable():
         return None
@@ -215,7 +216,7 @@ def _decompressed(head: bytes) -> bytes:
 
 
 def _text_kind(head: bytes) -> Known | None:
-    """Return which text it is; None where it is none, or says nothing."""
+    """Return the type of a text file; None if it is no recognizable text."""
     text = _text(head)
     found = _MARKUP.match(text)
     if found is not None:
@@ -232,7 +233,7 @@ def _text_kind(head: bytes) -> Known | None:
 
 
 def _text(head: bytes) -> str:
-    """Return the beginning as text; bytes that are none become characters that no text has."""
+    """Decode the beginning; invalid bytes become characters that no text has."""
     for mark, encoding in _BOMS:
         if head.startswith(mark):
             return head[len(mark) : 1024].decode(encoding, "ignore")

@@ -1,4 +1,4 @@
-"""The files that new tasks are about, on their way into RedBrick's own storage."""
+"""Upload the item files of new tasks to RedBrick's own storage."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.imports import Place, ProjectImports
     from airflow_provider_redbrick.batch.masks import OpenFile
 
-# Addresses to put files at are good for a while only: they are asked for when their turn has come.
+# Upload URLs expire, so they are requested batch by batch.
 FILES_A_REQUEST = 50
 _VIDEOS = (".mp4", ".mov", ".avi")
 
 
 class Items:
-    """Stores the files of tasks, several at a time, whichever tasks they are of. Use it as a context manager.
+    """Upload item files concurrently. Use it as a context manager.
 
-    :param open_file: finds them.
-    :param at_a_time: how many are sent at the same time.
-    :param may_open: raises for the name of a file that must not be opened: what an object store has is opened only
-        when it is sent.
+    :param imports: the project's import operations.
+    :param open_file: opens files.
+    :param at_a_time: the number of concurrent uploads.
+    :param may_open: raises for a URI that must not be opened; object store files are opened only when sent.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Items:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def check(self, files: Sequence[str]) -> None:
-        """Check that files can be items and, as far as that takes nobody's answer, that they are there.
+        """Check that files can be items and, without remote requests, that they exist.
 
-        :raises RedBrickInputError: naming the first that is not.
+        :raises RedBrickInputError: for the first file that is not.
         """
         for name in files:
             _kind(name)
@@ -76,9 +76,12 @@ class Items:
                     self._may_open(name)
 
     def store(self, files: Sequence[str], *, task_name: str) -> dict[str, str]:
-        """Store files and return for each its path in the storage.
+        """Upload files.
 
-        :raises RedBrickInputError: when one cannot be read, or its compression is damaged.
+        :param files: paths and URIs.
+        :param task_name: the task that they belong to.
+        :return: the storage path of each file.
+        :raises RedBrickInputError: if a file cannot be read, or its compression is damaged.
         """
         self._check_packed([name for name in files if "://" not in name])
         stored: dict[str, str] = {}
@@ -91,7 +94,7 @@ class Items:
         return stored
 
     def _check_packed(self, files: Sequence[str]) -> None:
-        """Check compressed files before anything of their task is stored; those from elsewhere when they are sent."""
+        """Verify local compressed files before any upload; remote ones when sent."""
         _await([self._pool.submit(self._check_whole, name) for name in files if _is_packed(name)])
 
     def _check_whole(self, name: str) -> None:
@@ -106,7 +109,7 @@ class Items:
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file that can be sought in, and holds what its name says."""
+        """Open a file as seekable, and check that its content matches its name."""
         with _about(name), ExitStack() as stack:
             file = self._open_file(name)
             if file is None:
@@ -134,9 +137,9 @@ def _await(futures: Sequence[Future[None]]) -> None:
 
 
 def _check_packed_item(name: str, file: BinaryIO) -> None:
-    """Check a compressed file from its beginning to its end.
+    """Verify a compressed file completely.
 
-    :raises ValueError: if it is damaged, or only a part of what it should be.
+    :raises ValueError: if it is damaged or truncated.
     """
     size = check_if_gzip(file)
     if size is None:
@@ -152,9 +155,9 @@ def _is_packed(name: str) -> bool:
 
 
 def check_names(files: Sequence[str]) -> None:
-    """Check the names of items that are in a storage already, where no byte of them can be read.
+    """Check the names of items in external storage, whose content cannot be read.
 
-    :raises RedBrickInputError: naming the first that no image has the name of.
+    :raises RedBrickInputError: for the first name that no image has.
     """
     for name in files:
         words = housekeeping(name)
@@ -164,9 +167,9 @@ def check_names(files: Sequence[str]) -> None:
 
 @contextmanager
 def _about(name: str) -> Iterator[None]:
-    """Say in errors which item they are about.
+    """Name the item in errors.
 
-    Whatever the client of an object store raises, then or while the file is read, is this file's failure.
+    Any exception of an object store client, on opening or reading, is this file's failure.
     """
     try:
         yield
@@ -181,7 +184,7 @@ def _about(name: str) -> Iterator[None]:
 
 @contextmanager
 def _seekable(file: BinaryIO) -> Iterator[BinaryIO]:
-    """Yield a file itself or, where it cannot be sought in, a copy without a name."""
+    """Yield the file, or an unnamed copy if it is not seekable."""
     if file.seekable():
         yield file
         return
@@ -190,7 +193,7 @@ def _seekable(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _called(name: str) -> str:
-    """Return an item's name for messages; a presigned URL's is one without its signature."""
+    """Return an item's name for messages; a URL's signature is removed."""
     return f"item {unsigned(name, [name])!r}"
 
 
@@ -214,7 +217,7 @@ def _kind(name: str) -> str:
 
 
 def _file_names(files: Sequence[str]) -> Iterator[str]:
-    """Yield for each file its own last name, with a number where another has the same: they end up in one place."""
+    """Yield a distinct file name for each file; repeated names get a number."""
     taken: set[str] = set()
     for number, name in enumerate(files):
         called = file_name(name)

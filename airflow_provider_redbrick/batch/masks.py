@@ -1,4 +1,10 @@
-"""Masks that come with labels: found, checked, made one file a series, and sent once."""
+"""Find, validate, merge and store the masks of labels.
+
+1. Each series gets at most one mask file; several masks are merged.
+2. A path that the task already has as a mask is never opened locally: the server must not be able to choose a local
+   file that is then uploaded.
+3. Files are unnamed temporary copies, deleted when closed; a mask copied when it was returned is not opened again.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +38,11 @@ raises says why not."""
 
 @dataclass(frozen=True)
 class Mask:
-    """The mask of one series, ready to be sent.
+    """The mask of one series, ready to be stored.
 
-    :param file: the file to send, which nobody else has a name for: it is gone as soon as nobody needs it any more.
-    :param stored: instead of a file, a path in the label storage that the task must have already.
+    :param series: the series, counted from 0.
+    :param file: the file to store, deleted once it is no longer referenced; None if the mask is stored already.
+    :param stored: instead of a file, a path in the label storage that the task must already have.
     """
 
     series: int
@@ -45,12 +52,12 @@ class Mask:
 
 @dataclass(frozen=True)
 class Masked:
-    """Labels whose masks have been dealt with.
+    """Labels after mask extraction.
 
-    :param body: the labels as the server is told them: one mask a series, by a name that means nothing.
-    :param masks: the masks themselves.
-    :param unmasked: series that say themselves that they have no mask (any more).
-    :param doubts: what is odd about the masks, and would still be stored.
+    :param body: the labels for the conversion: one mask per series, with a placeholder name.
+    :param masks: the extracted masks.
+    :param unmasked: series that explicitly have no mask.
+    :param doubts: inconsistencies of masks that could still be stored.
     :param digests: the SHA-256 of each mask that was read.
     :param rounded: masks with values that were whole numbers only after rounding.
     """
@@ -69,12 +76,14 @@ def take_masks(
     stored: Collection[str] = (),
     copies: Mapping[MaskKey, MaskCopy] | None = None,
 ) -> Masked:
-    """Take the masks out of labels in the ``series`` format.
+    """Extract the masks of labels in the ``series`` format.
 
-    :param stored: the paths of masks that the task has already. They are the server's words: none is opened here, so
-        that no server has a file of this machine sent by giving its path to a mask.
-    :param copies: masks that were copied when they were given; their files are not opened again.
-    :raises RedBrickInputError: when a mask cannot be read, or does not fit what is said of it.
+    :param body: the labels as plain values.
+    :param open_file: opens mask files.
+    :param stored: the paths of masks that the task already has. The server supplies them, so none is opened here: no
+        server can have a local file uploaded by using its path as a mask's name.
+    :param copies: copies of masks taken when they were returned; their files are not opened again.
+    :raises RedBrickInputError: if a mask cannot be read, or contradicts its labels.
     """
     all_series = body.get("series")
     if not isinstance(all_series, Sequence) or isinstance(all_series, str):
@@ -100,7 +109,13 @@ def take_masks(
 
 
 def labels_map(masks: Sequence[Mask], files: ProjectFiles, task_id: str) -> list[dict[str, Any] | None]:
-    """Store masks and return where they are, with a place for each series up to the last that has one."""
+    """Store masks and return the task's ``labelsMap``.
+
+    :param masks: the masks to store.
+    :param files: the project's label storage.
+    :param task_id: the task that they belong to.
+    :return: one entry per series up to the last with a mask; None for a series without one.
+    """
     entries: dict[int, dict[str, Any]] = {}
     for mask in masks:
         path = mask.stored if mask.file is None else files.store_mask(mask.file, task_id, series=mask.series)
@@ -118,9 +133,9 @@ def _of(series: Any, index: int) -> Segmentation | None:
 def _made_one(
     segmentation: Segmentation, open_file: OpenFile, rounded: list[str]
 ) -> tuple[BinaryIO | None, Mapping[int, frozenset[int]], list[str]]:
-    """Return the one file there is to be (None: it is stored already), its instances, and what is odd about it.
+    """Return the mask file (None: stored already), its instances and inconsistencies.
 
-    :param rounded: the masks whose values are rounded are added to it.
+    :param rounded: extended by the masks whose values are rounded.
     """
     with ExitStack() as stack:
         files = [open_file(path) for path in segmentation.paths]
@@ -184,7 +199,7 @@ def _odd(values: Any, segments: Mapping[int, frozenset[int]]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the bytes of masks come from.
+    """Opens masks: copies, stored masks and files.
 
     :param digests: the SHA-256 of each mask that was opened.
     """
@@ -195,7 +210,7 @@ class _Source:
     digests: dict[MaskKey, str] = field(default_factory=dict)
 
     def open(self, series: int, path: str) -> BinaryIO | None:
-        """Return the file of a mask, which can be sought in; None when the server is to have it already."""
+        """Return a mask as a seekable file; None if the task must already have it."""
         key = (series, path)
         copy = self.copies.get(key)
         if copy is not None:
@@ -214,7 +229,7 @@ class _Source:
 
 
 def _local(path: str, open_file: OpenFile) -> BinaryIO | None:
-    """Return a file that can be sought in; one from elsewhere is fetched first, into a file without a name."""
+    """Return a seekable file; a remote one is copied to an unnamed temporary file."""
     try:
         file = open_mask(path, open_file)
     except NoSuchFileError:

@@ -1,4 +1,4 @@
-"""New tasks as users describe them, read and checked as far as that needs nobody's answer."""
+"""Read and validate users' descriptions of new tasks, without requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.kinds import LISTED
 from airflow_provider_redbrick.labels.placing import item_references
 from airflow_provider_redbrick.labels.rules import (
-    Found,
+    Violations,
     anything,
     each,
     flag,
@@ -43,15 +43,19 @@ _LABELS = frozenset({*LISTED, "segmentations", "segmentMap"})
 
 @dataclass(frozen=True, repr=False)
 class NewTask:
-    """A task to be created, as it was described; the repr shows nothing of it.
+    """The description of a task to create; the repr shows nothing of it.
 
-    :param series: what each series consists of: ``items``, and ``name``, ``metaData`` and labels where it has them.
-    :param is_ground_truth: None where nothing is said of it.
-    :param has_labels: whether it was exported with labels, if only an empty list of them.
-    :param storage_id: the storage that has its items already; None where nothing is said of it.
-    :param pre_assign: who is to have the task in which stage: by stage one e-mail or several.
-    :param place: where in a file it was described; of a list's, the name says enough.
-    :param copies: masks that were given as objects instead of paths.
+    :param name: the task's name, unique in the project.
+    :param series: the series: ``items``, and optionally ``name``, ``metaData`` and labels.
+    :param classification: the classification of the whole task.
+    :param is_ground_truth: None if not specified.
+    :param has_labels: whether the exported task had labels, possibly an empty list.
+    :param storage_id: the external storage that holds its items; None if not specified.
+    :param metadata: the task's metadata.
+    :param pre_assign: by stage, one email or several to assign the task to.
+    :param priority: from 0 to 1.
+    :param place: the position in a file, for messages; empty for list input, where the name suffices.
+    :param copies: copies of masks given as objects instead of paths.
     """
 
     name: str
@@ -68,7 +72,7 @@ class NewTask:
 
     @property
     def misplaced(self) -> str | None:
-        """Which label is on an item that its series does not have; None when all fit."""
+        """The first label on an item that does not exist; None if all fit."""
         for reference in item_references(self.series):
             items = listed(self.series[reference.series]["items"])
             problem = reference.beyond(len(items), names=items)
@@ -78,7 +82,7 @@ class NewTask:
 
     @property
     def files(self) -> list[str]:
-        """The names of all its items, each once."""
+        """The distinct paths of all its items."""
         found: dict[str, None] = {}
         for series in self.series:
             found.update(dict.fromkeys(listed(series["items"])))
@@ -87,7 +91,7 @@ class NewTask:
 
     @property
     def says_labels(self) -> bool:
-        """Whether anything is said of its labels, if only that there are none."""
+        """Whether labels are specified, possibly as an empty list."""
         said = (key for series in self.series for key, value in series.items() if value is not None)
         return self.has_labels or self.classification is not None or not _LABELS.isdisjoint(said)
 
@@ -101,8 +105,8 @@ class NewTask:
         """Return the task in the server's import format.
 
         :param body: its labels without their masks.
-        :param called: what each item is called there.
-        :raises RedBrickInputError: when there are labels that cannot be sent.
+        :param called: the name of each item in the conversion.
+        :raises RedBrickInputError: if it has labels that cannot be sent.
         """
         all_series = enumerate(list_of_objects(body["series"], "series"))
         task = {**body, "name": self.name, "series": [_imported(series, i, called) for i, series in all_series]}
@@ -110,7 +114,7 @@ class NewTask:
         return task
 
     def failure(self, reason: object) -> Outcome:
-        """Return the outcome of a task that was not created; the reason says where it was described."""
+        """Return the outcome of a task that was not created."""
         told = f"{self.place}: {reason}" if self.place else reason
         return failed("", told, name=self.name)
 
@@ -118,7 +122,9 @@ class NewTask:
 def read_new_task(value: object, *, place: str = "") -> NewTask:
     """Read the description of a task.
 
-    :raises RedBrickInputError: naming what is wrong with it.
+    :param value: the description.
+    :param place: the position in a file, for messages.
+    :raises RedBrickInputError: if it is invalid; the message names up to five errors.
     """
     found = [f"{where}: {words}" if where else f"it {words}" for where, words in islice(_problems(value), _NAMED)]
     if found or not isinstance(value, Mapping):
@@ -139,7 +145,10 @@ def read_new_task(value: object, *, place: str = "") -> NewTask:
 
 
 def read_new_tasks(entries: Iterable[Entry]) -> Iterator[NewTask | Outcome]:
-    """Read the descriptions in a file; what is wrong with one is its own outcome, and so is a name's second mention."""
+    """Read the descriptions in a file.
+
+    An invalid description, or a repeated name, yields a failed outcome.
+    """
     places: dict[str, str] = {}
     for entry in entries:
         found = entry.value.get("name") if entry.value is not None else None
@@ -164,7 +173,7 @@ def _read(entry: Entry, name: str, first: str) -> NewTask | Outcome:
 # ------------------------------------------------------------------ what a description must look like
 
 
-def _texts(value: Any) -> Found:
+def _texts(value: Any) -> Violations:
     """Check texts by name."""
     yield from mapping(value)
     for key, inner in value.items() if isinstance(value, Mapping) else ():
@@ -172,18 +181,18 @@ def _texts(value: Any) -> Found:
             yield name_of(key), words
 
 
-def _people(value: Any) -> Found:
-    """Check e-mails by stage: a blank one is an unrendered template, and must not pass for nobody."""
+def _people(value: Any) -> Violations:
+    """Validate emails by stage; a blank one is an unrendered template."""
     yield from mapping(value)
     for stage, emails in value.items() if isinstance(value, Mapping) else ():
         given = emails if is_list(emails) and emails else [emails]
         for email in given:
             if not isinstance(email, str) or not email.strip():
-                yield name_of(stage), f"must be an e-mail or a list of e-mails, not {shown(email)}"
+                yield name_of(stage), f"must be an email or a list of emails, not {shown(email)}"
 
 
-def _series(value: Any) -> Found:
-    """Check what makes up a series; its labels are looked at when the project's taxonomy is known."""
+def _series(value: Any) -> Violations:
+    """Validate a series; its labels are validated later, with the taxonomy."""
     yield from mapping(value)
     if not isinstance(value, Mapping):
         return
@@ -195,8 +204,8 @@ def _series(value: Any) -> Found:
                 yield join(key, place), words
 
 
-def _heat_map(value: Any) -> Found:
-    """Check that a heat map has an item; the rest is told to the server as it is."""
+def _heat_map(value: Any) -> Violations:
+    """Check that a heat map has an item; the server validates the rest."""
     yield from mapping(value)
     for _, words in path(value.get("item")) if isinstance(value, Mapping) else ():
         yield "item", words
@@ -231,7 +240,7 @@ _ENTRY = record(
 )
 
 
-def _problems(value: object) -> Found:
+def _problems(value: object) -> Violations:
     yield from _ENTRY(value)
     if not isinstance(value, Mapping):
         return

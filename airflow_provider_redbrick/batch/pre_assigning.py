@@ -1,4 +1,4 @@
-"""Who is to have new tasks when they come to a stage."""
+"""Resolve the assignees of new tasks in each stage."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.workflow import Stage
 
 PreAssign = Mapping[str, "str | Sequence[str]"]
-"""By stage one e-mail or several."""
+"""By stage, one email or several."""
 
 
 @dataclass(frozen=True)
 class Assignees:
-    """Checks who tasks are to be assigned to; the project's members are read when somebody is named first."""
+    """Validate assignees; the project's members are read on first use.
+
+    :param project: the project.
+    """
 
     project: RedBrickProject
     _missing: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def check(self, wanted: PreAssign | None) -> PreAssign | None:
-        """Return the same with each e-mail as the project spells it.
+        """Return the assignees with each email as the project spells it.
 
-        :raises RedBrickInputError: for a stage that nobody works in, and for somebody who may not work in it.
+        :raises RedBrickInputError: for a stage without assignees, or a member who may not work in it.
         """
         if not wanted:
             return None

@@ -1,11 +1,11 @@
-"""Labels as they were when they were given: plain values, and the bytes of their masks.
+"""Take snapshots of user labels: plain values, and the bytes of their masks.
 
-User code may change an object that it has returned, reuse an array, or write the next mask to the same path. Labels are
-converted and sent later, many at a time. So:
+User code may change a returned object, reuse an array, or write the next mask to the same path, while labels are
+converted and sent later in batches. Therefore:
 
-1. An answer is copied before the callable that gave it is called again: values and the bytes of mask files.
-2. A path that names a mask which the task has already is the server's word: no file is opened for it.
-3. What is hashed is what is sent: the hash of a copied mask is taken while it is copied.
+1. A result is copied before the user's callable is called again: values and the bytes of mask files.
+2. A path that the task already has as a mask comes from the server, and is never opened as a file.
+3. The hash covers what is sent: a copied mask is hashed while it is copied.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from airflow_provider_redbrick.labels.segmentation import segmentation_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_redbrick.labels.plain import Place
+    from airflow_provider_redbrick.labels.plain import PathKey
 
 MaskKey = tuple[int, str]
 """A mask of a task: its series, and the path or name that the series' labels have for it."""
@@ -36,15 +36,15 @@ NOT_LABELS = frozenset({"name", "items", "imageHeaders", "metaData"})
 
 
 def plain_body(body: object) -> tuple[Any, dict[MaskKey, MaskCopy]]:
-    """Return labels as plain values, and copies of the masks that are given as objects instead of paths.
+    """Return labels as plain values, and copies of masks given as objects.
 
-    In the labels a name takes the place of each such mask.
+    In the labels, a name replaces each such mask.
 
-    :raises RedBrickInputError: if there is something that JSON cannot hold.
+    :raises RedBrickInputError: if JSON cannot represent a value.
     """
     copies: dict[MaskKey, MaskCopy] = {}
 
-    def take(value: Any, place: Place) -> str | None:
+    def take(value: Any, place: PathKey) -> str | None:
         if not _is_of_mask(place):
             return None
         name = f"{_mask_name(place)} ({type(value).__name__})"
@@ -64,12 +64,12 @@ def plain_body(body: object) -> tuple[Any, dict[MaskKey, MaskCopy]]:
 def copied_files(
     body: Any, stored: Collection[str], open_file: Callable[[str], BinaryIO | None], *, known: Collection[MaskKey]
 ) -> dict[MaskKey, MaskCopy]:
-    """Return copies of the mask files that labels name.
+    """Copy the mask files that labels name.
 
-    :param body: plain labels.
-    :param stored: paths of masks that the task has already.
-    :param open_file: raises when there is no such file, or returns None: then there is no copy of it.
-    :param known: masks that have been copied already.
+    :param body: the labels as plain values.
+    :param stored: the paths of masks that the task already has.
+    :param open_file: raises if there is no such file, or returns None to skip the copy.
+    :param known: masks that are copied already.
     :raises RedBrickInputError: if a file cannot be read.
     """
     copies: dict[MaskKey, MaskCopy] = {}
@@ -88,7 +88,11 @@ def copied_files(
 
 
 def open_mask(path: str, open_file: Callable[[str], BinaryIO | None]) -> BinaryIO | None:
-    """Open a mask file; None where there is none. A leading ``~`` is the home folder, unless a file is called so."""
+    """Open a mask file; return None if it does not exist.
+
+    :param path: the path; a leading ``~`` is the home directory unless a file has that name.
+    :param open_file: opens files.
+    """
     file = open_file(path)
     if file is None and path.startswith("~"):
         return open_file(os.path.expanduser(path))  # noqa: PTH111 - a path of no user stays as it is
@@ -96,10 +100,12 @@ def open_mask(path: str, open_file: Callable[[str], BinaryIO | None]) -> BinaryI
 
 
 def content_hash(body: Mapping[str, Any], digests: Mapping[MaskKey, str]) -> str:
-    """Return the SHA-256 of labels: of their canonical JSON, with the SHA-256 of each mask in place of its path.
+    """Return the SHA-256 of the canonical JSON of labels.
 
-    :param body: plain labels.
-    :param digests: the SHA-256 of the masks that are sent; others are on the server, and stay paths.
+    The SHA-256 of each mask replaces its path.
+
+    :param body: the labels as plain values.
+    :param digests: the SHA-256 of the masks that are sent; masks stored on the server remain paths.
     """
     labels: dict[str, Any] = {key: body[key] for key in ("classification", "labels") if body.get(key) is not None}
     if body.get("series") is not None:
@@ -133,7 +139,7 @@ def _hashed(series: Mapping[str, Any], index: int, digests: Mapping[MaskKey, str
 
 
 def _mask_paths(body: Any) -> Iterator[MaskKey]:
-    """Yield the masks that labels name; those of a series that cannot be understood are refused later."""
+    """Yield the masks that labels name; invalid series are refused later."""
     all_series = body.get("series") if isinstance(body, Mapping) else None
     for index, series in enumerate(all_series if is_list(all_series) else ()):
         try:
@@ -144,7 +150,7 @@ def _mask_paths(body: Any) -> Iterator[MaskKey]:
             yield index, path
 
 
-def _is_of_mask(place: Place) -> bool:
+def _is_of_mask(place: PathKey) -> bool:
     if len(place) < 3 or place[0] != "series":
         return False
     rest = place[2:]
@@ -153,12 +159,12 @@ def _is_of_mask(place: Place) -> bool:
     return rest[0] == "segmentMap" and len(rest) in {3, 4} and rest[2] == "mask"
 
 
-def _mask_name(place: Place) -> str:
-    """Return what a mask without a path is called within its series."""
+def _mask_name(place: PathKey) -> str:
+    """Return the name of a mask without a path within its series."""
     return place_of(("series", *place[1:])).partition(", ")[2].replace(", ", ".")
 
 
-def _refuse_array(value: Any, place: Place) -> None:
+def _refuse_array(value: Any, place: PathKey) -> None:
     kind = getattr(getattr(value, "dtype", None), "kind", None)
     if kind is not None and kind not in "OSU":
         raise RedBrickInputError(
@@ -167,6 +173,6 @@ def _refuse_array(value: Any, place: Place) -> None:
         )
 
 
-def _unread(place: Place, name: str, error: Exception) -> RedBrickInputError:
+def _unread(place: PathKey, name: str, error: Exception) -> RedBrickInputError:
     words = str(error) or type(error).__name__
     return RedBrickInputError(f"{place_of(place[:2])}: mask {name!r} cannot be read: {words}")

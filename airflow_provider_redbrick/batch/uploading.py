@@ -1,4 +1,10 @@
-"""Creating tasks, each name once."""
+"""Create tasks, once per name.
+
+1. Names are looked up first; a task whose name exists is not created again.
+2. Everything that can fail without a side effect is checked before the first upload: items, labels, assignees.
+3. Files are uploaded once per task, even if the creation request is repeated.
+4. After a lost answer, the name is looked up to determine whether the task was created.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +58,13 @@ class Uploading:
 
     @cached_property
     def assignees(self) -> Assignees:
-        """Who tasks can be assigned to."""
+        """The assignees that tasks may have."""
         return Assignees(self.project)
 
     def run(self, given: Iterable[NewTask | Outcome]) -> Iterator[Outcome]:
-        """Create tasks and yield the outcome of each, exactly one a task.
+        """Create tasks and yield exactly one outcome for each.
 
-        :param given: descriptions, all of different names, and the outcomes of those that cannot be read.
+        :param given: descriptions with distinct names, and the outcomes of invalid descriptions.
         """
         at_a_time = self.project.client.max_concurrency
         store = Items(self.project.imports, self.converter.open_file, at_a_time=at_a_time, may_open=self.may_open)
@@ -68,7 +74,7 @@ class Uploading:
                 yield from self._bring_in([one for one in chunk if isinstance(one, NewTask)], items)
 
     def _bring_in(self, chunk: Sequence[NewTask], items: Items) -> Iterator[Outcome]:
-        """Create those that are not there yet."""
+        """Create the tasks that do not exist yet."""
         if not chunk:
             return
         missing: list[NewTask] = []
@@ -86,7 +92,7 @@ class Uploading:
         yield from apply_all(self.project, [step for step in steps if isinstance(step, Creation)])
 
     def _plan(self, chunk: Sequence[NewTask], items: Items) -> Iterator[Creation | Outcome]:
-        """Check tasks, have their labels converted, and yield for each how it is created, or why it is not."""
+        """Validate and convert tasks; yield a creation or a failure for each."""
         ready: dict[str, tuple[_Ready, dict[str, Any]]] = {}
         for new in chunk:
             if self.breaker.is_open:
@@ -111,9 +117,9 @@ class Uploading:
                 yield Creation(one.new, self._maker(one, stored, items), self.breaker, one.detail)
 
     def _storage_of(self, new: NewTask) -> str | None:
-        """Return the storage that has a task's items already; None when they are files to be brought in.
+        """Return the storage that has a task's items; None if they are files to upload.
 
-        :raises RedBrickInputError: if a description names another one than the operator.
+        :raises RedBrickInputError: if the description and the operator name different storages.
         """
         if None not in {new.storage_id, self.storage_id} and new.storage_id != self.storage_id:
             raise RedBrickInputError(f"its storageId is {new.storage_id}, but the operator's is {self.storage_id}")
@@ -195,7 +201,7 @@ class _Ready:
 
 
 def _strange(stored: Mapping[str, Any], one: _Ready, task: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a converted task whose items are not the ones that it has."""
+    """Return why the items of a converted task are wrong; None if they are not."""
     known = set(one.called.values())
     entries = stored.get("heatMaps") or ()
     items = [*(stored.get("items") or ()), *(entry.get("item") for entry in entries)]

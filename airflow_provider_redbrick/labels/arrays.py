@@ -1,11 +1,10 @@
-"""The elements of a long JSON array, cut out of a stream one at a time and not yet parsed.
+"""Split a JSON array in a stream into its elements without parsing them.
 
-A parser stops at the first element that is not JSON. Cut at the commas between the elements, an array loses only the
-element that is broken.
+A parser stops at the first invalid element. Splitting at the commas between elements loses only the invalid element.
 
-1. Only commas and brackets outside of strings and of elements separate; nothing else of JSON is looked at here.
-2. No more than one element and one piece of the stream is held in memory.
-3. An element whose brackets do not match takes in all that follows, and the array has no end.
+1. Only commas and brackets outside of strings and elements separate elements. No other JSON syntax is checked here.
+2. At most one element and one piece of the stream are held in memory.
+3. An element with unbalanced brackets extends to the end of the stream, and the array is reported as unterminated.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 17
 _SPACE = b" \t\r\n"
-# Blocks that no element ends in are passed over, ten times as fast as bracket by bracket.
+# Blocks within one element are skipped as a whole, ten times as fast as bracket by bracket.
 _BLOCK = 1 << 12
 _INSIDE = re.compile(rb'"[^"]*"|[\[\]{}]')
 _BETWEEN = re.compile(rb'["\[\]{,]')
@@ -30,9 +29,10 @@ _STEP = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
 
 
 class ArrayError(Exception):
-    """The array does not go on as one, so that the rest of it cannot be read.
+    """The rest of the array cannot be read.
 
-    :ivar last: the beginning of the element that it stops in, if it stops in one.
+    :param message: the reason.
+    :param last: the incomplete element at which reading stopped, if any.
     """
 
     def __init__(self, message: str, last: Element | None = None) -> None:
@@ -42,10 +42,11 @@ class ArrayError(Exception):
 
 @dataclass(frozen=True)
 class Element:
-    """The text of one element.
+    """The text of one array element.
 
-    :param line: the line that it begins in, counted from 1.
-    :param start: the place of its first byte in the stream, counted from 0.
+    :param line: the line of its first byte, counted from 1.
+    :param start: the offset of its first byte in the stream, counted from 0.
+    :param text: the bytes of the element, without surrounding whitespace.
     """
 
     line: int
@@ -56,17 +57,17 @@ class Element:
 def elements_of(reader: BufferedReader, *, longest: int, line: int = 1, start: int = 0) -> Iterator[Element]:
     """Yield the elements of an array.
 
-    :param reader: a stream at the bracket that begins the array.
-    :param longest: bytes of an element.
-    :param line: the line that the array begins in.
-    :param start: how many bytes of the stream are before it.
-    :raises ArrayError: if the array does not end, an element is too long, or something follows the end.
+    :param reader: a stream positioned at the opening bracket.
+    :param longest: the maximum size of one element in bytes.
+    :param line: the line of the opening bracket, counted from 1.
+    :param start: the offset of the opening bracket in the stream.
+    :raises ArrayError: if the array is not terminated, an element is too long, or data follows the array.
     """
     yield from _Array(reader, longest, line, start).elements()
 
 
 class _Array:
-    """An array as far as it was read."""
+    """The read position in an array."""
 
     def __init__(self, reader: BufferedReader, longest: int, line: int, start: int) -> None:
         self._reader = reader
@@ -107,7 +108,7 @@ class _Array:
         raise ArrayError("something follows the end of the array")
 
     def _piece(self) -> bytes:
-        """Read on; a backslash at the end waits for what it escapes."""
+        """Read the next piece; hold back a backslash whose escaped byte is missing."""
         piece, self._backslash = self._backslash, b""
         while data := self._reader.read1(_PIECE):
             piece += data
@@ -119,7 +120,7 @@ class _Array:
         return piece
 
     def _separator(self, scan: bytes, at: int) -> int:
-        """Return the place of the next comma between elements, or of the array's end; -1 for none in this piece."""
+        """Return the offset of the next separator or the array's end, else -1."""
         while 0 <= at < len(scan):
             if self._in_string:
                 at = scan.find(b'"', at) + 1 or len(scan) + 1
@@ -137,7 +138,7 @@ class _Array:
         return -1
 
     def _past_nested(self, scan: bytes, at: int) -> int:
-        """Return the place up to which nothing separates elements."""
+        """Return the offset up to which the nested value contains no separator."""
         block = scan[at : at + _BLOCK]
         steps, ends_in_string = steps_of(block)
         depths = levels(steps, self._depth)

@@ -1,6 +1,6 @@
-"""What is wrong with labels in the `series` format: their shape, and what the taxonomy does not allow.
+"""Validate labels in the `series` format: structure and taxonomy.
 
-RedBrick's own check of labels is told neither task nor project, so it cannot know their taxonomy.
+RedBrick's label check receives neither the task nor the project, so it cannot apply the project's taxonomy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from airflow_provider_redbrick.labels.kinds import (
     Kind,
     mask_value,
 )
-from airflow_provider_redbrick.labels.rules import Found, is_list, is_number, join, name_of, number, shown, unknown_key
+from airflow_provider_redbrick.labels.rules import (
+    Violations,
+    is_list,
+    is_number,
+    join,
+    name_of,
+    number,
+    shown,
+    unknown_key,
+)
 from airflow_provider_redbrick.labels.series import UNKNOWN, to_series
 from airflow_provider_redbrick.labels.taxonomy import Attribute, ObjectType, Taxonomy, suggestion
 
@@ -28,12 +37,13 @@ _SERIES_KEYS = dict.fromkeys([*LISTED, "segmentMap", *OF_SERIES, *NOT_SENT])
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with the labels of a task.
+    """One validation error in the labels of a task.
 
-    :param series: the series, counted from 0; None for what is about the whole task.
+    :param series: the series, counted from 0; None for an error that concerns the whole task.
     :param key: the list or field of the series, e.g. ``boundingBoxes``.
-    :param index: the label in the list; in ``segmentMap`` the value in the mask.
-    :param field: where in the label, e.g. ``points[2].xNorm``.
+    :param index: the label in the list; in ``segmentMap`` the voxel value.
+    :param field: the field within the label, e.g. ``points[2].xNorm``.
+    :param message: what must change.
     """
 
     series: int | None
@@ -50,17 +60,23 @@ class Problem:
 
 
 def check_labels(body: Mapping[str, Any], taxonomy: Taxonomy) -> list[Problem]:
-    """Return what is wrong with labels in the `series` format; nothing when the taxonomy is not checkable.
+    """Validate labels in the `series` format.
 
-    :param body: has ``series`` and/or ``classification``; other keys are not looked at.
+    :param body: has ``series``, ``classification`` or both; other keys are ignored.
+    :param taxonomy: the project's taxonomy.
+    :return: the validation errors; empty if the taxonomy is not checkable.
     """
     return list(_task(body, taxonomy)) if taxonomy.checkable else []
 
 
 def check_stored(labels: Sequence[Any], taxonomy: Taxonomy) -> list[Problem]:
-    """Return what is wrong with labels in the older format, which is the one that is stored.
+    """Validate labels in the older format, which is the stored format.
 
-    What has no place in the ``series`` format (kinds of label that only old projects have) is not looked at.
+    Labels without an equivalent in the ``series`` format (types that only old projects have) are not validated.
+
+    :param labels: the flat list of stored labels.
+    :param taxonomy: the project's taxonomy.
+    :return: the validation errors; empty if the taxonomy is not checkable.
     """
     return list(_stored(labels, taxonomy)) if taxonomy.checkable else []
 
@@ -94,7 +110,7 @@ _InSeries = Iterator[tuple[str, int | None, str, str]]
 
 
 def _series(series: object, taxonomy: Taxonomy) -> _InSeries:
-    """Yield key, index, field and message of what is wrong in one series."""
+    """Yield key, index, field and message of each validation error in one series."""
     if not isinstance(series, Mapping):
         yield "", None, "", f"must be an object, not {shown(series)}"
         return
@@ -150,7 +166,7 @@ def _segment_map(segments: object, series: Mapping[str, Any], taxonomy: Taxonomy
             continue
         if keys.setdefault(instance, key) is not key:
             yield "segmentMap", instance, "", f"has two entries, {shown(keys[instance])} and {shown(key)}"
-        # Instead of an object, just its category will do.
+        # A segment may be given as its category alone.
         label = segment if isinstance(segment, Mapping) else {"category": segment}
         for field, message in _label(SEGMENT, label, taxonomy, ()):
             yield "segmentMap", instance, field, message
@@ -161,8 +177,8 @@ def _segment_map(segments: object, series: Mapping[str, Any], taxonomy: Taxonomy
 # ------------------------------------------------------------------ one label
 
 
-def _of_type(kinds: Mapping[str, Kind], label: object, taxonomy: Taxonomy) -> Found:
-    """Check a label of a list that holds several kinds, each saying which it is."""
+def _of_type(kinds: Mapping[str, Kind], label: object, taxonomy: Taxonomy) -> Violations:
+    """Validate a label of a list in which each label states its own type."""
     if not isinstance(label, Mapping):
         yield "", f"must be an object, not {shown(label)}"
         return
@@ -176,8 +192,11 @@ def _of_type(kinds: Mapping[str, Kind], label: object, taxonomy: Taxonomy) -> Fo
         yield "type", f"must be one of {', '.join(map(repr, kinds))}, not {shown(named)}"
 
 
-def _label(kind: Kind, label: object, taxonomy: Taxonomy, said: Sequence[Attribute]) -> Found:
-    """Check one label; `said` are the attributes of a classification, which does not have a category's."""
+def _label(kind: Kind, label: object, taxonomy: Taxonomy, said: Sequence[Attribute]) -> Violations:
+    """Validate one label.
+
+    :param said: the attributes allowed in a classification; labels with a category use the category's attributes.
+    """
     yield from kind.rule(label)
     if not isinstance(label, Mapping):
         return
@@ -188,7 +207,7 @@ def _label(kind: Kind, label: object, taxonomy: Taxonomy, said: Sequence[Attribu
         if message:
             yield "category", message
         if object_type is None:
-            # Which attributes it may have is not known then, but an object they are.
+            # The allowed attributes are unknown then, but the value must still be an object.
             yield from _attributes(kind.said_in, label.get(kind.said_in), None)
             return
         said = object_type.attributes
@@ -196,7 +215,7 @@ def _label(kind: Kind, label: object, taxonomy: Taxonomy, said: Sequence[Attribu
 
 
 def _category(category: object, label_type: str, taxonomy: Taxonomy) -> tuple[ObjectType | None, str]:
-    """Return the object type of a label's category, or what is wrong with the category."""
+    """Return the object type of a label's category, or the validation error."""
     if category is None:
         return None, "is missing: a name, a list of nested names, or a class id"
     path: Sequence[Any] = category if is_list(category) else [category]
@@ -223,8 +242,8 @@ def _category(category: object, label_type: str, taxonomy: Taxonomy) -> tuple[Ob
 # ------------------------------------------------------------------ attributes
 
 
-def _attributes(key: str, given: object, known: Sequence[Attribute] | None) -> Found:
-    """Check attributes by name; `known` is None where it is not known which there are."""
+def _attributes(key: str, given: object, known: Sequence[Attribute] | None) -> Violations:
+    """Validate attributes by name; `known` is None if they are unknown."""
     if given is None:
         return
     if not isinstance(given, Mapping):
@@ -265,7 +284,7 @@ def _number(attribute: Attribute, value: object) -> str | None:
 
 def _select(attribute: Attribute, value: object) -> str | None:
     if isinstance(value, bool):
-        # RedBrick's export shows the texts "true" and "false" as these.
+        # RedBrick's export converts the option names "true" and "false" to booleans.
         spelled = (each for each in attribute.options if each.casefold() == str(value).casefold())
         value = next(spelled, value)
     if not isinstance(value, str):

@@ -1,4 +1,7 @@
-"""Gzip data that are read to their end before they are used: their checksum is the last thing in them."""
+"""Verify gzip data completely before they are used.
+
+The checksum is at the end of the data, so damage is detected only after the last byte was read.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GZIP = b"\x1f\x8b"
-"""What gzip data begin with."""
+"""The magic number of gzip data."""
 
 _PIECE = 1 << 20
 _MOST_UNPACKED = 64 << 30
 
 
 def check_gzip(file: BinaryIO) -> int:
-    """Read gzip data from the file's position to its end, and return their unpacked size.
+    """Read gzip data from the current position to the end and verify them.
 
-    Several members in a row are one file.
+    Several consecutive members form one file.
 
-    :raises ValueError: if they are damaged, cut short, followed by something else, or unpack to more than 64 GiB.
+    :param file: a file positioned at the start of the gzip data.
+    :return: the uncompressed size in bytes.
+    :raises ValueError: if the data are damaged, truncated, followed by other data, or larger than 64 GiB uncompressed.
     """
     size = 0
     try:
@@ -40,10 +45,10 @@ def check_gzip(file: BinaryIO) -> int:
 
 
 def check_if_gzip(file: BinaryIO) -> int | None:
-    """Check a file from its beginning to its end if it is gzip data, and return their unpacked size.
+    """Verify a file if it contains gzip data.
 
-    Any other file is not looked at: then None is returned.
-
+    :param file: a seekable file, read from its beginning.
+    :return: the uncompressed size in bytes; None if the file does not contain gzip data.
     :raises ValueError: see :func:`check_gzip`.
     """
     file.seek(0)
@@ -54,7 +59,7 @@ def check_if_gzip(file: BinaryIO) -> int | None:
 
 
 def damage(error: Exception) -> str:
-    """Return what an error about gzip data means."""
+    """Return an error message for an exception raised while gzip data were read."""
     if isinstance(error, EOFError):
         return "its gzip data are cut short"
     if isinstance(error, (gzip.BadGzipFile, zlib.error)):
@@ -63,11 +68,13 @@ def damage(error: Exception) -> str:
 
 
 def checked_copy(file: BinaryIO) -> BinaryIO:
-    """Return a copy of gzip data that are not damaged, in a file without a name: it is gone once closed.
+    """Return a verified copy of gzip data.
 
-    :raises ValueError: if they are damaged, or larger than what is put on the disk.
+    :param file: a file positioned at the start of the gzip data.
+    :return: an unnamed temporary file, positioned at its beginning and deleted when closed.
+    :raises ValueError: if the data are damaged or exceed the size limit.
     """
-    copy = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - whoever asked for it closes it
+    copy = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
     try:
         copy.writelines(_pieces(file))
         copy.seek(0)

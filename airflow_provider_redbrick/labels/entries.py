@@ -1,4 +1,11 @@
-"""Tasks with labels, read from a file one after the other: JSON Lines, or one long JSON array of objects."""
+"""Read tasks with labels from a file, one at a time.
+
+A file is either JSON Lines or one JSON array of objects, and may be compressed with gzip.
+
+1. At most one entry is held in memory.
+2. Depth and size limits are enforced before an entry is parsed.
+3. An invalid line or array element becomes one entry with a problem; the following entries are still read.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +31,7 @@ _CHUNK = 2**20
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _INSIDE = {b" ", b"\t", b'"', b"}", b"]"}
-# Wider encodings, the widest first: their marks, and how they begin without one.
+# Wider encodings, widest first: byte order marks, and first bytes without a mark.
 _WIDE = [
     (name, mark, tuple(first.encode(f"{name}-{order}") for first in "[{ \t\r\n" for order in ("le", "be")))
     for name, mark in (("UTF-32", (b"\xff\xfe\0\0", b"\0\0\xfe\xff")), ("UTF-16", (b"\xff\xfe", b"\xfe\xff")))
@@ -34,10 +41,13 @@ _UNREAD = "the rest of the file was not read"
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a file: a mapping, or why there is none; the repr shows no labels.
+    """One entry of a file: an object, or the reason why it is invalid.
 
-    :param place: where it is, counted from 1: ``line 17``, in an array ``entry 17``.
-    :param problem: what is wrong with it, in words that follow a colon.
+    The repr shows no labels.
+
+    :param place: the position, counted from 1: ``line 17``, or ``entry 17`` in an array.
+    :param value: the object; None if the entry is invalid.
+    :param problem: why the entry is invalid, worded to follow a colon.
     """
 
     place: str
@@ -46,15 +56,14 @@ class Entry:
 
 
 def read_entries(file: BinaryIO, *, name: str) -> Iterator[Entry]:
-    """Yield the entries of a file, one held in memory at a time; the content says which kind of file it is.
+    """Yield the entries of a file; the content determines the format.
 
-    Either kind may be compressed with gzip, which is read to its end and checked before the first entry. A broken line
-    or element is one entry with a problem, and those after it are read. An array that does not go on as one, and a file
-    that cannot be read on, end with one such entry.
+    Gzip data are verified completely before the first entry. An invalid line or element yields one entry with a
+    problem, and reading continues. A broken array, or a read error, yields one last entry with a problem.
 
-    :param file: a file opened for reading bytes; only read from its start, neither sought in nor closed.
-    :param name: what the file is called in messages.
-    :raises RedBrickInputError: when the file cannot be read at all or is of another kind, before any entry.
+    :param file: a file opened for reading bytes; read from its start, neither seeked nor closed.
+    :param name: the file's name in messages.
+    :raises RedBrickInputError: if the file cannot be read at all or has another format, before any entry.
     """
     with ExitStack() as stack:
         try:
@@ -78,18 +87,18 @@ def read_entries(file: BinaryIO, *, name: str) -> Iterator[Entry]:
 
 
 def _check_encoding(start: bytes) -> None:
-    """Check that a file does not begin as one of UTF-16 or UTF-32, with a mark or without."""
+    """Refuse UTF-16 and UTF-32, with or without a byte order mark."""
     for name, marks, blanks in _WIDE:
         if start.startswith((*marks, *blanks)):
             raise ValueError(f"it is {name}, not UTF-8: save it as UTF-8")
 
 
 class _UnreadError(Exception):
-    """The file cannot be read on: whatever the client of an object store raises, or a broken compression."""
+    """The rest of the file cannot be read."""
 
 
 class _Bytes(io.RawIOBase):
-    """Makes a file of a function that reads: object stores' clients have not all methods of a file."""
+    """Adapt a read function to a file; object store clients lack file methods."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
@@ -112,7 +121,7 @@ def _buffered(read: Callable[[int], bytes]) -> io.BufferedReader:
 
 
 def _first_character(reader: io.BufferedReader) -> tuple[bytes, int, int]:
-    """Skip to the first character that is no space; return it, and how many lines and bytes were skipped."""
+    """Skip whitespace; return the next character and the skipped lines and bytes."""
     size = len(reader.read(3)) if reader.peek(3)[:3] == _BOM else 0
     lines = 0
     while (ahead := reader.peek(1)) and ahead[:1] in _SPACE:
@@ -142,7 +151,7 @@ def _array(elements: Iterator[Element]) -> Iterator[Entry]:
 
 
 def _element(number: int, element: Element) -> Entry:
-    """Read one element; its problem names the line where the array has several."""
+    """Read one element; a problem names its line if it is not the first."""
     place = f"entry {number}"
     line = element.line
     try:
@@ -175,7 +184,7 @@ def _lines(reader: io.BufferedReader, number: int, name: str) -> Iterator[Entry]
 
 
 def _line(place: str, line: bytes, reader: io.BufferedReader) -> Entry | None:
-    """Read one line; None for a blank one."""
+    """Read one line; return None for a blank one."""
     if len(line) > LONGEST_LINE:
         while line and not line.endswith(b"\n"):
             line = reader.readline(_CHUNK)
@@ -201,7 +210,7 @@ def _parsed(text: bytes) -> Any:
 
 
 def _goes_on(line: bytes, reader: io.BufferedReader) -> bool:
-    """Whether a line is the first of an object that is written over several lines, rather than a broken one."""
+    """Return whether a line starts an object that spans several lines."""
     return line.rstrip(_SPACE).endswith((b"{", b"[", b",")) and reader.peek(1)[:1] in _INSIDE
 
 

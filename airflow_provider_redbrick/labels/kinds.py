@@ -1,7 +1,7 @@
-"""The kinds of labels in the `series` format: what each must have and may have.
+"""Required and optional fields of each label type in the `series` format.
 
-Image coordinates are shares of the image's width and height; voxels count columns, rows and slices; world coordinates
-and lengths are millimetres.
+Units: image coordinates are fractions of the image's width and height; voxel coordinates are columns, rows and slices;
+world coordinates and lengths are millimeters.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from airflow_provider_redbrick.labels.rules import (
     TOLERANCE,
-    Found,
     Rule,
+    Violations,
     anything,
     comment,
     count,
@@ -40,10 +40,11 @@ _MASK_VALUE = re.compile(r"[0-9]{1,20}(?:\.0{1,20})?")
 
 
 def mask_value(key: object) -> int | None:
-    """Return the value in a mask that a key stands for, from 1 to 65535; None if it stands for none.
+    """Return the voxel value that a key of a segment map denotes.
 
-    :param key: a whole number of any type, or the text of one: ``1``, ``1.0``, numpy's 1, ``"1"``, ``"1.0"``. True and
-        False are no numbers.
+    :param key: a whole number of any type, or its text: ``1``, ``1.0``, numpy's 1, ``"1"``, ``"1.0"``.
+        Booleans are refused.
+    :return: a value from 1 to 65535; None if the key denotes none.
     """
     if isinstance(key, bool):
         return None
@@ -58,22 +59,24 @@ def mask_value(key: object) -> int | None:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of label.
+    """One label type.
 
-    :param label_type: the taxonomy's word for it; empty for classifications, which have no category.
-    :param together: looks at fields that depend on each other.
+    :param label_type: the type's name in the taxonomy; empty for classifications, which have no category.
+    :param required: the rules of required fields.
+    :param optional: the rules of optional fields.
+    :param together: checks fields that depend on each other.
     :param said_in: the key that holds the attributes.
     """
 
     label_type: str
     required: Mapping[str, Rule]
     optional: Mapping[str, Rule]
-    together: Callable[[Mapping[str, Any]], Found] = anything
+    together: Callable[[Mapping[str, Any]], Violations] = anything
     said_in: str = "attributes"
     rule: Rule = field(init=False)
 
     def __post_init__(self) -> None:
-        # Category and attributes depend on the taxonomy, and are looked at by themselves.
+        # Category and attributes depend on the taxonomy and are validated separately.
         common: dict[str, Rule] = {"id": text, "group": text, "readOnly": flag, "comment": comment}
         if self.said_in == "attributes":
             common |= {"category": anything, "attributes": anything}
@@ -113,8 +116,8 @@ _STATS: dict[str, Rule] = {
 }
 
 
-def _inside(label: Mapping[str, Any]) -> Found:
-    """Check that a box ends within the image."""
+def _inside(label: Mapping[str, Any]) -> Violations:
+    """Check that a box lies within the image."""
     corner = label.get("pointTopLeft")
     for side, axis in (("wNorm", "xNorm"), ("hNorm", "yNorm")):
         start, length = corner.get(axis) if isinstance(corner, Mapping) else None, label.get(side)
@@ -124,17 +127,17 @@ def _inside(label: Mapping[str, Any]) -> Found:
                 yield side, f"the box leaves the image: {axis} plus {side} must be at most 1, not {end:.9g}"
 
 
-def _one_of_pairs(*pairs: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Found]:
-    """Return a check that at least one set of fields is there."""
+def _one_of_pairs(*pairs: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Violations]:
+    """Return a check that at least one set of fields is complete."""
 
-    def located(label: Mapping[str, Any]) -> Found:
+    def located(label: Mapping[str, Any]) -> Violations:
         if not any(all(label.get(name) is not None for name in pair) for pair in pairs):
             yield "", f"needs {', or '.join(' and '.join(pair) for pair in pairs)}"
 
     return located
 
 
-def _finite_objects(value: Any) -> Found:
+def _finite_objects(value: Any) -> Violations:
     yield from _OBJECTS(value)
     yield from finite(value)
 
@@ -185,7 +188,7 @@ LISTED: dict[str, Kind | Mapping[str, Kind]] = {
     "classifications": CLASSIFICATION,
     "instanceClassifications": INSTANCE_CLASSIFICATION,
 }
-"""By the list they are in; measurements also by their type."""
+"""Label types by the list that holds them; measurements also by their type."""
 
 OF_SERIES: dict[str, Rule] = {
     "segmentations": paths_or_none,
@@ -196,7 +199,7 @@ OF_SERIES: dict[str, Rule] = {
     "transforms": _finite_objects,
     "centerline": _finite_objects,
 }
-"""What a series has besides its labels."""
+"""Fields of a series besides its labels."""
 
 NOT_SENT = frozenset({"name", "items", "metaData", "imageHeaders"})
-"""What a series may tell of itself: it is the task's own, whatever is given."""
+"""Fields that describe the series itself; the task's own values apply, so they are not sent."""

@@ -1,4 +1,8 @@
-"""Labels as the API's first generation took them: typed objects, each with its whole path through the taxonomy."""
+"""Convert stored labels to the format of remote-labeling stages.
+
+Remote-labeling stages take labels as RedBrick's first API generation did: typed objects, each with its whole path
+through the taxonomy.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +24,11 @@ _OF_FRAMES = ("frameindex", "trackid", "keyframe", "end")
 
 
 def label_inputs(stored: Sequence[Mapping[str, Any]], output: RemoteOutput) -> list[dict[str, Any]]:
-    """Turn stored ("flat") labels into those that a remote-labeling stage takes.
+    """Convert stored ("flat") labels to the format of a remote-labeling stage.
 
-    :param output: what the stage makes.
-    :raises RedBrickInputError: naming the label that has no place there.
+    :param stored: the flat list of stored labels.
+    :param output: the label type and categories of the stage.
+    :raises RedBrickInputError: if a label has no equivalent; the message names it.
     """
     return [_read(label, f"labels[{index}]", output) for index, label in enumerate(stored)]
 
@@ -54,7 +59,7 @@ def _label_input(label: Mapping[str, Any], where: str, output: RemoteOutput) -> 
 
 
 def _frame(label: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where in a video a label is; a box without a track is one of its own, that ends where it begins."""
+    """Return a label's video fields; without a track, it is a track of one frame."""
     if label.get("frameindex") is None:
         return {}
     defaults = {"trackid": str(uuid.uuid4()), "keyframe": True, "end": True}
@@ -62,7 +67,7 @@ def _frame(label: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _path(category: Any, where: str, output: RemoteOutput) -> tuple[str, ...]:
-    """Return the whole path of a category that is named by it, by its end, or by the leaf alone."""
+    """Return the full path of a category given as the path, its end, or the leaf."""
     named = category[0] if is_list(category) and category and is_list(category[0]) else category
     names = tuple(named) if is_list(named) else (named,)
     found = sorted(path for path in output.paths if path[len(path) - len(names) :] == names) if all(names) else []

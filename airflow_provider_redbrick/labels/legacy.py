@@ -1,11 +1,11 @@
-"""Labels as the first generation of RedBrick's SDK took them -> labels as they are put on tasks today.
+"""Convert labels of RedBrick's first SDK generation to the `series` format.
 
-Each function takes what the label class of its name took, and returns what a labeler may return, and what may stand
-beside ``taskId`` where labelled tasks are listed: ``{"series": [...]}`` or ``{"classification": {...}}``. A task of
-that generation was one image or one video, so there is one series.
+Each function accepts the labels of the SDK class with the same name. It returns what a labeler may return, which may
+also stand beside ``taskId`` in a list of labeled tasks: ``{"series": [...]}`` or ``{"classification": {...}}``. A task
+of that generation was one image or one video, so there is one series.
 
-Categories were paths from the root of the taxonomy. Without the root, a path of one name is that name, a longer one the
-list of its names.
+Categories were paths from the root of the taxonomy. The root is removed: a path of one remaining name becomes that
+name, a longer path becomes the list of its names.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.rules import (
-    Found,
     Rule,
+    Violations,
     count,
     each,
     flag,
@@ -39,31 +39,31 @@ MOST_FRAMES = 1_000_000
 
 
 def image_bounding_boxes(labels: Labels) -> dict[str, Any]:
-    """Turn the labels of an ``ImageBoundingBox`` into bounding boxes of today.
+    """Convert the labels of an ``ImageBoundingBox``.
 
     :param labels: objects with ``category`` ([[root, ..., leaf]]) and ``bbox2d`` (``xnorm``, ``ynorm``, ``wnorm``,
-        ``hnorm``, shares of the image's width and height), and perhaps ``attributes`` ([{name, value}]), ``labelid``.
-    :raises RedBrickInputError: naming the label and the field that are not so, as all functions here do.
+        ``hnorm``, fractions of the image's width and height); optionally ``attributes`` ([{name, value}]), ``labelid``.
+    :raises RedBrickInputError: if a label is invalid; the message names the label and the field.
     """
     return _series("boundingBoxes", [_box(label) for label in _checked(labels, _BOX)])
 
 
 def video_bounding_boxes(labels: Labels) -> dict[str, Any]:
-    """Turn the labels of a ``VideoBoundingBox`` into bounding boxes of today.
+    """Convert the labels of a ``VideoBoundingBox``.
 
-    :param labels: as for images, each with ``frameindex``, and perhaps ``trackid`` (a track of its own by default),
-        ``keyframe`` and ``end`` (true by default).
+    :param labels: as for images, each with ``frameindex``; optionally ``trackid`` (default: a track of its own),
+        ``keyframe`` and ``end`` (default: true).
     """
     boxes = [{**_box(label), "video": _video(label)} for label in _checked(labels, {**_BOX, **_FRAME}, _TRACK)]
     return _series("boundingBoxes", boxes)
 
 
 def image_classification(labels: Labels, *, attribute: str) -> dict[str, Any]:
-    """Turn the label of an ``ImageClassify`` into a classification of today.
+    """Convert the label of an ``ImageClassify``.
 
-    :param labels: one object with ``category``.
-    :param attribute: the attribute of the taxonomy that takes the category: classifications have none of their own any
-        more.
+    :param labels: a list of one object with ``category``.
+    :param attribute: the taxonomy attribute that receives the category: classifications no longer have a category.
+    :raises RedBrickInputError: if the label is invalid.
     """
     checked = _checked(labels, {}, _CLASSIFIED)
     if len(checked) != 1:
@@ -72,14 +72,15 @@ def image_classification(labels: Labels, *, attribute: str) -> dict[str, Any]:
 
 
 def video_classification(labels: Labels, *, attribute: str) -> dict[str, Any]:
-    """Turn the labels of a ``VideoClassify`` into classifications of today, of which each is of one frame.
+    """Convert the labels of a ``VideoClassify`` to one classification per frame.
 
-    A label that does not end its track holds until the next key frame of the track: the frames between get it too.
-    What is no key frame was never looked at.
+    A label that does not end its track also applies to the frames up to the track's next key frame. Frames that are not
+    key frames are ignored.
 
-    :param labels: objects with ``category`` and ``frameindex``, and perhaps ``trackid`` (one for all by default),
-        ``keyframe`` and ``end`` (true by default).
-    :param attribute: the attribute of the taxonomy that takes the category.
+    :param labels: objects with ``category`` and ``frameindex``; optionally ``trackid`` (default: one for all labels),
+        ``keyframe`` and ``end`` (default: true).
+    :param attribute: the taxonomy attribute that receives the category.
+    :raises RedBrickInputError: if a label is invalid.
     """
     checked = _checked(labels, _FRAME, {**_TRACK, **_CLASSIFIED})
     frames: dict[int, dict[str, Any]] = {}
@@ -110,7 +111,7 @@ def _is_path(value: Any) -> bool:
     return len(value[0]) > 1 and all(isinstance(name, str) and name for name in value[0])
 
 
-def _attribute_value(value: Any) -> Found:
+def _attribute_value(value: Any) -> Violations:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         yield from number(value)
     elif not isinstance(value, (str, bool)) and not (is_list(value) and all(isinstance(one, str) for one in value)):
@@ -120,7 +121,7 @@ def _attribute_value(value: Any) -> Found:
 _PAIRS = each(record({"name": text, "value": _attribute_value}))
 
 
-def _attribute_list(value: Any) -> Found:
+def _attribute_list(value: Any) -> Violations:
     wrong = list(_PAIRS(value))
     yield from wrong
     times = Counter(() if wrong else (pair["name"] for pair in value))
@@ -211,7 +212,7 @@ def _values(labels: Labels, index: int, attribute: str) -> dict[str, Any]:
 
 
 def _spans(labels: Labels) -> Iterator[tuple[int, int, int]]:
-    """Yield which label holds from which frame on, and which is the first that it does not hold for any more."""
+    """Yield each label's index, its first frame, and the frame after its last."""
     tracks: dict[Any, list[int]] = {}
     for index, label in enumerate(labels):
         if label.get("keyframe", True):

@@ -1,4 +1,4 @@
-"""Names for labels that name things by their ids alone, as those in a labels file do."""
+"""Names for labels that refer to taxonomy entries by id."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ _LEVELS = {"studyclassify": "studyClassify", "seriesclassify": "seriesClassify",
 
 
 def with_names(labels: Sequence[Mapping[str, Any]], taxonomy: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return stored labels with the names of categories, attributes and options that a taxonomy knows by id.
+    """Add the names of categories, attributes and options to stored labels.
 
-    Taxonomies of the first kind have no such ids; what is not known stays as it is.
+    The labels in a labels file refer to these by id alone. Taxonomies of the first generation have no such ids.
 
-    :param taxonomy: as the API tells it.
+    :param labels: the flat list of stored labels.
+    :param taxonomy: the taxonomy as returned by the API.
+    :return: copies of the labels; ids that the taxonomy does not contain stay unnamed.
     """
     if taxonomy.get("isNew") is not True:
         return [dict(label) for label in labels]

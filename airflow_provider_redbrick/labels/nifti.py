@@ -1,4 +1,9 @@
-"""Mask files: NIfTI volumes of whole numbers, read and written with nibabel and numpy."""
+"""Read and write NIfTI masks with nibabel and numpy.
+
+1. Size, shape and type in the header are checked before voxels are read, so a false header cannot exhaust memory.
+2. Compressed files are read to their end, which verifies their checksum.
+3. Values become unsigned 16-bit integers, in blocks.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +44,14 @@ _FAST = 3  # masks are mostly zeros: a higher level takes longer and gains littl
 
 @dataclass(frozen=True)
 class Volume:
-    """A mask as it was read.
+    """A mask volume.
 
+    :param name: the mask's name in messages.
     :param voxels: three axes, unsigned 16-bit.
-    :param values: the values it has, without 0.
-    :param is_plain: whether the file holds just these, so that it can be stored as it is.
-    :param is_rounded: whether some values in the file were whole numbers only after rounding.
-    :param image: nibabel's, for what else its header says.
+    :param values: the distinct voxel values, without 0.
+    :param is_plain: whether the file holds exactly these voxels and can be stored unchanged.
+    :param is_rounded: whether some values were whole numbers only after rounding.
+    :param image: the nibabel image, for the rest of its header.
     """
 
     name: str
@@ -56,9 +62,9 @@ class Volume:
     image: Any
 
     def check_alike(self, other: Volume) -> None:
-        """Check that another mask has the same voxels in the same places.
+        """Check that another mask has the same shape and affine.
 
-        :raises RedBrickInputError: when it has not.
+        :raises RedBrickInputError: if it has not.
         """
         import numpy as np
 
@@ -74,9 +80,9 @@ class Volume:
 def read_volume(file: BinaryIO, name: str) -> Volume:
     """Read a mask.
 
-    :param file: a NIfTI-1 or NIfTI-2 file, compressed with gzip or not; can be sought in, and is left open.
-    :param name: what it is called, for messages.
-    :raises RedBrickInputError: when it is no such file, or holds what cannot be a mask.
+    :param file: a seekable NIfTI-1 or NIfTI-2 file, optionally compressed with gzip; it is left open.
+    :param name: the mask's name in messages.
+    :raises RedBrickInputError: if the file is no valid mask.
     """
     with _readable(name):
         image = _open(file)
@@ -102,16 +108,18 @@ def read_volume(file: BinaryIO, name: str) -> Volume:
 
 
 def _without_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a shape of three axes, where the others are axes of 1 at its end: tools write one time point so."""
+    """Remove axes of length 1 after the third; tools write one time point so."""
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
 
 
 def write_volume(voxels: Voxels, like: Volume) -> BinaryIO:
-    """Write a compressed mask in the place of another one, into a file without a name: it is gone once closed.
+    """Write a compressed mask with the header of another one.
 
-    Masks that need no more have 8-bit voxels.
+    :param voxels: the voxel values; stored with 8 bits if all are below 256.
+    :param like: the volume whose header and affine are used.
+    :return: an unnamed temporary file, deleted when closed.
     """
     import numpy as np
 
@@ -121,7 +129,7 @@ def write_volume(voxels: Voxels, like: Volume) -> BinaryIO:
         header.set_data_dtype(np.uint8 if small else np.uint16)
         header.set_slope_inter(1, 0)
         image = type(like.image)(voxels.astype(np.uint8) if small else voxels, like.image.affine, header)
-    file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - whoever sends it closes it
+    file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
     # No time in it: the same mask is the same file.
     with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_FAST, mtime=0) as packed:
         image.to_stream(packed)
@@ -158,9 +166,9 @@ def _open(file: BinaryIO) -> Any:
 
 
 def _header(kind: Any, stream: Any, beginning: bytes) -> Any:
-    """Return a header with its extensions, which are all that is before the voxels.
+    """Return a header with its extensions.
 
-    They say themselves how long they are, and nibabel believes them: so it gets no more than this to read.
+    Extensions state their own length, which nibabel trusts: it gets only the bytes before the voxels.
     """
     offset = float(kind(beginning[: kind.template_dtype.itemsize], check=False)["vox_offset"])
     if not 0 <= offset <= _LARGEST_HEADER:
@@ -175,10 +183,10 @@ def _is_packed(file: BinaryIO) -> bool:
 
 
 def _stored(file: BinaryIO, voxels: Any, size: int) -> np.ndarray:
-    """Read the voxels of a whole file: compressed ones are checked by what follows them.
+    """Read all voxels and verify that the file's length matches its header.
 
-    :param voxels: nibabel's proxy of them.
-    :param size: their bytes, by the header: room is made for them before they are read.
+    :param voxels: nibabel's array proxy.
+    :param size: the size in bytes that the header states; memory is allocated before they are read.
     """
     packed, length = _length(file)
     if size > length * (_MOST_PACKED if packed else 1):
@@ -197,7 +205,7 @@ def _stored(file: BinaryIO, voxels: Any, size: int) -> np.ndarray:
 
 
 def _length(file: BinaryIO) -> tuple[bool, int]:
-    """Return whether a file is compressed, and its size; its position, which another reader relies on, stays."""
+    """Return whether a file is compressed, and its size; its position is kept."""
     at = file.tell()
     packed = _is_packed(file)
     length = file.seek(0, io.SEEK_END)
@@ -207,7 +215,10 @@ def _length(file: BinaryIO) -> tuple[bool, int]:
 
 @dataclass(frozen=True)
 class _Scaled:
-    """Voxels as they are stored, and what makes their values of them: eight times as many bytes, so not all at once."""
+    """Stored voxels with their scale factors.
+
+    Scaled values need eight times the memory, so they are produced in blocks.
+    """
 
     stored: np.ndarray
     slope: float
@@ -219,7 +230,7 @@ class _Scaled:
         return unscaled and self.stored.dtype.kind == "u" and self.stored.dtype.itemsize <= 2
 
     def parts(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield values, some at a time, in the order in which they are in memory."""
+        """Yield blocks of scaled values in memory order."""
         from nibabel.volumeutils import apply_read_scaling
 
         given = self.stored.ravel(order="K")
@@ -229,7 +240,7 @@ class _Scaled:
 
 
 def _whole_numbers(scaled: _Scaled, name: str) -> tuple[Voxels, frozenset[int], bool]:
-    """Return voxels as unsigned 16-bit numbers, which there are besides 0, and whether any was rounded."""
+    """Return 16-bit voxels, their distinct values without 0, and if any was rounded."""
     import numpy as np
 
     voxels = np.empty_like(scaled.stored, dtype=np.uint16)
@@ -245,11 +256,11 @@ def _whole_numbers(scaled: _Scaled, name: str) -> tuple[Voxels, frozenset[int], 
 
 
 def _rounded(part: np.ndarray, name: str) -> np.ndarray:
-    """Return numbers of whatever kind as whole ones, in the range of a mask's values.
+    """Round values to whole numbers in the range of a mask's values.
 
-    Scale factors are stored with 32 bits, and make 1.00001526 or 0.99607849 of what was 1.
+    Scale factors are stored with 32 bits, and turn 1 into 1.00001526 or 0.99607849.
 
-    :raises RedBrickInputError: naming one that is none.
+    :raises RedBrickInputError: if a value is not nearly a whole number in range.
     """
     import numpy as np
 

@@ -19,10 +19,12 @@ _OF_ONE_FRAME = (".png", ".jpg", ".jpeg", ".bmp")
 
 @dataclass(frozen=True)
 class ItemReference:
-    """A label that names an item of its series by number.
+    """A label that refers to an item of its series by number.
 
+    :param series: the series, counted from 0.
     :param label: the label, e.g. ``boundingBoxes[2]``.
     :param field: the field that holds the number.
+    :param index: the item's number, counted from 0.
     """
 
     series: int
@@ -31,9 +33,10 @@ class ItemReference:
     index: int
 
     def beyond(self, items: int, *, names: Sequence[str] = ()) -> str | None:
-        """Return what is wrong with it in a series of so many items; None for nothing.
+        """Return an error message if the item does not exist in its series.
 
-        :param names: what the items are called, as far as that is known.
+        :param items: the number of items in the series; 0 if unknown.
+        :param names: the names of the items, as far as known.
         """
         may_have_frames = items == 1 and not (names and names[0].lower().endswith(_OF_ONE_FRAME))
         if self.index < items or not items or (self.field == _FILE and may_have_frames):
@@ -46,7 +49,7 @@ class ItemReference:
 
 
 def item_references(all_series: Any) -> tuple[ItemReference, ...]:
-    """Return, of the labels of each series, those that name the last item: when they fit, all do."""
+    """Return the highest item reference of each series and field."""
     highest: dict[tuple[int, str], ItemReference] = {}
     for reference in _references(all_series):
         key = (reference.series, reference.field)
@@ -56,7 +59,7 @@ def item_references(all_series: Any) -> tuple[ItemReference, ...]:
 
 
 def series_items(series_info: Sequence[Mapping[str, Any]], items: Sequence[str]) -> list[list[int]]:
-    """Return for each series of a task which of the task's items it has, in their order; nothing where not known.
+    """Return the task's items in each series, in order; empty if unknown.
 
     :param series_info: the task's ``seriesInfo``; without a complete division all items are in the first series.
     :param items: the task's items, as far as they were read.
@@ -68,8 +71,9 @@ def series_items(series_info: Sequence[Mapping[str, Any]], items: Sequence[str])
 
 
 def misplaced(references: Iterable[ItemReference], views: Sequence[Sequence[int]], items: Sequence[str]) -> str | None:
-    """Return what is wrong with the first label that names an item which its series does not have.
+    """Return an error message for the first label on an item that does not exist.
 
+    :param references: the labels that refer to items.
     :param views: the items of each series, see :func:`series_items`.
     :param items: the names of the task's items, as far as they were read.
     """

@@ -1,11 +1,10 @@
-"""Values of the user's code as plain JSON values: a copy that no later change of the original reaches.
+"""Copy user values to plain JSON values.
 
-1. Nothing of the result belongs to the caller: lists, objects and arrays are copied at every depth.
-2. What JSON cannot hold is refused with the place of the value: the series, the label and the field.
-3. Two keys that become the same text are refused, since one of the two values would be lost.
+1. The result shares nothing with the input: lists, objects and arrays are copied at every depth.
+2. Values that JSON cannot represent are refused with their place: series, label and field.
+3. Two keys with the same text are refused, since one of the two values would be lost.
 
-NaN and infinity are copied: the checks of labels name them along with all else that is wrong. What is sent is checked
-by :func:`check_finite`.
+NaN and infinity are copied, because label validation reports them. :func:`check_finite` refuses them before sending.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError, told
 from airflow_provider_redbrick.labels.depth import DEEPEST, BeyondError, check_depth
 from airflow_provider_redbrick.labels.rules import join, name_of
 
-Place = tuple[Any, ...]
+PathKey = tuple[Any, ...]
 """Where a value is: the keys and indices that lead to it, such as ``("series", 0, "boundingBoxes", 2, "wNorm")``."""
 
-Take = Callable[[Any, Place], "str | None"]
+Take = Callable[[Any, PathKey], "str | None"]
 """Takes a value that JSON cannot hold, and returns the text to put in its place; None leaves it to the other rules."""
 
 _NO_LISTS = (str, bytes, bytearray, memoryview)
@@ -37,13 +36,14 @@ _MOST_BITS = 14_000
 
 
 def to_plain(value: Any, take: Take | None = None) -> Any:
-    """Return a copy of a value that consists of nothing but dict, list, str, int, float, bool and None.
+    """Return a copy made only of dict, list, str, int, float, bool and None.
 
-    Accepted are also array libraries' numbers and arrays (what has ``tolist`` or ``__array__``), dataclasses, models of
-    pydantic, attrs and msgspec, ``Decimal``, ``Enum`` and paths. Fields of a model that are None are left out.
+    Also accepted: numbers and arrays of array libraries (with ``tolist`` or ``__array__``), dataclasses, models of
+    pydantic, attrs and msgspec, ``Decimal``, ``Enum`` and paths. Model fields that are None are left out.
 
-    :param take: see :data:`Take`.
-    :raises RedBrickInputError: if there is something that JSON cannot hold, with its place.
+    :param value: the value to copy.
+    :param take: replaces values that JSON cannot represent, see :data:`Take`.
+    :raises RedBrickInputError: if JSON cannot represent a value; the message names its place.
     """
     try:
         text = json.dumps(value)
@@ -65,9 +65,9 @@ def to_plain(value: Any, take: Take | None = None) -> Any:
 
 
 def check_finite(value: Any) -> None:
-    """Check that plain values have no NaN and no infinity, which JSON does not know.
+    """Refuse NaN and infinity, which JSON cannot represent.
 
-    :raises RedBrickInputError: naming the first of them with its place.
+    :raises RedBrickInputError: for the first of them, with its place.
     """
     found = _infinite(value, ())
     if found is not None:
@@ -75,8 +75,8 @@ def check_finite(value: Any) -> None:
         raise _refused(_problem(place, f"{number} is not a number that JSON can hold"))
 
 
-def place_of(place: Place) -> str:
-    """Return a place as messages name it: ``series 0, boundingBoxes[2], wNorm``."""
+def place_of(place: PathKey) -> str:
+    """Format a place for messages: ``series 0, boundingBoxes[2], wNorm``."""
     in_series = len(place) > 1 and place[0] == "series" and isinstance(place[1], int)
     if not in_series:
         return _joined(place)
@@ -87,7 +87,7 @@ def place_of(place: Place) -> str:
 
 
 def plain_key(key: Any) -> str | None:
-    """Return a key of an object as the text that it is in JSON; None for one that is no key."""
+    """Return an object key as JSON text; None if it is no valid key."""
     if isinstance(key, Enum):
         key = key.value
     if isinstance(key, str):
@@ -101,7 +101,7 @@ def plain_key(key: Any) -> str | None:
 
 
 def fields_of(value: Any) -> Any:
-    """Return the fields of a model (dataclass, pydantic, attrs, msgspec) that are not None; None for anything else."""
+    """Return a model's fields that are not None; None if it is no model."""
     kind = type(value)
     if isinstance(value, type):
         return None
@@ -129,10 +129,10 @@ def _field_names(kind: type) -> list[str] | None:
 # ------------------------------------------------------------------ the walk
 
 
-def _plain(value: Any, place: Place, take: Take | None, left: int) -> Any:
+def _plain(value: Any, place: PathKey, take: Take | None, left: int) -> Any:
     """Return a copy of a value.
 
-    :param left: how much deeper it may go; objects that turn into each other for ever count too.
+    :param left: the remaining depth; conversions that produce further objects count too.
     """
     if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, Enum)):
         return _scalar(value, place)
@@ -148,7 +148,7 @@ def _plain(value: Any, place: Place, take: Take | None, left: int) -> Any:
     return _plain(_simpler(value, place), place, take, left - 1)
 
 
-def _scalar(value: Any, place: Place) -> Any:
+def _scalar(value: Any, place: PathKey) -> Any:
     """Return a scalar as one of Python's own: those of libraries are subclasses."""
     if value is None or isinstance(value, bool):
         return value
@@ -162,7 +162,7 @@ def _scalar(value: Any, place: Place) -> Any:
     return number
 
 
-def _object(value: Mapping[Any, Any], place: Place, take: Take | None, left: int) -> dict[str, Any]:
+def _object(value: Mapping[Any, Any], place: PathKey, take: Take | None, left: int) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     keys: dict[str, Any] = {}
     for key, inner in value.items():
@@ -177,7 +177,7 @@ def _object(value: Mapping[Any, Any], place: Place, take: Take | None, left: int
     return plain
 
 
-def _simpler(value: Any, place: Place) -> Any:
+def _simpler(value: Any, place: PathKey) -> Any:
     """Return what a value that is none of JSON's stands for.
 
     :raises RedBrickInputError: if it stands for nothing that JSON has.
@@ -223,12 +223,12 @@ _KNOWN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 
 def _is_remote_path(value: Any) -> bool:
-    """Whether a value is a path of an object store, as Airflow has them: these are no ``os.PathLike``."""
+    """Return whether a value is an Airflow object store path, which is no PathLike."""
     upath = sys.modules.get("upath")
     return upath is not None and isinstance(value, upath.UPath)
 
 
-def _infinite(value: Any, place: Place) -> tuple[Place, float] | None:
+def _infinite(value: Any, place: PathKey) -> tuple[PathKey, float] | None:
     if isinstance(value, float):
         return None if math.isfinite(value) else (place, value)
     if isinstance(value, Mapping):
@@ -243,7 +243,7 @@ def _infinite(value: Any, place: Place) -> tuple[Place, float] | None:
 # ------------------------------------------------------------------ messages
 
 
-def _problem(place: Place, words: str) -> RedBrickInputError:
+def _problem(place: PathKey, words: str) -> RedBrickInputError:
     where = place_of(place)
     return RedBrickInputError(f"{where}: {words}" if where else words)
 
@@ -252,7 +252,7 @@ def _refused(error: Exception) -> RedBrickInputError:
     return RedBrickInputError(f"it cannot be written as JSON: {error}")
 
 
-def _joined(place: Place) -> str:
+def _joined(place: PathKey) -> str:
     text = ""
     for part in place:
         text = join(text, f"[{part}]" if isinstance(part, int) else name_of(part))

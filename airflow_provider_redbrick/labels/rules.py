@@ -1,7 +1,7 @@
-"""What values must look like: small rules, put together to describe a label.
+"""Define and validate label fields with composable rules.
 
-A rule is called with a value and yields what is wrong with it, as pairs of where in the value (``points[1].xNorm``, or
-nothing for the value itself) and what must change. It yields nothing for a good value and raises for none.
+A rule takes a value and yields one pair for each violation: the place within the value (``points[1].xNorm``, or an
+empty string for the value itself) and what must change. A rule yields nothing for a valid value and never raises.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, TypeGuard
 from airflow_provider_redbrick.exceptions import has_line_break
 from airflow_provider_redbrick.labels.taxonomy import suggestion
 
-Found = Iterator[tuple[str, str]]
-Rule = Callable[[Any], Found]
+Violations = Iterator[tuple[str, str]]
+Rule = Callable[[Any], Violations]
 
 TOLERANCE = 1e-6
 """How far past the edge of the image arithmetic may put a coordinate."""
@@ -69,7 +69,11 @@ def is_list(value: object) -> TypeGuard[Sequence[Any]]:
 
 
 def join(place: str, inner: str) -> str:
-    """Return the place of something inside of something."""
+    """Join a place and a place within it.
+
+    :param place: the outer place, e.g. ``points[1]``.
+    :param inner: the inner place, e.g. ``xNorm`` or ``[0]``.
+    """
     return f"{place}.{inner}" if place and inner and not inner.startswith("[") else f"{place}{inner}"
 
 
@@ -77,16 +81,20 @@ def join(place: str, inner: str) -> str:
 
 
 def must_be(words: str, fits: Callable[[Any], bool]) -> Rule:
-    """Return a rule for values that are told in a few words."""
+    """Return a rule for values that satisfy a predicate.
 
-    def rule(value: Any) -> Found:
+    :param words: the expected value, for messages.
+    :param fits: the predicate.
+    """
+
+    def rule(value: Any) -> Violations:
         if not fits(value):
             yield "", f"must be {words}, not {shown(value)}"
 
     return rule
 
 
-def number(value: Any) -> Found:
+def number(value: Any) -> Violations:
     """Check a number, which is neither infinity nor NaN."""
     if _is_infinite(value):
         yield "", f"must be finite, not {shown(value)}"
@@ -94,7 +102,7 @@ def number(value: Any) -> Found:
         yield "", f"must be a number, not {shown(value)}"
 
 
-def share(value: Any) -> Found:
+def share(value: Any) -> Violations:
     """Check a coordinate, which is a share of the image's width or height."""
     if not is_number(value):
         yield from number(value)
@@ -102,7 +110,7 @@ def share(value: Any) -> Found:
         yield "", f"must be from 0 to 1, a share of the image, not {shown(value)}"
 
 
-def size(value: Any) -> Found:
+def size(value: Any) -> Violations:
     """Check a width, a height or a radius."""
     if not is_number(value):
         yield from number(value)
@@ -122,7 +130,7 @@ def _of_paths(words: str, fits: Callable[[Any], bool]) -> Rule:
     """Return a rule for the names of files."""
     kind = must_be(words, fits)
 
-    def rule(value: Any) -> Found:
+    def rule(value: Any) -> Violations:
         wrong = list(kind(value))
         yield from wrong
         for name in () if wrong else [value] if isinstance(value, str) else value:
@@ -146,12 +154,12 @@ comment = must_be(
 )
 
 
-def anything(_value: Any) -> Found:
+def anything(_value: Any) -> Violations:
     """Check nothing: another rule does."""
     return iter(())
 
 
-def finite(value: Any) -> Found:
+def finite(value: Any) -> Violations:
     """Check that the numbers in anything are finite."""
     left: list[tuple[str, Any]] = [("", value)]
     while left:
@@ -168,9 +176,15 @@ def finite(value: Any) -> Found:
 
 
 def each(rule: Rule, *, least: int = 0, exactly: int | None = None, what: str = "entries") -> Rule:
-    """Return a rule for lists whose elements all follow one rule."""
+    """Return a rule for lists whose elements follow one rule.
 
-    def of_list(value: Any) -> Found:
+    :param rule: the rule of an element.
+    :param least: the minimum length.
+    :param exactly: the exact length; None for any.
+    :param what: the plural noun for elements in messages.
+    """
+
+    def of_list(value: Any) -> Violations:
         if not is_list(value):
             yield "", f"must be a list, not {shown(value)}"
             return
@@ -186,10 +200,14 @@ def each(rule: Rule, *, least: int = 0, exactly: int | None = None, what: str = 
 
 
 def record(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None) -> Rule:
-    """Return a rule for objects with these keys, and no others; null is no value."""
+    """Return a rule for objects with these keys and no others; null means absent.
+
+    :param required: the rules of required keys.
+    :param optional: the rules of optional keys.
+    """
     rules = {**required, **(optional or {})}
 
-    def of_object(value: Any) -> Found:
+    def of_object(value: Any) -> Violations:
         if not isinstance(value, Mapping):
             yield "", f"must be an object, not {shown(value)}"
             return
@@ -207,7 +225,11 @@ def record(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = N
 
 
 def unknown_key(key: object, known: Mapping[str, Any]) -> tuple[str, str]:
-    """Return where a key that means nothing is, and what may have been meant."""
+    """Return the place of an unknown key, and a message with a suggestion.
+
+    :param key: the unknown key.
+    :param known: the known keys.
+    """
     return name_of(key), f"unknown key; {suggestion(name_of(key), known, 'keys')}"
 
 

@@ -1,7 +1,7 @@
-"""Segmentations: which mask files a series has, and several masks made into the one file that RedBrick stores.
+"""Determine the masks of a series, and merge several masks into one.
 
-A stored mask is one volume a series. Each voxel holds the number of an instance, 0 for none; where instances overlap it
-holds a number that stands for all of them, which each of them names among its `overlappingGroups`.
+A stored mask is one volume per series. Each voxel holds an instance number, or 0 for none. Where instances overlap, it
+holds a group number, which each of the instances lists in `overlappingGroups`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The masks of one series, as its labels tell of them.
+    """The masks of one series, as its labels describe them.
 
-    :param paths: the mask files, each once, in the order in which they are laid over each other.
-    :param instance_of: with one file an instance, whose each is; empty where voxel values say so themselves.
-    :param segments: the instances of the segment map, with the numbers that stand for their overlaps.
+    :param paths: the distinct mask files, in the order in which they are merged.
+    :param instance_of: the instance of each file that holds one instance; empty where voxel values are the instances.
+    :param segments: the instances of the segment map, each with the group numbers of its overlaps.
     """
 
     paths: tuple[str, ...]
@@ -41,9 +41,9 @@ class Segmentation:
 
 
 def segmentation_of(series: Mapping[str, Any]) -> Segmentation | None:
-    """Read which masks a series has; None for none.
+    """Return the masks of a series; None if it has none.
 
-    :raises RedBrickInputError: when files and segment map do not fit together.
+    :raises RedBrickInputError: if files and segment map are inconsistent.
     """
     given = _paths(series.get("segmentations"))
     segment_map = series.get("segmentMap") or {}
@@ -65,7 +65,7 @@ def segmentation_of(series: Mapping[str, Any]) -> Segmentation | None:
 
 
 def _binary(given: Sequence[str], segment_map: Mapping[Any, Any]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the files of which each shows one instance, and whose each is."""
+    """Return the files that hold one instance each, and the instance of each file."""
     instance_of: dict[str, int] = {}
     for key, segment in segment_map.items():
         masks = _paths(segment.get("mask")) if isinstance(segment, Mapping) else ()
@@ -92,9 +92,9 @@ def _paths(value: Any) -> tuple[str, ...]:
 
 
 def instance_keys(segment_map: Mapping[Any, Any]) -> dict[int, Any]:
-    """Return the keys of a segment map by the values in the mask that they stand for.
+    """Return the keys of a segment map by the voxel value they denote.
 
-    :raises RedBrickInputError: if one stands for no value, or two for the same.
+    :raises RedBrickInputError: if a key denotes no value, or two keys the same value.
     """
     found: dict[int, Any] = {}
     for key in segment_map:
@@ -125,17 +125,22 @@ def _groups(segment: Any) -> frozenset[int]:
 
 
 def without_entry(values: Iterable[int], segments: Mapping[int, frozenset[int]]) -> list[int]:
-    """Return the values of a mask that are no instance of its segment map, and stand for no overlap of any."""
+    """Return the voxel values that the segment map does not explain.
+
+    :param values: the values in the mask.
+    :param segments: the instances, each with the group numbers of its overlaps.
+    """
     known = set(segments).union(*segments.values())
     return sorted(set(values) - known)
 
 
 @dataclass
 class Layers:
-    """Masks laid over each other, one at a time.
+    """Merge masks, one at a time.
 
-    :param segments: see :class:`Segmentation`; what overlaps is added to.
-    :param taken: the values that all masks together have, which no new overlap may be called.
+    :param shape: the shape of the volume.
+    :param segments: see :class:`Segmentation`; group numbers of new overlaps are added.
+    :param taken: the values in any of the masks, which no new group number may repeat.
     """
 
     shape: tuple[int, ...]
@@ -156,10 +161,10 @@ class Layers:
         self._next = 1
 
     def lay(self, places: npt.NDArray[np.intp], values: Voxels) -> None:
-        """Lay a mask over those before.
+        """Merge one mask into the volume.
 
-        :param places: which voxels it is about, counted with the first axis as the fastest.
-        :param values: what it says of each; none is 0.
+        :param places: the voxels that the mask covers, counted with the first axis as the fastest.
+        :param values: the value of each of these voxels; none is 0.
         """
         import numpy as np
 
@@ -184,7 +189,7 @@ class Layers:
         return self._called[members]
 
     def _call(self, members: frozenset[int]) -> None:
-        """Give an overlap a number that nothing else has, and tell its instances."""
+        """Assign an unused group number to an overlap, and add it to its instances."""
         while self._next in self.taken or self._next in self.segments or self._next in self._members:
             self._next += 1
         if self._next > LARGEST_INSTANCE:

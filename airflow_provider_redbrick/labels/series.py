@@ -1,14 +1,12 @@
-"""RedBrick's stored ("flat") labels -> the documented `series` format.
+"""Convert RedBrick's stored ("flat") labels to the documented `series` format.
 
-A task's labels are stored as one flat list, each label naming its series and its kind by keys of its own; people and
-models work with the `series` format, in which each series lists its boxes, polygons, measurements and so on. Labels
-come out as the vendor's own export shows them, before it touches any mask: a segmentation is the path of one file
-whose voxel values are the keys of `segmentMap`.
+Stored labels are one flat list in which each label states its series and type. In the `series` format, each series
+lists its boxes, polygons, measurements and so on. The result equals the vendor's export before masks are processed: a
+segmentation is the path of one file whose voxel values are the keys of `segmentMap`.
 
-No label is dropped. What has no place in the `series` format (a label of no known kind, or damaged; a classification
-that says nothing; a label that a later one for the same task or the same voxels replaces) is kept as it was stored,
-in the list `"unknown"` of its series, or of the first series where it names none that can exist. RedBrick does not
-take that key: whoever sends series back leaves it out.
+No label is dropped. A label without an equivalent (unknown type, damaged, empty classification, or replaced by a later
+label for the same task or voxels) is kept as stored in the list `"unknown"` of its series, or of the first series if
+its own cannot exist. RedBrick does not accept that key: callers that send series back must leave it out.
 """
 
 from __future__ import annotations
@@ -24,13 +22,17 @@ from airflow_provider_redbrick.labels.taxonomy import Attribute, Taxonomy
 
 UNKNOWN = "unknown"
 
-# A series index past this, and past what the task has, is damage: it must not cost its worth in empty series.
+# A higher index that the task does not have is damage, and must not create that many empty series.
 MAX_SERIES = 1000
 
 
 @dataclass(frozen=True)
 class SeriesLabels:
-    """A task's labels: one dict a series, in the task's order, and the classification of the whole task, if any."""
+    """A task's labels.
+
+    :param series: one dict per series, in the task's order.
+    :param classification: the classification of the whole task, if any.
+    """
 
     series: list[dict[str, Any]]
     classification: dict[str, Any] | None
@@ -44,18 +46,18 @@ def to_series(
     items: Sequence[str] = (),
     taxonomy: Callable[[], Taxonomy] | None = None,
 ) -> SeriesLabels:
-    """Turn a task's stored labels into the `series` format.
+    """Convert a task's stored labels to the `series` format.
 
-    `flat`: the decoded `labelsData`, with category and attribute names filled in; `series_info`: the task's
-    `seriesInfo` (`name`, `metaData`, `imageHeaders`, `itemsIndices`); `labels_map`: its `labelsMap`; `items`: its
-    item paths, without which instance classifications have no `fileName`. The result has as many series as any of
-    the first three tells of, at least one.
+    No stored value makes it raise, and its arguments are not changed.
 
-    `taxonomy`: reads the project's taxonomy. It is asked only where a value is the word "true" or "false", in whatever
-    case: in an attribute of type TEXT or SELECT that is text, in any other a flag. Without a taxonomy that can be
-    checked it is a flag, as in the vendor's export: older projects store flags as words.
-
-    Nothing that can be stored makes it raise, and nothing handed in is changed.
+    :param flat: the decoded `labelsData`, with category and attribute names filled in.
+    :param series_info: the task's `seriesInfo` (`name`, `metaData`, `imageHeaders`, `itemsIndices`).
+    :param labels_map: the task's `labelsMap`.
+    :param items: the task's item paths; without them instance classifications have no `fileName`.
+    :param taxonomy: reads the project's taxonomy; called only if a value is the word "true" or "false" in any case. For
+        attributes of type TEXT or SELECT that is text, for others a boolean. Without a checkable taxonomy it is a
+        boolean, as in the vendor's export: older projects store booleans as words.
+    :return: at least one series, and as many as `flat`, `series_info` or `labels_map` refer to.
     """
     infos = [info if isinstance(info, Mapping) else {} for info in series_info or ({},)]
     work = _Conversion(infos, items or (), taxonomy or Taxonomy)
@@ -70,7 +72,7 @@ def to_series(
 
 
 class _Conversion:
-    """The series while they fill. An index is a place in `series`; None stands for "none that can exist"."""
+    """The result under construction; index None means a series that cannot exist."""
 
     def __init__(
         self, infos: Sequence[Mapping[str, Any]], items: Sequence[str], taxonomy: Callable[[], Taxonomy]
@@ -90,7 +92,7 @@ class _Conversion:
         return self.series[index]
 
     def series_of(self, label: Any) -> int | None:
-        """Return the index a label names; 0 if it names none."""
+        """Return the series index of a label; 0 if it states none."""
         if not isinstance(label, Mapping):
             return None
         index = label.get("volumeindex")
@@ -105,7 +107,7 @@ class _Conversion:
     # Masks
 
     def add_mask(self, position: int, entry: Any) -> None:
-        """Note the mask file of a series; an entry may be null where a series has none."""
+        """Record the mask file of a series; an entry may be null."""
         index = self._series_of_mask(position, entry)
         path = entry.get("labelName") if isinstance(entry, Mapping) else entry
         if path and (index is None or not isinstance(entry, Mapping) or not isinstance(path, str)):
@@ -152,7 +154,7 @@ class _Conversion:
             self._shape(label, index)
 
     def _with_flags(self, label: Fields) -> Fields:
-        """Return a label with flags for the words that stand for them."""
+        """Return a label with booleans in place of their words."""
         stored = _as_list(label.get("attributes"))
         if not any(map(_is_flag_in_words, stored)):
             return label
@@ -211,7 +213,7 @@ class _Conversion:
         self._list(index, shape.listed, fields)
 
     def _video(self, label: Fields, index: int) -> Fields:
-        """Return {"video": ...} for a label on one frame or slice, {} for any other."""
+        """Return {"video": ...} for a label on one frame or slice, else {}."""
         item, frame = label.get("globalitemsindex"), label.get("frameindex")
         if not (_is_count(item) or _is_count(frame)):
             return {}
@@ -231,7 +233,7 @@ class _Conversion:
 
 
 class _Files:
-    """Which of a task's items are in which series, each item known by its place among all items of the task."""
+    """The items of each series, identified by their index among the task's items."""
 
     def __init__(self, infos: Sequence[Mapping[str, Any]], items: Sequence[str]) -> None:
         self._items = items
@@ -246,14 +248,17 @@ class _Files:
         return next((index for index, view in enumerate(self._views) if _is_count(item) and item in view), None)
 
     def name(self, series: int, place: int) -> str | None:
-        """Return the item at a place in the order the series is viewed in; "" if there is none, None if unknown."""
+        """Return the item at a place in the series' viewing order.
+
+        :return: "" if there is no such item; None if the items are unknown.
+        """
         if not self._items:
             return None
         view = self._view(series)
         return self._items[view[place]] if place < len(view) and view[place] < len(self._items) else ""
 
     def rank(self, series: int, item: int) -> int | None:
-        """Return an item's place in the series' list of items, which is in the order of the task's items."""
+        """Return an item's index in its series, which keeps the task's item order."""
         view = self._view(series)
         if isinstance(view, range):
             return item if item in view else None
@@ -266,7 +271,7 @@ class _Files:
 
 
 def _about(info: Mapping[str, Any]) -> Fields:
-    """Return what a series tells of itself; metadata and headers are stored as JSON text."""
+    """Return a series' own fields; metadata and headers are stored as JSON text."""
     about: Fields = {"name": info["name"]} if info.get("name") else {}
     for key in ("metaData", "imageHeaders"):
         if value := json_object(info.get(key)):
@@ -275,7 +280,7 @@ def _about(info: Mapping[str, Any]) -> Fields:
 
 
 def _common(label: Fields) -> Fields:
-    """Return what every kind of label may have."""
+    """Return the fields that every label type may have."""
     fields: Fields = {}
     if label.get("labelid"):
         fields["id"] = label["labelid"]
@@ -292,7 +297,10 @@ def _common(label: Fields) -> Fields:
 
 
 def without_root(stored: Any) -> Any:
-    """Return a category without the root of the older taxonomies: [["object", "tumour"]] is "tumour"."""
+    """Return a category without the root of older taxonomies.
+
+    For example, [["object", "tumor"]] becomes "tumor".
+    """
     path = stored[0] if isinstance(stored, list) and stored else None
     if not isinstance(path, list) or len(path) < 2:
         return stored
@@ -317,7 +325,7 @@ def _is_flag_in_words(attribute: object) -> bool:
 
 
 def _text_attributes(label: Fields, taxonomy: Taxonomy) -> set[str]:
-    """Return the names of those attributes of a label that hold text, as far as the taxonomy can tell."""
+    """Return the names of a label's text attributes, according to the taxonomy."""
     if not taxonomy.checkable:
         return set()
     if label.get("studyclassify") or label.get("tasklevelclassify"):
@@ -332,7 +340,7 @@ def _text_attributes(label: Fields, taxonomy: Taxonomy) -> set[str]:
 
 
 def _object_attributes(label: Fields, taxonomy: Taxonomy) -> Iterator[Attribute]:
-    """Yield the attributes of a label's category; several kinds of label may share its name."""
+    """Yield the attributes of a label's category and type."""
     category = without_root(label.get("category"))
     path = category if isinstance(category, list) else [category]
     if not path or not all(isinstance(name, str) for name in path):
@@ -346,7 +354,7 @@ def _object_attributes(label: Fields, taxonomy: Taxonomy) -> Iterator[Attribute]
 
 
 def _telling(classification: Fields) -> Fields:
-    """Return a classification, unless an id is all it has: the editor leaves those behind."""
+    """Return a classification unless it has only an id, as the editor leaves behind."""
     if classification.keys() == {"id"}:
         raise OddLabelError("says nothing")
     return classification

@@ -1,9 +1,9 @@
-"""Shapes and measurements: from RedBrick's stored keys to the fields of the `series` format.
+"""Convert stored shapes and measurements to the fields of the `series` format.
 
-Stored keys are lower-case and points in space are lists of three; the `series` format is in camel case and names the
-axes. Coordinates are passed on as they are: image coordinates are shares of width and height (0..1), voxels count
-columns, rows and slices, world coordinates and lengths are millimetres, angles degrees (an ellipse's rotation:
-radians, clockwise).
+Stored keys are lower-case and points in space are lists of three. The `series` format uses camel case and named axes.
+Coordinates are unchanged: image coordinates are fractions of width and height (0..1), voxel coordinates are columns,
+rows and slices, world coordinates and lengths are millimeters, and angles are degrees (an ellipse's rotation: radians,
+clockwise).
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ Fields = dict[str, Any]
 
 
 class OddLabelError(ValueError):
-    """A stored label that has no known form."""
+    """A stored label has no known form."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One kind of label.
+    """One label type.
 
-    `stored`: the stored key that holds it; `listed`: the list it belongs to in a series; `read`: from what is stored
-    under that key to the fields of its own, raising OddLabelError; `label_type`: the taxonomy's word for it; `video`,
-    `stats`: whether frame and statistics go with it.
+    :param stored: the stored key that holds the label.
+    :param listed: the list of the series that it belongs to.
+    :param read: converts the stored value to fields; raises OddLabelError.
+    :param label_type: the type's name in the taxonomy.
+    :param video: whether the label has video fields.
+    :param stats: whether the label has statistics.
     """
 
     stored: str
@@ -115,12 +118,12 @@ SHAPES = (
 
 
 def _points(stored: Any, read: Callable[[Any], Any], **names: str) -> Fields:
-    """Read fields a label must have; `names` is field=stored key."""
+    """Read required fields; `names` maps each field to its stored key."""
     return {field: read(_field(stored, key)) for field, key in names.items()}
 
 
 def _known(stored: Any, read: Callable[[Any], Any], **names: str) -> Fields:
-    """Read fields a label may lack: they are null, or empty, until the editor has computed them."""
+    """Read optional fields, which are null or empty until the editor computes them."""
     values = {field: _field(stored, key) for field, key in names.items()}
     return {field: read(value) for field, value in values.items() if value is not None and value != []}
 

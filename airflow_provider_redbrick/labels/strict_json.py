@@ -1,9 +1,9 @@
-"""JSON that users hand in, read without guessing: a key that is there twice is refused, and so is NaN.
+"""Parse users' JSON strictly: repeated keys, NaN and unstorable text are refused.
 
-``json.loads`` keeps the last value of a repeated key, so that labels vanish without a message (RFC 8259, section 4).
+``json.loads`` keeps only the last value of a repeated key, so labels would be lost silently (RFC 8259, section 4).
 
-1. Good text is parsed once. Only text that is refused is looked at again, to name the place.
-2. Escapes are replaced by text of the same length before quotes are looked for, so that positions stay.
+1. Valid text is parsed once. Only refused text is scanned again, to find the position.
+2. Escapes are replaced by text of the same length before quotes are located, so positions are kept.
 """
 
 from __future__ import annotations
@@ -26,14 +26,20 @@ _SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
 class StrictJSONError(ValueError):
-    """Text is not JSON, or could mean several things.
+    """Text is invalid or ambiguous JSON.
 
-    :ivar message: what is wrong, in words that follow a colon.
-    :ivar line: the line of the text, counted from 1; 0 where no place is known.
-    :ivar column: the column in that line, counted from 1; 0 where no place is known.
+    :ivar message: the reason, worded to follow a colon.
+    :ivar line: the line, counted from 1; 0 if unknown.
+    :ivar column: the column in that line, counted from 1; 0 if unknown.
     """
 
     def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
+        """Store the reason and the position.
+
+        :param message: the reason, worded to follow a colon.
+        :param line: the line, counted from 1; 0 if unknown.
+        :param column: the column, counted from 1; 0 if unknown.
+        """
         super().__init__(message)
         self.message = message
         self.line = line
@@ -56,9 +62,9 @@ class _ConstantError(ValueError):
 
 
 def read_json(text: str) -> Any:
-    """Parse JSON text, and check that each key is there once and that its texts can be stored.
+    """Parse JSON text strictly.
 
-    :raises StrictJSONError: if it is not JSON, has a key twice, or has text that cannot be stored.
+    :raises StrictJSONError: if it is not JSON, repeats a key, or has text that cannot be stored.
     """
     try:
         value = json.loads(text, object_pairs_hook=each_key_once, parse_constant=_refuse_constant)
@@ -76,14 +82,14 @@ def read_json(text: str) -> Any:
 
 
 def without_escapes(text: str) -> str:
-    """Return JSON text of the same length in which every quote begins or ends a string."""
+    """Replace escapes, so that every remaining quote delimits a string."""
     return text.replace("\\\\", "__").replace('\\"', "__")
 
 
 def check_storable(value: Any) -> None:
-    """Check that every text in plain JSON values, keys included, can be sent and stored.
+    """Check that all text in plain JSON values, keys included, can be stored.
 
-    :raises RedBrickInputError: if one has NUL or half a surrogate pair; it names the field.
+    :raises RedBrickInputError: if text has NUL or half a surrogate pair; the message names the field.
     """
     # What is written in ASCII tells, at a tenth of the time: of most values there is nothing to look for.
     if not _SUSPECT.search(json.dumps(value)):
@@ -108,9 +114,9 @@ def _check_text(where: str, text: str) -> None:
 
 
 def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON; for ``object_pairs_hook`` of the standard library's parser.
+    """Build a JSON object, as ``object_pairs_hook`` of the standard parser.
 
-    :raises RepeatedKeyError: if a key is there twice.
+    :raises RepeatedKeyError: if a key is repeated.
     """
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -125,7 +131,7 @@ def _refuse_constant(word: str) -> NoReturn:
 
 @dataclass
 class _Level:
-    """An object or a list that is open where the text is read."""
+    """An object or a list that is open at the current position."""
 
     is_object: bool
     keys: set[str] = field(default_factory=set)
@@ -144,7 +150,7 @@ class _Level:
 
 
 def _first_fault(text: str) -> StrictJSONError | None:
-    """Return the first repeated key, or the first number that is none, with its place."""
+    """Return the first repeated key or invalid number, with its position."""
     levels: list[_Level] = []
     for token in _TOKEN.finditer(without_escapes(text)):
         kind = token[0][0]

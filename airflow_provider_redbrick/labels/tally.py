@@ -1,11 +1,11 @@
-"""How many labels of which kind there are in each series, as given and as stored.
+"""Compare label counts before and after the server's conversion.
 
-The server converts labels before they are sent. What it leaves out or turns into something else would be missing on the
-task, which would be reported as done. So what was converted is compared with what was given:
+The server converts labels before they are sent. A label that the conversion drops or changes would be missing from a
+task that is reported as done, so the counts for each series and type are compared:
 
 1. Each label of a list, each entry of a ``segmentMap`` and the task's classification become one stored label.
-2. A stored label without ``volumeindex`` is in the first series: so it is read again.
-3. No labels at all may come without the key ``labels``: they have nothing to lose.
+2. A stored label without ``volumeindex`` is in the first series.
+3. A result without the key ``labels`` has no labels.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _MEASUREMENTS = {"length3d": "length", "angle3d": "angle"}
 
 
 def difference(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bool = False) -> str | None:
-    """Return how a task's labels differ from what the server made of them; None when they are the same.
+    """Return how a task's labels differ from the converted ones; None if equal.
 
     :param task: the task in the import format.
-    :param stored: what the server made of it.
-    :param layout: also compare what else belongs to the images of a new task.
+    :param stored: the server's conversion of it.
+    :param layout: also compare the other image fields of a new task.
     """
     converted = stored.get("labels") or ()
     given = Counter(_given(task) if "labels" not in task else map(_key, task["labels"]))

@@ -1,7 +1,7 @@
-"""A project's taxonomy: which categories and attributes its labels may have.
+"""The categories and attributes that a project's labels may have.
 
-Only taxonomies of the current kind are read; those of the first kind nest their categories and say nothing about
-the kinds of labels.
+Only taxonomies of the current generation are read. Those of the first generation nest their categories and do not
+state label types.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True)
 class Attribute:
-    """What can be said about a label, a series or a task beyond its category.
+    """A property of a label, series or task beyond its category.
 
     :param kind: ``BOOL``, ``TEXT``, ``NUMBER``, ``SELECT`` or ``MULTISELECT``.
-    :param options: what can be selected, without archived options.
-    :param archived_options: what could be selected once.
+    :param options: the selectable options, without archived ones.
+    :param archived_options: options that are no longer selectable.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Attribute:
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Attribute:
-        """Read an attribute; what it lacks does not limit its values."""
+        """Read an attribute; missing fields do not limit its values."""
         options = [(str(each["name"]), _is_archived(each)) for each in _named(data.get("options"), "name")]
         return cls(
             str(data["name"]),
@@ -49,9 +49,9 @@ class Attribute:
 
 @dataclass(frozen=True)
 class ObjectType:
-    """A category for one kind of label, e.g. ``BBOX``, and the attributes that such labels may have.
+    """A category for one label type, e.g. ``BBOX``, with its attributes.
 
-    :param parents: the names above the category, from the top, where categories are nested.
+    :param parents: the names above a nested category, from the top.
     """
 
     category: str
@@ -62,7 +62,7 @@ class ObjectType:
     archived: bool = False
 
     def is_called(self, path: Sequence[str]) -> bool:
-        """Whether a path of names, of which the last counts most, is this category's."""
+        """Return whether a path of names identifies this category."""
         *above, name = path
         return name == self.category and tuple(above) == self.parents[len(self.parents) - len(above) :]
 
@@ -82,9 +82,9 @@ class ObjectType:
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """The categories of labels, and the attributes of the three levels of classification.
+    """The categories of labels, and the attributes of the three classification levels.
 
-    :param checkable: whether labels can be checked against it; False for a taxonomy of the first kind, or none.
+    :param checkable: whether labels can be validated; False for a first-generation taxonomy, or none.
     """
 
     name: str = ""
@@ -96,7 +96,7 @@ class Taxonomy:
 
     @classmethod
     def from_wire(cls, data: object) -> Taxonomy:
-        """Read the API's taxonomy; entries without a name are left out, and nothing is no taxonomy."""
+        """Read a taxonomy; entries without a name are left out."""
         if not isinstance(data, Mapping):
             return cls()
         return cls(
@@ -109,13 +109,13 @@ class Taxonomy:
         )
 
     def find(self, category: Sequence[str] | int) -> list[ObjectType]:
-        """Return the object types with this path of names, or class id; several kinds may share a name."""
+        """Return the object types with a path of names or a class id."""
         if isinstance(category, int):
             return self._by_class_id.get(category, [])
         return [each for each in self._by_name.get(category[-1], ()) if each.is_called(category)]
 
     def categories(self, label_type: str) -> tuple[str, ...]:
-        """Return the names that new labels of a kind may have."""
+        """Return the category names that new labels of a type may have."""
         return self._allowed.get(label_type, ())
 
     @cached_property
@@ -143,7 +143,12 @@ class Taxonomy:
 
 
 def suggestion(word: str, known: Iterable[str], what: str) -> str:
-    """Return what to write instead of an unknown word: the nearest known one, or else those there are."""
+    """Suggest a replacement for an unknown word: the nearest known word, or a list.
+
+    :param word: the unknown word.
+    :param known: the known words.
+    :param what: the plural noun for known words in the message.
+    """
     return _suggestion(word[:100], tuple(dict.fromkeys(known)), what)
 
 
@@ -176,7 +181,7 @@ def _is_archived(data: Mapping[str, Any]) -> bool:
 
 
 def _limit(value: object) -> float | None:
-    """Read a limit of any scalar type; what is no number limits nothing."""
+    """Read a numeric limit; None for a value that is no number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

@@ -428,7 +428,7 @@ class TestPathsFromTheServer:
 
     @pytest.fixture(params=["", "file://"])
     def hostile(self, request, mask):
-        """The name of a file of this machine which is nobody's mask."""
+        """The name of a local file that is no mask of the task."""
         return f"{request.param}{mask('other.nii.gz', box((0, 0, 0), (4, 4, 4)))}"
 
     @pytest.fixture

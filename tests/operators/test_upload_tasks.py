@@ -198,7 +198,7 @@ class TestItems:
             ("folder.dcm", "item 'folder.dcm': it is a folder, not a file"),
             ("folder.dcm/", "item 'folder.dcm/': it is a folder, not a file"),
             ("lost.dcm", "item 'lost.dcm': 'lost.dcm' is a link to '/nowhere/a.dcm', which is not there"),
-            ("~nobody-at-all/a.dcm", "item '~nobody-at-all/a.dcm': there is no such file, nor a home directory"),
+            ("~no-such-user/a.dcm", "item '~no-such-user/a.dcm': there is no such file, nor a home directory"),
             ("page.dcm", "item 'page.dcm': it looks like an HTML page"),
             ("page.nii.gz", "item 'page.nii.gz': its name ends in .gz, and it looks like an HTML page"),
             ("pointer.dcm", "item 'pointer.dcm': it looks like a Git LFS pointer"),
@@ -813,9 +813,9 @@ BAD_TASKS = {
     "ground truth": (one(isGroundTruth="False"), "isGroundTruth: must be true or false, not 'False'"),
     "no JSON": (one(metaData={"a": {1, 2}}), "tasks[1]: it cannot be written as JSON"),
     "preAssign": (one(preAssign=ALICE), "preAssign: must be an object, not 'alice@example.com'"),
-    "blank e-mail": (one(preAssign={"Label": " "}), "preAssign.Label: must be an e-mail or a list of e-mails, not ' '"),
-    "no e-mails": (one(preAssign={"Label": []}), "preAssign.Label: must be an e-mail or a list of e-mails"),
-    "null e-mail": (one(preAssign={"Label": [ALICE, None]}), "preAssign.Label: must be an e-mail or a list of e-mails"),
+    "blank email": (one(preAssign={"Label": " "}), "preAssign.Label: must be an email or a list of emails, not ' '"),
+    "no emails": (one(preAssign={"Label": []}), "preAssign.Label: must be an email or a list of emails"),
+    "null email": (one(preAssign={"Label": [ALICE, None]}), "preAssign.Label: must be an email or a list of emails"),
 }
 BAD_OPTIONS = {
     "storage_id": ({"storage_id": "mine"}, "storage_id must be a UUID, not 'mine'"),
