@@ -1,16 +1,19 @@
-"""What Airflow asks of every provider. Imports nothing: Airflow calls it in each of its processes."""
+"""Provider metadata for Airflow.
+
+Imports nothing: Airflow calls ``get_provider_info`` in each of its processes.
+"""
 
 from __future__ import annotations
 
 
 def get_provider_info() -> dict[str, object]:
-    """Return this provider's description in the form of Airflow's ``provider_info.schema.json``."""
+    """Return the metadata, in the form of Airflow's ``provider_info.schema.json``."""
     package = "airflow_provider_redbrick"
     integration = "RedBrick AI"
     return {
         "package-name": "airflow-provider-redbrick",
         "name": "RedBrick AI",
-        "description": "Medical-image labelling on `RedBrick AI <https://redbrickai.com/>`__, as a part of pipelines.",
+        "description": "Medical-image labeling on `RedBrick AI <https://redbrickai.com/>`__ in Airflow pipelines.",
         "integrations": [
             {
                 "integration-name": integration,
@@ -63,7 +66,7 @@ def get_provider_info() -> dict[str, object]:
             f"{package}.links.redbrick.RedBrickTaskLink",
         ],
         "config": {"redbrick": _CONFIGURATION},
-        # Airflow's schema has "path" here; what it reads is "class-name".
+        # Airflow's schema says "path" here, but Airflow reads "class-name".
         "task-decorators": [
             {
                 "name": "redbrick_prelabel",
@@ -93,72 +96,70 @@ def get_provider_info() -> dict[str, object]:
 
 _CONNECTION_FIELDS: dict[str, object] = {
     "org_id": {
-        "label": "Organisation ID",
-        "description": "The organisation that operators work in when they name none.",
+        "label": "Organization ID",
+        "description": "Default organization of operators.",
         "schema": {"type": ["string", "null"]},
     },
     "project_id": {
         "label": "Project ID",
-        "description": "The project that operators work in when they name none.",
+        "description": "Default project of operators.",
         "schema": {"type": ["string", "null"]},
     },
     "auth": {
         "label": "Credential",
-        "description": "What the password field holds: an API key, or a session's access token.",
+        "description": "Type of the credential in the password field: an API key or a session's access token.",
         "schema": {"type": ["string", "null"], "enum": ["api_key", "access_token"], "default": "api_key"},
     },
     "timeout": {
         "label": "Timeout (s)",
-        "description": "Seconds to wait for an answer.",
+        "description": "Seconds to wait for a response.",
         "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 600, "default": 30},
     },
     "max_concurrency": {
-        "label": "Requests at a time",
-        "description": "How many requests one operator has under way at a time.",
+        "label": "Concurrent requests",
+        "description": "Maximum number of concurrent requests of one operator.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 30, "default": 10},
     },
     "mutations_per_request": {
-        "label": "Changes a request",
-        "description": "How many changes of tasks go in one request; fewer when the server refuses.",
+        "label": "Mutations per request",
+        "description": "Task changes in one request. Reduced when the server refuses.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 50, "default": 10},
     },
     "requests_per_second": {
-        "label": "Requests a second",
-        "description": "How many requests a process may begin in a second; 0: no limit.",
+        "label": "Requests per second",
+        "description": "Maximum number of requests that a process starts per second. 0 means no limit.",
         "schema": {"type": ["number", "null"], "minimum": 0, "maximum": 1000, "default": 0},
     },
     "page_size": {
-        "label": "Tasks a page",
-        "description": "How many tasks a listing asks for at once; fewer when the server refuses.",
+        "label": "Tasks per page",
+        "description": "Tasks in one page of a listing. Reduced when the server refuses.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 1000, "default": 200},
     },
     "plain_json": {
         "label": "Plain JSON",
-        "description": "Send requests uncompressed, for servers or proxies that do not know RedBrick's encoding.",
+        "description": "Send requests uncompressed, for servers or proxies that do not support RedBrick's encoding.",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
     "allow_http": {
         "label": "Allow http",
-        "description": (
-            "Let the key and files travel unencrypted, to a host written with http:// that is not this machine."
-        ),
+        "description": ("Allow unencrypted transfer of the key and files to an http:// host other than this machine."),
         "schema": {"type": ["boolean", "null"], "default": False},
     },
     "web_url": {
         "label": "Web app URL",
-        "description": "Where links lead, for servers other than RedBrick's own; their host by default.",
+        "description": "Base address of links, for servers other than RedBrick's own. The API's host by default.",
         "schema": {"type": ["string", "null"]},
     },
 }
 
 
 _CONFIGURATION: dict[str, object] = {
-    "description": "What the RedBrick provider adds to Airflow's API server.",
+    "description": "RedBrick page and webhook in Airflow's API server.",
     "options": {
         "boards": {
             "description": (
-                "The projects that the page RedBrick offers first: connection ids, separated by commas, each with a "
-                "project's id behind a slash where it is not the connection's own."
+                "Projects that the RedBrick page lists first: connection ids separated by commas. Append a slash and a "
+                "project id to use another project than the connection's."
             ),
             "version_added": "1.0.0",
             "type": "string",
@@ -167,8 +168,7 @@ _CONFIGURATION: dict[str, object] = {
         },
         "queue_history_days": {
             "description": (
-                "How many days the page RedBrick remembers how long queues were, in one Airflow Variable a project; "
-                "0 for not at all."
+                "Days of queue history that the RedBrick page keeps, in one Airflow Variable per project. 0 keeps none."
             ),
             "version_added": "1.0.0",
             "type": "float",
@@ -177,9 +177,9 @@ _CONFIGURATION: dict[str, object] = {
         },
         "queue_sample_minutes": {
             "description": (
-                "How often each API server counts the queues of the projects named by boards, in minutes, whether or "
-                "not somebody has the page open: two requests a project, and one for each remote-labeling stage. 0 for "
-                "never: then queue lengths over time have gaps."
+                "Minutes between background counts of the queues of the projects in boards, by each API server. A "
+                "count takes two requests per project, and one for each remote-labeling stage. 0 disables it: queues "
+                "are then counted only while the page is open, and their history has gaps."
             ),
             "version_added": "1.0.0",
             "type": "float",
@@ -188,8 +188,8 @@ _CONFIGURATION: dict[str, object] = {
         },
         "webhook_secret": {
             "description": (
-                "At least 20 letters and digits that nobody guesses. With it, RedBrick's webhook may be sent to "
-                "<Airflow's address>/redbrick-webhook/<secret>; without it, there is no such address."
+                "Secret of at least 20 random letters and digits. Enables the webhook endpoint at "
+                "<Airflow's address>/redbrick-webhook/<secret>. Without it, there is no such endpoint."
             ),
             "version_added": "1.0.0",
             "type": "string",
@@ -198,7 +198,7 @@ _CONFIGURATION: dict[str, object] = {
             "default": None,
         },
         "webhook_conn_id": {
-            "description": "The connection by which RedBrick is asked whether what its webhook says is so.",
+            "description": "Connection used to verify webhook events with RedBrick.",
             "version_added": "1.0.0",
             "type": "string",
             "example": None,

@@ -74,7 +74,7 @@ def take_connection_form(window: Window) -> None:
     window.open_connection_form("redbrick")
     window.find("input[name=connection_id]").send_keys("redbrick_default")
     window.named("Extra Fields", "button").click()
-    window.until("our fields", lambda: "Organisation ID" in window.text())
+    window.until("our fields", lambda: "Organization ID" in window.text())
     window.driver.set_window_size(1280, 2000)
     time.sleep(1)
     path = PICTURES / "connection-form.png"

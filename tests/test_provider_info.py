@@ -217,7 +217,7 @@ def shown(tmp_path_factory):
 def test_the_command_line_lists_the_provider(shown):
     (row,) = [row for row in shown["list"] if row["package_name"] == "airflow-provider-redbrick"]
     assert row["version"] == airflow_provider_redbrick.__version__
-    assert "Medical-image labelling" in row["description"]
+    assert "Medical-image labeling" in row["description"]
 
 
 def test_the_command_line_lists_the_hook(shown):

@@ -1,1 +1,1 @@
-"""Stages of projects as Airflow's assets: what DAGs are scheduled on, and what operators say they have changed."""
+"""Stages as Airflow assets: DAG schedules and operator outlets."""

@@ -1,4 +1,8 @@
-"""What an operator tells with the events of its outlets."""
+"""Asset events that operators and the webhook send.
+
+Operators add a summary of their manifest to the events of their outlets. The webhook registers events in the API
+server, as a trigger would from the triggerer.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +18,37 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TOLD = ("schema_version", "operation", "org_id", "project_id", "stage_name", "counts", "report", "uri")
+_EVENT_FIELDS = ("schema_version", "operation", "org_id", "project_id", "stage_name", "counts", "report", "uri")
 
 
 def tell_outlets(context: Context, outlets: Iterable[Any], manifest: Mapping[str, Any]) -> None:
-    """Put a manifest's sums into the events of those outlets that are RedBrick's; what a DAG put there stays.
+    """Add a manifest's summary to the events of RedBrick outlets.
 
-    Airflow sends the events when the Airflow task has succeeded.
+    Values that the DAG put there are kept. Airflow sends the events when the Airflow task has succeeded.
+
+    :param context: the task's context.
+    :param outlets: the operator's outlets. Other schemes are skipped.
+    :param manifest: the operator's manifest.
     """
     events = context.get("outlet_events")
     if events is None:
         return
-    told = {field: manifest[field] for field in _TOLD if manifest.get(field) is not None}
+    summary = {field: manifest[field] for field in _EVENT_FIELDS if manifest.get(field) is not None}
     for outlet in outlets:
         if _uri(outlet, events).startswith(f"{SCHEME}://"):
             extra = events[outlet].extra
-            extra.update({**told, **extra})
+            extra.update({**summary, **extra})
 
 
 def _uri(outlet: Any, events: Any) -> str:
-    """Return an outlet's URI; one that names an asset leaves that to its event, where Airflow has looked it up."""
+    """Return an outlet's URI; empty if it is unknown.
+
+    An outlet that only names an asset has no URI of its own. Airflow resolves it in the event.
+    """
     uri = getattr(outlet, "uri", None)
     if uri is None and getattr(outlet, "name", None):
         try:
             uri = getattr(getattr(events[outlet], "key", None), "uri", None)
-        except Exception as error:  # noqa: BLE001 - the work is done, whatever Airflow knows of an asset
-            log.warning("The asset %r could not be looked up: %s", outlet, error)
+        except Exception as error:  # noqa: BLE001 - the work is done; a failed asset lookup must not fail the task
+            log.warning("The asset %r could not be looked up. Its event has no RedBrick summary: %s", outlet, error)
     return str(uri or "")

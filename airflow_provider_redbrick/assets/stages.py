@@ -1,4 +1,4 @@
-"""A stage as an asset."""
+"""Assets of stages, for DAG schedules and outlets."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ def stage_asset(
     watchers: Sequence[AssetWatcher] = (),
     extra: dict[str, Any] | None = None,
 ) -> Asset:
-    """Return the asset of a project's stage, for a DAG's ``schedule`` and for operators' ``outlets``.
+    """Return the asset of a project's stage, for ``schedule`` and ``outlets``.
 
-    It is written into DAG files, where nothing is looked up: the connection's default ids do not count here. DAG files
-    that name the same stage must do so alike, name and watchers too, for Airflow believes the file it read last: make
-    the asset in one module, and import it.
+    DAG files make no lookups, so the connection's default ids do not apply here. Airflow keeps the definition of the
+    file that it parsed last. DAG files that use the same stage must therefore define it identically, including name and
+    watchers: create the asset in one module, and import it.
 
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
     :param stage_name: the stage; ``Ground Truth`` for finished tasks.
-    :param name: what Airflow calls it; its URI by default.
-    :param watchers: what wakes it.
-    :raises RedBrickInputError: when an id is no UUID, the stage's name is blank, or a watcher is none.
+    :param name: the asset's name in Airflow; its URI by default.
+    :param watchers: the watchers that send its events.
+    :param extra: the asset's ``extra``; empty by default.
+    :raises RedBrickInputError: if an id is no UUID, the stage name is blank, or a watcher is not an ``AssetWatcher``.
     """
-    if not isinstance(watchers, (list, tuple)) or not all(isinstance(each, AssetWatcher) for each in watchers):
+    if not isinstance(watchers, (list, tuple)) or not all(isinstance(watcher, AssetWatcher) for watcher in watchers):
         raise RedBrickInputError(
             f"watchers must be a list of AssetWatcher(name=..., trigger=...), not {told(watchers)}."
         )
@@ -42,5 +45,11 @@ def stage_asset(
 
 
 def create_asset(*, org_id: str, project_id: str, stage_name: str, extra: dict[str, Any] | None = None) -> Asset:
-    """Return the asset of a stage, as Airflow's collection of lineage makes it."""
+    """Return a stage's asset, as the factory that Airflow's lineage collection calls.
+
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :param stage_name: the stage; ``Ground Truth`` for finished tasks.
+    :param extra: the asset's ``extra``; empty by default.
+    """
     return stage_asset(org_id=org_id, project_id=project_id, stage_name=stage_name, extra=extra)

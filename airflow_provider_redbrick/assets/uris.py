@@ -1,4 +1,7 @@
-"""The URI of a stage: ``redbrick://<org_id>/<project_id>/<stage>``. One stage has one URI."""
+"""URIs of stages, ``redbrick://<org_id>/<project_id>/<stage>``.
+
+Each stage has exactly one normalized URI.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ SCHEME = "redbrick"
 
 
 class StageKey(NamedTuple):
-    """Which stage a URI is about."""
+    """The stage that a URI identifies."""
 
     org_id: str
     project_id: str
@@ -25,8 +28,11 @@ class StageKey(NamedTuple):
 
 
 def stage_uri(*, org_id: str, project_id: str, stage_name: str) -> str:
-    """Return a stage's URI; ``Output`` and ``END`` are ``Ground Truth``.
+    """Return a stage's URI. ``Output`` and ``END`` become ``Ground Truth``.
 
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :param stage_name: the stage's name, without templates.
     :raises RedBrickInputError: if an id is no UUID, or the name is blank or has a template.
     """
     if not isinstance(stage_name, str) or not stage_name.strip() or stage_name != storable(stage_name):
@@ -37,9 +43,11 @@ def stage_uri(*, org_id: str, project_id: str, stage_name: str) -> str:
 
 
 def normalize_uri(uri: SplitResult) -> SplitResult:
-    """Return the one form of a stage's URI; Airflow calls this for each asset of this scheme.
+    """Return the normalized form of a stage's URI.
 
-    :raises ValueError: when it is not of the form above.
+    Airflow calls this for each asset of this scheme.
+
+    :raises ValueError: if the URI does not have the form above.
     """
     return urlsplit(stage_uri(**_key(uri)._asdict()))
 
@@ -48,7 +56,7 @@ def _key(uri: SplitResult) -> StageKey:
     path = uri.path.strip("/").split("/")
     if uri.scheme.lower() != SCHEME or len(path) != 2 or uri.query or uri.fragment:
         raise RedBrickInputError(
-            f"A RedBrick asset is {SCHEME}://<org_id>/<project_id>/<stage>, the stage percent-encoded "
-            f"(assets.stages.stage_asset writes it), not {told(uri.geturl())}."
+            f"A RedBrick asset's URI must be {SCHEME}://<org_id>/<project_id>/<stage> with the stage percent-encoded, "
+            f"not {told(uri.geturl())}. Use assets.stages.stage_asset to create it."
         )
     return StageKey(check_uuid("org_id", uri.netloc), check_uuid("project_id", path[0]), unquote(path[1]))

@@ -1,4 +1,7 @@
-"""Waking a stage's assets from within Airflow's API server, as a trigger would from the triggerer."""
+"""Register asset events of a stage from Airflow's API server.
+
+Registration uses Airflow's database, so never call it on an event loop. It flushes and leaves the commit to the caller.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,17 @@ if TYPE_CHECKING:
 
 
 def wake(*, org_id: str, project_id: str, stage_name: str, extra: Mapping[str, Any], session: Session) -> int:
-    """Register an event for each active asset of a stage, so that DAGs scheduled on it run; return how many there are.
+    """Register an event for each active asset of a stage.
 
-    It talks to Airflow's database, so never call it on an event loop. It flushes and leaves the commit to the caller.
+    DAGs scheduled on these assets then run. The function flushes, and leaves the commit to the caller.
 
-    :param extra: what DAGs see as the event's ``extra["payload"]``; small, and JSON.
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :param stage_name: the stage's name.
+    :param extra: what DAGs read as the event's ``extra["payload"]``: small, and JSON.
     :param session: a session of Airflow's own database.
-    :raises RedBrickInputError: when an id is no UUID, or the stage's name is blank.
+    :return: the number of events.
+    :raises RedBrickInputError: if an id is no UUID, or the stage name is blank.
     """
     uri = stage_uri(org_id=org_id, project_id=project_id, stage_name=stage_name)
     from airflow.assets.manager import asset_manager

@@ -1,1 +1,1 @@
-"""Lineage: which stage's tasks an Airflow task took, and where they went, as OpenLineage tells it."""
+"""OpenLineage lineage of operators: source and target stages."""

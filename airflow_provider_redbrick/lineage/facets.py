@@ -1,4 +1,7 @@
-"""OpenLineage's own objects. Only imported where its provider is installed, by what OpenLineage calls."""
+"""Lineage of operators: datasets, and their OpenLineage objects.
+
+OpenLineage's classes are imported only where its provider is installed, by the methods that its listener calls.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,21 @@ from airflow.providers.openlineage.extractors import OperatorLineage
 from airflow_provider_redbrick import __version__
 
 if TYPE_CHECKING:
-    from airflow_provider_redbrick.lineage.flow import Flow, Place
+    from airflow_provider_redbrick.lineage.flow import Dataset, Flow
 
 
 @attrs.define
 class RedBrickRunFacet(RunFacet):
-    """What the run did: the operation, how many tasks ended how, and the model behind it where that is known."""
+    """Operation, task counts by outcome, and the model if it is known."""
 
     operation: str
     counts: dict[str, int]
     model: dict[str, str]
-    providerVersion: str = __version__  # noqa: N815 - as facets are spelt
+    providerVersion: str = __version__  # noqa: N815 - the spelling of OpenLineage facets
 
 
-def told(flow: Flow) -> OperatorLineage[Any, Any]:
-    """Return a flow as OpenLineage wants it."""
+def to_openlineage(flow: Flow) -> OperatorLineage[Any, Any]:
+    """Convert a flow to OpenLineage's operator lineage."""
     facet = RedBrickRunFacet(flow.operation, dict(flow.counts), dict(flow.model))
     return OperatorLineage(
         inputs=[InputDataset(place.namespace, place.name) for place in flow.inputs],
@@ -39,8 +42,8 @@ def told(flow: Flow) -> OperatorLineage[Any, Any]:
     )
 
 
-def _output(flow: Flow, place: Place) -> OutputDataset:
-    """Return an output with its number of tasks, where it is clear how many went there."""
+def _output(flow: Flow, place: Dataset) -> OutputDataset:
+    """Return an output, with its task count if there is only one output."""
     number = flow.counts.get("done", flow.counts.get("tasks"))
     if number is None or len(flow.outputs) > 1:
         return OutputDataset(place.namespace, place.name)

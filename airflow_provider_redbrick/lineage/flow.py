@@ -1,4 +1,7 @@
-"""What an operator takes and where it leads: plain data, of which OpenLineage's own objects are made later."""
+"""Inputs and outputs of an operator's run, as plain data.
+
+OpenLineage's own objects are made from it later.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.workflow import Stage, Workflow
 
-# Where tasks are when an operator is done with them.
+# Where tasks are after an operator.
 STAY = "stay"
 ON = "on"
 BACK = "back"
@@ -21,7 +24,7 @@ IN = "in"
 
 
 @dataclass(frozen=True)
-class Place:
+class Dataset:
     """A dataset: a project, one of its stages, or a file."""
 
     namespace: str
@@ -30,40 +33,52 @@ class Place:
 
 @dataclass(frozen=True)
 class Flow:
-    """What one run of an operator takes from where, and puts where.
+    """Inputs and outputs of one operator run.
 
-    :param counts: what it did, in numbers; empty before it has ended.
-    :param model: what is known of the model whose predictions these are.
+    :param operation: the operation's name.
+    :param inputs: the datasets that it reads.
+    :param outputs: the datasets that it writes.
+    :param counts: task counts by outcome; empty before the run has ended.
+    :param model: the model's ``name`` and ``version``, as far as they are known.
     """
 
     operation: str
-    inputs: tuple[Place, ...] = ()
-    outputs: tuple[Place, ...] = ()
+    inputs: tuple[Dataset, ...] = ()
+    outputs: tuple[Dataset, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     model: Mapping[str, str] = field(default_factory=dict)
 
 
-def stage_place(org_id: str, project_id: str, stage_name: str | None) -> Place:
-    """Return a stage as a dataset, or the whole project when no stage is named.
+def stage_place(org_id: str, project_id: str, stage_name: str | None) -> Dataset:
+    """Return a stage as a dataset, or the project if no stage is named.
 
-    Ids are unique wherever RedBrick runs, so that the server has no part in it.
+    RedBrick's ids are unique across servers, so the server is not part of the name.
+
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :param stage_name: the stage's public name; None for the whole project.
     """
     name = f"{project_id}/{stage_name}" if stage_name else project_id
-    return Place(f"redbrick://{org_id}", name)
+    return Dataset(f"redbrick://{org_id}", name)
 
 
-def file_place(path: str) -> Place:
-    """Return a file as a dataset: a local path, or a URI, whose connection id is Airflow's business."""
+def file_place(path: str) -> Dataset:
+    """Return a file, given by local path or URI, as a dataset.
+
+    The connection id of an Airflow URI is left out.
+    """
     parts = urlsplit(path)
     if not parts.scheme or parts.scheme == "file":
-        return Place("file", str(Path(parts.path if parts.scheme else path).absolute()))
-    return Place(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", parts.path.strip("/") or "/")
+        return Dataset("file", str(Path(parts.path if parts.scheme else path).absolute()))
+    return Dataset(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", parts.path.strip("/") or "/")
 
 
 def leads_to(workflow: Workflow, stage: Stage, move: str) -> list[str]:
-    """Return the names of the stages that tasks of a stage are in when an operator is done with them.
+    """Return the public names of the stages that tasks are in after an operator.
 
-    :param move: ``stay``, ``on``, ``back`` to the first stage, or ``nowhere`` if it only looks.
+    :param workflow: the project's workflow.
+    :param stage: the stage that the operator works on.
+    :param move: ``stay``, ``on``, ``back`` to the first stage, or ``nowhere`` for a read-only operator.
     """
     if move == STAY:
         return [stage.public_name]
@@ -76,13 +91,13 @@ def leads_to(workflow: Workflow, stage: Stage, move: str) -> list[str]:
 
 
 def _named(workflow: Workflow, stage: Stage) -> list[str]:
-    """Return the public names of the stages that the routing leads to, and in which tasks wait."""
+    """Return the public names of the next stages in which tasks wait."""
     known = {other.name: other for other in workflow.stages}
-    found: list[str] = []
+    names: list[str] = []
     for name in stage.next_names:
         other = known.get(name)
         if other is not None and other.is_passed_through:
-            found += [known[after].public_name if after in known else after for after in other.next_names]
+            names += [known[after].public_name if after in known else after for after in other.next_names]
         else:
-            found.append(name if other is None else other.public_name)
-    return list(dict.fromkeys(found))
+            names.append(name if other is None else other.public_name)
+    return list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""What OpenLineage's listener asks an operator."""
+"""OpenLineage methods of operators."""
 
 from __future__ import annotations
 
@@ -19,30 +19,40 @@ if TYPE_CHECKING:
 
 
 class TracedOperator(InRedBrickProject):
-    """Base of the operators whose lineage OpenLineage can see.
+    """Base of the operators with OpenLineage lineage.
 
-    Nothing of OpenLineage is imported before its listener asks, and nothing is answered where its provider is not
-    installed.
+    OpenLineage is imported only when its listener calls. Without its provider, there is no lineage.
     """
 
     operation = ""
     reads_from = ""
-    """The field with the file that is read, if there is one."""
+    """The field with the path of the input file, if there is one."""
     writes_to = ""
-    """The field with the place of the file that is written, if there is one."""
+    """The field with the path of the output file, if there is one."""
     _seen: tuple[RedBrickProject, Stage | None, Mapping[str, int]] | None = None
 
     @property
     def moves(self) -> str:
-        """Where tasks are when this is done: ``stay``, ``on``, ``back``, ``in`` (it makes them) or ``nowhere``."""
+        """Position of the tasks after the operator.
+
+        One of ``stay``, ``on``, ``back``, ``in`` (it creates them) or ``nowhere``.
+        """
         return STAY
 
     def trace(self, project: RedBrickProject, stage: Stage | None, counts: Mapping[str, int]) -> None:
-        """Remember what the run is about; ``counts`` are read when it has ended."""
+        """Record the run's project, stage and counts for lineage.
+
+        :param project: the project.
+        :param stage: the stage; None for the whole project.
+        :param counts: task counts by outcome. Read when the run has ended, so it may still change.
+        """
         self._seen = (project, stage, counts)
 
     def flow(self) -> Flow:
-        """Return what is known: before the run its parameters, after it also where the workflow leads."""
+        """Return the run's inputs and outputs.
+
+        Before the run they come from its parameters; after it, also from the project's workflow.
+        """
         read, written = self._files(self.reads_from), self._files(self.writes_to)
         if self._seen is None:
             settings = self.hook.settings
@@ -59,35 +69,35 @@ class TracedOperator(InRedBrickProject):
             else:
                 there = [stage_place(*ids, name) for name in leads_to(project.info.workflow, stage, self.moves)]
         inputs = read if self.moves == IN else (here, *read)
-        return Flow(self.operation, inputs, (*there, *written), dict(counts), self._of_model())
+        return Flow(self.operation, inputs, (*there, *written), dict(counts), self._model())
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """Return the project and stage as datasets."""
-        return self._told()
+        return self._openlineage()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
-        """Return the datasets with what was done, in numbers."""
-        return self._told()
+        """Return the datasets with task counts."""
+        return self._openlineage()
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
-        """Return the same: what was done before the failure stays done."""
-        return self._told()
+        """Return the datasets with the counts up to the failure, which stay applied."""
+        return self._openlineage()
 
-    def _told(self) -> OperatorLineage[Any, Any] | None:
+    def _openlineage(self) -> OperatorLineage[Any, Any] | None:
         try:
-            from airflow_provider_redbrick.lineage.facets import told
+            from airflow_provider_redbrick.lineage.facets import to_openlineage
         except ImportError:
             return None
-        return told(self.flow())
+        return to_openlineage(self.flow())
 
     def _stage_named(self) -> str | None:
         name = getattr(self, "stage_name", None)
         return as_users_see_it(name) if isinstance(name, str) else None
 
-    def _of_model(self) -> dict[str, str]:
-        """Return what the operator was told of its model."""
-        told = {key: getattr(self, f"model_{key}", None) for key in ("name", "version")}
-        return {key: str(value) for key, value in told.items() if value is not None}
+    def _model(self) -> dict[str, str]:
+        """Return the model's name and version, as far as they are set."""
+        model = {key: getattr(self, f"model_{key}", None) for key in ("name", "version")}
+        return {key: str(value) for key, value in model.items() if value is not None}
 
     def _files(self, name: str) -> tuple[Any, ...]:
         path = getattr(self, name, None) if name else None

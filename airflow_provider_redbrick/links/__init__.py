@@ -1,1 +1,1 @@
-"""Links from an Airflow task to what it is about in RedBrick's web app."""
+"""Operator links to RedBrick's web app."""

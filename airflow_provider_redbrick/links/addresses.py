@@ -1,4 +1,7 @@
-"""Where RedBrick's web app shows things: pure functions from a connection's settings to addresses."""
+"""Addresses of projects and tasks in RedBrick's web app.
+
+Pure functions of a connection's settings.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,18 @@ _PUBLIC_APP = "https://app.redbrickai.com"
 
 
 def project_address(settings: Settings, org_id: str, project_id: str) -> str:
-    """Return where a project is shown; empty when that cannot be known.
+    """Return a project's address in the web app; empty if it is unknown.
 
-    * the connection's ``web_url``, where it has one;
-    * for RedBrick's public API: ``https://app.redbrickai.com``;
-    * for a loopback host, i.e. the sandbox: its board;
-    * for any other host, which has the API under ``/api``: the host itself.
+    * The connection's ``web_url``, where it has one.
+    * For RedBrick's public API: ``https://app.redbrickai.com``.
+    * For a loopback host, that is the sandbox: its board.
+    * For any other host that has the API under ``/api``: the host itself.
 
-    An API behind an ``amazonaws.com`` gateway does not say where its web app is.
+    An API behind an ``amazonaws.com`` gateway does not reveal the address of its web app.
+
+    :param settings: the connection's settings.
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
     """
     parts = urlsplit(settings.url)
     if settings.web_url is not None:
@@ -38,9 +45,14 @@ def project_address(settings: Settings, org_id: str, project_id: str) -> str:
 
 
 def task_address(settings: Settings, org_id: str, project_id: str, task_id: str) -> str:
-    """Return where a task is shown; empty when that cannot be known.
+    """Return a task's address in the web app; empty if it is unknown.
 
-    RedBrick publishes no address of a single task. This one opens its project and names the task.
+    RedBrick documents no address of a single task. This one opens its project and names the task.
+
+    :param settings: the connection's settings.
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :param task_id: the task's UUID.
     """
     project = project_address(settings, org_id, project_id)
     return project and f"{project}{'&' if '?' in project else '?'}taskId={task_id}"

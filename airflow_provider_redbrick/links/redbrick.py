@@ -1,4 +1,4 @@
-"""The buttons beside an Airflow task that open RedBrick."""
+"""Operator links that open RedBrick's web app from Airflow."""
 
 from __future__ import annotations
 
@@ -19,42 +19,53 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What an attempt keeps with the operator. Several runs in one process share it, and the next reads the connection anew.
+# Attributes that belong to one attempt. Runs in one process share the operator, and each must read the connection anew.
 _OF_ONE_ATTEMPT = ("hook", "_project", "_patience")
 
 
 class RedBrickProjectLink(BaseOperatorLink):
-    """Opens the project that an Airflow task works in.
+    """Link to the project that an Airflow task works in.
 
-    The address is made on the worker, where the rendered ids and the connection are, and kept as an XCom: looking at
-    it costs no request and needs no connection.
+    The worker computes the address, because it has the rendered ids and the connection, and stores it as an XCom.
+    Showing the link then needs no request and no connection.
     """
 
     name = "RedBrick project"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """Return the address; empty when the connection or an id is missing or malformed."""
+        """Return the address; empty if the connection or an id is missing or invalid.
+
+        :param operator: the operator with rendered fields.
+        :param ti_key: the task instance's key; not used.
+        """
         return _address(operator)
 
 
 class RedBrickTaskLink(BaseOperatorLink):
-    """Opens the RedBrick task, for an Airflow task that was given a single one."""
+    """Link to the RedBrick task, for an Airflow task with exactly one."""
 
     name = "RedBrick task"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """Return the address; empty when the Airflow task is about no task or several, or as above."""
+        """Return the address; empty without exactly one task, or if it is unknown.
+
+        :param operator: the operator with rendered fields.
+        :param ti_key: the task instance's key; not used.
+        """
         task_id = _only_task(operator)
         return _address(operator, task_id) if task_id else ""
 
 
 class InLinkedProject(InRedBrickProject):
-    """Base of all operators and sensors: links from a task instance to what it is about."""
+    """Base of all operators and sensors, with links to the project and the task."""
 
     operator_extra_links = (RedBrickProjectLink(), RedBrickTaskLink())
 
     def pre_execute(self, context: Context) -> None:
-        """Show the links while the work goes on; Airflow by itself does so when it has ended."""
+        """Publish the links before the work starts.
+
+        Airflow itself publishes them when the task has ended.
+        """
         for name in _OF_ONE_ATTEMPT:
             vars(self).pop(name, None)
         super().pre_execute(context)
@@ -64,15 +75,15 @@ class InLinkedProject(InRedBrickProject):
                 address = link.get_link(self, ti_key=task_instance)
                 if address:
                     _push(task_instance, link.xcom_key, address)
-            except Exception as error:  # noqa: BLE001 - a link is no reason to fail
-                log.warning("The link %r cannot be shown yet: %s", link.name, type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - a missing link must not fail the task
+                log.warning("The link %r is not available before the task ends: %s", link.name, type(error).__name__)
 
 
 def _push(task_instance: Any, key: str, address: str) -> None:
-    """Keep an address as an XCom in Airflow's database, where the UI reads it as it is.
+    """Store an address as an XCom in Airflow's database, where the UI reads it.
 
-    A backend of the user's own may keep values elsewhere, and only the place of each in the database. Airflow writes
-    links past it, too, when the task has ended.
+    A custom XCom backend may store values elsewhere, with only a reference in the database. Airflow, too, bypasses the
+    backend when it writes links at the end of a task.
     """
     from airflow.providers.common.compat.sdk import XCom
     from airflow.sdk.bases.xcom import BaseXCom
@@ -91,7 +102,7 @@ def _push(task_instance: Any, key: str, address: str) -> None:
 
 
 def _address(operator: Any, task_id: object = None) -> str:
-    """Return the address of an operator's project or task; empty when that is not known."""
+    """Return the address of an operator's project or task; empty if unknown."""
     try:
         settings = operator.hook.settings
         org_id = check_uuid("org_id", operator.org_id or settings.org_id)
@@ -99,16 +110,16 @@ def _address(operator: Any, task_id: object = None) -> str:
         if task_id is None:
             return project_address(settings, org_id, project_id)
         return task_address(settings, org_id, project_id, check_uuid("task_id", task_id))
-    except Exception as error:  # noqa: BLE001 - the operator itself says what is wrong, and fails of it
-        log.debug("No link: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - the operator itself reports the error and fails
+        log.debug("The link's address is unknown: %s", type(error).__name__)
         return ""
 
 
 def _only_task(operator: object) -> object:
-    """Return the id of the one task that an operator was given, None when there is no such task."""
+    """Return the id of an operator's only task; None if it has none or several."""
     for field in ("task_ids", "tasks"):
-        given = getattr(operator, field, None)
-        if isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 1:
-            entry: str | Mapping[str, Any] = given[0]
+        tasks = getattr(operator, field, None)
+        if isinstance(tasks, Sequence) and not isinstance(tasks, str) and len(tasks) == 1:
+            entry: str | Mapping[str, Any] = tasks[0]
             return entry if isinstance(entry, str) else entry.get("taskId")
     return None

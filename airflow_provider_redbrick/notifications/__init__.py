@@ -1,1 +1,1 @@
-"""Messages about RedBrick for Airflow's callbacks and deadlines."""
+"""Notifiers for Airflow's callbacks and deadlines."""

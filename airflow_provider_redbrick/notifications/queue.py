@@ -1,4 +1,4 @@
-"""Say how long a project's queues are, wherever Airflow lets a notifier speak."""
+"""Notifier that reports the length of a project's queues."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pkgutil
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from airflow.sdk.bases.notifier import BaseNotifier  # 3.0.0 shows it nowhere else
+from airflow.sdk.bases.notifier import BaseNotifier  # the only public path in Airflow 3.0.0
 
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, storable, told
 from airflow_provider_redbrick.hooks.inputs import CheckedInputs
@@ -23,32 +23,31 @@ N = TypeVar("N", bound=BaseNotifier)
 
 
 class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
-    """A message with the live queues of a project and a link to it, delivered by another notifier.
+    """Report a project's current queues and address through another notifier.
 
     RedBrick has no messages of its own. ``send`` is called with Airflow's context, to which are added:
 
-    * ``redbrick_message``: the text, i.e. ``message``, a line with the queue of each stage, and the project's address;
-    * ``redbrick_counts``: the number of tasks by stage name; empty when they could not be read;
-    * ``redbrick_url``: the project's address in RedBrick's web app; empty when it is not known.
+    * ``redbrick_message``: the text: ``message``, a line with the queue of each stage, and the project's address;
+    * ``redbrick_counts``: the number of tasks by stage name; empty if they could not be read;
+    * ``redbrick_url``: the project's address in RedBrick's web app; empty if it is unknown.
 
-    So any notifier will do that has templates::
+    Any notifier with templates can therefore deliver it::
 
         RedBrickQueueNotifier(
             message="{{ ti.task_id }} failed.",
-            send=SlackNotifier(channel="#labelling", text="{{ redbrick_message }}"),
+            send=SlackNotifier(channel="#labeling", text="{{ redbrick_message }}"),
         )
 
-    When RedBrick cannot be asked, the message says so and goes out all the same; it is asked once, and not for long.
-    What ``send`` raises is for Airflow to log. The counts of all stages come in one request, after one for the stages.
+    If RedBrick cannot be read, the message says so and is sent all the same. RedBrick is read once, with short timeouts
+    and no retries. All stages are counted in one request, after one for the stages. Airflow logs what ``send`` raises.
 
-    :param message: what to say first.
-    :param send: another notifier, or anything that is called with a context; or where to import it from, such as
-        ``"my_alerts.to_slack"``, for deadlines, whose arguments Airflow stores as text. The message goes into the log
-        when there is none.
-    :param redbrick_conn_id: the connection.
-    :param org_id: the organisation; the connection's when not given.
-    :param project_id: the project; the connection's when not given.
-    :param context: for Airflow, which gives deadlines' notifiers their context like this.
+    :param message: the first line of the text.
+    :param send: another notifier, or any callable that takes a context. For deadlines, whose arguments Airflow stores
+        as text, an import path such as ``"my_alerts.to_slack"``. None logs the message.
+    :param redbrick_conn_id: the connection id.
+    :param org_id: the organization; None for the connection's.
+    :param project_id: the project; None for the connection's.
+    :param context: passed by Airflow to the notifiers of deadlines.
     """
 
     template_fields: Sequence[str] = ("message", "redbrick_conn_id", "org_id", "project_id")
@@ -63,7 +62,7 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
         project_id: str | None = None,
         **context: Any,
     ) -> None:
-        super().__init__(**context)  # Airflow 3.0 has no context here, and gives none
+        super().__init__(**context)  # empty in Airflow 3.0, whose base class takes no context
         self.message = message
         self.send = send
         self.redbrick_conn_id = redbrick_conn_id
@@ -71,34 +70,37 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
         self.project_id = project_id
 
     def __call__(self, *args: Any) -> None:
-        """Render templates into a copy, and send it: several callbacks, and several runs, may share a notifier."""
+        """Render a copy and send it: callbacks and runs may share a notifier."""
         super(RedBrickQueueNotifier, _unrendered(self)).__call__(*args)
 
     def __await__(self) -> Generator[Any, Any, None]:
-        """Do the same for deadlines."""
+        """Render a copy and send it, for deadlines."""
         return super(RedBrickQueueNotifier, _unrendered(self)).__await__()
 
     def notify(self, context: Context) -> None:
-        """Look at the queues, and deliver the message."""
-        facts = self._look()
+        """Read the queues, and deliver the message."""
+        additions = self._look()
         try:
             send = _receiver(self.send)
         except RedBrickInputError:
-            self.log.warning("Not delivered: %s", facts["redbrick_message"])
+            self.log.warning("Not delivered: %s", additions["redbrick_message"])
             raise
         if send is None:
-            self.log.info("%s", facts["redbrick_message"])
+            self.log.info("%s", additions["redbrick_message"])
         else:
-            send(cast("Context", {**context, **facts}))
+            send(cast("Context", {**context, **additions}))
 
     async def async_notify(self, context: Context) -> None:
-        """Do the same in a thread, so that the event loop can serve others."""
+        """Read the queues and deliver the message in a thread."""
         from airflow_provider_redbrick.triggers.threads import in_thread
 
         await in_thread(self.notify, context)
 
     def _look(self) -> Mapping[str, Any]:
-        """Return what is added to the context; never raises, for a message about trouble must go out."""
+        """Return the additions to the context.
+
+        Never raises: a message about a problem must be sent.
+        """
         from airflow_provider_redbrick.hooks.quick import RedBrickQuickHook
         from airflow_provider_redbrick.links.addresses import project_address
 
@@ -113,14 +115,14 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
                 address = info.url or address
                 counts = project.queues()
                 queues = f"{info.name}: {', '.join(f'{name} {count}' for name, count in counts.items())}"
-        except Exception as error:  # noqa: BLE001 - whatever is wrong, the message goes out
-            # Others' errors may hold a connection's fields.
+        except Exception as error:  # noqa: BLE001 - the message is sent in any case
+            # The text of foreign errors may contain the connection's fields.
             reason = str(error) if isinstance(error, RedBrickError) else type(error).__name__
             queues = f"The queues could not be read through connection {self.redbrick_conn_id!r}: {reason}"
             self.log.warning("%s", queues)
-        # Rendered to native objects, a message may be a number.
-        said = "" if self.message is None else str(self.message)
-        text = storable("\n".join(filter(None, (said, queues, address))))
+        # With native rendering, a message may be a number.
+        first_line = "" if self.message is None else str(self.message)
+        text = storable("\n".join(filter(None, (first_line, queues, address))))
         return {"redbrick_message": text, "redbrick_counts": counts, "redbrick_url": address}
 
 
@@ -141,10 +143,13 @@ def _receiver(send: object) -> Callable[[Context], Any] | None:
 
 
 def _unrendered(notifier: N) -> N:
-    """Return a copy of a notifier for one message: its template fields, and what is in them, are rendered in place."""
-    one = copy.copy(notifier)
-    for name in one.template_fields:
-        # What cannot be copied has no templates in it.
+    """Return a copy of a notifier for one message.
+
+    Airflow renders template fields, and the objects in them, in place.
+    """
+    clone = copy.copy(notifier)
+    for name in clone.template_fields:
+        # Values that cannot be copied contain no templates.
         with suppress(Exception):
-            setattr(one, name, copy.deepcopy(getattr(notifier, name)))
-    return one
+            setattr(clone, name, copy.deepcopy(getattr(notifier, name)))
+    return clone

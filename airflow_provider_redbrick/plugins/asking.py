@@ -1,4 +1,4 @@
-"""Answers that are kept for seconds, and asked for by one at a time."""
+"""Cache and coalesce slow reads in a small thread pool."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 
 class BusyError(Exception):
-    """All places are taken by questions that were not answered yet."""
+    """All slots hold unfinished reads."""
 
 
 class Asking:
-    """Asks in threads of its own, which leaves those of the server to others; safe to use from any thread.
+    """Run reads in its own threads and keep their results for some seconds.
 
-    Whoever asks what is being asked already waits for the same answer. What came out, be it an error, is the answer
-    for some seconds.
+    All methods are thread-safe. Concurrent callers with the same key share one read. A result is kept for ``keep``
+    seconds, and so is an error. The API server's own threads stay free.
 
-    :param keep: for how many seconds.
-    :param places: how many answers are kept, and questions open, at most.
+    :param keep: seconds that a result is kept.
+    :param places: the maximum number of kept results and unfinished reads together.
+    :param threads: the maximum number of concurrent reads.
     """
 
     def __init__(self, *, keep: float, places: int, threads: int) -> None:
@@ -38,9 +39,11 @@ class Asking:
         renew_after_fork(self, Asking._renew)
 
     def ask(self, key: Hashable, question: Callable[[], Any]) -> Future[Any]:
-        """Return the future answer to a question, which ``key`` stands for.
+        """Return the future result of a read.
 
-        :raises BusyError: when there is no place for another one.
+        :param key: identifies the read: calls with the same key share one result.
+        :param question: the blocking read.
+        :raises BusyError: if all slots hold unfinished reads.
         """
         with self._lock:
             known = self._asked.get(key)
@@ -49,7 +52,7 @@ class Asking:
             self._asked.pop(key, None)
             self._make_room()
             if self._pool is None:
-                # Not earlier: most servers fork before the first question.
+                # Created late, because most servers fork before the first read.
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="redbrick-page")
             future = self._pool.submit(question)
             self._asked[key] = (future, time.monotonic())
@@ -57,7 +60,7 @@ class Asking:
         return future
 
     def _renew(self) -> None:
-        # No thread here will answer what was asked there.
+        # The parent's threads do not exist in this process.
         abandon(self._pool, self._asked)
         self._lock, self._pool, self._asked = Lock(), None, OrderedDict()
 
@@ -65,7 +68,7 @@ class Asking:
         return not known[0].done() or time.monotonic() - known[1] < self._keep
 
     def _answered(self, key: Hashable, future: Future[Any]) -> None:
-        """Count the seconds from the answer on."""
+        """Start the result's lifetime when the read ends."""
         with self._lock:
             known = self._asked.get(key)
             if known is not None and known[0] is future:

@@ -1,4 +1,11 @@
-"""What the page shows: decided here, from what was read, without reading anything."""
+"""View model of the RedBrick page.
+
+Pure functions from data that was read to the JSON that the page draws. Design note:
+
+1. Every request is made once, with short timeouts: a user is waiting. At most ``LISTED`` tasks per stage are listed.
+2. Names of stages, people and tasks are untrusted text. They go into JSON only, never into markup.
+3. Text of unexpected errors is not shown, because it may contain secrets. The log has it.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +39,16 @@ _KINDS = {
 _COURSE_SIZE = (100.0, 24.0)
 
 Sample = tuple[int, int]
-"""When, in epoch seconds, and how many tasks."""
+"""Time in epoch seconds, and number of tasks."""
 
 
 @dataclass(frozen=True)
-class Held:
-    """Who holds how many of a stage's tasks.
+class AssigneeCounts:
+    """Number of a stage's tasks by assignee.
 
-    :param looked_at: how many tasks were listed to find out; fewer than there are when the queue is long.
+    :param by_name: the number of tasks by assignee's name.
+    :param unassigned: the number of unassigned tasks.
+    :param looked_at: the number of listed tasks; less than the queue's length when the queue is long.
     """
 
     by_name: Mapping[str, int] = field(default_factory=dict)
@@ -48,11 +57,16 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What was read of a project.
+class ProjectData:
+    """Project data for the page.
 
-    :param address: where RedBrick's web app shows it; empty when that is not known.
-    :param counts: by stage name; likewise ``held``, which has the stages that people work in.
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :param name: the project's name.
+    :param address: the project's address in RedBrick's web app; empty if it is unknown.
+    :param stages: the stages, in the order of the workflow.
+    :param counts: the number of tasks by stage name.
+    :param held: assignees by stage name, for stages that people work in.
     """
 
     org_id: str
@@ -61,12 +75,12 @@ class Facts:
     address: str
     stages: Sequence[Stage]
     counts: Mapping[str, int]
-    held: Mapping[str, Held]
+    held: Mapping[str, AssigneeCounts]
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What one Airflow task did to a project's tasks; mapped ones are one."""
+class TaskActivity:
+    """What one Airflow task instance did to a project's tasks."""
 
     dag_id: str
     run_id: str
@@ -79,10 +93,11 @@ class Moved:
     counts: Mapping[str, int]
 
 
-def show(facts: Facts, courses: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+def show(facts: ProjectData, courses: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
     """Return the project and its stages as the page draws them.
 
-    :param courses: for the public name of each stage, how long its queue was when, oldest first.
+    :param facts: the project data.
+    :param courses: the queue history by public stage name, oldest sample first.
     """
     stages = [
         _column(stage, facts.counts.get(stage.name, 0), facts.held.get(stage.name), courses.get(stage.public_name, ()))
@@ -94,7 +109,7 @@ def show(facts: Facts, courses: Mapping[str, Sequence[Sample]]) -> dict[str, Any
     return {"state": "ok", "message": "", "project": project, "stages": stages}
 
 
-def _column(stage: Stage, count: int, held: Held | None, samples: Sequence[Sample]) -> dict[str, Any]:
+def _column(stage: Stage, count: int, held: AssigneeCounts | None, samples: Sequence[Sample]) -> dict[str, Any]:
     return {
         "title": stage.public_name,
         "kind": _KINDS.get(stage.kind, "other"),
@@ -105,8 +120,8 @@ def _column(stage: Stage, count: int, held: Held | None, samples: Sequence[Sampl
     }
 
 
-def _shares(held: Held) -> list[dict[str, Any]]:
-    """Return the longest queues first, and in the end those of nobody."""
+def _shares(held: AssigneeCounts) -> list[dict[str, Any]]:
+    """Return the assignees with most tasks first, and unassigned tasks last."""
     people = sorted(held.by_name.items(), key=lambda entry: (-entry[1], entry[0]))
     shown, rest = people[:MAX_PEOPLE], people[MAX_PEOPLE:]
     if rest:
@@ -118,10 +133,11 @@ def _shares(held: Held) -> list[dict[str, Any]]:
 
 
 def course(samples: Sequence[Sample]) -> dict[str, Any] | None:
-    """Return a line through samples, as an SVG path in a box of 100 by 24; None where there is no line yet.
+    """Return the queue history as an SVG path in a box of 100 by 24.
 
-    A queue keeps its length until it has another, so the line goes in steps. It begins at zero: half as high is half
-    as long.
+    The line has steps, because a queue keeps its length until the next sample. Its scale starts at zero.
+
+    :return: the path and its limits; None with fewer than two points in time.
     """
     if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
         return None
@@ -134,29 +150,29 @@ def course(samples: Sequence[Sample]) -> dict[str, Any] | None:
     return {"path": "".join(steps), "low": min(lengths), "high": max(lengths), "begin": begin, "end": end}
 
 
-def show_runs(moved: Sequence[Moved]) -> list[dict[str, Any]]:
-    """Return the Airflow tasks that did something last, the latest first, mapped ones summed up."""
-    together: dict[tuple[str, str, str], list[Moved]] = {}
-    for one in moved:
-        together.setdefault((one.dag_id, one.run_id, one.task_id), []).append(one)
-    rows = [_run(group) for group in together.values()]
+def show_runs(moved: Sequence[TaskActivity]) -> list[dict[str, Any]]:
+    """Return the latest Airflow tasks first, with mapped instances summed up."""
+    groups: dict[tuple[str, str, str], list[TaskActivity]] = {}
+    for instance in moved:
+        groups.setdefault((instance.dag_id, instance.run_id, instance.task_id), []).append(instance)
+    rows = [_run(group) for group in groups.values()]
     return sorted(rows, key=lambda row: row["at"], reverse=True)[:MAX_RUNS]
 
 
-def _run(group: Sequence[Moved]) -> dict[str, Any]:
-    latest = max(group, key=lambda one: one.at)
+def _run(group: Sequence[TaskActivity]) -> dict[str, Any]:
+    latest = max(group, key=lambda instance: instance.at)
     counts: dict[str, int] = {}
-    for one in group:
-        for name, number in one.counts.items():
+    for instance in group:
+        for name, number in instance.counts.items():
             counts[name] = counts.get(name, 0) + number
-    failed = next((one.state for one in group if one.state == "failed"), latest.state)
+    state = "failed" if any(instance.state == "failed" for instance in group) else latest.state
     return {
         "dag_id": latest.dag_id,
         "run_id": latest.run_id,
         "task_id": latest.task_id,
         "mapped": latest.mapped,
         "at": latest.at.isoformat(),
-        "state": failed,
+        "state": state,
         "operation": latest.operation.replace("_", " "),
         "stage": latest.stage_name,
         "counts": [{"name": name.replace("_", " "), "number": number} for name, number in counts.items() if number],
@@ -164,7 +180,7 @@ def _run(group: Sequence[Moved]) -> dict[str, Any]:
 
 
 def read_manifest(value: object) -> tuple[str, str, dict[str, int]] | None:
-    """Return a manifest's operation, stage and counts; None for what is no manifest."""
+    """Return a manifest's operation, stage and counts; None for other values."""
     if not isinstance(value, Mapping) or not isinstance(value.get("counts"), Mapping):
         return None
     counts = {
@@ -186,6 +202,6 @@ def trouble(error: Exception) -> dict[str, Any]:
         return {"state": "no_connection", "message": str(error)}
     if isinstance(error, BusyError):
         return {"state": "busy", "message": "Too many projects are being read at the moment."}
-    # What else went wrong may have any words, and not all are fit for a page.
+    # The text of other errors may contain secrets, so the page shows the type only.
     kind = type(error).__name__
-    return {"state": "broken", "message": f"The project could not be read ({kind}); the API server's log says more."}
+    return {"state": "broken", "message": f"The project could not be read ({kind}). See the API server's log."}

@@ -1,4 +1,7 @@
-"""Which projects the page offers: those in Airflow's configuration, and each connection's own."""
+"""Projects that the page offers, and the options that name them.
+
+The page lists the projects of the option ``[redbrick] boards`` first, then each RedBrick connection's own project.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DEFAULT = "redbrick_default"
-# As Airflow takes them, but for the slash, which comes before a project's id.
+# Airflow's pattern without the slash, which separates the project id.
 _CONNECTION_ID = re.compile(r"[\w#!()\-.:\\]{1,250}")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A project, and the connection it is read through.
+    """A project, and the connection to read it through.
 
-    :param project_id: the connection's own when None.
+    :param connection_id: the connection id.
+    :param project_id: the project's UUID; None for the connection's.
     """
 
     connection_id: str
@@ -29,14 +33,16 @@ class Choice:
 
 
 def is_connection_id(text: str) -> bool:
-    """Whether a text can be the id of a connection."""
+    """Return whether a text can be a connection id."""
     return _CONNECTION_ID.fullmatch(text) is not None
 
 
 def read_choices(text: str) -> tuple[list[Choice], list[str]]:
-    """Read the option ``[redbrick] boards``: ``connection`` or ``connection/project``, separated by commas or lines.
+    """Parse the option ``[redbrick] boards``.
 
-    :return: what can be chosen, each once, and what is wrong with the other entries.
+    Entries are ``connection`` or ``connection/project``, separated by commas or line breaks.
+
+    :return: the distinct choices, and a problem description for each invalid entry.
     """
     choices: dict[Choice, None] = {}
     problems = []
@@ -53,7 +59,11 @@ def read_choices(text: str) -> tuple[list[Choice], list[str]]:
 
 
 def all_choices(configured: Iterable[Choice], connection_ids: Iterable[str]) -> list[Choice]:
-    """Return what can be chosen, the configured ones first."""
+    """Return all choices, the configured ones first.
+
+    :param configured: the choices of the option ``boards``.
+    :param connection_ids: the RedBrick connections in Airflow's database.
+    """
     choices = list(configured)
     named = {choice.connection_id for choice in choices}
-    return [*choices, *(Choice(each) for each in connection_ids if each not in named)]
+    return [*choices, *(Choice(connection_id) for connection_id in connection_ids if connection_id not in named)]

@@ -1,4 +1,4 @@
-"""What RedBrick's webhook says: read without trusting a word of it."""
+"""Parse webhook payloads as untrusted input."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError, one_line
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LONGEST_NAME = 200
-_MOST_EVENTS = 500
+_MAX_NAME_LENGTH = 200
+_MAX_EVENTS = 500
 
 
 @dataclass(frozen=True)
 class Hint:
-    """A task may have entered a stage."""
+    """A webhook event that says a task may have entered a stage."""
 
     event_id: str
     org_id: str
@@ -33,14 +33,16 @@ class Hint:
 
     @property
     def stage(self) -> tuple[str, str, str]:
-        """The stage, its project and its organisation."""
+        """The organization's id, the project's id and the stage's name."""
         return self.org_id, self.project_id, self.stage_name
 
 
 def read_hints(body: bytes) -> list[Hint]:
-    """Read the events of tasks that entered a stage; others, and what is amiss among them, are left out.
+    """Parse the events of tasks that entered a stage.
 
-    :raises RedBrickInputError: when it is no message of RedBrick's.
+    Other events and invalid ones are skipped.
+
+    :raises RedBrickInputError: if the body is not a RedBrick message.
     """
     try:
         message: Any = json.loads(body)
@@ -49,7 +51,7 @@ def read_hints(body: bytes) -> list[Hint]:
     events = message.get("payload") if isinstance(message, Mapping) else None
     if not isinstance(events, list):
         raise RedBrickInputError("The message has no payload.")
-    if len(events) > _MOST_EVENTS:
+    if len(events) > _MAX_EVENTS:
         raise RedBrickInputError("The message has too many events.")
     return [hint for event in events if (hint := _hint(event)) is not None]
 
@@ -59,29 +61,29 @@ def _hint(event: object) -> Hint | None:
         return None
     data = event.get("data")
     try:
-        found: Mapping[str, Any] = data if isinstance(data, Mapping) else {}
+        fields: Mapping[str, Any] = data if isinstance(data, Mapping) else {}
         return Hint(
             _name(event.get("id")),
-            check_uuid("orgId", found.get("orgId")),
-            check_uuid("projectId", found.get("projectId")),
-            public_stage_name(_name(found.get("stageName"))),
-            check_uuid("taskId", found.get("taskId")),
+            check_uuid("orgId", fields.get("orgId")),
+            check_uuid("projectId", fields.get("projectId")),
+            public_stage_name(_name(fields.get("stageName"))),
+            check_uuid("taskId", fields.get("taskId")),
         )
     except RedBrickInputError:
         return None
 
 
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_NAME or one_line(value) != value:
-        raise RedBrickInputError("This is no name.")
+    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_NAME_LENGTH or one_line(value) != value:
+        raise RedBrickInputError("The value is not a name.")
     return value
 
 
 class Seen:
-    """Events that were acted upon, and those that are being looked at: the last ``most``. Safe to use from any thread.
+    """Ids of the last ``most`` events that are done or in progress.
 
-    An event is taken when a look at it begins. It stays when the look led to something; :meth:`forget` gives back
-    one that led to nothing, so that the same event counts again when it is sent again.
+    All methods are thread-safe. An event is added when its verification begins. It stays when it is confirmed.
+    :meth:`forget` removes an event that was not confirmed, so that it counts again when it is resent.
     """
 
     def __init__(self, most: int) -> None:
@@ -91,22 +93,22 @@ class Seen:
         self._ids: OrderedDict[str, None] = OrderedDict()
 
     def new(self, hints: Iterable[Hint]) -> list[Hint]:
-        """Take the hints whose events are neither done nor being looked at, and return them."""
-        found = []
+        """Add the hints whose events are unknown, and return them."""
+        new = []
         with self._lock:
             for hint in hints:
                 if hint.event_id not in self._ids:
                     self._ids[hint.event_id] = None
-                    found.append(hint)
+                    new.append(hint)
             while len(self._ids) > self._most:
                 self._ids.popitem(last=False)
-        return found
+        return new
 
     def _renew(self) -> None:
         self._lock = Lock()
 
     def forget(self, hints: Iterable[Hint]) -> None:
-        """Give events back that nothing came of."""
+        """Remove events that were not confirmed."""
         with self._lock:
             for hint in hints:
                 self._ids.pop(hint.event_id, None)

@@ -1,7 +1,7 @@
-"""Options of the section ``[redbrick]`` of Airflow's configuration, checked where they are read.
+"""Options of the section ``[redbrick]`` of Airflow's configuration.
 
-A value that is not valid is an error in the log which names the option, and a default takes its place: no option keeps
-Airflow's API server from starting. No message shows a value that may be secret.
+An invalid value is logged as an error that names the option, and the default is used: no option keeps Airflow's API
+server from starting. No message contains a value that may be secret.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEAST_SECRET = 20
-# Of days or minutes: more is a mistake, or more than a clock can tell.
+MIN_SECRET_LENGTH = 20
+# Maximum of days or minutes. A larger value is a mistake, or exceeds the range of dates.
 _MOST = 100_000
-# What stands for itself within one part of an address: a client sends anything else encoded, or cuts it off.
+# Characters that need no encoding in a URL path segment. Clients encode or cut off anything else.
 _SECRET = re.compile(r"[A-Za-z0-9._~!$&()*+,;=:@-]*")
 
 
 @dataclass(frozen=True)
 class PageOptions:
-    """Options of the page RedBrick.
+    """Options of the RedBrick page.
 
-    :param boards: the projects that it offers first.
-    :param history_days: how long queue lengths are kept; 0 keeps none.
-    :param sample_minutes: from one count of the queues to the next; 0 counts none.
+    :param boards: the projects that it lists first.
+    :param history_days: days of queue history; 0 keeps none.
+    :param sample_minutes: minutes between counts of the queues; 0 disables counting.
     """
 
     boards: tuple[Choice, ...]
@@ -51,7 +51,7 @@ class WebhookOptions:
     """Options of the webhook.
 
     :param secret: the part of the address that only RedBrick knows.
-    :param connection_id: the connection through which RedBrick is asked.
+    :param connection_id: the connection that verifies events.
     """
 
     secret: str = field(repr=False)
@@ -59,9 +59,9 @@ class WebhookOptions:
 
 
 def page_options(*, report: bool = False) -> PageOptions:
-    """Read the options of the page.
+    """Read the page's options.
 
-    :param report: whether values that are not valid are logged: once when the server starts, not at every look.
+    :param report: whether to log invalid values. Used once, when the server starts, not at every page view.
     """
     note = _logged if report else _silent
     choices, problems = read_choices(_text("boards", DEFAULT, note))
@@ -75,13 +75,16 @@ def page_options(*, report: bool = False) -> PageOptions:
 
 
 def webhook_options() -> WebhookOptions | None:
-    """Read the options of the webhook, and log what is not valid; None without a secret that can be used."""
+    """Read the webhook's options; None without a valid secret and connection id.
+
+    Invalid values are logged.
+    """
     secret = _secret("webhook_secret", _logged)
     if secret is None:
         return None
     connection_id = _text("webhook_conn_id", DEFAULT, _logged)
     if not is_connection_id(connection_id):
-        _logged("webhook_conn_id", f"{told(connection_id)} is no connection id: the webhook stays shut")
+        _logged("webhook_conn_id", f"{told(connection_id)} is not a connection id. The webhook stays disabled")
         return None
     return WebhookOptions(secret, connection_id)
 
@@ -95,7 +98,7 @@ def _silent(_option: str, _words: str) -> None:
 
 
 def _text(option: str, default: str, note: Callable[[str, str], None]) -> str:
-    """Return an option without the white space around it, as commands and files add it."""
+    """Return an option without the surrounding white space of commands and files."""
     try:
         return str(conf.get("redbrick", option, fallback=default) or "").strip()
     except Exception as error:  # noqa: BLE001 - releases of Airflow differ in what they raise
@@ -117,35 +120,35 @@ def _number(option: str, default: float, note: Callable[[str, str], None]) -> fl
 
 
 def _secret(option: str, note: Callable[[str, str], None]) -> str | None:
-    """Return a secret; None when there is none, or none that can be a part of an address."""
-    shut = "the webhook stays shut"
+    """Return a secret; None if it is not set, or cannot be part of an address."""
+    disabled = "The webhook stays disabled"
     elsewhere = _comes_from_elsewhere(option)
     try:
         if elsewhere:
-            # Before 3.1 Airflow may not know yet that the option is a secret, and would run no command for it.
+            # Before 3.1, Airflow may not yet know that the option is sensitive, and would not run its command.
             ProvidersManager().initialize_providers_configuration()  # type: ignore[no-untyped-call]
-        # What a command prints, and most editors write, ends in a line break.
+        # The output of commands and files usually ends in a line break, which is stripped below.
         secret = str(conf.get("redbrick", option, fallback="") or "")
     except Exception as error:  # noqa: BLE001 - a command that fails, a secrets backend that does not answer
-        # What it says may have what the command printed.
-        note(option, f"it cannot be read ({type(error).__name__}): {shut}")
+        # The error's text may contain the command's output.
+        note(option, f"it cannot be read ({type(error).__name__}). {disabled}")
         return None
     stripped = secret.strip()
     if not stripped:
         if secret or elsewhere:
-            note(option, f"it is blank: {shut}")
+            note(option, f"the secret is blank. {disabled}")
         return None
-    if len(stripped) < LEAST_SECRET:
-        note(option, f"it is shorter than {LEAST_SECRET} characters: {shut}")
+    if len(stripped) < MIN_SECRET_LENGTH:
+        note(option, f"the secret is shorter than {MIN_SECRET_LENGTH} characters. {disabled}")
         return None
     if not _SECRET.fullmatch(stripped):
-        note(option, f"it has characters that cannot stand in an address; use letters and digits: {shut}")
+        note(option, f"the secret has characters that need encoding in a URL. Use letters and digits. {disabled}")
         return None
     return stripped
 
 
 def _comes_from_elsewhere(option: str) -> bool:
-    """Whether a command or a secrets backend is to have the option's value."""
+    """Return whether a command or a secrets backend provides the option's value."""
     names = (f"{option}_cmd", f"{option}_secret")
     return any(
         os.environ.get(f"AIRFLOW__REDBRICK__{name.upper()}") or conf.has_option("redbrick", name) for name in names

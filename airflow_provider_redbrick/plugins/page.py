@@ -1,4 +1,13 @@
-"""The page "RedBrick": files, and what their script asks for. Nothing is shown to whoever may not see it in Airflow."""
+"""The RedBrick page: its files and its JSON endpoints.
+
+Design note on access:
+
+1. Every request needs a user who is signed in to Airflow and may view its website.
+2. A project is shown only to users who may read its connection in Airflow.
+3. Runs are shown only of DAGs that the user may read.
+4. Queue history is written only for offered projects. Otherwise any user could fill the database by naming projects.
+5. The content security policy allows only the page's own files, in case untrusted names ever reach the markup.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +27,11 @@ from fastapi.responses import JSONResponse, Response
 
 from airflow_provider_redbrick.plugins import records
 from airflow_provider_redbrick.plugins.asking import Asking, BusyError
-from airflow_provider_redbrick.plugins.board import Moved, show, show_runs, trouble
+from airflow_provider_redbrick.plugins.board import TaskActivity, show, show_runs, trouble
 from airflow_provider_redbrick.plugins.choices import Choice, all_choices
 from airflow_provider_redbrick.plugins.options import page_options
 from airflow_provider_redbrick.plugins.reading import read_project
-from airflow_provider_redbrick.plugins.sampling import Sampling
+from airflow_provider_redbrick.plugins.sampling import QueueSampler
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +42,8 @@ _FILES = {
     "page.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-# Names of stages, people and tasks are whatever somebody typed. The script never makes markup of them, and should it
-# ever, nothing that is not one of the files above runs.
+# Names of stages, people and tasks are untrusted. The script never turns them into markup. If it did, this policy would
+# still run nothing but the files above.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'; require-trusted-types-for 'script'"
@@ -50,7 +59,7 @@ User = Annotated[Any, Depends(get_user)]
 
 
 def page_app() -> FastAPI:
-    """Return the application: whoever asks is signed in to Airflow, and may see its pages."""
+    """Return the page's application, for signed-in users of Airflow."""
     asking = Asking(keep=KEPT_SECONDS, places=64, threads=4)
     _sample()
     may_see = [Depends(requires_access_view(AccessView.WEBSITE))]
@@ -69,15 +78,17 @@ def page_app() -> FastAPI:
     @app.get("/static/{name}")
     def static(name: str) -> Response:
         if name not in _FILES:
-            raise HTTPException(404, "There is no such file.")
+            raise HTTPException(404, "The file does not exist.")
         return _file(name)
 
     @app.get("/boards")
     def boards(user: User) -> JSONResponse:
         choices = _choices()
-        may = {each: _may_read(user, each) for each in {choice.connection_id for choice in choices}}
+        may = {conn_id: _may_read(user, conn_id) for conn_id in {choice.connection_id for choice in choices}}
         allowed = [choice for choice in choices if may[choice.connection_id]]
-        return JSONResponse([{"connection": one.connection_id, "project": one.project_id or ""} for one in allowed])
+        return JSONResponse(
+            [{"connection": choice.connection_id, "project": choice.project_id or ""} for choice in allowed]
+        )
 
     @app.get("/boards/{connection_id}", dependencies=[Depends(requires_access_connection("GET"))])
     async def board(connection_id: str, user: User, project: Annotated[str, Query(max_length=64)] = "") -> JSONResponse:
@@ -88,7 +99,7 @@ def page_app() -> FastAPI:
             shown, moved = trouble(error), []
         if moved:
             dag_ids = await run_in_threadpool(lambda: get_auth_manager().get_authorized_dag_ids(user=user))
-            moved = records.only_of(moved, dag_ids)
+            moved = records.filter_by_dags(moved, dag_ids)
         return JSONResponse({**shown, "connection": connection_id, "runs": show_runs(moved)})
 
     return app
@@ -97,7 +108,7 @@ def page_app() -> FastAPI:
 def _sample() -> None:
     options = page_options(report=True)
     if options.sample_minutes > 0 and options.history_days > 0:
-        Sampling(options.boards, minutes=options.sample_minutes, days=options.history_days).start()
+        QueueSampler(options.boards, minutes=options.sample_minutes, days=options.history_days).start()
 
 
 def _choices() -> list[Choice]:
@@ -114,8 +125,8 @@ def _may_read(user: Any, connection_id: str) -> bool:
     return get_auth_manager().is_authorized_connection(method="GET", details=details, user=user)
 
 
-def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], list[Moved]]:
-    """Return a project as it is shown, or what is wrong, and what DAGs have done in it."""
+def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], list[TaskActivity]]:
+    """Return a project's view or error, and what DAGs did in it."""
     read_at = {"read_at": pendulum.now("UTC").isoformat(timespec="seconds")}
     try:
         facts = read_project(connection_id, project_id)
@@ -127,11 +138,11 @@ def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], l
     counts = {stage.public_name: facts.counts[stage.name] for stage in facts.stages}
     try:
         days = page_options().history_days
-        # Of a project that somebody has merely named nothing is kept: anybody who may look could fill the database.
+        # Keep history of offered projects only (rule 4).
         kept = days > 0 and Choice(connection_id, project_id) in _choices()
-        courses = records.courses_of(facts.project_id, counts, days=days) if kept else {}
-        moved = records.moved_in(facts.project_id)
-    except Exception:  # what RedBrick says is worth showing without it
+        courses = records.update_history(facts.project_id, counts, days=days) if kept else {}
+        moved = records.list_activity(facts.project_id)
+    except Exception:  # the project is shown without them
         log.exception("Airflow's own records could not be read")
         courses, moved = {}, []
     return show(facts, courses) | read_at, moved

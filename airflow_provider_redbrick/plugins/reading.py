@@ -1,4 +1,4 @@
-"""Reading a project for the page: once, quickly or not at all, for somebody sits before it."""
+"""Read a project for the page, with short timeouts and no retries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_redbrick.api.threads import at_once
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks.quick import RedBrickQuickHook
 from airflow_provider_redbrick.links.addresses import project_address
-from airflow_provider_redbrick.plugins.board import Facts, Held
+from airflow_provider_redbrick.plugins.board import AssigneeCounts, ProjectData
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -21,28 +21,34 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.workflow import Stage
 
 LISTED = 1_000
-"""So many tasks of a stage are looked at for who holds them."""
+"""Maximum number of tasks of a stage that are listed to count assignees."""
 
 
 class PageHook(RedBrickQuickHook):
-    """A hook for connections that somebody names in an address."""
+    """Hook for connection ids that come from a URL."""
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Connection:
-        """Return a RedBrick connection; another one's password is not for RedBrick."""
+        """Return a connection, which must be of RedBrick's type.
+
+        The password of another type must not be sent to RedBrick.
+        """
         connection = super().get_connection(conn_id)
         if connection.conn_type == cls.conn_type:
             return connection
-        # Error trackers store the local variables of each frame of an error.
+        # Error trackers store the local variables of each frame, so remove the connection from them.
         del connection
-        raise RedBrickInputError(f"The connection {conn_id!r} is of another type than {cls.conn_type!r}.")
+        raise RedBrickInputError(f"The connection {conn_id!r} must be of type {cls.conn_type!r}.")
 
 
-def read_project(connection_id: str, project_id: str | None) -> Facts:
-    """Read a project's stages, queues, and who holds what: a request or two, and one for each page of a queue.
+def read_project(connection_id: str, project_id: str | None) -> ProjectData:
+    """Read a project's stages, queue lengths and assignees.
 
-    :param project_id: the connection's when not given.
-    :raises RedBrickError: when it cannot be read.
+    Takes one or two requests, and one for each page of a queue.
+
+    :param connection_id: the connection id.
+    :param project_id: the project's UUID; None for the connection's.
+    :raises RedBrickError: if the project cannot be read.
     """
     hook = PageHook(connection_id)
     with closing(hook):
@@ -52,21 +58,21 @@ def read_project(connection_id: str, project_id: str | None) -> Facts:
         counts = project.counts(stages)
         busy = [stage for stage in stages if (stage.is_label or stage.is_review) and counts[stage.name]]
         held = at_once(*(partial(_held, project, stage) for stage in busy)) if busy else []
-        return Facts(
+        return ProjectData(
             project.org_id,
             project.project_id,
             info.name,
             info.url or project_address(hook.settings, project.org_id, project.project_id),
             stages,
             counts,
-            {stage.name: who for stage, who in zip(busy, held, strict=True)},
+            {stage.name: assignees for stage, assignees in zip(busy, held, strict=True)},
         )
 
 
-def _held(project: RedBrickProject, stage: Stage) -> Held:
+def _held(project: RedBrickProject, stage: Stage) -> AssigneeCounts:
     holders = Counter(task.assignee for task in islice(project.list_tasks(stage), LISTED))
     names: Counter[str] = Counter()
     for user, count in holders.items():
         if user is not None:
             names[str(user)] += count
-    return Held(dict(names), holders[None], holders.total())
+    return AssigneeCounts(dict(names), holders[None], holders.total())

@@ -1,4 +1,13 @@
-"""What the page reads from Airflow's own database, and the samples it keeps there."""
+"""Queue history and recent runs, in Airflow's own database.
+
+Design note on queue history:
+
+1. Neither RedBrick nor Airflow records queue lengths. The API server samples them, and stores one Variable per project:
+   all API servers share it, and it survives restarts.
+2. Samples are thinned out with age, and dropped after ``days``. At most ``MOST`` samples per stage are stored.
+3. A background thread samples the projects of ``boards``. Others are sampled only while their page is open.
+4. A Variable with invalid content is treated as empty.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +26,23 @@ from sqlalchemy.orm import aliased
 
 from airflow_provider_redbrick.links.redbrick import RedBrickProjectLink
 from airflow_provider_redbrick.plugins import samples
-from airflow_provider_redbrick.plugins.board import Moved, read_manifest
+from airflow_provider_redbrick.plugins.board import TaskActivity, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 DAYS = 7
-"""How long ago a run may be to be shown."""
+"""Days of runs that the page shows."""
 _MOST_INSTANCES = 200
 _MOST_CONNECTIONS = 50
-# The value that was returned, or what is left of a task that failed.
+# XCom keys: the returned value, and the manifest of a failed task.
 _MANIFESTS = ("return_value", "manifest")
 
 
-def moved_in(project_id: str) -> list[Moved]:
-    """Return what Airflow tasks did in a project lately, the latest first.
+def list_activity(project_id: str) -> list[TaskActivity]:
+    """Return what Airflow tasks recently did in a project, the latest first.
 
-    They are found by the link that all operators of this provider leave, for there is an index of XComs' keys.
+    They are found by the link that all operators of this provider store, because XCom keys are indexed.
     """
     link, manifest = aliased(XComModel), aliased(XComModel)
     same_task = (
@@ -61,30 +70,34 @@ def moved_in(project_id: str) -> list[Moved]:
     )
     with create_session() as session:
         rows = session.execute(query).all()
-    return [one for row in rows if (one := _moved(row)) is not None]
+    return [activity for row in rows if (activity := _moved(row)) is not None]
 
 
-def _moved(row: Any) -> Moved | None:
-    found = read_manifest(row.value)
-    if found is None:
+def _moved(row: Any) -> TaskActivity | None:
+    manifest = read_manifest(row.value)
+    if manifest is None:
         return None
-    operation, stage_name, counts = found
+    operation, stage_name, counts = manifest
     state = str(getattr(row.state, "value", row.state) or "")
     mapped = row.map_index >= 0
-    return Moved(row.dag_id, row.run_id, row.task_id, mapped, row.timestamp, state, operation, stage_name, counts)
+    return TaskActivity(
+        row.dag_id, row.run_id, row.task_id, mapped, row.timestamp, state, operation, stage_name, counts
+    )
 
 
 def redbrick_connections() -> list[str]:
-    """Return the ids of the RedBrick connections that are kept in Airflow's database."""
+    """Return the ids of the RedBrick connections in Airflow's database."""
     query = select(Connection.conn_id).where(Connection.conn_type == "redbrick").order_by(Connection.conn_id)
     with create_session() as session:
-        return [str(found) for found in session.scalars(query.limit(_MOST_CONNECTIONS))]
+        return [str(conn_id) for conn_id in session.scalars(query.limit(_MOST_CONNECTIONS))]
 
 
-def courses_of(project_id: str, counts: Mapping[str, int], *, days: float) -> samples.Courses:
-    """Return how long a project's queues were in the last days, with what was counted now; keep that.
+def update_history(project_id: str, counts: Mapping[str, int], *, days: float) -> samples.Courses:
+    """Return a project's queue history including the given counts, and store it.
 
-    :param counts: by the public name of each stage.
+    :param project_id: the project's UUID.
+    :param counts: the current number of tasks by public stage name.
+    :param days: days of history to keep.
     """
     now = int(time.time())
     name = f"redbrick_queues_{project_id}"
@@ -94,13 +107,17 @@ def courses_of(project_id: str, counts: Mapping[str, int], *, days: float) -> sa
         courses = samples.add(known, counts, now=now, days=days)
         if samples.is_due(known, counts, now=now):
             if kept is None:
-                words = "How long RedBrick queues were, for the page RedBrick."
-                kept = Variable(key=name, description=words)  # type: ignore[no-untyped-call]
+                description = "Queue history for the RedBrick page."
+                kept = Variable(key=name, description=description)  # type: ignore[no-untyped-call]
                 session.add(kept)
             kept.set_val(samples.written(courses))
     return courses
 
 
-def only_of(moved: Iterable[Moved], dag_ids: set[str]) -> list[Moved]:
-    """Return what DAGs that somebody may see have done."""
-    return [one for one in moved if one.dag_id in dag_ids]
+def filter_by_dags(moved: Iterable[TaskActivity], dag_ids: set[str]) -> list[TaskActivity]:
+    """Return the activity of DAGs that a user may see.
+
+    :param moved: the activity of all DAGs.
+    :param dag_ids: the ids of the DAGs that the user may see.
+    """
+    return [activity for activity in moved if activity.dag_id in dag_ids]

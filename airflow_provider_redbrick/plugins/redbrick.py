@@ -1,4 +1,7 @@
-"""The plugin. Airflow imports it in each of its processes; only the API server asks for the applications."""
+"""The Airflow plugin.
+
+Airflow imports it in each of its processes. Only the API server asks for the applications.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-# Relative to Airflow's own address, which may have a path.
+# Addresses are relative to Airflow's own, which may have a path.
 _VIEWS: list[Any] = [
     {
         "name": "RedBrick",
@@ -20,9 +23,9 @@ _VIEWS: list[Any] = [
 
 
 class RedBrickPlugin(AirflowPlugin):
-    """A page "RedBrick" in Airflow's navigation.
+    """Add the RedBrick page to Airflow's navigation, and the webhook endpoint.
 
-    Airflow 3.0 has no place for it there: the page is then found at ``/redbrick/`` alone.
+    Airflow 3.0 cannot list it in the navigation. The page is then available at ``/redbrick/`` only.
     """
 
     name = "redbrick"
@@ -30,7 +33,7 @@ class RedBrickPlugin(AirflowPlugin):
 
     @cached_property
     def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
-        """The page's application, and the webhook's where it is wanted."""
+        """The page's application, and the webhook's if it is enabled."""
         from airflow_provider_redbrick.plugins.page import page_app
         from airflow_provider_redbrick.plugins.webhook import webhook_app
 

@@ -1,7 +1,4 @@
-"""How long queues were: what the API server has seen itself, kept in an Airflow Variable.
-
-Neither RedBrick nor Airflow records it. A Variable is there for all API servers and after each of their restarts.
-"""
+"""Queue history as samples: merge, thin out, serialize."""
 
 from __future__ import annotations
 
@@ -12,19 +9,25 @@ from typing import Any
 from airflow_provider_redbrick.plugins.board import Sample
 
 LEAST_STEP = 10
-"""Seconds between two samples that are kept at least."""
+"""Minimum seconds between two kept samples."""
 PARTS = 100
-"""What is drawn has so many steps: samples of a week ago may be far apart, those of a minute ago not."""
+"""Resolution of the drawn line. The minimum distance of samples is their age divided by this."""
 MOST = 1_000
-"""So many samples of a stage are kept at most."""
+"""Maximum number of kept samples per stage."""
 WRITTEN_AFTER = 30
-"""Seconds between two writes when queues have changed; without a change they are twenty times as many."""
+"""Minimum seconds between two writes when queues have changed; 20 times as many without a change."""
 
 Courses = Mapping[str, Sequence[Sample]]
 
 
 def add(courses: Courses, counts: Mapping[str, int], *, now: int, days: float) -> dict[str, list[Sample]]:
-    """Return courses with what was counted now, thinned out, and without what is too old."""
+    """Return the history with the given counts added, thinned out.
+
+    :param courses: the history by public stage name.
+    :param counts: the current number of tasks by public stage name.
+    :param now: the current time in epoch seconds.
+    :param days: older samples are dropped.
+    """
     oldest = now - days * 86_400
     return {
         name: _thinned([*(sample for sample in courses.get(name, ()) if oldest <= sample[0] < now), (now, count)])
@@ -33,9 +36,9 @@ def add(courses: Courses, counts: Mapping[str, int], *, now: int, days: float) -
 
 
 def _thinned(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the first and the last of all samples, and others the closer together the newer they are.
+    """Return the first and last samples, and others more densely the newer they are.
 
-    Of a queue that stays as long as it is, only the ends are kept.
+    Of a stretch with a constant length, only the ends are kept.
     """
     now = samples[-1][0]
     kept = [samples[0]]
@@ -48,7 +51,12 @@ def _thinned(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def is_due(courses: Courses, counts: Mapping[str, int], *, now: int) -> bool:
-    """Whether what was counted now is to be written down: something has changed, or it is time."""
+    """Return whether the given counts should be written.
+
+    :param courses: the stored history by public stage name.
+    :param counts: the current number of tasks by public stage name.
+    :param now: the current time in epoch seconds.
+    """
     if courses.keys() != counts.keys():
         return True
     return any(
@@ -58,12 +66,12 @@ def is_due(courses: Courses, counts: Mapping[str, int], *, now: int) -> bool:
 
 
 def written(courses: Courses) -> str:
-    """Return courses as text."""
+    """Serialize the history."""
     return json.dumps({"version": 1, "stages": courses}, separators=(",", ":"))
 
 
 def read(text: str | None) -> dict[str, list[Sample]]:
-    """Return courses from text; none from what somebody else has written."""
+    """Parse a serialized history. Invalid text gives an empty one."""
     try:
         stages: Any = json.loads(text or "{}").get("stages", {})
         courses = {

@@ -1,4 +1,4 @@
-"""Looking at the queues now and then while nobody has the page open, so that it can show their course."""
+"""Sample queue lengths in the background, so that the page shows their history."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Sampling:
-    """Counts the queues of some projects again and again, in a thread that ends with its process.
+class QueueSampler:
+    """Count the queues of some projects periodically, in a daemon thread.
 
-    :param choices: the projects; others are counted only while somebody looks at them.
-    :param minutes: from one look to the next. The first comes after them: a server that starts has other work.
-    :param days: how long what was seen is kept.
+    :param choices: the projects. Others are counted only while their page is open.
+    :param minutes: minutes between counts, and before the first one: a starting server is busy.
+    :param days: days of history to keep.
     """
 
     def __init__(self, choices: Sequence[Choice], *, minutes: float, days: float) -> None:
@@ -34,11 +34,11 @@ class Sampling:
         self._troubles: dict[Choice, str] = {}
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         Thread(target=self._run, name="redbrick-sampling", daemon=True).start()
 
     def stop(self) -> None:
-        """End before the next look."""
+        """Stop before the next count."""
         self._over.set()
 
     def _run(self) -> None:
@@ -46,14 +46,14 @@ class Sampling:
             self.look()
 
     def look(self) -> None:
-        """Count all queues once; what cannot be counted is said once, and not at every look."""
+        """Count all queues once. A repeated error is logged only once."""
         for choice in self._choices:
             try:
                 self._sample(choice)
-            except Exception as error:  # noqa: BLE001 - the next look may fare better
+            except Exception as error:  # noqa: BLE001 - the next count may succeed
                 trouble = f"{type(error).__name__}: {error}"
                 if self._troubles.get(choice) != trouble:
-                    log.info("The queues of connection %r are not counted: %s", choice.connection_id, trouble)
+                    log.info("The queues of connection %r could not be counted: %s", choice.connection_id, trouble)
                 self._troubles[choice] = trouble
             else:
                 self._troubles.pop(choice, None)
@@ -62,4 +62,4 @@ class Sampling:
         with closing(PageHook(choice.connection_id)) as hook:
             project = hook.project(choice.project_id)
             counts = project.queues()
-        records.courses_of(project.project_id, counts, days=self._days)
+        records.update_history(project.project_id, counts, days=self._days)

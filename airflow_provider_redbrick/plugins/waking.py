@@ -1,12 +1,12 @@
-"""From hints to events of assets: RedBrick is asked what is true, and that alone wakes anything.
+"""Verify webhook events with RedBrick, then send asset events.
 
-A message may come before RedBrick itself shows the task in its stage. So:
+The payload itself sends nothing, and RedBrick may send it before it shows the task in its stage. Design note:
 
-1. An event counts as done only when RedBrick has confirmed it and the assets were woken.
-2. One that is not confirmed, or whose look failed, is given back at once: the same message, sent again, is looked at.
-3. It is also looked at again without being sent again, after each of a few delays. Then it is given up.
-4. An error that stays (a wrong key, no such stage) is not looked at again by itself.
-5. What waits to be looked at again is bounded; beyond that rule 2 alone holds.
+1. An event is done only when RedBrick has confirmed it and the asset events were registered.
+2. An event that is not confirmed, or whose verification failed, is released at once: if resent, it is verified again.
+3. It is also verified again without being resent, after each of a few delays. Then it is dropped.
+4. A permanent error (a wrong key, no such stage) is not retried.
+5. The number of waiting retries is limited. Beyond it, only rule 2 applies.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-LOOK_AGAIN_AFTER_S = (2.0, 8.0, 30.0, 60.0)
-"""Delays before the further looks at what was not confirmed; reads of RedBrick may lag by half a minute."""
+RETRY_AFTER_S = (2.0, 8.0, 30.0, 60.0)
+"""Delays before further verifications. Reads of RedBrick may lag by half a minute."""
 
 
 class Waking:
-    """Works on hints in a thread of its own, one message after the other; the sender does not wait.
+    """Verify hints in a thread, one message after the other. The sender does not wait.
 
-    :param connection_id: how RedBrick is asked.
-    :param seen: the events that are done or being looked at.
-    :param most: how many hints may wait for their first look, and how many for another one.
-    :param look_again_after_s: seconds before each further look.
+    :param connection_id: the connection to verify with.
+    :param seen: the events that are done or in progress.
+    :param most: the maximum number of hints that wait for their first verification, and of those that wait for a retry.
+    :param retry_after_s: seconds before each retry.
     """
 
     def __init__(
-        self, connection_id: str, seen: Seen, *, most: int, look_again_after_s: Sequence[float] = LOOK_AGAIN_AFTER_S
+        self, connection_id: str, seen: Seen, *, most: int, retry_after_s: Sequence[float] = RETRY_AFTER_S
     ) -> None:
         self._connection_id = connection_id
         self._seen = seen
         self._most = most
-        self._delays = tuple(look_again_after_s)
+        self._delays = tuple(retry_after_s)
         self._waiting = 0
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -69,25 +69,25 @@ class Waking:
         renew_after_fork(self, Waking._renew)
 
     def _renew(self) -> None:
-        # The parent works on what it has taken.
+        # The parent process handles the hints that it has accepted.
         abandon(self._pool)
         self._waiting, self._lock, self._pool = 0, Lock(), None
         self._later, self._scheduled, self._timer = [], set(), None
 
     def take(self, hints: Sequence[Hint]) -> bool:
-        """Take hints, all of them or none when too many wait already."""
+        """Enqueue hints: all of them, or none if too many are waiting."""
         with self._lock:
             if self._waiting + len(hints) > self._most:
                 return False
             self._waiting += len(hints)
             if self._pool is None:
-                # Not earlier: most servers fork before the first message.
+                # Created late, because most servers fork before the first message.
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="redbrick-webhook")
         self._pool.submit(self._work, hints)
         return True
 
     def stop(self) -> None:
-        """Look at nothing again; what is being looked at is finished."""
+        """Cancel all retries. Verifications in progress are finished."""
         with self._lock:
             self._delays = ()
             self._later.clear()
@@ -103,31 +103,34 @@ class Waking:
                 self._waiting -= len(hints)
 
     def _look_at(self, hints: Sequence[Hint], looks: int) -> None:
-        """Look at hints, stage by stage; what is not confirmed is given back, and looked at again later."""
+        """Verify hints stage by stage. Release and retry those not confirmed."""
         stages: dict[tuple[str, str, str], list[Hint]] = {}
         for hint in hints:
             stages.setdefault(hint.stage, []).append(hint)
         for of_stage in stages.values():
-            for together in in_chunks(of_stage, MAX_IDS):
-                left = self._wake(together)
-                self._seen.forget(left)
-                self._look_again(left, looks)
+            for chunk in in_chunks(of_stage, MAX_IDS):
+                unconfirmed = self._wake(chunk)
+                self._seen.forget(unconfirmed)
+                self._look_again(unconfirmed, looks)
 
     def _wake(self, hints: Sequence[Hint]) -> list[Hint]:
-        """Wake a stage's assets if any of the tasks is there; return the hints that may be true later."""
+        """Send a stage's asset events if any of the tasks is there.
+
+        :return: the hints to retry.
+        """
         org_id, project_id, named = hints[0].stage
         try:
             facts = look(self._connection_id, hints)
             if facts is None:
-                log.info("None of the tasks that the webhook named is in %s of project %s.", named, project_id)
+                log.info("No task of the webhook message is in stage %s of project %s.", named, project_id)
                 return list(hints)
             stage_name = facts["stage_name"]
             with create_session() as session:
                 woken = assets.wake(
                     org_id=org_id, project_id=project_id, stage_name=stage_name, extra=facts, session=session
                 )
-        except Exception as error:  # noqa: BLE001 - a later look may fare better, and triggers look by themselves
-            log.warning("A message of the webhook came to nothing: %s: %s", type(error).__name__, readable(str(error)))
+        except Exception as error:  # noqa: BLE001 - a retry may succeed, and triggers poll anyway
+            log.warning("Webhook events could not be verified. %s: %s", type(error).__name__, readable(str(error)))
             if isinstance(error, HOPELESS):
                 self._seen.forget(hints)
                 return []
@@ -136,13 +139,13 @@ class Waking:
         return [hint for hint in hints if hint.task_id not in facts["task_ids"]]
 
     def _look_again(self, hints: Sequence[Hint], looks: int) -> None:
-        """Look at hints again after the next delay, if there is one."""
+        """Schedule a retry after the next delay, if there is one."""
         if hints and looks >= len(self._delays):
             log.info("%d events of the webhook were not confirmed; they count when they are sent again.", len(hints))
         with self._lock:
             if not hints or looks >= len(self._delays):
                 return
-            # One that was sent again meanwhile waits already.
+            # An event that was resent meanwhile is already scheduled.
             fresh = [hint for hint in hints if hint.event_id not in self._scheduled]
             fresh = fresh[: self._most - len(self._scheduled)]
             if not fresh:
@@ -153,7 +156,7 @@ class Waking:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        """Have the timer ring when the next hints are due; the lock is held."""
+        """Set the timer to when the next hints are due. The caller holds the lock."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = Timer(max(0.0, self._later[0][0] - time.monotonic()), self._ring)
@@ -161,28 +164,29 @@ class Waking:
         self._timer.start()
 
     def _ring(self) -> None:
-        """Hand over what is due to the thread that looks."""
+        """Submit the hints that are due."""
         with self._lock:
             while self._later and self._later[0][0] <= time.monotonic():
                 _, _, hints, looks = heapq.heappop(self._later)
                 self._scheduled.difference_update(hint.event_id for hint in hints)
                 if self._pool is not None:
-                    with suppress(RuntimeError):  # the server ends
+                    with suppress(RuntimeError):  # the server shuts down
                         self._pool.submit(self._look_once_more, hints, looks)
             if self._later:
                 self._set_timer()
 
     def _look_once_more(self, hints: Sequence[Hint], looks: int) -> None:
-        """Look at the hints that nothing else has been made of meanwhile."""
+        """Verify the hints that were not resent and processed meanwhile."""
         self._look_at(self._seen.new(hints), looks)
 
 
 def look(connection_id: str, hints: Sequence[Hint]) -> dict[str, Any] | None:
-    """Return what RedBrick says of a stage and the tasks that may have entered it; None when none is there.
+    """Return a stage's count and the hinted tasks in it; None if there are none.
 
-    :param hints: of one stage, at most ``MAX_IDS``.
-    :return: ``count``, how many tasks are in the stage, and ``task_ids``, which of those that were named are there.
-    :raises RedBrickError: when it cannot be asked.
+    :param connection_id: the connection to verify with.
+    :param hints: hints of one stage, at most ``MAX_IDS``.
+    :return: ``count``, the number of tasks in the stage, and ``task_ids``, the hinted tasks that are in it.
+    :raises RedBrickError: if RedBrick cannot be read.
     """
     org_id, project_id, stage_name = hints[0].stage
     with closing(PageHook(connection_id)) as hook:

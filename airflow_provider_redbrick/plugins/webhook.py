@@ -1,4 +1,13 @@
-"""The door for RedBrick's webhook. It is shut unless Airflow's configuration has a secret for it."""
+"""Webhook endpoint. Disabled unless ``webhook_secret`` is set.
+
+Design note:
+
+1. The address contains the secret, so it appears in no access log. The secret is compared in constant time.
+2. A payload is untrusted. It is limited in size and only triggers a verification with RedBrick.
+3. The endpoint answers at once. Verification runs in a thread with a bounded queue.
+4. Each process of the API server remembers events by itself. With several processes, a message that is resent may send
+   one asset event per process.
+"""
 
 from __future__ import annotations
 
@@ -20,38 +29,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LARGEST = 256 << 10
-"""Bytes of a message; RedBrick's take about 300 an event."""
-_REMEMBERED = 10_000
-_WAITING = 2_000
+"""Maximum bytes of a message. RedBrick's take about 300 per event."""
+_MAX_SEEN_EVENTS = 10_000
+_MAX_WAITING_HINTS = 2_000
 
 
 def webhook_app() -> Unlogged | None:
-    """Return the application, None when it is not wanted.
+    """Return the application; None if the webhook is disabled.
 
-    ``POST /<secret>`` takes a message and answers at once: 202 when it was taken, or was here before; 400 when it is
-    none, 404 for another secret, 413 when it is too large, 503 when too many wait. What RedBrick says in it is only
-    the occasion to ask RedBrick.
-
-    Each process of the API server remembers for itself which events were here: with several of them, a message that is
-    sent again may wake once each.
+    ``POST /<secret>`` answers at once: 202 if the message is accepted or known, 400 if it is invalid, 404 for another
+    secret, 413 if it is too large, 503 if too many hints are waiting.
     """
     options = webhook_options()
     if options is None:
         return None
     secret = options.secret
-    seen = Seen(_REMEMBERED)
-    waking = Waking(options.connection_id, seen, most=_WAITING)
+    seen = Seen(_MAX_SEEN_EVENTS)
+    waking = Waking(options.connection_id, seen, most=_MAX_WAITING_HINTS)
     app = FastAPI(title="RedBrick webhook", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.waking = waking
-    log.info("The webhook is open; RedBrick is asked through connection %r.", options.connection_id)
+    log.info("The webhook is enabled. Events are verified through connection %r.", options.connection_id)
 
-    @app.post("/{given}")
-    async def take(given: str, request: Request) -> JSONResponse:
-        if not hmac.compare_digest(_bytes(given), _bytes(secret)):
-            return _answer(404, "There is nothing here.")
+    @app.post("/{path_secret}")
+    async def take(path_secret: str, request: Request) -> JSONResponse:
+        if not hmac.compare_digest(_bytes(path_secret), _bytes(secret)):
+            return _answer(404, "Not found.")
         body = await _body(request)
         if body is None:
-            return _answer(413, f"A message has at most {LARGEST} bytes.")
+            return _answer(413, f"A message must have at most {LARGEST} bytes.")
         try:
             hints = seen.new(read_hints(body))
         except RedBrickInputError as error:
@@ -59,22 +64,22 @@ def webhook_app() -> Unlogged | None:
         if hints and not waking.take(hints):
             seen.forget(hints)
             return _answer(503, "Too many messages are waiting.")
-        return _answer(202, "Taken.")
+        return _answer(202, "Accepted.")
 
     return Unlogged(app)
 
 
 class Unlogged:
-    """An application whose addresses appear in no log of the server: the secret is a part of them.
+    """Hide an application's paths from the server's access log.
 
-    What servers log is taken from the scope that they have handed in.
+    The paths contain the secret. Servers log the path of the scope that they passed in.
     """
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         inside = dict(scope)
         if scope["type"] == "http":
             scope["path"] = f"{scope.get('root_path', '')}/***"
@@ -82,14 +87,14 @@ class Unlogged:
 
 
 def _bytes(text: str) -> bytes:
-    """Return text as bytes; an address may have been decoded into what is no text."""
+    """Encode text that may contain lone surrogates from a decoded address."""
     return text.encode("utf-8", "surrogatepass")
 
 
 async def _body(request: Request) -> bytes | None:
-    """Read a message, and no more of it than may be."""
+    """Read a message; None if it is larger than ``LARGEST``."""
     announced = request.headers.get("Content-Length", "")
-    # Other characters count as digits too, and are no numbers.
+    # str.isdecimal() accepts non-ASCII digits, too.
     if announced.isascii() and announced.isdecimal() and int(announced[:20]) > LARGEST:
         return None
     body = bytearray()

@@ -1,1 +1,1 @@
-"""Sensors: wait until a queue or tasks are where they should be."""
+"""Sensors that wait for a queue's length or for tasks to move."""

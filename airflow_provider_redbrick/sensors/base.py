@@ -1,4 +1,16 @@
-"""What both sensors share: looking, deferring, and meaning the same by every limit whether deferred or not."""
+"""Base of the sensors: polling, deferring, and the sensor's limits.
+
+Design note on limits and stale data:
+
+1. ``timeout`` and ``execution_timeout`` mean the same on a worker, deferred, and started from the trigger. Time spent
+   deferred counts towards ``execution_timeout``, although Airflow itself leaves it out.
+2. ``soft_fail`` and ``never_fail`` apply once, to the error that the limit stands for.
+3. The connection is read again every ``STALE_AFTER_S`` seconds: a sensor may poll for weeks. The organization and the
+   project are those of the first poll.
+4. A permanent error counts only if it comes from data read during the same poll. Otherwise the connection is read again
+   and the poll is repeated once.
+5. Invalid parameters fail the sensor also with ``silent_fail``: they are not failed polls.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +54,7 @@ from airflow_provider_redbrick.exceptions import (
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.links.redbrick import InLinkedProject
-from airflow_provider_redbrick.sensors.starting import why_not_from_trigger
+from airflow_provider_redbrick.sensors.starting import worker_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,13 +63,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.api.project import RedBrickProject
 
-# How long Airflow waits beyond the trigger's own deadline before it gives the trigger up.
+# Seconds that Airflow waits beyond the trigger's own deadline before it cancels the trigger.
 _BACKSTOP = 60.0
 
-# For that, the longest timeout that a connection may have, where the connection cannot be read at the moment.
-_LONGEST_REQUEST = 600.0
+# The longest request timeout that a connection may have, in seconds. Used where the connection cannot be read now.
+_MAX_REQUEST_TIMEOUT_S = 600.0
 
-# What a trigger's event may say went wrong; whatever else it was is an error of the trigger.
+# Errors that a trigger's event may name. Any other name becomes a RedBrickTriggerEventError.
 _KNOWN_ERRORS: dict[str, type[RedBrickError]] = {
     kind.__name__: kind for kind in (RedBrickInputError, RedBrickAuthError, RedBrickNotFoundError)
 }
@@ -66,17 +78,17 @@ _KNOWN_ERRORS: dict[str, type[RedBrickError]] = {
 class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
     """Base of the sensors.
 
-    :param deferrable: wait in the triggerer instead of a worker slot; Airflow's ``default_deferrable`` by default.
-    :param start_from_trigger: begin the wait in the triggerer too, so that no worker is needed before it is over; only
-        for a deferrable sensor. A mistake then fails the sensor at the first poll. Needs Airflow 3.3; before that, in
-        a mapped sensor, and where only a worker can know what is waited for (an upstream task's output; templates
-        with more in them than the run's params, conf and dates, or that render to native objects), a worker takes the
-        first look as ever.
+    :param deferrable: wait in the triggerer instead of a worker slot. Airflow's ``default_deferrable`` by default.
+    :param start_from_trigger: begin the wait in the triggerer, so that no worker is needed until it ends. Only for a
+        deferrable sensor, and needs Airflow 3.3. Invalid parameters then fail the sensor at the first poll. A worker
+        still takes the first poll before Airflow 3.3, in a mapped sensor, and where only a worker can resolve the
+        parameters: an upstream task's output, templates that use more than the run's params, conf and dates, or
+        native rendering.
     """
 
     trigger_path: ClassVar[str]
     awaited: ClassVar[tuple[str, ...]]
-    """The parameters that say what is waited for; the trigger has the same."""
+    """The parameters that describe the condition. The trigger has the same ones."""
 
     def __init__(
         self,
@@ -92,9 +104,11 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         self._opened: tuple[RedBrickProject, float] | None = None
 
     def plan_start(self) -> None:
-        """Tell Airflow how to begin the wait in the triggerer, if that is wanted and can be; last in ``__init__``.
+        """Prepare the start from the trigger if it is requested and possible.
 
-        :raises RedBrickInputError: when it is wanted of a sensor that is not deferrable.
+        Subclasses call this last in ``__init__``.
+
+        :raises RedBrickInputError: if it is requested of a sensor that is not deferrable.
         """
         if not self._wants_start:
             return
@@ -106,7 +120,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
             self._why_on_worker = "this Airflow is older than 3.3"
             return
         values = {name: getattr(self, name) for name in (*InLinkedProject.template_fields, *self.awaited)}
-        self._why_on_worker = why_not_from_trigger(values, self._dag, native=self.render_template_as_native_obj)
+        self._why_on_worker = worker_reason(values, self._dag, native=self.render_template_as_native_obj)
         if self._why_on_worker:
             return
         limits = self._limits()
@@ -124,35 +138,35 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         self.start_from_trigger = True
 
     def condition(self) -> Condition:
-        """Return what is waited for, checked."""
+        """Return the validated condition."""
         raise NotImplementedError
 
     def waits_for(self) -> dict[str, Any]:
-        """Return the arguments that say what is waited for, as they are."""
+        """Return the parameters that describe the condition, not validated."""
         return {name: getattr(self, name) for name in self.awaited}
 
     def _limits(self) -> Limits:
-        # Airflow leaves the time spent deferred out of execution_timeout; users do not.
+        # Airflow leaves the time spent deferred out of execution_timeout. Users expect it to count.
         limit = self.execution_timeout
         return Limits(float(self.timeout), None if limit is None else limit.total_seconds())
 
     def _polling(self) -> dict[str, Any]:
-        """Return how often to poll, and whether failed polls matter, as the trigger takes it."""
+        """Return the trigger's arguments for poll interval, backoff and failed polls."""
         options = {
             "exponential_backoff": bool(self.exponential_backoff),
             "max_wait": self.max_wait.total_seconds() if self.max_wait else None,
             "silent_fail": bool(self.silent_fail),
         }
-        # What is not set is left out, so that a triggerer of an earlier release can build the trigger.
+        # Omit unset options, so that a triggerer of an earlier release can build the trigger.
         return {"poke_interval": self.poke_interval, **{name: value for name, value in options.items() if value}}
 
     @cached_property
     def _patience(self) -> Patience:
-        # The base class watches the time; a rescheduled sensor starts anew with each poke, and only that bounds it.
+        # The base class enforces the timeout, also over the pokes of a rescheduled sensor.
         return Patience(deadline=math.inf, deadline_name="timeout")
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002
-        """Look once."""
+        """Poll once."""
         condition = self.condition()
         try:
             poll = self._look(condition)
@@ -162,11 +176,11 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
             self.log.warning("A poll failed: %s", error)
             return PokeReturnValue(False, None)
         self._patience.after(poll, now=time.time())
-        self.log.debug("Seen: %s", poll.seen)
+        self.log.debug("Poll result: %s", poll.seen)
         return PokeReturnValue(poll.met, poll.seen)
 
     def _look(self, condition: Condition) -> Poll:
-        """Look once. An error that only a person can mend counts when it comes from what was read during this look."""
+        """Poll once. See rule 4 of the module for permanent errors."""
         began = time.monotonic()
         project = self._current(began)
         try:
@@ -177,7 +191,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         return condition.look(self._open(began))
 
     def _current(self, now: float) -> RedBrickProject:
-        """Return the project, of a connection that was read lately: a sensor may poke for weeks."""
+        """Return the project, read through settings that are not stale."""
         if self._opened is None:
             return self._open(now)
         project, opened_at = self._opened
@@ -186,11 +200,11 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         try:
             return self._open(now)
         except RedBrickConnectionLookupError as error:
-            self.log.warning("Going on with the settings that the connection had before: %s", error)
+            self.log.warning("The connection cannot be read. Its previous settings stay in use: %s", error)
             return project
 
     def _open(self, now: float) -> RedBrickProject:
-        """Read the connection, and open the project of the first look with what it says.
+        """Read the connection, and open the project of the first poll with it.
 
         :raises RedBrickConnectionLookupError: if Airflow does not find the connection now.
         """
@@ -208,21 +222,21 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         return project
 
     def execute(self, context: Context) -> Any:
-        """Wait, and return what was seen when the wait was over."""
-        with self._never_failing(Exception):
-            # A mistake in the DAG is no failed poll: it ends the wait also with silent_fail.
+        """Wait, and return the state observed when the condition was met."""
+        with self._skip_if_never_fail(Exception):
+            # Invalid parameters are not a failed poll: they end the wait also with silent_fail.
             self.check_inputs()
             self.condition()
         if not self.deferrable:
-            with self._never_failing(AirflowSensorTimeout):
+            with self._skip_if_never_fail(AirflowSensorTimeout):
                 return super().execute(context)
         started = time.time()
-        # The first look is taken here: a mistake is known at once, and what is met already need not be waited for.
-        with self._never_failing(Exception):
+        # Poll once before deferring: mistakes fail at once, and a condition that is met needs no trigger.
+        with self._skip_if_never_fail(Exception):
             first = self._first_look(context)
         if not first.is_done:
-            why = self._why_on_worker and f" (not from the start: {self._why_on_worker})"
-            self.log.info("Not yet (%s); waiting in the triggerer%s", first.xcom_value, why)
+            why = self._why_on_worker and f". The wait did not start in the triggerer: {self._why_on_worker}."
+            self.log.info("Condition not met (%s). Waiting in the triggerer%s", first.xcom_value, why)
             self._wait_in_triggerer(started)
         return first.xcom_value
 
@@ -234,22 +248,22 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         except Exception as error:
             if not self.silent_fail:
                 raise
-            words = error if isinstance(error, RedBrickError) else type(error).__name__
-            self.log.warning("A poll failed; the sensor waits on, since silent_fail is set: %s", words)
+            reason = error if isinstance(error, RedBrickError) else type(error).__name__
+            self.log.warning("A poll failed. The wait continues because silent_fail is set: %s", reason)
             return PokeReturnValue(False, None)
 
     def _wait_in_triggerer(self, started: float) -> NoReturn:
-        module, _, name = self.trigger_path.rpartition(".")
+        module, _, class_name = self.trigger_path.rpartition(".")
         condition, limits = self.condition(), self._limits()
         org_id, project_id = self.org_id, self.project_id
-        request = _LONGEST_REQUEST
+        request = _MAX_REQUEST_TIMEOUT_S
         if self._opened is not None:
-            # The wait is for this project, whatever the connection says later.
+            # The wait keeps this project, even if the connection changes later.
             project = self._opened[0]
             org_id, project_id, request = project.org_id, project.project_id, self.hook.settings.timeout
-        checked = {each: getattr(condition, each, getattr(self, each)) for each in self.awaited}
+        checked = {name: getattr(condition, name, getattr(self, name)) for name in self.awaited}
         self.defer(
-            trigger=getattr(import_module(module), name)(
+            trigger=getattr(import_module(module), class_name)(
                 redbrick_conn_id=self.redbrick_conn_id,
                 org_id=org_id,
                 project_id=project_id,
@@ -263,46 +277,63 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         )
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume, or fail by the limit that has ended the wait: Airflow itself takes either for the timeout."""
-        with self._never_failing(AirflowSensorTimeout):
+        """Resume, or fail with the error of the limit that ended the wait.
+
+        Airflow itself raises the sensor's timeout for either limit.
+
+        :param next_method: the method to resume with, as Airflow passes it.
+        :param next_kwargs: its arguments.
+        :param context: the task's context.
+        """
+        with self._skip_if_never_fail(AirflowSensorTimeout):
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except (AirflowSensorTimeout, AirflowSkipException) as error:
-                # Airflow has let soft_fail and never_fail speak already, which the timeout alone is a matter of.
-                late = error if isinstance(error, AirflowSensorTimeout) else error.__cause__
-                given_up = next_method != "execute_complete" and isinstance(late, AirflowSensorTimeout)
-                if given_up and self._limits().name == "execution_timeout":
-                    raise AirflowTaskTimeout(str(late)) from error
+                # `soft_fail` and `never_fail` were already applied. They concern the timeout only.
+                timeout = error if isinstance(error, AirflowSensorTimeout) else error.__cause__
+                timed_out = next_method != "execute_complete" and isinstance(timeout, AirflowSensorTimeout)
+                if timed_out and self._limits().name == "execution_timeout":
+                    raise AirflowTaskTimeout(str(timeout)) from error
                 raise
 
     @contextmanager
-    def _never_failing(self, kind: type[Exception]) -> Iterator[None]:
-        """Let never_fail hold for an error; for timeouts Airflow does so in some modes and some releases alone."""
+    def _skip_if_never_fail(self, kind: type[Exception]) -> Iterator[None]:
+        """Skip instead of failing if ``never_fail`` is set.
+
+        Airflow does this for timeouts only in some modes and releases.
+        """
         try:
             yield
         except kind as error:
             if self.never_fail:
-                raise AirflowSkipException("Skipping since never_fail is set.") from error
+                raise AirflowSkipException("Skipped because never_fail is set.") from error
             raise
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002
-        """Resume with what the trigger saw."""
+        """Return the state that the trigger observed, or raise its error.
+
+        :param context: the task's context.
+        :param event: the trigger's event.
+        :return: the observed state.
+        :raises AirflowSensorTimeout: if the sensor's timeout ended the wait.
+        :raises AirflowTaskTimeout: if the sensor's execution_timeout ended the wait.
+        """
         try:
-            seen = read_event(event)
+            outcome = read_event(event)
         except RedBrickInputError as error:
             self._fail(RedBrickTriggerEventError(str(error)))
-        message = str(seen.get("message", ""))
-        if seen["status"] == "timeout":
-            if seen.get("deadline") == "execution_timeout":
+        message = str(outcome.get("message", ""))
+        if outcome["status"] == "timeout":
+            if outcome.get("deadline") == "execution_timeout":
                 raise AirflowTaskTimeout(message)
             raise AirflowSensorTimeout(message)
-        if seen["status"] == "error":
-            self._fail(_KNOWN_ERRORS.get(str(seen.get("error")), RedBrickTriggerEventError)(message))
-        self.log.info("It has happened: %s", seen.get("seen"))
-        return seen.get("seen")
+        if outcome["status"] == "error":
+            self._fail(_KNOWN_ERRORS.get(str(outcome.get("error")), RedBrickTriggerEventError)(message))
+        self.log.info("Condition met: %s", outcome.get("seen"))
+        return outcome.get("seen")
 
     def _fail(self, error: Exception) -> NoReturn:
-        """Fail as the same error would in a poke."""
+        """Raise an error, or skip if ``never_fail`` is set, as a poke would."""
         if self.never_fail:
-            raise AirflowSkipException("Skipping since never_fail is set.") from error
+            raise AirflowSkipException("Skipped because never_fail is set.") from error
         raise error

@@ -1,4 +1,4 @@
-"""Wait until a stage's queue crosses a threshold."""
+"""Sensor for a stage's queue."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class RedBrickStageQueueSensor(RedBrickWaitSensor):
-    """Wait until a stage's queue is long enough, or short enough; returns the count.
+    """Wait until a stage's queue reaches a threshold, and return the count.
 
     :param stage_name: the stage; ``Ground Truth`` for finished tasks.
-    :param at_least: met when so many tasks or more are there.
-    :param at_most: met when so many tasks or fewer are there; 0 waits for an empty queue.
-    :param unassigned: count only tasks that nobody holds. They are counted by a listing that stops as soon as the
-        answer is certain, so that what is returned may be less than all there are.
+    :param at_least: met with this many tasks or more.
+    :param at_most: met with this many tasks or fewer; 0 waits for an empty queue.
+    :param unassigned: count only unassigned tasks. They are counted by a listing that stops as soon as the result is
+        certain, so the returned count may be less than the total.
     :param count_by: ``count`` uses the server's own count of the stage; ``listing`` lists the queue, for servers
         whose count means something else.
     """
@@ -50,5 +50,5 @@ class RedBrickStageQueueSensor(RedBrickWaitSensor):
         self.plan_start()
 
     def condition(self) -> QueueCondition:
-        """Return what is waited for, checked."""
+        """Return the validated condition."""
         return queue_condition(**self.waits_for())

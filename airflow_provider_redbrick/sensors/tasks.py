@@ -1,4 +1,4 @@
-"""Wait until tasks have left a stage or reached one."""
+"""Sensor for tasks that leave a stage or reach one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 
 class RedBrickTasksSensor(RedBrickWaitSensor):
-    """Wait until all of the given tasks have left a stage, or reached one; returns how many are in which stage.
+    """Wait until all given tasks have left or reached a stage.
 
-    Reviews may be sampled, so a task can jump over a stage: one that is past the stage counts as having reached it.
+    Returns the number of tasks by stage. Reviews may be sampled, so a task can skip a stage. A task that is past the
+    stage counts as having reached it.
 
-    :param task_ids: the tasks.
-    :param left_stage: wait until none of them is in this stage any more.
-    :param reached_stage: wait until all of them are in this stage or past it; ``Ground Truth`` when finished.
+    :param task_ids: the task ids.
+    :param left_stage: wait until no task is in this stage any more.
+    :param reached_stage: wait until all tasks are in this stage or past it; ``Ground Truth`` for finished tasks.
     """
 
     template_fields: Sequence[str] = (*RedBrickWaitSensor.template_fields, "task_ids", "left_stage", "reached_stage")
@@ -44,5 +45,5 @@ class RedBrickTasksSensor(RedBrickWaitSensor):
         self.plan_start()
 
     def condition(self) -> TasksCondition:
-        """Return what is waited for, checked."""
+        """Return the validated condition."""
         return tasks_condition(**self.waits_for())

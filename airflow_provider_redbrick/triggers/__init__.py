@@ -1,1 +1,1 @@
-"""Triggers: polls off the event loop, with ids and the connection's id; what event triggers remember, Airflow keeps."""
+"""Triggers of the deferrable sensors and of asset watchers."""

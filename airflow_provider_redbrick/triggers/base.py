@@ -1,4 +1,13 @@
-"""The loop that all triggers poll in."""
+"""Poll loop shared by all triggers of deferrable sensors.
+
+Design note for the two loops (``RedBrickPollTrigger`` for sensors, ``RedBrickWatchTrigger`` for asset watchers):
+
+1. No blocking call runs on the event loop: reads go through a :class:`ProjectLease`, which uses threads.
+2. A trigger is serialized with ids and the connection's id. The API key never enters its arguments.
+3. Optional arguments that are not set are not serialized, so that a triggerer of an earlier release can load them.
+4. A sensor's trigger yields exactly one event and never sleeps past its deadline.
+5. A watcher's trigger never ends by itself. It survives any error and backs off.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +27,30 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-_MOST_DOUBLINGS = 30
+_MAX_DOUBLINGS = 30
 
 
 class RedBrickPollTrigger(BaseTrigger):
-    """Look again and again until a condition is met, a deadline has passed, or looking makes no sense any more.
+    """Poll until a condition is met, the deadline passes, or a permanent error occurs.
 
-    A worker that defers says when the wait is over (``deadline``). Where Airflow begins the wait in the triggerer, by
-    ``start_from_trigger``, that is not known when the DAG is parsed: then ``timeout`` says how long it may be.
+    A worker that defers passes ``deadline``. With ``start_from_trigger`` the wait begins in the triggerer, and the
+    deadline is not known when the DAG is parsed. In that case ``timeout`` limits the duration.
 
-    :param redbrick_conn_id: the connection; the key itself never enters a trigger.
-    :param org_id: the organisation; that of the connection at the first look when None.
-    :param project_id: the project; likewise.
+    :param redbrick_conn_id: the connection id. The API key itself never enters a trigger.
+    :param org_id: the organization; None for the connection's at the first poll.
+    :param project_id: the project; None for the connection's at the first poll.
     :param poke_interval: seconds between polls.
-    :param deadline: when to give up, in epoch seconds.
-    :param deadline_name: which of the sensor's limits that is: ``timeout`` or ``execution_timeout``.
-    :param timeout: without a deadline: the sensor's timeout, in seconds.
-    :param execution_timeout: without a deadline: the sensor's execution_timeout, in seconds.
+    :param deadline: when the wait times out, in epoch seconds.
+    :param deadline_name: the sensor limit that sets the deadline: ``timeout`` or ``execution_timeout``.
+    :param timeout: the sensor's timeout in seconds. Used without a deadline.
+    :param execution_timeout: the sensor's execution_timeout in seconds. Used without a deadline.
     :param exponential_backoff: double the pause after each poll.
-    :param max_wait: with ``exponential_backoff``: the longest pause, in seconds; None for no limit.
-    :param silent_fail: go on after failed polls, of any kind and number.
+    :param max_wait: the longest pause with ``exponential_backoff``, in seconds; None for no limit.
+    :param silent_fail: continue after failed polls, whatever their kind and number.
     """
 
     timeout_after: datetime | None = None
-    """When Airflow gives the trigger up; the triggerer sets it."""
+    """When Airflow cancels the trigger. Set by the triggerer."""
 
     def __init__(
         self,
@@ -71,15 +80,15 @@ class RedBrickPollTrigger(BaseTrigger):
         self.silent_fail = silent_fail
 
     def condition(self) -> Condition:
-        """Return what is waited for, checked.
+        """Return the validated condition.
 
-        :raises RedBrickInputError: when it makes no sense.
+        :raises RedBrickInputError: if an argument is invalid.
         """
         raise NotImplementedError
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments to build this trigger again."""
-        kind = type(self)
+        """Return the class path and the arguments that recreate this trigger."""
+        cls = type(self)
         common: dict[str, Any] = {
             "redbrick_conn_id": self.redbrick_conn_id,
             "org_id": self.org_id,
@@ -91,19 +100,18 @@ class RedBrickPollTrigger(BaseTrigger):
         else:
             common |= {"deadline": self.deadline, "deadline_name": self.deadline_name}
         for name in ("exponential_backoff", "max_wait", "silent_fail"):
-            # What is not set is left out, so that a triggerer of an earlier release can load it.
+            # Omit unset options, so that a triggerer of an earlier release can load the trigger.
             common |= {name: getattr(self, name)} if getattr(self, name) else {}
-        return f"{kind.__module__}.{kind.__qualname__}", {**common, **self.waits_for()}
+        return f"{cls.__module__}.{cls.__qualname__}", {**common, **self.waits_for()}
 
     def waits_for(self) -> dict[str, Any]:
-        """Return the arguments that say what is waited for."""
+        """Return the arguments that describe the condition."""
         raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll, and yield exactly one event."""
         patience, polls = self._patience(), 0
-        ids = (self.redbrick_conn_id, self.org_id, self.project_id)
-        async with shared_project(*ids, pinned=True) as lease:
+        async with shared_project(self.redbrick_conn_id, self.org_id, self.project_id, pinned=True) as lease:
             while True:
                 try:
                     poll = await lease.ask(methodcaller("look", self.condition()))
@@ -114,26 +122,29 @@ class RedBrickPollTrigger(BaseTrigger):
                     self.log.warning("A poll failed: %s", error)
                     event = patience.after_error(error, now=time.time())
                 else:
-                    self.log.debug("Seen: %s", poll.seen)
+                    self.log.debug("Poll result: %s", poll.seen)
                     event = patience.after(poll, now=time.time())
                 if event is not None:
                     yield TriggerEvent(event)  # type: ignore[no-untyped-call]
                     return
                 now = time.time()
-                pause = lease.until_next_look(self.poke_interval, now=now) + self._longer_by(polls)
+                pause = lease.until_next_look(self.poke_interval, now=now) + self._backoff_extra(polls)
                 polls += 1
                 if self.max_wait and self.exponential_backoff:
                     pause = min(pause, self.max_wait)
-                # Never past the deadline: a long interval must not stretch a short timeout.
+                # A long interval must not exceed a short timeout.
                 await asyncio.sleep(max(0.0, min(pause, patience.deadline - now)))
 
     def _patience(self) -> Patience:
         if self.deadline is not None:
             return Patience(deadline=self.deadline, deadline_name=self.deadline_name, tolerates_errors=self.silent_fail)
-        given_up_at = self.timeout_after.timestamp() if self.timeout_after else None
-        deadline = self.limits.deadline(given_up_at=given_up_at, now=time.time())
+        canceled_at = self.timeout_after.timestamp() if self.timeout_after else None
+        deadline = self.limits.deadline(given_up_at=canceled_at, now=time.time())
         return Patience(deadline=deadline, deadline_name=self.limits.name, tolerates_errors=self.silent_fail)
 
-    def _longer_by(self, polls: int) -> float:
-        """Return how much longer than the poke_interval to wait, after a number of polls: 0, 1, 3, 7 times itself."""
-        return self.poke_interval * (2 ** min(polls, _MOST_DOUBLINGS) - 1) if self.exponential_backoff else 0.0
+    def _backoff_extra(self, polls: int) -> float:
+        """Return the extra pause of exponential backoff, in seconds.
+
+        :param polls: the number of polls so far. The extra is 0, 1, 3, 7, ... times ``poke_interval``.
+        """
+        return self.poke_interval * (2 ** min(polls, _MAX_DOUBLINGS) - 1) if self.exponential_backoff else 0.0

@@ -1,4 +1,16 @@
-"""The loop that event triggers look in: they live as long as an asset has them for watchers, through any outage."""
+"""Loop shared by event triggers, which run as long as an asset has watchers.
+
+Design note on event watermarks:
+
+1. Delivery is at least once. The state (watermark) is saved ``STORED_AFTER`` seconds after its events are yielded, when
+   the triggerer has written them to Airflow's database. A triggerer killed in between sends them again.
+2. The state is saved only after all events of a poll. A poll that fails leaves the state as it was.
+3. The state is stored in the asset's state store (Airflow 3.3.2 or later), otherwise in this process only.
+4. A state belongs to one project. When a watcher follows its connection to another project, it starts without state.
+   Releases that did not record the project wrote states without ``project_id``; these are accepted as they are.
+5. Failed polls are retried with growing pauses, up to 15 minutes. Permanent errors are logged as errors and retried
+   every 15 minutes: a watcher that ended would go unnoticed.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +25,31 @@ from airflow_provider_redbrick.batch.watching import SCHEMA_VERSION, Backoff, Wa
 from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickConnectionLookupError, RedBrickInputError, told
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
-from airflow_provider_redbrick.triggers.memory import Memory
+from airflow_provider_redbrick.triggers.memory import EventState
 from airflow_provider_redbrick.triggers.shared import SharedProject, shared_project
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-# Seconds after which an event that was handed to the triggerer is in Airflow's database, with some to spare.
+# Seconds until a yielded event is certainly in Airflow's database.
 STORED_AFTER = 5.0
 
 
 class RedBrickWatchTrigger(BaseEventTrigger):
-    """Look at a project again and again, and tell what happens there, for ever.
+    """Poll a project and yield an event for each change, until canceled.
 
-    What was told is remembered in the asset's state store where Airflow has one (3.3.2), else in this process alone.
-    It is written down some seconds after an event was sent: a triggerer that is killed in between sends the event
-    again, and loses none.
+    Sent events are recorded in the asset's state store where Airflow has one (3.3.2), otherwise in this process only.
+    The record is written a few seconds after an event was sent. A triggerer that is killed in between sends the event
+    again, so no event is lost.
 
-    A look that fails is taken again, later and later, up to a quarter of an hour; a wrong key or stage is logged as an
-    error, and looked at again every quarter of an hour.
+    A failed poll is retried with growing pauses, up to 15 minutes. A wrong key or stage is logged as an error and
+    retried every 15 minutes.
 
-    :param redbrick_conn_id: the connection; the key itself never enters a trigger.
-    :param org_id: the organisation; the connection's when None.
-    :param project_id: the project; the connection's when None: after the connection was edited, another one.
-    :param poke_interval: seconds between looks. Those who look at the same project look together.
-    :raises RedBrickInputError: when an argument makes no sense.
+    :param redbrick_conn_id: the connection id. The API key itself never enters a trigger.
+    :param org_id: the organization; None for the connection's.
+    :param project_id: the project; None for the connection's. After the connection is edited, that can be another one.
+    :param poke_interval: seconds between polls. Triggers of the same project poll at the same moments.
+    :raises RedBrickInputError: if an argument is invalid.
     """
 
     def __init__(
@@ -61,31 +73,37 @@ class RedBrickWatchTrigger(BaseEventTrigger):
         self.poke_interval = poke_interval
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments to build this trigger again; Airflow knows it by them."""
-        kind = type(self)
+        """Return the class path and the arguments that identify and recreate this trigger."""
+        cls = type(self)
         common = {
             "redbrick_conn_id": self.redbrick_conn_id,
             "org_id": self.org_id,
             "project_id": self.project_id,
             "poke_interval": self.poke_interval,
         }
-        return f"{kind.__module__}.{kind.__qualname__}", {**common, **self.watches()}
+        return f"{cls.__module__}.{cls.__qualname__}", {**common, **self.watches()}
 
     def watches(self) -> dict[str, Any]:
-        """Return the arguments that say what is watched."""
+        """Return the arguments that describe what is watched."""
         raise NotImplementedError
 
     async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
-        """Look once, and decide what is to be told."""
+        """Poll once, and decide which events to send.
+
+        :param project: the shared project to read.
+        :param state: the state after the previous poll; None at the first one.
+        :return: the events to send and the new state.
+        :raises RedBrickError: if the poll fails.
+        """
         raise NotImplementedError
 
     def stage(self) -> str:
-        """Return the stage that events are about."""
+        """Return the public name of the watched stage."""
         raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look, and yield an event whenever there is something to tell."""
-        memory = Memory(
+        """Poll, and yield an event for each change."""
+        memory = EventState(
             getattr(self, "asset_state_store", None),
             [type(self).__name__, self.org_id, self.project_id, self.watches()],
         )
@@ -93,25 +111,25 @@ class RedBrickWatchTrigger(BaseEventTrigger):
         async with shared_project(self.redbrick_conn_id, self.org_id, self.project_id) as lease:
             while True:
                 try:
-                    found = await lease.ask(lambda project: self._look(project, memory))
+                    result = await lease.ask(lambda project: self._look(project, memory))
                     if failed := backoff.after_success():
-                        self.log.info("Looking again, after %d failed looks.", failed)
-                    for event in found.events:
+                        self.log.info("Polling works again. Failed polls before: %d.", failed)
+                    for event in result.events:
                         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
-                    if found.events:
+                    if result.events:
                         await asyncio.sleep(STORED_AFTER)
-                    await memory.keep(found.state)
+                    await memory.keep(result.state)
                     pause = lease.until_next_look(self.poke_interval, now=time.time())
-                except Exception as error:  # noqa: BLE001 - a watcher that ends is one that nobody misses in time
+                except Exception as error:  # noqa: BLE001 - a watcher that ended would go unnoticed
                     pause = backoff.after_error(error)
-                    lasts = isinstance(error, (*HOPELESS, RedBrickConnectionLookupError))
-                    log = self.log.error if lasts else self.log.warning
-                    log("A look failed; the next one is in %.0f s. %s: %s", pause, type(error).__name__, error)
+                    is_permanent = isinstance(error, (*HOPELESS, RedBrickConnectionLookupError))
+                    log = self.log.error if is_permanent else self.log.warning
+                    log("A poll failed. The next one is in %.0f s. %s: %s", pause, type(error).__name__, error)
                 await asyncio.sleep(pause)
 
-    async def _look(self, project: SharedProject, memory: Memory) -> WatchResult:
-        """Look once, with what is remembered of this project; a watcher that follows its connection may change it."""
-        about = {
+    async def _look(self, project: SharedProject, memory: EventState) -> WatchResult:
+        """Poll once with the saved state of the current project."""
+        common = {
             "schema_version": SCHEMA_VERSION,
             "org_id": project.org_id,
             "project_id": project.project_id,
@@ -120,7 +138,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
         state = await memory.recall()
         if state and state.get("project_id", project.project_id) != project.project_id:
             state = None
-        found = await self.look(project, state)
-        # An earlier release has not written down which project a state is about.
-        remembered = found.state if self.project_id else {**found.state, "project_id": project.project_id}
-        return WatchResult([{**about, **event} for event in found.events], remembered)
+        result = await self.look(project, state)
+        # Only a watcher that follows its connection needs the project in its state.
+        remembered = result.state if self.project_id else {**result.state, "project_id": project.project_id}
+        return WatchResult([{**common, **event} for event in result.events], remembered)

@@ -1,4 +1,4 @@
-"""Tell which tasks have become ground truth."""
+"""Event trigger for tasks that become ground truth."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 
 class RedBrickGroundTruthEventTrigger(RedBrickWatchTrigger):
-    """For an ``AssetWatcher``: an event when tasks have become ground truth.
+    """Send an event when tasks become ground truth. For an ``AssetWatcher``.
 
-    Each is told once in an ordinary life, and again when it was reopened and finished anew; when a triggerer is killed
-    at the wrong moment, twice: at least once. What was ground truth before the watcher was new is not told; what
-    arrives while the triggerer is down is told when it is back (from Airflow 3.3.2; before that, it is not).
+    Each task is reported at least once: normally once, and twice when the triggerer is killed before it saved its
+    state. A task that is reopened and finished again is reported again. Tasks that were ground truth before the watcher
+    existed are not reported. Tasks that arrive while the triggerer is down are reported when it restarts. That needs
+    Airflow 3.3.2 or later; older releases do not report them.
 
-    The event is ``schema_version, org_id, project_id, stage_name, count, task_ids``; of more than 1,000 tasks there
-    are several.
+    The event has ``schema_version, org_id, project_id, stage_name, count, task_ids``. More than 1,000 tasks are sent in
+    several events.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -32,14 +33,19 @@ class RedBrickGroundTruthEventTrigger(RedBrickWatchTrigger):
         self._arrivals = Arrivals()
 
     def watches(self) -> dict[str, Any]:
-        """Return the arguments that say what is watched."""
+        """Return the arguments that describe what is watched."""
         return {}
 
     def stage(self) -> str:
-        """Return the stage that events are about."""
+        """Return the public name of the watched stage."""
         return GROUND_TRUTH
 
     async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
-        """Look once, and decide what is to be told."""
+        """Poll once, and decide which events to send.
+
+        :param project: the shared project to read.
+        :param state: the state after the previous poll; None at the first one.
+        :return: the events to send and the new state.
+        """
         seen = await project.read(partial(self._arrivals.look, since=since(state)))
         return arrivals(state, seen, mark=self._arrivals.mark)

@@ -1,4 +1,13 @@
-"""What an event trigger remembers between two looks, and where Airflow has a place for it, between two triggerers."""
+"""State that an event trigger keeps between polls.
+
+Design note on stored state:
+
+1. Airflow's state store belongs to the asset. The key is a checksum of what the trigger watches, so that several
+   triggers of one asset do not overwrite each other.
+2. A state that cannot be read raises: starting without it would lose or repeat events.
+3. A state that cannot be written stays in memory and is written with the next change.
+4. Where one trigger watches for several assets, Airflow refuses access; the state is then kept in this process only.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +22,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Memory:
-    """One state, kept in an asset's state store if there is one.
+class EventState:
+    """Store one state in an asset's state store, or in this process without one.
 
-    :param store: the trigger's ``asset_state_store``: None, or without asynchronous methods, before Airflow 3.3.2.
-    :param about: what tells this trigger's state from that of others of the same asset; JSON.
+    :param store: the trigger's ``asset_state_store``. Before Airflow 3.3.2 it is None or has no asynchronous methods.
+    :param about: JSON that distinguishes this trigger's state from others of the same asset.
     """
 
     def __init__(self, store: Any, about: object) -> None:
@@ -28,25 +37,25 @@ class Memory:
         self._recalled = False
 
     async def recall(self) -> Mapping[str, Any] | None:
-        """Return the state; None when there is none yet.
+        """Return the state, or None before the first one.
 
-        :raises Exception: when it cannot be read now. To begin anew instead would be to forget.
+        :raises Exception: if the store cannot be read now. Starting without the state would lose events.
         """
         if not self._recalled:
             if self._store is not None:
                 try:
                     self._kept = await self._store.aget(self._key)
                 except ValueError:
-                    # Airflow says so when the same trigger watches for several assets.
-                    log.warning("Several assets have this trigger: what it told is remembered in this process alone.")
+                    # Airflow raises this when the same trigger watches for several assets.
+                    log.warning("Several assets use this trigger. Its state is kept in this process only.")
                     self._store = None
             self._state, self._recalled = self._kept, True
         return self._state
 
     async def keep(self, state: Mapping[str, Any]) -> None:
-        """Remember a state.
+        """Save a state.
 
-        :raises Exception: when it cannot be written now; it is remembered here all the same, and written the next time.
+        :raises Exception: if the store cannot be written now. The state stays in memory and is written the next time.
         """
         self._state = state
         if self._store is not None and state != self._kept:

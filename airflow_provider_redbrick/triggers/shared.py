@@ -1,17 +1,21 @@
-"""What the triggers of one event loop that wait for the same project share: a client, and what they ask.
+"""Share one client and its requests among the triggers of a project.
 
-A triggerer lives for weeks, and a connection or a project may be edited while triggers wait. The rules:
+A triggerer runs for weeks, and connections and projects may be edited while triggers wait. Design note on poll sharing,
+within one event loop:
 
-1. Sharing goes by what the connection *resolves to*: address, credential, limits, organization and project. Two
-   connections with the same settings share; one connection that was edited does not share with what it was before.
-2. The connection is read when a trigger joins, and every ``STALE_AFTER_S`` seconds by those that wait. What one of them
-   reads, all triggers of that connection follow at their next look.
-3. A client, and what it keeps of the project, is as old as that at most.
-4. An error that only a person can mend (key refused, project or stage not there) counts only when it comes from what
-   was read during the same look. Otherwise the connection and the project are read again, and the look is repeated.
-5. While the connection cannot be read, those that wait go on with the settings that they have.
-6. A sensor's trigger keeps the organization and the project of its first look (``pinned``); its key, host and limits
-   follow the connection. A watcher follows the connection altogether.
+1. Triggers share a client if their connections *resolve to* the same address, credential, limits, organization and
+   project. Two connections with the same settings share one; an edited connection does not share with its former self.
+2. The connection is read when a trigger joins, and every ``STALE_AFTER_S`` seconds while triggers wait. All triggers of
+   that connection use the new settings from their next poll on.
+3. A client and its cached project data are never older than that.
+4. A permanent error (key refused, project or stage not found) counts only if it comes from data read during the same
+   poll. Otherwise the connection and the project are read again, and the poll is repeated once.
+5. While the connection cannot be read, waiting triggers continue with the settings that they have.
+6. A sensor's trigger keeps the organization and project of its first poll (``pinned``); its key, host and limits follow
+   the connection. A watcher follows the connection entirely.
+7. Triggers of one project poll at the same moments. Reads that start within ``GATHER`` seconds share one request. An
+   invalid key fails alone: a refused request is bisected until the failing key is isolated.
+8. The last trigger to leave a project closes its client. No settings are kept of a connection without triggers.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from airflow_provider_redbrick.batch.waiting import STALE_AFTER_S, TasksConditio
 from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickConnectionLookupError, RedBrickError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.triggers.threads import in_thread
-from airflow_provider_redbrick.triggers.together import Together, apart_if_need_be
+from airflow_provider_redbrick.triggers.together import RequestCoalescer, bisect_on_error
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -46,20 +50,20 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.waiting import Condition, Poll, QueueCondition
     from airflow_provider_redbrick.hooks.settings import Settings
 
-    Seen = TypeVar("Seen")
+    Value = TypeVar("Value")
 
 log = logging.getLogger(__name__)
 
 
 class SharedProject:
-    """One project by one client, looked at by several triggers.
+    """One project, read through one client by several triggers.
 
-    What blocks is done in threads. None of them reads a connection: the hook comes with its settings.
+    Blocking calls run in threads. They never read a connection: the hook comes with its settings loaded.
 
-    :param hook: a hook whose settings were read.
+    :param hook: a hook whose settings are loaded.
     :param org_id: the organization.
     :param project_id: the project.
-    :param read_at: when the settings were read, by the monotonic clock: nothing that is kept here is older.
+    :param read_at: when the settings were read, by the monotonic clock. No cached data is older.
     """
 
     def __init__(self, hook: RedBrickHook, org_id: str, project_id: str, *, read_at: float) -> None:
@@ -69,14 +73,14 @@ class SharedProject:
         self.project_id = project_id
         self._hook = hook
         self._stages: dict[str, Stage] = {}
-        self._counts = Together(self._count_all)
-        self._tasks = Together(self._read_all)
-        self._listings: dict[tuple[str, bool], Together[int, int]] = {}
+        self._counts = RequestCoalescer(self._count_all)
+        self._tasks = RequestCoalescer(self._read_all)
+        self._listings: dict[tuple[str, bool], RequestCoalescer[int, int]] = {}
 
     async def look(self, condition: Condition) -> Poll:
-        """Look whether a condition is met.
+        """Evaluate a condition.
 
-        :raises RedBrickError: when it could not be seen.
+        :raises RedBrickError: if the project cannot be read.
         """
         if isinstance(condition, TasksCondition):
             await self.read(condition.check)
@@ -86,37 +90,37 @@ class SharedProject:
         condition.check_stage(self._stages[condition.stage_name])
         return condition.judge(count)
 
-    async def read(self, what: Callable[[RedBrickProject], Seen]) -> Seen:
-        """Return what is read of the project, in a thread.
+    async def read(self, function: Callable[[RedBrickProject], Value]) -> Value:
+        """Call a function with the project in a thread, and return its result.
 
-        :raises RedBrickError: when it could not be read.
+        :raises RedBrickError: if the project cannot be read.
         """
-        return await in_thread(lambda: what(self._project))
+        return await in_thread(lambda: function(self._project))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the client's HTTP connections."""
         self._hook.close()
 
     @read_once
     def _project(self) -> RedBrickProject:
-        # Threads that come together would each ask for the workflow.
+        # Read the workflow here, once: concurrent threads would each request it.
         project = self._hook.project(self.project_id, org_id=self.org_id)
         _ = project.info
         return project
 
     async def _list(self, condition: QueueCondition) -> int:
-        """Return how many tasks there are, by one listing for all who count them alike."""
-        alike = (condition.stage_name, condition.unassigned)
-        if alike not in self._listings:
-            self._listings[alike] = Together(partial(self._list_for_all, *alike))
-        return await self._listings[alike].ask_one(condition.enough)
+        """Count tasks with one listing for all triggers that count them alike."""
+        key = (condition.stage_name, condition.unassigned)
+        if key not in self._listings:
+            self._listings[key] = RequestCoalescer(partial(self._list_for_all, *key))
+        return await self._listings[key].ask_one(condition.enough)
 
     def _stage(self, name: str) -> Stage:
         stage = self._stages[name] = self._project.stage(name)
         return stage
 
     def _count_all(self, names: Sequence[str]) -> dict[str, int | RedBrickError]:
-        """Return for each name the stage's count, or why there is none."""
+        """Return each stage's count, or the error that prevented it."""
         answers: dict[str, int | RedBrickError] = {}
         stages: dict[str, Stage] = {}
         for name in names:
@@ -126,57 +130,63 @@ class SharedProject:
                 answers[name] = error
         by_name = {stage.name: stage for stage in stages.values()}
 
-        def counted(some: Sequence[str]) -> dict[str, int | RedBrickError]:
-            return dict(self._project.counts([by_name[name] for name in some]))
+        def count_stages(part: Sequence[str]) -> dict[str, int | RedBrickError]:
+            return dict(self._project.counts([by_name[name] for name in part]))
 
-        counts = apart_if_need_be(counted, list(by_name))
+        counts = bisect_on_error(count_stages, list(by_name))
         return answers | {name: counts[stage.name] for name, stage in stages.items()}
 
-    def _list_for_all(self, stage_name: str, unassigned: bool, enough: Sequence[int]) -> dict[int, int | RedBrickError]:
-        """Return for each number the count as far as that, as if it had been listed for it alone."""
+    def _list_for_all(self, stage_name: str, unassigned: bool, limits: Sequence[int]) -> dict[int, int | RedBrickError]:
+        """Count one stage's tasks up to each of the given limits, with one listing.
+
+        :return: for each limit, the count that a listing with this limit alone would return.
+        """
         stage = self._stage(stage_name)
-        count = self._project.count_by_listing(stage, unassigned=unassigned, stop_at=max(enough))
-        return {each: min(each, count) for each in enough}
+        count = self._project.count_by_listing(stage, unassigned=unassigned, stop_at=max(limits))
+        return {limit: min(limit, count) for limit in limits}
 
     def _read_all(self, task_ids: Sequence[str]) -> dict[str, Task | RedBrickError]:
-        """Return for each id where its task is, or why that is not known."""
-        return apart_if_need_be(lambda some: dict(self._project.read_tasks(some, detail=Detail.PLACE)), task_ids)
+        """Return each task's position in the workflow, or the error that prevented it."""
+        return bisect_on_error(lambda part: dict(self._project.read_tasks(part, detail=Detail.PLACE)), task_ids)
 
 
 class _Registry:
-    """The connections and the projects that the triggers of one event loop use."""
+    """Connections and projects in use by the triggers of one event loop."""
 
     def __init__(self) -> None:
         self.triggers: Counter[str] = Counter()
-        self._reading = Together(_read_connections)
+        self._reading = RequestCoalescer(_read_connections)
         self._settings: dict[str, tuple[Settings, float]] = {}
         self._projects: dict[Settings, SharedProject] = {}
 
     async def settings(self, conn_id: str, *, newer_than: float, needed: bool) -> tuple[Settings, float]:
-        """Return a connection's settings and when they were read: again, if they are too old.
+        """Return a connection's settings and when they were read.
 
-        :param needed: whether older ones will not do when the connection cannot be read.
-        :raises RedBrickError: if it cannot be read, or what it says makes no sense.
+        :param conn_id: the connection id.
+        :param newer_than: read the connection again if its settings are not newer than this, by the monotonic clock.
+        :param needed: raise instead of returning older settings when the connection cannot be read.
+        :raises RedBrickError: if the connection cannot be read, or is invalid.
         """
         known = self._settings.get(conn_id)
         if known is not None and known[1] > newer_than:
             return known
         try:
-            found = await self._reading.ask_one(conn_id)
+            latest = await self._reading.ask_one(conn_id)
         except RedBrickConnectionLookupError as error:
             if known is None or needed:
                 raise
-            log.warning("Going on with the settings that connection %r had before: %s", conn_id, error)
+            log.warning("Connection %r cannot be read. Its previous settings stay in use: %s", conn_id, error)
             return known
-        # Another reading that began later may have come first.
-        self._settings[conn_id] = max(found, self._settings.get(conn_id, found), key=itemgetter(1))
+        # A read that began later may have finished first.
+        self._settings[conn_id] = max(latest, self._settings.get(conn_id, latest), key=itemgetter(1))
         return self._settings[conn_id]
 
     def project(self, hook: RedBrickHook, *, read_at: float, newer_than: float) -> SharedProject:
-        """Return what is shared by all whose connections resolve to the same, opened anew when it is too old.
+        """Return the project shared by all triggers with the same settings.
 
-        :param hook: with settings that name the organization and the project of the trigger.
+        :param hook: with settings that name the trigger's organization and project.
         :param read_at: when these settings were read.
+        :param newer_than: open the project again if it is not newer than this and the settings are.
         """
         settings = hook.settings
         shared = self._projects.get(settings)
@@ -186,15 +196,15 @@ class _Registry:
         return shared
 
     def leave(self, shared: SharedProject) -> None:
-        """Let a trigger go; the last one closes the connections."""
+        """Remove one trigger from a project. The last one closes the client."""
         shared.users -= 1
         if not shared.users:
-            for settings in [each for each, found in self._projects.items() if found is shared]:
+            for settings in [key for key, project in self._projects.items() if project is shared]:
                 del self._projects[settings]
             shared.close()
 
     def forget(self, conn_id: str) -> None:
-        """Keep no credential of a connection that no trigger uses."""
+        """Remove one trigger from a connection. The last one drops its settings."""
         self.triggers[conn_id] -= 1
         if not self.triggers[conn_id]:
             del self.triggers[conn_id]
@@ -202,7 +212,7 @@ class _Registry:
 
 
 def _read_connections(conn_ids: Sequence[str]) -> dict[str, tuple[Settings, float] | RedBrickError]:
-    """Return for each connection its settings and when they were read, or why they could not be."""
+    """Return each connection's settings and when they were read, or the error."""
     answers: dict[str, tuple[Settings, float] | RedBrickError] = {}
     for conn_id in conn_ids:
         read_at = time.monotonic()
@@ -214,9 +224,13 @@ def _read_connections(conn_ids: Sequence[str]) -> dict[str, tuple[Settings, floa
 
 
 class ProjectLease:
-    """What one trigger asks, of the project that its connection means at the moment.
+    """One trigger's access to the project that its connection currently refers to.
 
-    :param pinned: keep the organization and the project of the first look, whatever the connection says later.
+    :param registry: the event loop's registry.
+    :param conn_id: the connection id.
+    :param org_id: the organization; None for the connection's.
+    :param project_id: the project; None for the connection's.
+    :param pinned: keep the organization and project of the first poll, even if the connection changes.
     """
 
     def __init__(
@@ -230,11 +244,11 @@ class ProjectLease:
         self._joined = False
         registry.triggers[conn_id] += 1
 
-    async def ask(self, question: Callable[[SharedProject], Awaitable[Seen]]) -> Seen:
-        """Return what a project answers to a question; see the rules above for what is read again before.
+    async def ask(self, question: Callable[[SharedProject], Awaitable[Value]]) -> Value:
+        """Call a coroutine function with the current project, and return its result.
 
-        :param question: is asked twice when it first meets an error that may come from what was kept.
-        :raises RedBrickError: when it could not be answered.
+        :param question: the read. Called a second time if a permanent error may come from cached data (rule 4).
+        :raises RedBrickError: if the read fails.
         """
         began = time.monotonic()
         oldest = began - STALE_AFTER_S
@@ -248,10 +262,13 @@ class ProjectLease:
         return await question(await self._current(settings_from=began, project_from=began, needed=True))
 
     def until_next_look(self, interval: float, *, now: float) -> float:
-        """Return how many seconds there are to the next look.
+        """Return the seconds until the next poll.
 
-        Those who look at the same project look at the same moments, so that one request will do for all; other projects
-        have other moments.
+        Triggers of the same project poll at the same moments, so that one request serves all. The offset depends on the
+        project, which spreads the projects over the interval.
+
+        :param interval: the poll interval in seconds.
+        :param now: the current time in epoch seconds.
         """
         if not interval:
             return 0.0
@@ -260,7 +277,7 @@ class ProjectLease:
         return interval - (now - zlib.crc32(name.encode())) % interval
 
     def release(self) -> None:
-        """Give up the share; the last one closes the connections."""
+        """Leave the project. The last trigger closes its client."""
         self._follow(None)
         self._registry.forget(self._conn_id)
 
@@ -293,9 +310,13 @@ _registries: WeakKeyDictionary[AbstractEventLoop, _Registry] = WeakKeyDictionary
 async def shared_project(
     redbrick_conn_id: str, org_id: str | None, project_id: str | None, *, pinned: bool = False
 ) -> AsyncIterator[ProjectLease]:
-    """Let one more trigger wait for a project; the last to leave closes its connections.
+    """Join the triggers that wait for a project, as a context manager.
 
-    :param pinned: see :class:`ProjectLease`.
+    :param redbrick_conn_id: the connection id.
+    :param org_id: the organization; None for the connection's.
+    :param project_id: the project; None for the connection's.
+    :param pinned: keep the organization and project of the first poll, even if the connection changes.
+    :return: the lease. It is released on exit.
     """
     registry = _registries.setdefault(asyncio.get_running_loop(), _Registry())
     lease = ProjectLease(registry, redbrick_conn_id, org_id, project_id, pinned=pinned)

@@ -1,4 +1,4 @@
-"""Wait for a stage's queue to reach a threshold."""
+"""Triggers for a stage's queue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ if TYPE_CHECKING:
 
 
 class RedBrickStageQueueTrigger(RedBrickPollTrigger):
-    """Wait for a stage's queue to reach a threshold; see the sensor for the parameters."""
+    """Wait for a stage's queue to reach a threshold.
+
+    :param stage_name: the stage; ``Ground Truth`` for finished tasks.
+    :param at_least: met with this many tasks or more; None for no lower threshold.
+    :param at_most: met with this many tasks or fewer; None for no upper threshold.
+    :param unassigned: count unassigned tasks only, by a listing.
+    :param count_by: ``count`` for the server's count, ``listing`` to list the queue.
+    :param kwargs: the parameters of :class:`RedBrickPollTrigger`.
+    """
 
     def __init__(
         self,
@@ -32,11 +40,11 @@ class RedBrickStageQueueTrigger(RedBrickPollTrigger):
         self.count_by = count_by
 
     def condition(self) -> QueueCondition:
-        """Return what is waited for, checked."""
+        """Return the validated condition."""
         return queue_condition(**self.waits_for())
 
     def waits_for(self) -> dict[str, Any]:
-        """Return the arguments that say what is waited for."""
+        """Return the arguments that describe the condition."""
         return {
             "stage_name": self.stage_name,
             "at_least": self.at_least,

@@ -1,4 +1,4 @@
-"""Tell when a stage's queue rises through a threshold."""
+"""Event trigger for a stage's queue that rises through a threshold."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
-    """For an ``AssetWatcher``: an event when a stage's queue rises through ``at_least``.
+    """Send an event when a stage's queue rises to ``at_least``.
 
-    It is sent once, and again only after the queue was below. A queue that is long enough when the watcher is new
-    counts as risen. Where nothing survives the triggerer (before Airflow 3.3.2), it does so after each restart. A queue
-    that fell and rose again between two looks has not changed.
+    The event is sent once, and again only after the queue was below the threshold. A queue that is long enough at the
+    first poll counts as risen. Without a state store (before Airflow 3.3.2) that also applies after each restart of the
+    triggerer. A queue that falls and rises again between two polls counts as unchanged.
 
-    The event is ``schema_version, org_id, project_id, stage_name, count, at_least``.
+    The event has ``schema_version, org_id, project_id, stage_name, count, at_least``.
 
     :param stage_name: the stage; ``Ground Truth`` for finished tasks.
-    :param at_least: how many tasks, at least 1, by the server's own count.
+    :param at_least: the threshold, at least 1 task, by the server's count.
     """
 
     def __init__(self, *, stage_name: str, at_least: int, **kwargs: Any) -> None:
@@ -39,15 +39,20 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
         self.at_least = at_least
 
     def watches(self) -> dict[str, Any]:
-        """Return the arguments that say what is watched."""
+        """Return the arguments that describe what is watched."""
         return {"stage_name": self.stage_name, "at_least": self.at_least}
 
     def stage(self) -> str:
-        """Return the stage that events are about."""
+        """Return the public name of the watched stage."""
         return as_users_see_it(self.stage_name)
 
     async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
-        """Look once, and decide what is to be told."""
+        """Poll once, and decide which events to send.
+
+        :param project: the shared project to read.
+        :param state: the state after the previous poll; None at the first one.
+        :return: the events to send and the new state.
+        """
         at_least = int(self.at_least)
         poll = await project.look(QueueCondition(self.stage_name, at_least))
         return crossing(state, poll.seen, at_least=at_least)

@@ -1,4 +1,4 @@
-"""Wait for tasks to leave a stage or reach one."""
+"""Trigger for tasks that leave a stage or reach one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 class RedBrickTasksTrigger(RedBrickPollTrigger):
-    """Wait for tasks to leave a stage or reach one; see the sensor for the parameters."""
+    """Wait for tasks to leave a stage or reach one.
+
+    :param task_ids: the task ids.
+    :param left_stage: wait until no task is in this stage any more.
+    :param reached_stage: wait until all tasks are in this stage or past it.
+    :param kwargs: the parameters of :class:`RedBrickPollTrigger`.
+    """
 
     def __init__(
         self,
@@ -25,15 +31,15 @@ class RedBrickTasksTrigger(RedBrickPollTrigger):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # Text is a mistake, which is told when it is looked at; letters of it would be told of instead.
+        # Keep a string as it is, for validation to report; list() would split it into letters.
         self.task_ids = task_ids if isinstance(task_ids, str) else list(task_ids)
         self.left_stage = left_stage
         self.reached_stage = reached_stage
 
     def condition(self) -> TasksCondition:
-        """Return what is waited for, checked."""
+        """Return the validated condition."""
         return tasks_condition(**self.waits_for())
 
     def waits_for(self) -> dict[str, Any]:
-        """Return the arguments that say what is waited for."""
+        """Return the arguments that describe the condition."""
         return {"task_ids": self.task_ids, "left_stage": self.left_stage, "reached_stage": self.reached_stage}

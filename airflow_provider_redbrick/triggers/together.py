@@ -1,4 +1,4 @@
-"""Questions that several ask at the same moment, asked in one go."""
+"""Coalesce requests that start at the same moment."""
 
 from __future__ import annotations
 
@@ -11,60 +11,67 @@ from airflow_provider_redbrick.triggers.threads import in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-# Seconds that a question is held back, so that all whose turn it is can join.
+#: Seconds that a request is delayed, so that triggers that poll at the same moment can join it.
 GATHER = 0.05
 
-Asked = TypeVar("Asked")
-Seen = TypeVar("Seen")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
-class Together(Generic[Asked, Seen]):
-    """Asks for what all want that come within a moment, and gives each what it wants.
+class RequestCoalescer(Generic[Key, Value]):
+    """Combine the keys requested within ``GATHER`` seconds into one request.
 
-    :param ask: asks for some keys, in a thread, and returns for each what is seen or why it cannot be.
+    :param ask: requests some keys, in a thread, and returns each key's value or the error that prevented it.
     """
 
-    def __init__(self, ask: Callable[[Sequence[Asked]], dict[Asked, Seen | RedBrickError]]) -> None:
+    def __init__(self, ask: Callable[[Sequence[Key]], dict[Key, Value | RedBrickError]]) -> None:
         self._ask = ask
-        self._wanted: dict[Asked, None] = {}
-        self._asking: asyncio.Task[dict[Asked, Seen | RedBrickError]] | None = None
+        self._pending: dict[Key, None] = {}
+        self._asking: asyncio.Task[dict[Key, Value | RedBrickError]] | None = None
 
-    async def ask(self, wanted: Collection[Asked]) -> dict[Asked, Seen | RedBrickError]:
-        """Return for each key what is seen, or why it cannot be."""
+    async def ask(self, keys: Collection[Key]) -> dict[Key, Value | RedBrickError]:
+        """Return each key's value, or the error that prevented it."""
         if self._asking is None:
             self._asking = asyncio.create_task(self._answers())
-        self._wanted.update(dict.fromkeys(wanted))
-        # One of them may be cancelled; the others wait on.
+        self._pending.update(dict.fromkeys(keys))
+        # A canceled caller must not cancel the request of the others.
         answers = await asyncio.shield(self._asking)
-        return {key: answers[key] for key in wanted}
+        return {key: answers[key] for key in keys}
 
-    async def ask_one(self, wanted: Asked) -> Seen:
-        """Return what is seen for one key.
+    async def ask_one(self, key: Key) -> Value:
+        """Return the value of one key.
 
-        :raises RedBrickError: if it cannot be seen.
+        :raises RedBrickError: if it cannot be read.
         """
-        answer = (await self.ask([wanted]))[wanted]
+        answer = (await self.ask([key]))[key]
         if isinstance(answer, RedBrickError):
             raise answer.with_traceback(None)
         return answer
 
-    async def _answers(self) -> dict[Asked, Seen | RedBrickError]:
+    async def _answers(self) -> dict[Key, Value | RedBrickError]:
         await asyncio.sleep(GATHER)
-        wanted, self._wanted, self._asking = list(self._wanted), {}, None
+        keys, self._pending, self._asking = list(self._pending), {}, None
         try:
-            return await in_thread(self._ask, wanted)
+            return await in_thread(self._ask, keys)
         except RedBrickError as error:
-            return dict.fromkeys(wanted, error)
+            return dict.fromkeys(keys, error)
 
 
-def apart_if_need_be(
-    ask: Callable[[Sequence[str]], dict[str, Seen | RedBrickError]], wanted: Sequence[str]
-) -> dict[str, Seen | RedBrickError]:
-    """Ask for all at once, if that is possible: what is wrong with one must not hurt the others."""
+def bisect_on_error(
+    ask: Callable[[Sequence[str]], dict[str, Value | RedBrickError]], keys: Sequence[str]
+) -> dict[str, Value | RedBrickError]:
+    """Request all keys together, and bisect when the server refuses.
+
+    One invalid key fails alone instead of failing the others.
+
+    :param ask: requests some keys and returns each key's value or error.
+    :param keys: the keys.
+    :return: each key's value, or the error that prevented it.
+    """
     try:
-        return ask(wanted) if wanted else {}
+        return ask(keys) if keys else {}
     except (RedBrickRefusedError, RedBrickNotFoundError) as error:
-        if len(wanted) == 1:
-            return {wanted[0]: error}
-    half = len(wanted) // 2
-    return apart_if_need_be(ask, wanted[:half]) | apart_if_need_be(ask, wanted[half:])
+        if len(keys) == 1:
+            return {keys[0]: error}
+    half = len(keys) // 2
+    return bisect_on_error(ask, keys[:half]) | bisect_on_error(ask, keys[half:])

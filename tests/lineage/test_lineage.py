@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError
-from airflow_provider_redbrick.lineage.flow import Place, file_place
+from airflow_provider_redbrick.lineage.flow import Dataset, file_place
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator
 from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
 from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasksOperator
@@ -147,10 +147,10 @@ def test_files_are_datasets_too(sandbox, run, names, tmp_path):
 @pytest.mark.parametrize(
     ("path", "place"),
     [
-        ("s3://aws_default@bucket/a/b.jsonl", Place("s3://bucket", "a/b.jsonl")),
-        ("gs://bucket/a", Place("gs://bucket", "a")),
-        ("file:///data/a.jsonl", Place("file", "/data/a.jsonl")),
-        ("/data/a.jsonl", Place("file", "/data/a.jsonl")),
+        ("s3://aws_default@bucket/a/b.jsonl", Dataset("s3://bucket", "a/b.jsonl")),
+        ("gs://bucket/a", Dataset("gs://bucket", "a")),
+        ("file:///data/a.jsonl", Dataset("file", "/data/a.jsonl")),
+        ("/data/a.jsonl", Dataset("file", "/data/a.jsonl")),
     ],
 )
 def test_a_files_dataset_does_not_name_the_connection(path, place):

@@ -17,7 +17,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.notifications.queue import RedBrickQueueNotifier
 
-KEY = "a-key-that-nobody-may-see-0123456789abcdefg"
+KEY = "a-key-that-must-not-be-logged-0123456789abc"
 
 
 class Telling(BaseNotifier):

@@ -19,9 +19,9 @@ from airflow_provider_redbrick.plugins.asking import BusyError
 from airflow_provider_redbrick.plugins.board import (
     MAX_PEOPLE,
     MAX_RUNS,
-    Facts,
-    Held,
-    Moved,
+    AssigneeCounts,
+    ProjectData,
+    TaskActivity,
     course,
     read_manifest,
     show,
@@ -40,7 +40,7 @@ STAGES = [
 
 
 def facts(counts=None, held=None, address="https://app.redbrickai.com/x"):
-    return Facts("org", "project", "Hearts", address, STAGES, counts or {}, held or {})
+    return ProjectData("org", "project", "Hearts", address, STAGES, counts or {}, held or {})
 
 
 def test_stages_are_columns_in_the_order_of_the_workflow():
@@ -64,8 +64,8 @@ def column(held, count):
     return next(stage for stage in shown["stages"] if stage["title"] == "Label")
 
 
-def test_the_longest_queues_come_first_and_nobodys_last():
-    held = Held({"bob@x": 2, "alice@x": 6}, unassigned=4, looked_at=12)
+def test_shares_are_sorted_with_unassigned_last():
+    held = AssigneeCounts({"bob@x": 2, "alice@x": 6}, unassigned=4, looked_at=12)
     assert column(held, 12)["held"] == [
         {"name": "alice@x", "count": 6, "share": 1.0},
         {"name": "bob@x", "count": 2, "share": 0.333},
@@ -75,11 +75,11 @@ def test_the_longest_queues_come_first_and_nobodys_last():
 
 
 def test_a_long_queue_says_how_far_it_was_looked_at():
-    assert column(Held({}, unassigned=1000, looked_at=1000), 4000)["looked_at"] == 1000
+    assert column(AssigneeCounts({}, unassigned=1000, looked_at=1000), 4000)["looked_at"] == 1000
 
 
 def test_many_people_are_summed_up_and_none_is_lost():
-    held = Held({f"p{i:02}": 100 - i for i in range(30)}, looked_at=2565)
+    held = AssigneeCounts({f"p{i:02}": 100 - i for i in range(30)}, looked_at=2565)
     shown = column(held, 2565)["held"]
     assert len(shown) == MAX_PEOPLE + 1
     assert shown[-1]["name"] == "22 more people"
@@ -130,7 +130,7 @@ NOON = pendulum.datetime(2026, 1, 1, 12)
 
 
 def moved(task_id="prelabel", minutes=0, state="success", mapped=False, run_id="r1", **counts):
-    return Moved("dag", run_id, task_id, mapped, NOON.add(minutes=minutes), state, "put_labels", "Label", counts)
+    return TaskActivity("dag", run_id, task_id, mapped, NOON.add(minutes=minutes), state, "put_labels", "Label", counts)
 
 
 def test_mapped_tasks_are_one_row():
@@ -183,7 +183,7 @@ def test_every_trouble_has_its_state_and_words(error, state):
     assert shown["message"]
 
 
-def test_what_nobody_expected_keeps_its_words_to_itself():
+def test_trouble_unexpected_error_hides_its_text():
     shown = trouble(KeyError("canary"))
     assert shown["state"] == "broken"
     assert "canary" not in shown["message"]

@@ -25,9 +25,9 @@ def client(airflow, sandbox):
 
 @pytest.fixture
 def signed_in(client, airflow):
-    """Ask as somebody with a role: ``signed_in("op").get("/boards")``."""
+    """Return a client that is signed in with a role: ``signed_in("op").get("/boards")``."""
     if BEFORE_3_1:
-        pytest.skip("Airflow 3.0 does not know here who sits before the browser, and shows the page to nobody")
+        pytest.skip("Airflow 3.0 has no user for plugin applications, so that the page refuses every request")
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
     def sign_in(role: str, **claims) -> TestClient:
@@ -51,7 +51,7 @@ def test_without_a_session_there_is_nothing(client, sandbox, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_token_that_somebody_made_up_is_refused(client, path):
+def test_token_forged_is_refused(client, path):
     client.cookies.set("_token", "not.a.token")
     assert client.get(path).status_code in {401, 403}
 
@@ -73,9 +73,9 @@ def test_who_may_not_read_connections_sees_the_page_and_no_project(signed_in, sa
 @pytest.mark.parametrize("role", ["op", "admin"])
 def test_who_may_read_connections_sees_their_projects(signed_in, sandbox, role):
     sandbox.seed_tasks(3)
-    somebody = signed_in(role)
-    assert {"connection": "redbrick_default", "project": ""} in somebody.get("/boards").json()
-    board = somebody.get("/boards/redbrick_default").json()
+    client = signed_in(role)
+    assert {"connection": "redbrick_default", "project": ""} in client.get("/boards").json()
+    board = client.get("/boards/redbrick_default").json()
     assert board["state"] == "ok"
     assert {stage["title"]: stage["count"] for stage in board["stages"]}["Label"] == 3
 
@@ -89,7 +89,7 @@ def test_a_bearer_token_will_do(client, airflow, signed_in):
 
 @pytest.fixture
 def may_see(airflow, sandbox, monkeypatch):
-    """Somebody who may see some connections and DAGs alone; an admin sees all."""
+    """A user with access to some connections and DAGs only. An admin sees all."""
     monkeypatch.setenv("AIRFLOW__REDBRICK__BOARDS", "redbrick_default, other")
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.airflow_conn_uri)
 
@@ -103,39 +103,39 @@ def may_see(airflow, sandbox, monkeypatch):
     monkeypatch.setattr(airflow, "get_authorized_dag_ids", dags)
 
 
-def connections(somebody):
-    return {board["connection"] for board in somebody.get("/boards").json()} & {"redbrick_default", "other"}
+def connections(client):
+    return {board["connection"] for board in client.get("/boards").json()} & {"redbrick_default", "other"}
 
 
 @pytest.mark.usefixtures("may_see")
-def test_of_two_connections_only_the_one_that_somebody_may_read_is_offered_and_shown(signed_in, sandbox):
+def test_boards_user_without_access_to_connection_hides_it(signed_in, sandbox):
     assert connections(signed_in("admin")) == {"redbrick_default", "other"}
     assert signed_in("admin").get("/boards/other").json()["state"] == "ok"
-    somebody = signed_in("op")
-    assert connections(somebody) == {"redbrick_default"}
-    assert somebody.get("/boards/redbrick_default").json()["state"] == "ok"
+    client = signed_in("op")
+    assert connections(client) == {"redbrick_default"}
+    assert client.get("/boards/redbrick_default").json()["state"] == "ok"
     # Also while it is known what the answer would be.
     before = sandbox.stats()["requests"]
-    answer = somebody.get("/boards/other")
+    answer = client.get("/boards/other")
     assert (answer.status_code, "Sandbox" in answer.text) == (403, False)
     assert sandbox.stats()["requests"] == before
 
 
 @pytest.mark.usefixtures("may_see")
 @pytest.mark.parametrize("first", ["admin", "op"])
-def test_runs_of_a_dag_that_somebody_may_not_see_are_not_shown_whoever_asked_first(signed_in, monkeypatch, first):
-    from airflow_provider_redbrick.plugins.board import Moved
+def test_runs_user_without_access_to_dag_hides_them(signed_in, monkeypatch, first):
+    from airflow_provider_redbrick.plugins.board import TaskActivity
 
     def run(dag_id):
-        return Moved(dag_id, "r", "t", False, pendulum.now("UTC"), "success", "prelabel", "Label", {"done": 1})
+        return TaskActivity(dag_id, "r", "t", False, pendulum.now("UTC"), "success", "prelabel", "Label", {"done": 1})
 
     read = []
 
-    def moved_in(project_id):
+    def list_activity(project_id):
         read.append(project_id)
         return [run("seen"), run("hidden")]
 
-    monkeypatch.setattr("airflow_provider_redbrick.plugins.records.moved_in", moved_in)
+    monkeypatch.setattr("airflow_provider_redbrick.plugins.records.list_activity", list_activity)
     shown = {"admin": {"seen", "hidden"}, "op": {"seen"}}
     for role in (first, *(shown.keys() - {first}), first):
         runs = signed_in(role).get("/boards/redbrick_default").json()["runs"]
@@ -158,9 +158,9 @@ def test_every_answer_forbids_what_the_page_does_not_need(signed_in, path):
 
 
 def test_the_files_name_no_other_place(signed_in):
-    somebody = signed_in("op")
+    client = signed_in("op")
     for path in ("/", "/static/page.js", "/static/page.css"):
-        text = somebody.get(path).text.replace("http://www.w3.org/2000/svg", "")
+        text = client.get(path).text.replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text
         assert "innerHTML" not in text
         assert " style=" not in text
@@ -172,9 +172,9 @@ def test_only_the_pages_own_files_are_given_out(signed_in, path):
 
 
 def test_nothing_can_be_changed_through_it(signed_in):
-    somebody = signed_in("admin")
+    client = signed_in("admin")
     for verb in ("post", "put", "patch", "delete"):
-        assert getattr(somebody, verb)("/boards/redbrick_default").status_code == 405
+        assert getattr(client, verb)("/boards/redbrick_default").status_code == 405
 
 
 @pytest.fixture
@@ -197,12 +197,12 @@ def kept(airflow):
 def test_of_a_project_that_is_not_offered_nothing_is_kept(signed_in, sandbox, kept, monkeypatch):
     offered, other = sandbox.add_project(name="offered"), sandbox.add_project(name="other")
     monkeypatch.setenv("AIRFLOW__REDBRICK__BOARDS", f"redbrick_default, redbrick_default/{offered}")
-    somebody = signed_in("op")
-    board = somebody.get("/boards/redbrick_default", params={"project": other}).json()
+    client = signed_in("op")
+    board = client.get("/boards/redbrick_default", params={"project": other}).json()
     assert (board["state"], {stage["course"] for stage in board["stages"]}) == ("ok", {None})
     assert kept() == []
     for params in ({"project": offered}, {}):
-        somebody.get("/boards/redbrick_default", params=params)
+        client.get("/boards/redbrick_default", params=params)
     assert sorted(kept()) == sorted(f"redbrick_queues_{each}" for each in (offered, sandbox.project_id))
 
 
@@ -218,11 +218,11 @@ def test_names_are_sent_as_they_are_in_json_alone(signed_in, sandbox):
 
 
 def test_many_looks_are_one_read(signed_in, sandbox):
-    somebody = signed_in("op")
-    somebody.get("/boards/redbrick_default")
+    client = signed_in("op")
+    client.get("/boards/redbrick_default")
     before = sandbox.stats()["requests"]
     for _ in range(20):
-        assert somebody.get("/boards/redbrick_default").json()["state"] == "ok"
+        assert client.get("/boards/redbrick_default").json()["state"] == "ok"
     assert sandbox.stats()["requests"] == before
 
 
@@ -253,11 +253,11 @@ def test_counts_are_kept_for_the_course(airflow, monkeypatch):
     from airflow_provider_redbrick.plugins import records
 
     project = str(uuid.uuid4())
-    records.courses_of(project, {"Label": 5}, days=7)
+    records.update_history(project, {"Label": 5}, days=7)
     an_hour_later = time.time() + 3600
     monkeypatch.setattr(records, "time", SimpleNamespace(time=lambda: an_hour_later))
     for count in (9, 9):
-        courses = records.courses_of(project, {"Label": count}, days=7)
+        courses = records.update_history(project, {"Label": count}, days=7)
         assert [seen for _, seen in courses["Label"]] == [5, 9]
 
 
@@ -328,7 +328,7 @@ def test_airflows_records_may_fail_without_the_project(signed_in, sandbox, monke
     def broken(*_, **__):
         raise RuntimeError("no database")
 
-    monkeypatch.setattr("airflow_provider_redbrick.plugins.records.moved_in", broken)
+    monkeypatch.setattr("airflow_provider_redbrick.plugins.records.list_activity", broken)
     assert signed_in("op").get("/boards/redbrick_default").json()["state"] == "ok"
 
 
@@ -351,7 +351,9 @@ def test_a_typo_in_an_option_does_not_keep_airflow_from_starting(monkeypatch, ca
     from airflow_provider_redbrick.plugins import page
 
     begun = []
-    monkeypatch.setattr(page, "Sampling", lambda *_, **options: SimpleNamespace(start=lambda: begun.append(options)))
+    monkeypatch.setattr(
+        page, "QueueSampler", lambda *_, **options: SimpleNamespace(start=lambda: begun.append(options))
+    )
     for option in ("QUEUE_SAMPLE_MINUTES", "QUEUE_HISTORY_DAYS"):
         monkeypatch.setenv(f"AIRFLOW__REDBRICK__{option}", value)
     page.page_app()

@@ -14,7 +14,7 @@ DAY = 86_400
 
 
 def looked_at_every(seconds, *, days, length):
-    """What is kept when somebody looks so often, and queues are so long."""
+    """Return the history that is kept for frequent views and these queue lengths."""
     courses = {}
     for at in range(NOW - int(days * DAY), NOW + 1, seconds):
         courses = samples.add(courses, {"Label": length(at)}, now=at, days=7)
@@ -84,5 +84,5 @@ def test_what_is_written_is_read_again():
         '{"stages": {"a": []}}',
     ],
 )
-def test_what_somebody_else_has_written_is_nothing(text):
+def test_read_invalid_text_returns_empty_history(text):
     assert samples.read(text) == {}

@@ -1,4 +1,4 @@
-"""Queues are counted while nobody looks at them."""
+"""Background sampling of queue lengths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fixtures import eventually
 
 from airflow_provider_redbrick.plugins import samples
 from airflow_provider_redbrick.plugins.choices import Choice
-from airflow_provider_redbrick.plugins.sampling import Sampling
+from airflow_provider_redbrick.plugins.sampling import QueueSampler
 
 OURS = Choice("redbrick_default")
 
@@ -34,7 +34,7 @@ def kept(airflow, sandbox):
 
 
 def sampling(*choices, minutes=60.0):
-    return Sampling(choices, minutes=minutes, days=7)
+    return QueueSampler(choices, minutes=minutes, days=7)
 
 
 def test_a_look_keeps_the_length_of_each_queue(sandbox, kept):
@@ -61,6 +61,6 @@ def test_a_project_that_cannot_be_counted_is_told_once_and_hurts_no_other(sandbo
         several.look()
         several.look()
     said = [record.getMessage() for record in caplog.records if "redbrick_gone" in record.getMessage()]
-    assert len([words for words in said if "not counted" in words]) == 1
+    assert len([words for words in said if "could not be counted" in words]) == 1
     assert kept(project)
     assert sandbox.api_key not in caplog.text

@@ -107,7 +107,7 @@ def test_a_command_prints_a_line(airflow, monkeypatch):
         ("false", "cannot be read"),
         ("/there/is/no/such/command", "cannot be read"),
         (f"sh -c 'echo {SECRET}; exit 3'", "cannot be read"),
-        (f"printf '{SECRET}\\n{SECRET}\\n'", "cannot stand in an address"),
+        (f"printf '{SECRET}\\n{SECRET}\\n'", "need encoding in a URL"),
     ],
 )
 def test_a_command_that_prints_no_secret_is_an_error_in_the_log(airflow, monkeypatch, caplog, line, words):
@@ -193,12 +193,12 @@ def settled(door, sandbox, woken, message):
 def test_what_the_message_says_decides_nothing(door, sandbox, woken, message):
     """Forged with the right secret, or late: RedBrick itself says that none of it is so."""
     (task_id,) = sandbox.seed_tasks(1)
-    nobody = "99999999-9999-9999-9999-999999999999"
+    unknown_id = "99999999-9999-9999-9999-999999999999"
     for body in (
         message(task_id, stage="Review_1"),
         message(task_id, stage="Nowhere"),
-        message(nobody),
-        message(task_id, project=nobody),
+        message(unknown_id),
+        message(task_id, project=unknown_id),
     ):
         assert post(door, body).status_code == 202
     settled(door, sandbox, woken, message)
@@ -236,7 +236,7 @@ def test_a_message_before_the_task_is_there_counts_when_it_is_sent_again(door, s
     (task_id,) = sandbox.seed_tasks(1)
     early = message(task_id, stage="Review_1")
     assert post(door, early).status_code == 202
-    eventually(lambda: "None of the tasks" in caplog.text)
+    eventually(lambda: "No task of the webhook message" in caplog.text)
     assert woken == []
     sandbox.humans("Label")
 
@@ -354,7 +354,7 @@ def test_no_more_is_read_than_a_message_may_have(door):
         while True:
             read.append(1 << 14)
             if sum(read) > 64 * LARGEST:
-                raise AssertionError("it reads for ever")
+                raise AssertionError("the body is read without a limit")
             yield b" " * (1 << 14)
 
     # The client of the test hands a body over as a whole, so the application is asked as a server asks it.
@@ -389,7 +389,7 @@ def test_no_more_wait_than_there_are_places(airflow, sandbox, woken, monkeypatch
     from airflow_provider_redbrick.plugins import webhook
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", SECRET)
-    monkeypatch.setattr(webhook, "_WAITING", 2)
+    monkeypatch.setattr(webhook, "_MAX_WAITING_HINTS", 2)
     door = TestClient(webhook.webhook_app())
     go_on = threading.Event()
     monkeypatch.setattr("airflow_provider_redbrick.plugins.waking.look", lambda *_: go_on.wait(10) and None)
@@ -422,7 +422,7 @@ def test_neither_secret_nor_key_is_logged(door, sandbox, woken, message, caplog)
     post(door, message(task_id))
     sandbox.faults("gql_error=1")
     post(door, message(task_id))
-    eventually(lambda: "came to nothing" in caplog.text)
+    eventually(lambda: "could not be verified" in caplog.text)
     sandbox.faults("")
     ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("airflow_provider"))
     assert SECRET not in ours

@@ -74,11 +74,11 @@ class TestBackoff:
     def test_without_max_wait_nothing_bounds_the_pause(self, max_wait):
         trigger = deferred(sensor(exponential_backoff=True, max_wait=max_wait, poke_interval=60, deferrable=True))
         assert trigger.max_wait is None
-        assert [trigger._longer_by(polls) for polls in range(4)] == [0, 60, 180, 420]
-        assert trigger._longer_by(10**6) < 10**12
+        assert [trigger._backoff_extra(polls) for polls in range(4)] == [0, 60, 180, 420]
+        assert trigger._backoff_extra(10**6) < 10**12
 
     def test_max_wait_alone_changes_nothing(self):
-        assert deferred(sensor(max_wait=5, poke_interval=60, deferrable=True))._longer_by(7) == 0
+        assert deferred(sensor(max_wait=5, poke_interval=60, deferrable=True))._backoff_extra(7) == 0
 
 
 def deferred(made) -> RedBrickStageQueueTrigger:

@@ -319,7 +319,7 @@ class TestTroubleWhileDeferred:
             sensor(at_least=1, execution_timeout=timedelta(hours=9)).resume_execution("__fail__", reason, {})
 
     @pytest.mark.parametrize("leniently", ["soft_fail", "never_fail"])
-    def test_an_execution_timeout_is_a_failure_whoever_began_the_wait(self, sandbox, leniently):
+    def test_execution_timeout_fails_from_worker_and_from_triggerer(self, sandbox, leniently):
         reason = {"error": "Trigger timeout"}
         late = sensor(at_least=1, execution_timeout=timedelta(seconds=9), **{leniently: True})
         with pytest.raises(AirflowTaskTimeout):

@@ -118,7 +118,7 @@ def test_what_only_a_worker_can_render_begins_on_a_worker(in_dag, options):
     ],
 )
 def test_what_has_to_be_looked_up_is_looked_up_on_a_worker(template):
-    """Airflow 3.3's triggerer stands still, or waits for ever, when a template asks for an XCom."""
+    """Airflow 3.3's triggerer blocks or waits indefinitely when a template reads an XCom."""
     with dag() as made:
         queue(stage_name=template)
     assert scheduled(made).start_from_trigger is False
@@ -170,7 +170,7 @@ def test_a_worker_says_why_it_was_needed(sandbox, wait, monkeypatch):
     monkeypatch.setattr(sensor.log, "info", lambda words, *values: said.append(words % values))
     with pytest.raises(AirflowSensorTimeout):
         wait(sensor)
-    assert "not from the start: only a worker has native objects, as which it renders project_id" in said[0]
+    assert "The wait did not start in the triggerer: only a worker renders project_id to native objects" in said[0]
 
 
 def test_where_a_worker_runs_it_all_the_same_it_waits_as_ever(sandbox, wait):

@@ -16,7 +16,7 @@ from sandbox_calls import REOPEN
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.triggers import event_base
 from airflow_provider_redbrick.triggers.ground_truth_event import RedBrickGroundTruthEventTrigger
-from airflow_provider_redbrick.triggers.memory import Memory
+from airflow_provider_redbrick.triggers.memory import EventState
 from airflow_provider_redbrick.triggers.stage_queue_event import RedBrickStageQueueEventTrigger
 
 if TYPE_CHECKING:
@@ -372,7 +372,7 @@ class TestTrouble:
 
     def test_what_cannot_be_written_down_is_written_the_next_time(self):
         store = Store()
-        memory = Memory(store, "any")
+        memory = EventState(store, "any")
 
         async def scene():
             assert await memory.recall() is None
@@ -381,7 +381,7 @@ class TestTrouble:
                 await memory.keep({"above": True})
             assert await memory.recall() == {"above": True}
             await memory.keep({"above": True})
-            return await Memory(store, "any").recall()
+            return await EventState(store, "any").recall()
 
         assert asyncio.run(scene()) == {"above": True}
 

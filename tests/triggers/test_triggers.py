@@ -153,7 +153,7 @@ class TestStartedByAirflow:
         sandbox.seed_tasks(2, stage="Review_1")
         assert only_event(self.started(timeout=60.0, at_least="2", project_id=sandbox.project_id))["seen"] == 2
 
-    def test_the_wait_is_over_when_it_was_to_be_over_whoever_took_it_up(self, sandbox):
+    def test_deadline_is_kept_after_trigger_moves_to_another_triggerer(self, sandbox):
         """It began 3,540 seconds ago, in a triggerer that is gone."""
         trigger = self.started(timeout=3_600.0, poke_interval=3_600.0)
         trigger.timeout_after += timedelta(seconds=-59.7)
@@ -444,7 +444,7 @@ class TestTogether:
         good, bad = sandbox.airflow_conn_uri, sandbox.airflow_conn_uri.replace(sandbox.api_key, "y" * 43)
 
         async def scene() -> list[str]:
-            # Somebody waits all the time, so that what is shared is never given up.
+            # One trigger waits all the time, so that the shared client is never closed.
             async with shared_project("redbrick_default", None, None):
                 monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", bad)
                 (refused,) = await events(queue(at_least=0))

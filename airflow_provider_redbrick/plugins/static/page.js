@@ -1,5 +1,5 @@
-// The page "RedBrick": asks for a board every few seconds and draws it.
-// Every text from the server goes in by textContent; nothing is ever parsed as markup.
+// The RedBrick page: requests a project's view every few seconds and draws it.
+// All text from the server is set through textContent and never parsed as markup.
 "use strict";
 
 const EVERY_MS = 10000;
@@ -7,19 +7,19 @@ const SVG = "http://www.w3.org/2000/svg";
 const byId = (id) => document.getElementById(id);
 
 const TROUBLES = {
-  no_connection: ["There is no connection", "Make one of the type RedBrick AI under Admin, Connections."],
-  bad_settings: ["The connection cannot be used", "Its fields are explained where it is edited: Admin, Connections."],
+  no_connection: ["There is no connection", "Create a connection of type RedBrick AI under Admin, Connections."],
+  bad_settings: ["The connection cannot be used", "Correct its fields under Admin, Connections."],
   wrong_key: ["RedBrick refuses the key", "Put a valid API key into the connection's password field."],
-  no_project: ["There is no such project", "Look at the project and the organisation of the connection."],
-  no_answer: ["RedBrick does not answer", "It is asked again every few seconds."],
-  busy: ["Busy", "It is asked again in a few seconds."],
-  forbidden: ["You may not see this connection", "Whoever looks after Airflow can let you read connections."],
+  no_project: ["There is no such project", "Check the connection's organization and project."],
+  no_answer: ["RedBrick does not answer", "The page retries every few seconds."],
+  busy: ["Busy", "The page retries in a few seconds."],
+  forbidden: ["You may not see this connection", "Ask your Airflow administrator for permission to read connections."],
   signed_out: ["You are not signed in to Airflow", "Sign in and open this page again."],
-  no_airflow: ["Airflow does not answer", "It is asked again every few seconds."],
-  nothing: ["No connection to show", "Make one of the type RedBrick AI, or ask whoever looks after Airflow to let you read it."],
+  no_airflow: ["Airflow does not answer", "The page retries every few seconds."],
+  nothing: ["No connection to show", "Create a connection of type RedBrick AI, or ask your Airflow administrator for permission to read one."],
 };
 
-/** Make an element: its tag, class and text. */
+/** Create an element with a tag, class and text. */
 function make(tag, name, text) {
   const element = document.createElement(tag);
   if (name) element.className = name;
@@ -29,9 +29,9 @@ function make(tag, name, text) {
 
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
-// -- inside of Airflow's own page ----------------------------------------------------------------
+// -- embedding in Airflow's own page -------------------------------------------------------------
 
-/** Give Airflow's page that this one is a part of, if there is one. */
+/** Return Airflow's page that embeds this one, if there is one. */
 function outside() {
   try {
     return window.parent !== window && window.parent.document ? window.parent.document : null;
@@ -102,7 +102,7 @@ function drawCourse(course) {
 }
 
 function drawHolder(holder) {
-  const item = make("li", holder.name === "unassigned" ? "nobody" : "");
+  const item = make("li", holder.name === "unassigned" ? "unassigned" : "");
   const name = make("span", "who", holder.name);
   name.title = holder.name;
   const bar = make("span", "bar");
@@ -160,7 +160,7 @@ function showTrouble(state, message) {
   byId("trouble-title").textContent = title;
   byId("trouble-message").textContent = message || "";
   byId("trouble-hint").textContent = hint;
-  // What was seen before is old now, and says so.
+  // Mark data of an earlier response as outdated.
   byId("stages").classList.add("old");
 }
 
@@ -187,7 +187,7 @@ function clear() {
   for (const id of ["open", "runs", "trouble"]) byId(id).hidden = true;
 }
 
-// -- asking ------------------------------------------------------------------------------------------
+// -- requests ----------------------------------------------------------------------------------------
 
 /** Get JSON, or throw an object with the state that is shown instead. */
 async function get(path) {
@@ -221,7 +221,7 @@ async function refresh() {
     if (mine !== asked) return;
     showTrouble(problem.state, problem.message);
   }
-  // A page that nobody sees asks for nothing.
+  // A hidden page makes no requests.
   if (!document.hidden) timer = window.setTimeout(refresh, EVERY_MS);
 }
 
