@@ -26,7 +26,7 @@ _LINE_BREAKS = re.compile("[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 
 
-def storable(text: str) -> str:
+def to_valid_utf8(text: str) -> str:
     """Replace characters that UTF-8, and so logs, XComs and databases, refuse."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
@@ -36,30 +36,30 @@ def has_line_break(text: str) -> bool:
     return _LINE_BREAKS.search(text) is not None
 
 
-def one_line(text: str) -> str:
+def single_line(text: str) -> str:
     """Return a text as a single log line without control characters.
 
     Task names and server messages could otherwise forge log lines ("INFO: all tasks are done") or send escape
     sequences to a terminal.
     """
-    return _CONTROLS.sub("\ufffd", _WHITESPACE_CONTROLS.sub(" ", storable(text)))
+    return _CONTROLS.sub("\ufffd", _WHITESPACE_CONTROLS.sub(" ", to_valid_utf8(text)))
 
 
-def readable(text: str) -> str:
+def truncate_message(text: str) -> str:
     """Return a text as one line of at most :data:`LONGEST_MESSAGE` characters."""
-    return one_line(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}...")
+    return single_line(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}...")
 
 
-def told(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return a value's shortened ``repr`` for a message, or its type if that fails."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - an int of thousands of digits, deeply nested lists, or a user's class
         return type(value).__name__
-    return storable(text if len(text) <= _MAX_VALUE_CHARS else f"{text[:_MAX_VALUE_CHARS]}...")
+    return to_valid_utf8(text if len(text) <= _MAX_VALUE_CHARS else f"{text[:_MAX_VALUE_CHARS]}...")
 
 
-def kind_of(answer: object) -> str:
+def type_name(answer: object) -> str:
     """Return the type of a callable's result, for a message about a boolean.
 
     A hint is added for NumPy booleans, which are a common mistake.
@@ -73,7 +73,7 @@ class RedBrickError(Exception):
     """Base class of this provider's errors. The message is one line."""
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        return single_line(super().__str__())
 
 
 class RedBrickInputError(RedBrickError, ValueError):
@@ -146,7 +146,7 @@ class RedBrickAPIError(RedBrickError):
         retry_after: str | None = None,
         maybe_applied: bool = False,
     ) -> None:
-        self.message = readable(message)
+        self.message = truncate_message(message)
         super().__init__(self.message)
         self.operation = operation
         self.task_ids = tuple(task_ids)
@@ -160,7 +160,7 @@ class RedBrickAPIError(RedBrickError):
             shown = ", ".join(self.task_ids[:3])
             more = f" and {len(self.task_ids) - 3} more" if len(self.task_ids) > 3 else ""
             about = f"{about} of task {shown}{more}".strip()
-        return one_line(f"{about}: {self.message}" if about else self.message)
+        return single_line(f"{about}: {self.message}" if about else self.message)
 
 
 class RedBrickAuthError(RedBrickAPIError):
@@ -177,7 +177,7 @@ class RedBrickNotFoundError(RedBrickAPIError):
     """
 
 
-HOPELESS = (RedBrickAuthError, RedBrickInputError, RedBrickNotFoundError)
+PERMANENT_ERRORS = (RedBrickAuthError, RedBrickInputError, RedBrickNotFoundError)
 """Errors that last until a person changes the API key, the connection or the DAG."""
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
 from airflow_provider_redbrick.api.retry import retry_after_seconds
-from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickAPIError, RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import PERMANENT_ERRORS, RedBrickAPIError, RedBrickInputError, short_repr
 
 try:
     from airflow.sdk import RetryPolicy
@@ -49,7 +49,7 @@ class RedBrickRetryPolicy(RetryPolicy):
     def __init__(self, *, longest_wait: timedelta = _LONGEST_WAIT) -> None:
         if not isinstance(longest_wait, timedelta):
             # Checked here, because Airflow ignores a policy that fails when it is evaluated.
-            raise RedBrickInputError(f"longest_wait must be a timedelta, not {told(longest_wait)}.")
+            raise RedBrickInputError(f"longest_wait must be a timedelta, not {short_repr(longest_wait)}.")
         self.longest_wait = longest_wait
 
     def evaluate(
@@ -69,7 +69,7 @@ class RedBrickRetryPolicy(RetryPolicy):
         :param context: the Airflow context; not used.
         """
         kind = type(exception).__name__
-        if isinstance(exception, HOPELESS):
+        if isinstance(exception, PERMANENT_ERRORS):
             return RetryDecision.fail(f"{kind}: a retry does not help.")
         if isinstance(exception, RedBrickAPIError) and exception.transient:
             retry_after_s = retry_after_seconds(exception.retry_after, now=time.time())

@@ -52,7 +52,7 @@ def active_learning() -> None:
     export = RedBrickExportTasksOperator(
         task_id="export",
         export_path="{{ params.folder }}/{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}",
-        mark_from="train",  # a run that did not train leaves no watermark
+        watermark_from="train",  # a run that did not train leaves no watermark
         **PROJECT,
     )
 
@@ -70,7 +70,7 @@ def active_learning() -> None:
         from airflow.sdk import ObjectStoragePath
 
         rows = [json.loads(line) for line in ObjectStoragePath(exported["uri"]).read_text().splitlines()]
-        return {"mark": exported["mark"], "trained_on": len(rows)}
+        return {"watermark": exported["watermark"], "trained_on": len(rows)}
 
     second_prediction = RedBrickPrelabelOperator(
         task_id="predict_again",

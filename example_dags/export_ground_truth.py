@@ -27,7 +27,7 @@ def export_ground_truth() -> None:
     RedBrickExportTasksOperator(
         task_id="export",
         export_path="{{ params.folder }}/{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}",
-        mark_from="export",
+        watermark_from="export",
     )
 
 

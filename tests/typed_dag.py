@@ -29,7 +29,7 @@ def typed() -> None:
     RedBrickBalanceAssignmentsOperator(
         task_id="share", stage_name="Label", emails=queue.output, ceiling="{{ params.n }}"
     )
-    RedBrickExportTasksOperator(task_id="export", export_path=Path("/exports"), mark_from="export")
+    RedBrickExportTasksOperator(task_id="export", export_path=Path("/exports"), watermark_from="export")
 
 
 typed()

@@ -16,7 +16,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_redbrick.exceptions import RedBrickAnswerError, storable
+from airflow_provider_redbrick.exceptions import RedBrickAnswerError, to_valid_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ def text(value: object) -> str:
 
     :return: an empty text for null.
     """
-    return storable(raw_text(value) or "")
+    return to_valid_utf8(raw_text(value) or "")
 
 
 def raw_text(value: object) -> str | None:

@@ -5,7 +5,7 @@ Design notes on response limits:
 1. The timeout of ``requests`` applies to each read of the socket. A server that sends a byte now and then could hold
    a worker for days.
 2. The headers must arrive within twice the timeout. The body has additional time in proportion to the bytes received,
-   at :data:`SLOWEST` bytes per second.
+   at :data:`MIN_BYTES_PER_S` bytes per second.
 3. The size is limited twice: on the socket, as transferred, and after decompression (:func:`limit_bytes`).
 4. Only gzip is accepted as an encoding, once. Nested encodings could expand a kilobyte into gigabytes.
 5. Of an error response only the first 64 KiB are read: the status carries the information.
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-LARGEST = 256 << 20
+MAX_RESPONSE_BYTES = 256 << 20
 """Maximum size of a response held in memory, in bytes, after decompression."""
 
-SLOWEST = 16 << 10
+MIN_BYTES_PER_S = 16 << 10
 """Minimum transfer rate in bytes per second, once a response takes twice the timeout."""
 
 _CHUNK_BYTES = 1 << 16
@@ -49,7 +49,7 @@ def read_body(response: requests.Response) -> bytes:
 
     Of a response that is not a success, only the beginning is returned, as far as it can be read.
 
-    :raises RedBrickAnswerError: if the body is larger than :data:`LARGEST`, or has an encoding that was not
+    :raises RedBrickAnswerError: if the body is larger than :data:`MAX_RESPONSE_BYTES`, or has an encoding that was not
         requested.
     """
     if not 200 <= response.status_code < 300:
@@ -58,7 +58,7 @@ def read_body(response: requests.Response) -> bytes:
     if encoding not in _ACCEPTED_ENCODINGS:
         words = f"The response has an encoding that was not requested: {encoding[:40]!r}."
         raise RedBrickAnswerError(words, status=response.status_code, maybe_applied=True)
-    return b"".join(limit_bytes(LARGEST, response.iter_content(_CHUNK_BYTES)))
+    return b"".join(limit_bytes(MAX_RESPONSE_BYTES, response.iter_content(_CHUNK_BYTES)))
 
 
 def limit_bytes(most: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -93,7 +93,7 @@ def _beginning(response: requests.Response) -> bytes:
 class BoundedAdapter(HTTPAdapter):
     """HTTP adapter whose responses are limited in duration and size.
 
-    A response may take twice the timeout, plus the time that its size needs at :data:`SLOWEST`.
+    A response may take twice the timeout, plus the time that its size needs at :data:`MIN_BYTES_PER_S`.
 
     :param most: the maximum size of a response as transferred, in bytes.
     :param options: passed to ``HTTPAdapter``.
@@ -155,7 +155,7 @@ class _Timed(io.RawIOBase):
         if self._timeout is not None:
             left = self._began + 2 * self._timeout - time.monotonic()
             # Status line and headers are small and get no additional time.
-            left += self._received / SLOWEST if self.in_body else 0
+            left += self._received / MIN_BYTES_PER_S if self.in_body else 0
             if left <= 0 or self._received > self._most:
                 raise TimeoutError("the response takes too long or is too large")
             self._sock.settimeout(min(self._timeout, left))

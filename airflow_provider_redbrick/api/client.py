@@ -11,13 +11,13 @@ from airflow_provider_redbrick.api import documents
 from airflow_provider_redbrick.api.answers import elements, index, reading, text
 from airflow_provider_redbrick.api.forks import abandon, renew_after_fork
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.api.rate_limit import Bundle
+from airflow_provider_redbrick.api.rate_limit import BatchSize
 from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickInputError,
     RedBrickNotFoundError,
-    readable,
+    truncate_message,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class RedBrickClient:
     transport: Transport
     page_size: int = 200
     max_concurrency: int = 10
-    bundle: Bundle = field(default_factory=lambda: Bundle(10))
+    bundle: BatchSize = field(default_factory=lambda: BatchSize(10))
     _me: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class RedBrickClient:
             answer = dict(data[name])
             words = text(answer.get("error")) or "no reason given"
         if not answer.get("isValid"):
-            raise RedBrickInputError(readable(f"RedBrick rejects the labels as invalid: {words}"))
+            raise RedBrickInputError(truncate_message(f"RedBrick rejects the labels as invalid: {words}"))
         with reading(name):
             converted = [_stored(task) for task in elements(json.loads(answer["converted"]), dict, nulls=False)]
         if len(converted) != len(tasks):

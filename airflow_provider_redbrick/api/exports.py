@@ -76,8 +76,8 @@ class BulkRead:
     :param updated_after: only tasks that were changed at this time or later.
     :param document: the GraphQL document, which determines what is read of each task.
     :param largest_page: the maximum tasks per page; the client's page size may be smaller.
-    :ivar mark: the watermark from which the next read misses nothing: a time before the first page was read, by this
-        clock or the server's, whichever is behind.
+    :ivar watermark: the watermark from which the next read misses nothing: a time before the first page was read, by
+        this clock or the server's, whichever is behind.
     :raises RedBrickAPIError: while iterating, if a page cannot be read or a task is malformed.
     """
 
@@ -97,7 +97,7 @@ class BulkRead:
             "stageName": stage.counting_name if stage else None,
             "cacheTime": updated_after.in_timezone("UTC").isoformat() if updated_after else None,
         }
-        self.mark: pendulum.DateTime = pendulum.now("UTC")
+        self.watermark: pendulum.DateTime = pendulum.now("UTC")
 
     def __iter__(self) -> Iterator[StoredTask]:
         seen: set[str] = set()
@@ -112,7 +112,7 @@ class BulkRead:
         with reading("tasksPaged"):
             page = data["tasksPaged"]
             if cursor is None:
-                self.mark = min(self.mark, moment(page.get("cacheTime")) or self.mark)
+                self.watermark = min(self.watermark, moment(page.get("cacheTime")) or self.watermark)
             return list(page["entries"]), page["cursor"]
 
 

@@ -44,7 +44,7 @@ class ProjectFiles:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
-    def carry(
+    def label_variables(
         self, labels: Sequence[Any] | None, labels_map: Sequence[Mapping[str, Any] | None], *, task_id: str
     ) -> dict[str, Any]:
         """Return labels as variables for a mutation. A long list is uploaded first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr
 
 
 def is_uuid(value: object) -> bool:
@@ -25,4 +25,4 @@ def check_uuid(what: str, value: object) -> str:
     try:
         return str(uuid.UUID(str(value) if isinstance(value, (str, uuid.UUID)) else ""))
     except ValueError:
-        raise RedBrickInputError(f"{what} must be a UUID, not {told(value)}.") from None
+        raise RedBrickInputError(f"{what} must be a UUID, not {short_repr(value)}.") from None

@@ -49,7 +49,7 @@ _EXTRAS = ("heatMaps", "transforms", "centerline")
 
 
 @dataclass(frozen=True)
-class Place:
+class UploadTarget:
     """Upload target of an item in the storage.
 
     :param path: the path in the storage.
@@ -71,7 +71,7 @@ class Datapoint:
     :param items: paths in the storage.
     :param layout: how the items form series, with the API's keys ``seriesInfo``, ``heatMaps``, ``transforms`` and
         ``centerline`` as the label conversion returns them; other keys are ignored.
-    :param labels: the return value of :meth:`ProjectFiles.carry`.
+    :param labels: the return value of :meth:`ProjectFiles.label_variables`.
     :param is_ground_truth: whether the task starts in ground truth.
     :param metadata: the task's own metadata.
     :param pre_assign: by stage name, one email or several.
@@ -107,7 +107,7 @@ class ProjectImports:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
-    def places(self, files: Sequence[tuple[str, str]], *, task_name: str) -> list[Place]:
+    def request_targets(self, files: Sequence[tuple[str, str]], *, task_name: str) -> list[UploadTarget]:
         """Request an upload target for each file.
 
         :param files: the name and the content type of each file.
@@ -125,9 +125,9 @@ class ProjectImports:
             # Files would overwrite each other or be lost.
             words = f"RedBrick returned {len(paths)} of {len(files)} requested upload targets."
             raise RedBrickAnswerError(words, operation="itemsUploadPresign", task_ids=[task_name])
-        return [Place(str(path), kind, str(url)) for (path, url), (_, kind) in zip(signed, files, strict=True)]
+        return [UploadTarget(str(path), kind, str(url)) for (path, url), (_, kind) in zip(signed, files, strict=True)]
 
-    def put(self, place: Place, file: BinaryIO) -> None:
+    def put(self, place: UploadTarget, file: BinaryIO) -> None:
         """Upload an open file, from its start to its end. It is streamed and left open.
 
         :param place: the upload target.

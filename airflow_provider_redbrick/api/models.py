@@ -29,7 +29,7 @@ from airflow_provider_redbrick.api.answers import (
 )
 from airflow_provider_redbrick.api.moments import moment
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH, public_stage_name
-from airflow_provider_redbrick.api.values import too_many, values_in
+from airflow_provider_redbrick.api.values import count_values, value_count_problem
 from airflow_provider_redbrick.exceptions import RedBrickNotReadError
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ class Task:
         self.require("labels_by")
         return self.labels_by is not None and self.labels_by.user_id == user_id
 
-    def relabelled_by(self, user_id: str, since: Task) -> bool:
+    def relabeled_by(self, user_id: str, since: Task) -> bool:
         """Return whether a user saved the current labels after an earlier read.
 
         :param user_id: the user.
@@ -450,7 +450,7 @@ def flat_labels(written: str | bytes) -> tuple[Mapping[str, Any], ...]:
 
     :raises ValueError: if the text is not a list, or has too many values. Returning no labels would be wrong.
     """
-    problem = too_many(values_in(written))
+    problem = value_count_problem(count_values(written))
     if problem is not None:
         raise ValueError(problem)
     value = json.loads(written)

@@ -33,7 +33,7 @@ from airflow_provider_redbrick.api.pages import pages
 from airflow_provider_redbrick.api.remote import RemoteStage
 from airflow_provider_redbrick.api.scope import Scope
 from airflow_provider_redbrick.api.stage_names import public_stage_name
-from airflow_provider_redbrick.api.threads import at_once, read_once
+from airflow_provider_redbrick.api.threads import read_once, run_concurrently
 from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
@@ -122,7 +122,7 @@ class RedBrickProject(Scope):
         :param others: functions to run at the same time.
         :param taxonomy: also read the taxonomy, in the same request as the project.
         """
-        at_once(self._read_with_taxonomy if taxonomy else lambda: self.info, self.client.me, *others)
+        run_concurrently(self._read_with_taxonomy if taxonomy else lambda: self.info, self.client.me, *others)
 
     @read_once
     def info(self) -> ProjectInfo:
@@ -265,7 +265,7 @@ class RedBrickProject(Scope):
                 answers[task_id] = self._with_stored_labels(task, task.labels_url)
         return answers
 
-    def are_labelled(self, task_ids: Sequence[str], *, by: str) -> dict[str, bool | RedBrickAPIError]:
+    def are_labeled(self, task_ids: Sequence[str], *, by: str) -> dict[str, bool | RedBrickAPIError]:
         """Read which tasks have labels, or were saved without labels by a user.
 
         :param task_ids: the tasks.
@@ -349,7 +349,7 @@ class RedBrickProject(Scope):
 
         :param stage: the stage that the task is in.
         :param task_id: the task.
-        :param labels: the return value of :meth:`ProjectFiles.carry`.
+        :param labels: the return value of :meth:`ProjectFiles.label_variables`.
         :param finished: submit (``True``) or save as a draft (``False``).
         :param elapsed_ms: the time spent, in milliseconds.
         """
@@ -370,7 +370,7 @@ class RedBrickProject(Scope):
         It does not matter who holds the task.
 
         :param task_id: the task; it stays in its stage.
-        :param labels: the return value of :meth:`ProjectFiles.carry`.
+        :param labels: the return value of :meth:`ProjectFiles.label_variables`.
         :param extra: what the audit trail stores with the event, JSON-serializable.
         :param elapsed_ms: the time spent, in milliseconds.
         """

@@ -103,7 +103,7 @@ def shared_rate_limiter(account: Hashable, per_second: float | None) -> RateLimi
     return _limiters.get(account, per_second)
 
 
-class Bundle:
+class BatchSize:
     """Adaptive number of mutations per request.
 
     :param most: the maximum; 1 sends each mutation in its own request.
@@ -114,20 +114,20 @@ class Bundle:
         self._size = most
         self._good = 0
         self._lock = threading.Lock()
-        renew_after_fork(self, Bundle._renew)
+        renew_after_fork(self, BatchSize._renew)
 
     @property
     def size(self) -> int:
         """The current number of mutations per request."""
         return self._size
 
-    def was_too_much(self, count: int) -> None:
+    def shrink(self, count: int) -> None:
         """Record that a request with this number of mutations was too large or too slow."""
         with self._lock:
             self._size = max(1, min(self._size, count // 2))
             self._good = 0
 
-    def went_well(self, count: int) -> None:
+    def record_success(self, count: int) -> None:
         """Record that a request with this number of mutations succeeded."""
         with self._lock:
             self._good += count >= self._size

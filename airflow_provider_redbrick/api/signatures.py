@@ -22,7 +22,7 @@ _ESCAPE = re.compile("%[0-9a-fA-F]{2}")
 _MIN_SECRET_CHARS = 6
 
 
-def unsigned(text: str, urls: Iterable[str | None] = ()) -> str:
+def strip_signatures(text: str, urls: Iterable[str | None] = ()) -> str:
     """Remove the queries of URLs from a text, since they may be signatures.
 
     :param text: the text.

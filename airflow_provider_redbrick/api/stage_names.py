@@ -22,6 +22,6 @@ def means_ground_truth(name: str) -> bool:
     return name.strip().lower() in _GROUND_TRUTH_NAMES
 
 
-def as_users_see_it(name: str) -> str:
+def normalize_stage_name(name: str) -> str:
     """Return ``Ground Truth`` for each of its names, and any other name unchanged."""
     return GROUND_TRUTH if means_ground_truth(name) else name

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import requests
 
-from airflow_provider_redbrick.api.bounds import LARGEST, limit_bytes
+from airflow_provider_redbrick.api.bounds import MAX_RESPONSE_BYTES, limit_bytes
 from airflow_provider_redbrick.api.classify import INVALID_URL_ERRORS, classify_storage_status
 from airflow_provider_redbrick.api.sessions import UnencryptedError, redirect_target
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickAPIError, RedBrickConnectionError
@@ -101,14 +101,14 @@ class Storage:
         :raises RedBrickAPIError: if the download fails, is too large or is damaged.
         """
         received = io.BytesIO()
-        self._receive(url, received, LARGEST)
+        self._receive(url, received, MAX_RESPONSE_BYTES)
         content = received.getvalue()
         if content[:2] != b"\x1f\x8b":
             return content
         received.seek(0)
         try:
             with gzip.GzipFile(fileobj=received) as unpacked:
-                return b"".join(limit_bytes(LARGEST, iter(partial(unpacked.read1, _CHUNK_BYTES), b"")))
+                return b"".join(limit_bytes(MAX_RESPONSE_BYTES, iter(partial(unpacked.read1, _CHUNK_BYTES), b"")))
         except (OSError, EOFError, zlib.error):
             raise RedBrickAnswerError("A stored file is cut short or damaged.", operation=_WHAT) from None
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def at_once(*reads: Callable[[], Any]) -> list[Any]:
+def run_concurrently(*reads: Callable[[], Any]) -> list[Any]:
     """Run functions concurrently and return their results in order.
 
     :raises RedBrickAPIError: the error of the first function, in order, that failed.

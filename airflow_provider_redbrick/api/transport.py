@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from airflow_provider_redbrick.api import stopping
-from airflow_provider_redbrick.api.bounds import LARGEST, BoundedAdapter, read_body
+from airflow_provider_redbrick.api.bounds import MAX_RESPONSE_BYTES, BoundedAdapter, read_body
 from airflow_provider_redbrick.api.classify import classify_exception
 from airflow_provider_redbrick.api.endpoint import is_plaintext_remote
 from airflow_provider_redbrick.api.forks import abandon, renew_after_fork
@@ -202,7 +202,7 @@ class Transport:
         self._session = NoRedirectSession()
         self._session.auth = self._credential
         self._storage_session = StorageSession(allow_http=self._storage_may_be_http)
-        for session, most in ((self._session, LARGEST), (self._storage_session, LARGEST_FILE)):
+        for session, most in ((self._session, MAX_RESPONSE_BYTES), (self._storage_session, LARGEST_FILE)):
             adapter = BoundedAdapter(most, pool_connections=2, pool_maxsize=self._max_connections, max_retries=0)
             _set_up(session, self._user_agent, adapter)
         self.storage = Storage(self._storage_session, replace(self._retries, rate_limiter=None), timeout=self.timeout)

@@ -9,7 +9,7 @@ MOST_VALUES = 10_000_000
 """Maximum objects, lists and elements in a text. A large task has some hundred thousand."""
 
 
-def values_in(text: str | bytes) -> int:
+def count_values(text: str | bytes) -> int:
     """Return an upper bound of the number of values in JSON text.
 
     Brackets and commas in strings are counted too.
@@ -19,6 +19,6 @@ def values_in(text: str | bytes) -> int:
     return sum(map(text.count, (b"{", b"[", b",")))
 
 
-def too_many(count: int) -> str | None:
+def value_count_problem(count: int) -> str | None:
     """Return the problem with a number of values, or ``None`` if it is allowed."""
     return f"it has more than {MOST_VALUES} values" if count > MOST_VALUES else None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.classify import MAX_SERVER_WORDS, classify_status
-from airflow_provider_redbrick.api.values import too_many, values_in
+from airflow_provider_redbrick.api.values import count_values, value_count_problem
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def decode(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
     """
     if not 200 <= status < 300:
         raise classify_status(status, headers, content)
-    problem = too_many(values_in(content))
+    problem = value_count_problem(count_values(content))
     if problem is not None:
         words = f"RedBrick's answer was not parsed because {problem}."
         raise RedBrickAnswerError(words, status=status, maybe_applied=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_redbrick.api.stage_names import ARCHIVED, END, GROUND_TRUTH, means_ground_truth, public_stage_name
-from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr, to_valid_utf8
 
 _PASSED_THROUGH = frozenset({"labelset-input", "feedback"})
 
@@ -65,7 +65,7 @@ class Stage:
         """Parse a stage. Unknown kinds and routings are accepted."""
         routing = data.get("routing")
         return cls(
-            name=storable(str(data.get("stageName") or "")),
+            name=to_valid_utf8(str(data.get("stageName") or "")),
             kind=str(data.get("brickName") or ""),
             next_names=_routes(routing) if isinstance(routing, Mapping) else (),
         )
@@ -93,7 +93,7 @@ class Workflow:
         :raises RedBrickInputError: if there is none; the message lists the stages.
         """
         if not isinstance(name, str):
-            raise RedBrickInputError(f"A stage's name must be text, not {told(name)}.")
+            raise RedBrickInputError(f"A stage's name must be text, not {short_repr(name)}.")
         for stage in self.stages:
             if stage.name == name:
                 return stage

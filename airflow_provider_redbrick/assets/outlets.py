@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _EVENT_FIELDS = ("schema_version", "operation", "org_id", "project_id", "stage_name", "counts", "report", "uri")
 
 
-def tell_outlets(context: Context, outlets: Iterable[Any], manifest: Mapping[str, Any]) -> None:
+def add_to_outlet_events(context: Context, outlets: Iterable[Any], manifest: Mapping[str, Any]) -> None:
     """Add a manifest's summary to the events of RedBrick outlets.
 
     Values that the DAG put there are kept. Airflow sends the events when the Airflow task has succeeded.

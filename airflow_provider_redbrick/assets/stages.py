@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetWatcher
 
 from airflow_provider_redbrick.assets.uris import stage_uri
-from airflow_provider_redbrick.exceptions import RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def stage_asset(
     """
     if not isinstance(watchers, (list, tuple)) or not all(isinstance(watcher, AssetWatcher) for watcher in watchers):
         raise RedBrickInputError(
-            f"watchers must be a list of AssetWatcher(name=..., trigger=...), not {told(watchers)}."
+            f"watchers must be a list of AssetWatcher(name=..., trigger=...), not {short_repr(watchers)}."
         )
     uri = stage_uri(org_id=org_id, project_id=project_id, stage_name=stage_name)
     return Asset(name=name or uri, uri=uri, watchers=list(watchers), extra=extra or {})

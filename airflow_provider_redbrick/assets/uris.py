@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.api.stage_names import as_users_see_it
-from airflow_provider_redbrick.exceptions import RedBrickInputError, storable, told
+from airflow_provider_redbrick.api.stage_names import normalize_stage_name
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr, to_valid_utf8
 from airflow_provider_redbrick.hooks import check
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ def stage_uri(*, org_id: str, project_id: str, stage_name: str) -> str:
     :param stage_name: the stage's name, without templates.
     :raises RedBrickInputError: if an id is no UUID, or the name is blank or has a template.
     """
-    if not isinstance(stage_name, str) or not stage_name.strip() or stage_name != storable(stage_name):
-        raise RedBrickInputError(f"stage_name must be a stage's name, not {told(stage_name)}.")
+    if not isinstance(stage_name, str) or not stage_name.strip() or stage_name != to_valid_utf8(stage_name):
+        raise RedBrickInputError(f"stage_name must be a stage's name, not {short_repr(stage_name)}.")
     check.plain_text("stage_name", stage_name)
     ids = f"{check_uuid('org_id', org_id)}/{check_uuid('project_id', project_id)}"
-    return f"{SCHEME}://{ids}/{quote(as_users_see_it(stage_name), safe='')}"
+    return f"{SCHEME}://{ids}/{quote(normalize_stage_name(stage_name), safe='')}"
 
 
 def normalize_uri(uri: SplitResult) -> SplitResult:
@@ -57,6 +57,6 @@ def _key(uri: SplitResult) -> StageKey:
     if uri.scheme.lower() != SCHEME or len(path) != 2 or uri.query or uri.fragment:
         raise RedBrickInputError(
             f"A RedBrick asset's URI must be {SCHEME}://<org_id>/<project_id>/<stage> with the stage percent-encoded, "
-            f"not {told(uri.geturl())}. Use assets.stages.stage_asset to create it."
+            f"not {short_repr(uri.geturl())}. Use assets.stages.stage_asset to create it."
         )
     return StageKey(check_uuid("org_id", uri.netloc), check_uuid("project_id", path[0]), unquote(path[1]))

@@ -20,10 +20,24 @@ from airflow_provider_redbrick.api.stage_names import ARCHIVED
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.deciding import Decisions, act
 from airflow_provider_redbrick.batch.labelling import find_mismatch, label_storer, relabel_change
-from airflow_provider_redbrick.batch.outcome import Outcome, already_done, failed, labelled, skipped, unread
-from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
+from airflow_provider_redbrick.batch.outcome import (
+    Outcome,
+    already_done,
+    existing_labels_outcome,
+    failed,
+    failed_read,
+    skipped,
+)
+from airflow_provider_redbrick.batch.parallel import MainThreadExecutor, in_parallel
 from airflow_provider_redbrick.batch.prelabel import WHAT, predict
-from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, Found, is_fresh, look, read_in_chunks
+from airflow_provider_redbrick.batch.reading import (
+    CHUNK,
+    CircuitBreaker,
+    TaskBatch,
+    is_fresh,
+    read_batch,
+    read_in_chunks,
+)
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
@@ -40,15 +54,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Overwriting:
+class LabelOverwriter:
     """Replace the labels of tasks in their current stage.
 
     :param project: the project of the tasks.
     :param converter: converts labels to the form that is sent.
     :param extra: values that RedBrick's audit trail keeps with each write.
-    :param since: on a retry, when the first attempt began. Labels that this key saved since then are an
+    :param first_attempt_at: on a retry, when the first attempt began. Labels that this key saved since then are an
         earlier attempt's.
-    :param only_unlabelled: skip tasks that have labels.
+    :param only_unlabeled: skip tasks that have labels.
     :param take_from_people: also replace the labels of tasks that a person holds.
     :param breaker: stops requests to a server that does not answer.
     :param stop: once set, nothing more is sent.
@@ -57,8 +71,8 @@ class Overwriting:
     project: RedBrickProject
     converter: Converter
     extra: Mapping[str, Any]
-    since: pendulum.DateTime | None = None
-    only_unlabelled: bool = False
+    first_attempt_at: pendulum.DateTime | None = None
+    only_unlabeled: bool = False
     take_from_people: bool = False
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     stop: Event = field(default_factory=Event)
@@ -73,23 +87,23 @@ class Overwriting:
         :param task_ids: ids of the tasks, in any stage.
         :param labeler: returns the labels of a task, or None to skip the task.
         """
-        desk = Desk()
+        executor = MainThreadExecutor()
         decisions = Decisions(
             lambda task: predict(self.project, task, labeler, self.converter.open_file),
             self.converter,
             self._put,
             what=WHAT,
-            desk=desk,
+            executor=executor,
         )
         chunks, workers = in_chunks(task_ids, CHUNK), self.project.client.max_concurrency
-        return in_parallel(chunks, partial(self._on, decisions), workers=workers, stop=self.stop, desk=desk)
+        return in_parallel(chunks, partial(self._on, decisions), workers=workers, stop=self.stop, executor=executor)
 
     def _on(self, decisions: Decisions, task_ids: Sequence[str]) -> Iterator[Outcome]:
         (found,) = read_in_chunks(self.project, task_ids, detail=Detail.FULL, breaker=self.breaker)
         tasks: list[Task] = []
         for task_id, task in found.tasks.items():
             if isinstance(task, RedBrickAPIError):
-                yield unread(task_id, task)
+                yield failed_read(task_id, task)
             elif (outcome := self._outcome_without_write(task)) is not None:
                 yield outcome
             else:
@@ -97,11 +111,11 @@ class Overwriting:
         batches = (self._still_as_read(steps, found) for steps in decisions.on(tasks))
         yield from act(self.project, batches, stop=self.stop)
 
-    def _still_as_read(self, steps: Sequence[Step], found: Found) -> Sequence[Step]:
+    def _still_as_read(self, steps: Sequence[Step], found: TaskBatch) -> Sequence[Step]:
         """Replace changes of tasks that others have changed since they were read."""
         if is_fresh(found.read_at):
             return steps
-        again = look(self.project, [step.task.task_id for step in steps if isinstance(step, Change)])
+        again = read_batch(self.project, [step.task.task_id for step in steps if isinstance(step, Change)])
         return [self._unless_changed(step, again.tasks) if isinstance(step, Change) else step for step in steps]
 
     def _unless_changed(self, change: Change, found: Mapping[str, Task | RedBrickAPIError]) -> Step:
@@ -117,11 +131,16 @@ class Overwriting:
 
     def _outcome_without_write(self, task: Task) -> Outcome | None:
         """Return the outcome of a task that must not be labeled, or None."""
-        if self.since is not None and task.saved_by(self.me) and task.labels_at and task.labels_at >= self.since:
+        if (
+            self.first_attempt_at is not None
+            and task.saved_by(self.me)
+            and task.labels_at
+            and task.labels_at >= self.first_attempt_at
+        ):
             return already_done(task.task_id, "an earlier attempt wrote its labels", name=task.name)
         if task.stage_name == ARCHIVED:
             return skipped(task.task_id, "it is archived", name=task.name)
-        if self.only_unlabelled and (before := labelled(task, me=self.me)) is not None:
+        if self.only_unlabeled and (before := existing_labels_outcome(task, me=self.me)) is not None:
             return before
         if task.assignee is not None and not task.held_by(self.me) and not self.take_from_people:
             return skipped(task.task_id, f"it is {task.where}; take_from_people is off", name=task.name)

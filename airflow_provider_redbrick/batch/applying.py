@@ -28,7 +28,7 @@ from airflow_provider_redbrick.api import stopping
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.batch.change import attempt_separately, result_or_error
 from airflow_provider_redbrick.batch.outcome import Outcome, Status
-from airflow_provider_redbrick.batch.parallel import cut_short
+from airflow_provider_redbrick.batch.parallel import cancel_or_wait
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def apply_all(project: RedBrickProject, mutations: Sequence[Mutation], *, stop: 
         return [outcome for future in futures for outcome in future.result()]
     except BaseException:
         stop.set()
-        cut_short(futures)
+        cancel_or_wait(futures)
         raise
 
 
@@ -133,7 +133,7 @@ class PendingMutation:
 
     def exhausted(self) -> Outcome:
         """Return the outcome after the last attempt without a visible effect."""
-        reason = f"{self.errors[-1]} {self.mutation.unapplied}; given up after {ATTEMPTS} attempts."
+        reason = f"{self.errors[-1]} {self.mutation.not_applied_message}. Gave up after {ATTEMPTS} attempts."
         return self.mutation.failure(reason)
 
 
@@ -146,7 +146,7 @@ def _settle(project: RedBrickProject, unsettled: Sequence[PendingMutation], slee
             break
         sleep(pause_s)
         mutations = [(pending.mutation, pending.errors) for pending in to_read]
-        results = result_or_error(partial(type(mutations[0][0]).look_all, project, mutations))
+        results = result_or_error(partial(type(mutations[0][0]).verify_all, project, mutations))
         for i, pending in enumerate(to_read):
             pending.record_read(results if isinstance(results, RedBrickAPIError) else results[i])
     for pending in unsettled:

@@ -34,25 +34,25 @@ if TYPE_CHECKING:
 class Arrivals:
     """Reads arrivals in Ground Truth and caches the events of unchanged tasks.
 
-    :ivar mark: a time shortly before the latest look, by this clock or the server's, whichever is behind.
+    :ivar read_at: a time shortly before the latest look, by this clock or the server's, whichever is behind.
     """
 
     def __init__(self) -> None:
-        self.mark: pendulum.DateTime = pendulum.now("UTC")
+        self.read_at: pendulum.DateTime = pendulum.now("UTC")
         self._cache: dict[tuple[str, pendulum.DateTime | None], Arrival] = {}
 
-    def look(self, project: RedBrickProject, since: pendulum.DateTime | None) -> list[Arrival]:
+    def look(self, project: RedBrickProject, updated_after: pendulum.DateTime | None) -> list[Arrival]:
         """Return the arrivals of ground truth that changed since a watermark.
 
         :param project: the project to read.
-        :param since: the watermark; None to establish one without reading older tasks.
+        :param updated_after: the watermark; None to establish one without reading older tasks.
         :return: arrivals in any order; some may be older than the watermark.
         :raises RedBrickAPIError: if a read failed.
         """
         changed = BulkRead(
             project,
             project.stage(GROUND_TRUTH),
-            updated_after=since or pendulum.now("UTC"),
+            updated_after=updated_after or pendulum.now("UTC"),
             document=documents.TASKS_CHANGED,
             largest_page=project.client.page_size,
         )
@@ -61,7 +61,7 @@ class Arrivals:
         known = {**self._cache, **self._read(project, not_cached)}
         listed = [(task.task_id, task.updated_at) for task in tasks]
         self._cache = {version: known[version] for version in listed if version in known}
-        self.mark = changed.mark
+        self.read_at = changed.watermark
         return list(self._cache.values())
 
     def _read(

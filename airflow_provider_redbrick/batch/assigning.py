@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.project import MAX_IDS, RedBrickProject
 from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
-from airflow_provider_redbrick.batch.reading import is_fresh, look
+from airflow_provider_redbrick.batch.reading import is_fresh, read_batch
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class NotAssigned:
         return (skipped if self.taken_by_other else failed)(task_id, f"{what}{self.reason}", name=name)
 
 
-Given = dict[str, "NotAssigned | None"]
+AssignmentResults = dict[str, "NotAssigned | None"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def assigned_in_place(stages: Mapping[str, str], before: Mapping[str, PreviousSt
     return {task_id for task_id, stage in known if stage in {"", before[task_id].stage_name}}
 
 
-def to_person(
+def person_assignment(
     project: RedBrickProject, user: User, email: str, before: Mapping[str, PreviousState], *, read_at: float
 ) -> Assignment:
     """Return the assignment of queued tasks to a person.
@@ -132,7 +132,7 @@ def to_person(
     )
 
 
-def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment) -> Given:
+def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment) -> AssignmentResults:
     """Assign tasks, up to 50 per request.
 
     :param project: the project of the tasks.
@@ -140,14 +140,14 @@ def assign(project: RedBrickProject, task_ids: Sequence[str], assignment: Assign
     :param assignment: how to assign them.
     :return: None for each task that was assigned, or why it was not.
     """
-    results: Given = {}
+    results: AssignmentResults = {}
     for chunk in in_chunks(task_ids, MAX_IDS):
         results.update(_assign_chunk(project, chunk, assignment))
     return results
 
 
-def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: Assignment) -> Given:
-    results: Given = {}
+def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: Assignment) -> AssignmentResults:
+    results: AssignmentResults = {}
     open_ids = list(chunk)
     if not is_fresh(assignment.read_at):
         open_ids = _still_free(project, open_ids, assignment, results)
@@ -168,10 +168,12 @@ def _assign_chunk(project: RedBrickProject, chunk: Sequence[str], assignment: As
     return results
 
 
-def _still_free(project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment, results: Given) -> list[str]:
+def _still_free(
+    project: RedBrickProject, task_ids: Sequence[str], assignment: Assignment, results: AssignmentResults
+) -> list[str]:
     """Read tasks again; return those that may be assigned, record the others."""
     free = []
-    for task_id, task in look(project, task_ids).tasks.items():
+    for task_id, task in read_batch(project, task_ids).tasks.items():
         if isinstance(task, RedBrickAPIError):
             results[task_id] = NotAssigned(str(task))
         elif assignment.free(task):
@@ -191,14 +193,14 @@ def _settle(
     project: RedBrickProject,
     task_ids: Sequence[str],
     assignment: Assignment,
-    results: Given,
+    results: AssignmentResults,
     *,
     error: RedBrickAPIError | None,
     last: bool,
 ) -> list[str]:
     """Read the tasks that the answer did not name; return those to send again."""
     waiting: list[Task] = []
-    for task_id, task in look(project, task_ids).tasks.items():
+    for task_id, task in read_batch(project, task_ids).tasks.items():
         if isinstance(task, RedBrickAPIError):
             results[task_id] = NotAssigned(str(error or task))
         elif assignment.holds(task):

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.project import MAX_IDS
-from airflow_provider_redbrick.batch.assigning import assign, to_person
+from airflow_provider_redbrick.batch.assigning import assign, person_assignment
 from airflow_provider_redbrick.batch.outcome import Outcome, done, skipped
 from airflow_provider_redbrick.batch.parallel import in_parallel
 from airflow_provider_redbrick.batch.planning import AssignmentPlan, Holder, Move, plan_assignments
-from airflow_provider_redbrick.batch.reading import CircuitBreaker, each_or_why, read_in_chunks
+from airflow_provider_redbrick.batch.reading import CircuitBreaker, read_in_chunks, results_or_error
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _labeled_by_holder(
             for task_id, task in found.tasks.items()
             if stage.is_label and not isinstance(task, RedBrickAPIError) and _by_another(task)
         ]
-        events = each_or_why(project.output_events, by_others) if by_others else {}
+        events = results_or_error(project.output_events, by_others) if by_others else {}
         return [
             task.task_id
             for task in tasks
@@ -141,7 +141,7 @@ def _has_labeled(
 
 
 @dataclass(frozen=True)
-class Share:
+class QueuePlan:
     """A plan, and the queue that it was made from.
 
     :param plan: which task goes to whom.
@@ -156,7 +156,7 @@ class Share:
     read_at: float
 
 
-def share(project: RedBrickProject, stage: Stage, rules: SharingRules) -> Share:
+def plan_queue(project: RedBrickProject, stage: Stage, rules: SharingRules) -> QueuePlan:
     """Read the queue and plan the assignments.
 
     :param project: the project.
@@ -180,10 +180,10 @@ def share(project: RedBrickProject, stage: Stage, rules: SharingRules) -> Share:
         planned = plan_assignments(unassigned, people, rebalance=rules.rebalance)
     except ValueError as error:
         raise RedBrickInputError(str(error)) from None
-    return Share(planned, queue, rules.people, read_at)
+    return QueuePlan(planned, queue, rules.people, read_at)
 
 
-def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
+def apply_plan(project: RedBrickProject, shared: QueuePlan) -> Iterator[Outcome]:
     """Assign tasks as planned, at most 50 ids per request.
 
     :param project: the project.
@@ -195,7 +195,8 @@ def carry_out(project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
     for move in shared.plan.moves:
         by_person.setdefault(move.to, []).append(move)
     assignments = {
-        email: to_person(project, shared.people[email], email, queue, read_at=shared.read_at) for email in by_person
+        email: person_assignment(project, shared.people[email], email, queue, read_at=shared.read_at)
+        for email in by_person
     }
 
     def assign_moves(moves: Sequence[Move]) -> Iterator[Outcome]:

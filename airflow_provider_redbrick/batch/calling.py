@@ -21,8 +21,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow_provider_redbrick.api.answers import reading
-from airflow_provider_redbrick.api.signatures import unsigned
-from airflow_provider_redbrick.exceptions import RedBrickInputError, one_line, readable
+from airflow_provider_redbrick.api.signatures import strip_signatures
+from airflow_provider_redbrick.exceptions import RedBrickInputError, single_line, truncate_message
 from airflow_provider_redbrick.labels.names import with_names
 from airflow_provider_redbrick.labels.series import to_series
 from airflow_provider_redbrick.labels.taxonomy import Taxonomy
@@ -105,16 +105,16 @@ def _log_and_summarize(error: Exception, task: Task, what: str) -> CallableFaile
     """Log a callable's exception and return a short error for the task."""
     # HTTP libraries quote the URL that failed, and a signed URL grants access by itself.
     urls = (*(task.item_urls or ()), task.labels_url)
-    subject = (what, task.task_id, one_line(task.name))
+    subject = (what, task.task_id, single_line(task.name))
     raised = "".join(traceback.format_exception(error))
-    shown = "\n".join(map(one_line, unsigned(raised, urls).split("\n")))
+    shown = "\n".join(map(single_line, strip_signatures(raised, urls).split("\n")))
     if shown == raised and all("\n" not in _message_of(each) for each in _chain(error)):
         log.error("The %s raised for task %s (%s)", *subject, exc_info=error)
     else:
         # Indented, so that no line of an error message can pass for a log line.
         log.error("The %s raised for task %s (%s)\n%s", *subject, textwrap.indent(shown, "  "))
     summary = f"The {what} raised {type(error).__name__}: {_message_of(error)}"
-    return CallableFailedError(readable(unsigned(summary, urls)))
+    return CallableFailedError(truncate_message(strip_signatures(summary, urls)))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -133,7 +133,7 @@ def _message_of(error: BaseException) -> str:
         return "its message cannot be read"
 
 
-def handed(project: RedBrickProject, task: Task) -> Task:
+def with_series_labels(project: RedBrickProject, task: Task) -> Task:
     """Return a task with its labels in the ``series`` format, as callables receive it.
 
     :param project: the project, for its taxonomy.

@@ -51,7 +51,7 @@ class Mutation(ABC):
 
     @property
     @abstractmethod
-    def unapplied(self) -> str:
+    def not_applied_message(self) -> str:
         """Clause for messages: a read showed no effect. Without a final period."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Mutation(ABC):
         """
 
     @abstractmethod
-    def look(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
+    def verify(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
         """Read whether the mutation was applied.
 
         :param project: the project of the task.
@@ -86,16 +86,16 @@ class Mutation(ABC):
         return attempt_separately(project, mutations)
 
     @classmethod
-    def look_all(
-        cls, project: RedBrickProject, doubts: Sequence[tuple[Any, Sequence[RedBrickAPIError]]]
+    def verify_all(
+        cls, project: RedBrickProject, pending: Sequence[tuple[Any, Sequence[RedBrickAPIError]]]
     ) -> list[Outcome | RedBrickAPIError | None]:
         """Read whether mutations of this class were applied.
 
         :param project: the project of the tasks.
-        :param doubts: mutations with the errors of their attempts so far.
+        :param pending: mutations with the errors of their attempts so far.
         :return: for each mutation its outcome, None if the read shows no effect, or the error of the read.
         """
-        return [result_or_error(partial(mutation.look, project, errors)) for mutation, errors in doubts]
+        return [result_or_error(partial(mutation.verify, project, errors)) for mutation, errors in pending]
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class Change(Mutation):
     :param task: the task as it was read before the change.
     :param call: prepares the mutation for sending; stores its files on the way.
     :param applied: returns whether the task, read again, shows the effect.
-    :param overtaken: returns whether the task, read again, shows a change of the same data by another actor.
-    :param leaves: name of the stage that the mutation moves the task out of; None if the task stays. Another
+    :param superseded: returns whether the task, read again, shows a change of the same data by another actor.
+    :param source_stage: name of the stage that the mutation moves the task out of; None if the task stays. Another
         actor can move it too, and a reviewer may already have sent it back.
     :param verdict: for a review, whether it accepts. Another run with this API key can decide the opposite.
     :param detail: further columns of the report for a task that was changed.
@@ -117,13 +117,13 @@ class Change(Mutation):
     task: Task
     call: Callable[[], Call]
     applied: Callable[[Task], bool]
-    overtaken: Callable[[Task], bool] | None = None
-    leaves: str | None = None
+    superseded: Callable[[Task], bool] | None = None
+    source_stage: str | None = None
     verdict: bool | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def unapplied(self) -> str:
+    def not_applied_message(self) -> str:
         """Clause for messages: a read showed no effect."""
         return "The task was read afterwards and is unchanged"
 
@@ -132,14 +132,14 @@ class Change(Mutation):
         project.change(self.call())
         return self.success()
 
-    def look(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
+    def verify(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
         """Read the task again and compare it.
 
         :param project: the project of the task.
         :param errors: the errors of all attempts so far, oldest first.
         :return: the outcome; None if the task is unchanged.
         """
-        (result,) = self.look_all(project, [(self, errors)])
+        (result,) = self.verify_all(project, [(self, errors)])
         if isinstance(result, RedBrickAPIError):
             raise result
         return result
@@ -170,26 +170,26 @@ class Change(Mutation):
         return results
 
     @classmethod
-    def look_all(
-        cls, project: RedBrickProject, doubts: Sequence[tuple[Any, Sequence[RedBrickAPIError]]]
+    def verify_all(
+        cls, project: RedBrickProject, pending: Sequence[tuple[Any, Sequence[RedBrickAPIError]]]
     ) -> list[Outcome | RedBrickAPIError | None]:
         """Read the tasks again, with the events of those that had to move.
 
         :param project: the project of the tasks.
-        :param doubts: changes with the errors of their attempts so far.
+        :param pending: changes with the errors of their attempts so far.
         :return: for each change its outcome, None if its task is unchanged, or the error of the read.
         """
-        ids = [change.task.task_id for change, _ in doubts]
+        ids = [change.task.task_id for change, _ in pending]
         tasks = project.read_tasks(ids)
         moved_ids = [
             change.task.task_id
-            for change, _ in doubts
-            if change.leaves is not None and not isinstance(tasks[change.task.task_id], RedBrickAPIError)
+            for change, _ in pending
+            if change.source_stage is not None and not isinstance(tasks[change.task.task_id], RedBrickAPIError)
         ]
         events = project.output_events(moved_ids) if moved_ids else {}
         return [
             change.evaluate(tasks[change.task.task_id], events.get(change.task.task_id), errors, me=project.client.me)
-            for change, errors in doubts
+            for change, errors in pending
         ]
 
     def evaluate(
@@ -230,7 +230,7 @@ class Change(Mutation):
         """Evaluate a task that does not show the effect; None if it is unchanged."""
         if isinstance(events, RedBrickAPIError):
             return events
-        if self.overtaken is not None and self.overtaken(current):
+        if self.superseded is not None and self.superseded(current):
             reason = f"another user changed it in the meantime and that change was kept. {errors[-1]}"
             return skipped(self.task.task_id, reason, name=self.task.name)
         # The task may have left the stage and been sent back. Both times are the server's, so they can be compared.
@@ -243,7 +243,7 @@ class Change(Mutation):
 
     def _exits(self, events: Sequence[OutputEvent]) -> list[OutputEvent]:
         """Return the events that moved the task out of this change's stage."""
-        return [event for event in events if self.leaves is not None and event.leaves(self.leaves)]
+        return [event for event in events if self.source_stage is not None and event.leaves(self.source_stage)]
 
     def _has_same_verdict(self, event: OutputEvent) -> bool:
         """Return whether an event has this verdict, or either has none."""
@@ -267,17 +267,17 @@ def _send(project: RedBrickProject, calls: Sequence[Call]) -> list[RedBrickAPIEr
     except (RedBrickPayloadTooLargeError, RedBrickRefusedError) as error:
         # Unless `maybe_applied` is set, nothing was applied. One call may be the reason for refusing the whole request.
         if isinstance(error, RedBrickPayloadTooLargeError):
-            bundle.was_too_much(len(calls))
+            bundle.shrink(len(calls))
         if len(calls) == 1 or error.maybe_applied:
             return [error] * len(calls)
         middle = len(calls) // 2
         return _send(project, calls[:middle]) + _send(project, calls[middle:])
     except (RedBrickServerError, RedBrickConnectionError, RedBrickAnswerError) as error:
-        bundle.was_too_much(len(calls))
+        bundle.shrink(len(calls))
         return [error] * len(calls)
     except RedBrickAPIError as error:
         return [error] * len(calls)
-    bundle.went_well(len(calls))
+    bundle.record_success(len(calls))
     return errors
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.threads import read_once
-from airflow_provider_redbrick.exceptions import RedBrickInputError, readable
+from airflow_provider_redbrick.exceptions import RedBrickInputError, truncate_message
 from airflow_provider_redbrick.labels.checks import check_labels, check_stored
 from airflow_provider_redbrick.labels.taxonomy import Taxonomy
 
@@ -57,11 +57,13 @@ class LabelCheck:
             return
         named = [str(problem) for problem in problems[:_NAMED]]
         more = [f"and {len(problems) - _NAMED} more"] if len(problems) > _NAMED else []
-        words = readable("; ".join([*named, *more]))
+        words = truncate_message("; ".join([*named, *more]))
         if self.strict:
             raise RedBrickInputError(words)
         log.warning(
-            "The labels for task %s are sent although something is wrong with them: %s", task_id, readable(words)
+            "The labels for task %s are sent although something is wrong with them: %s",
+            task_id,
+            truncate_message(words),
         )
 
     @read_once

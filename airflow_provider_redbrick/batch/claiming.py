@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING
 from airflow_provider_redbrick.batch.assigning import (
     ATTEMPTS,
     Assignment,
-    Given,
+    AssignmentResults,
     NotAssigned,
     assign,
     assigned_in_place,
     is_unchanged,
 )
-from airflow_provider_redbrick.batch.reading import look
+from airflow_provider_redbrick.batch.reading import read_batch
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ UNCLAIMED = "It could not be claimed: "
 _RETRY_WITHIN_S = 2.0
 
 
-def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str, read_at: float) -> Given:
+def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str, read_at: float) -> AssignmentResults:
     """Assign tasks to the API key.
 
     :param project: the project of the tasks.
@@ -69,7 +69,7 @@ def claim(project: RedBrickProject, tasks: Iterable[Task], *, me: str, read_at: 
     return assign(project, list(before), assignment)
 
 
-def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Given:
+def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> AssignmentResults:
     """Unassign the tasks that the API key still holds.
 
     Each is read first: a task that an admin has assigned to a person in the meantime stays with that person.
@@ -79,8 +79,8 @@ def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Gi
     :param me: user id of the API key.
     :return: None for each task that the key no longer holds, or why it could not be released.
     """
-    batch = look(project, task_ids)
-    results: Given = {}
+    batch = read_batch(project, task_ids)
+    results: AssignmentResults = {}
     held_tasks: dict[str, Task] = {}
     for task_id, task in batch.tasks.items():
         if isinstance(task, RedBrickAPIError):
@@ -92,7 +92,7 @@ def release(project: RedBrickProject, task_ids: Sequence[str], *, me: str) -> Gi
     return {**results, **_return_to(project, None, held_tasks, me=me, read_at=batch.read_at)}
 
 
-def give_back(
+def undo_claims(
     project: RedBrickProject,
     tasks: Iterable[Task],
     *,
@@ -140,7 +140,7 @@ def _return_claims(
     """
     problems: dict[str, object] = {}
     by_email: dict[str | None, dict[str, Task]] = {}
-    batch = look(project, [task.task_id for task in tasks])
+    batch = read_batch(project, [task.task_id for task in tasks])
     try:
         for task in tasks:
             now = batch.tasks[task.task_id]
@@ -180,7 +180,7 @@ def _is_in_label_stage(project: RedBrickProject, task: Task) -> bool:
 
 def _return_to(
     project: RedBrickProject, email: str | None, held: Mapping[str, Task], *, me: str, read_at: float
-) -> Given:
+) -> AssignmentResults:
     """Assign tasks that the key holds to a person, or unassign them.
 
     A task that another actor holds by then counts as returned.

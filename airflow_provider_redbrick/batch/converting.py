@@ -26,8 +26,8 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickInputError,
     RedBrickPayloadTooLargeError,
     RedBrickRefusedError,
-    one_line,
-    told,
+    short_repr,
+    single_line,
 )
 from airflow_provider_redbrick.labels.placing import ItemReference, item_references, series_items
 from airflow_provider_redbrick.labels.plain import check_finite, fields_of, to_plain
@@ -239,7 +239,7 @@ class Converter:
             log.warning(
                 "Mask %s has values that are whole numbers only after rounding, such as 0.99999. They are rounded. "
                 "Further masks of this kind are not logged.",
-                one_line(masked.rounded[0]),
+                single_line(masked.rounded[0]),
             )
         return masked
 
@@ -324,7 +324,7 @@ def read_body(value: object, task_id: str | None = None) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         named = value.get("taskId")
         if None not in {task_id, named} and str(named).lower() != str(task_id).lower():
-            raise RedBrickInputError(f"the labels name another task by their taskId: {told(named)}")
+            raise RedBrickInputError(f"the labels name another task by their taskId: {short_repr(named)}")
         body = {key: value[key] for key in ("series", "classification", "labels") if value.get(key) is not None}
         if body:
             return body

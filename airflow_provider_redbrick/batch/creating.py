@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.batch.change import Mutation
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done
-from airflow_provider_redbrick.batch.reading import NOT_TRIED, CircuitBreaker
+from airflow_provider_redbrick.batch.reading import NOT_ATTEMPTED, CircuitBreaker
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickRefusedError
 
 if TYPE_CHECKING:
@@ -37,27 +37,27 @@ class Creation(Mutation):
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def unapplied(self) -> str:
+    def not_applied_message(self) -> str:
         """The message for a lookup that finds no such task."""
         return "Its name was looked up afterwards and no task has it"
 
     def attempt(self, project: RedBrickProject) -> Outcome:
         """Upload the task's files and create it."""
         if self.breaker.is_open:
-            return self.failure(NOT_TRIED)
+            return self.failure(NOT_ATTEMPTED)
         try:
             datapoint = self.datapoint()
         except RedBrickInputError as error:
             return self.failure(f"{error}. {_NOT_CREATED}")
         except RedBrickAPIError as error:
-            self.breaker.saw(error)
+            self.breaker.record(error)
             return self.failure(f"{error} {_NOT_CREATED}")
-        self.breaker.saw(None)
+        self.breaker.record(None)
         created = project.imports.create(datapoint)
         copies = {"task_ids": list(created.task_ids)} if len(created.task_ids) > 1 else {}
         return done(created.task_ids[0], name=self.new.name, dp_id=created.dp_id, **copies, **self.detail)
 
-    def look(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
+    def verify(self, project: RedBrickProject, errors: Sequence[RedBrickAPIError]) -> Outcome | None:
         """Look up the task's name; return None if no task has it.
 
         :param project: the project.

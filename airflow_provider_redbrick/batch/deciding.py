@@ -1,10 +1,10 @@
 """Convert the answers of a callable to changes and apply them in small batches.
 
 Design. A callable such as a model may take minutes per task, while converting labels and sending changes is cheaper for
-many tasks at once. Answers are therefore collected for at most ``HELD_BACK`` seconds, then converted in one request
+many tasks at once. Answers are therefore collected for at most ``MAX_BUFFER_S`` seconds, then converted in one request
 and applied before the next task is asked about. Invariants:
 
-1. A crash loses at most the answers of the last ``HELD_BACK`` seconds plus one call.
+1. A crash loses at most the answers of the last ``MAX_BUFFER_S`` seconds plus one call.
 2. At most ``MOST_MASKS`` masks are held at a time (plus those of one answer), started each may be an open file.
 3. An error that the callable raises for one task fails this task only.
 4. The user's labels are copied before any other code of the user runs, so that later changes to them have no effect.
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.converting import Converter
     from airflow_provider_redbrick.batch.masks import OpenFile
-    from airflow_provider_redbrick.batch.parallel import Desk
+    from airflow_provider_redbrick.batch.parallel import MainThreadExecutor
 
 # Longest time in seconds that answers are buffered before they are applied: a crash loses this much work.
-HELD_BACK = 5.0
+MAX_BUFFER_S = 5.0
 # Number of masks at which buffered answers are applied: each may be an open file.
 MOST_MASKS = 64
 
@@ -66,20 +66,20 @@ class Decisions:
     :param converter: converts labels to the form that is sent.
     :param put: returns the change that puts converted labels on a task.
     :param what: what the labels are, for messages, such as "The prediction".
-    :param desk: runs ``decide`` if it calls the user's code; by default it runs in the current thread.
+    :param executor: runs ``decide`` if it calls the user's code; by default it runs in the current thread.
     """
 
     decide: Decide
     converter: Converter
     put: Put
     what: str
-    desk: Desk | None = None
+    executor: MainThreadExecutor | None = None
 
     def on(self, tasks: Sequence[Task]) -> Iterator[Sequence[Step]]:
         """Yield batches of changes and outcomes; each batch is converted in one request."""
         waiting = deque(tasks)
         while waiting:
-            answers = self.desk.ask(partial(self._answers, waiting)) if self.desk else self._answers(waiting)
+            answers = self.executor.run(partial(self._answers, waiting)) if self.executor else self._answers(waiting)
             steps = [step for _, step in answers if not isinstance(step, LabeledAnswer)]
             yield [*steps, *self._put_all([(task, step) for task, step in answers if isinstance(step, LabeledAnswer)])]
 
@@ -87,7 +87,7 @@ class Decisions:
         """Decide on one task after another until a limit is reached or no task is left."""
         answers: list[tuple[Task, Step | LabeledAnswer]] = []
         started, masks = time.monotonic(), 0
-        while waiting and (not answers or (time.monotonic() - started < HELD_BACK and masks < MOST_MASKS)):
+        while waiting and (not answers or (time.monotonic() - started < MAX_BUFFER_S and masks < MOST_MASKS)):
             task = waiting.popleft()
             try:
                 step = self.decide(task)

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from airflow_provider_redbrick.api.answers import reading
 from airflow_provider_redbrick.api.exports import StoredTask, read_again
 from airflow_provider_redbrick.api.files import mask_name
-from airflow_provider_redbrick.batch.calling import handed
-from airflow_provider_redbrick.batch.parallel import cut_short
+from airflow_provider_redbrick.batch.calling import with_series_labels
+from airflow_provider_redbrick.batch.parallel import cancel_or_wait
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickAPIError,
@@ -90,7 +90,7 @@ def export(
             yield in_progress.popleft().result()
     except BaseException:
         exporter.stopped.set()
-        cut_short(in_progress)
+        cancel_or_wait(in_progress)
         raise
     finally:
         pool.shutdown(wait=False)
@@ -122,7 +122,7 @@ class _Export:
             with _operation("GET of the labels file"):
                 task = replace(task, labels=self._project.files.labels(task.labels_url))
         with reading("labels"):
-            task = handed(self._project, task)
+            task = with_series_labels(self._project, task)
         stored_paths = {} if self._keep_mask is None else self._store_masks(task, stored.mask_urls, self._keep_mask)
         with reading("labels"):
             line = json.dumps(to_row(task, stored.storage_id, stored_paths, stored.layers), allow_nan=False)

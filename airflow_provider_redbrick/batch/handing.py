@@ -11,10 +11,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.detail import Detail
-from airflow_provider_redbrick.batch.assigning import Given, assign, to_person
-from airflow_provider_redbrick.batch.calling import handed
-from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, give_back, release
-from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done, failed, skipped, unread
+from airflow_provider_redbrick.batch.assigning import AssignmentResults, assign, person_assignment
+from airflow_provider_redbrick.batch.calling import with_series_labels
+from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, release, undo_claims
+from airflow_provider_redbrick.batch.outcome import Outcome, already_done, done, failed, failed_read, skipped
 from airflow_provider_redbrick.batch.reading import read_in_chunks
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.workflow import Stage
 
 
-def take(project: RedBrickProject, stage: Stage, count: int, *, me: str) -> Iterator[Task | Outcome]:
+def claim_tasks(project: RedBrickProject, stage: Stage, count: int, *, me: str) -> Iterator[Task | Outcome]:
     """Claim unassigned tasks of a stage, in the order of its queue.
 
     :param project: the project.
@@ -48,14 +48,19 @@ def take(project: RedBrickProject, stage: Stage, count: int, *, me: str) -> Iter
         for task in waiting:
             taken[task.task_id] = _task_or_outcome(project, task, results, found, me=me)
     except BaseException:
-        give_back(project, waiting, me=me)
+        undo_claims(project, waiting, me=me)
         raise
-    give_back(project, [task for task in waiting if isinstance(taken[task.task_id], Outcome)], me=me)
+    undo_claims(project, [task for task in waiting if isinstance(taken[task.task_id], Outcome)], me=me)
     yield from taken.values()
 
 
 def _task_or_outcome(
-    project: RedBrickProject, before: Task, results: Given, found: Mapping[str, Task | RedBrickAPIError], *, me: str
+    project: RedBrickProject,
+    before: Task,
+    results: AssignmentResults,
+    found: Mapping[str, Task | RedBrickAPIError],
+    *,
+    me: str,
 ) -> Task | Outcome:
     task_id, name = before.task_id, before.name
     problem = results[task_id]
@@ -66,10 +71,10 @@ def _task_or_outcome(
         return failed(task_id, f"It was claimed, but could not be read, and is released again: {task}", name=name)
     if not (task.held_by(me) and task.is_queued_in(before.stage_name)):
         return skipped(task_id, f"it changed right after the claim; it is {task.where}", name=name)
-    return handed(project, task)
+    return with_series_labels(project, task)
 
 
-def held(project: RedBrickProject, stage: Stage, *, me: str) -> Iterator[Task]:
+def list_held_tasks(project: RedBrickProject, stage: Stage, *, me: str) -> Iterator[Task]:
     """Yield the tasks of a stage that the API key holds, with their labels.
 
     :param project: the project.
@@ -91,10 +96,10 @@ def read_in_full(project: RedBrickProject, task_ids: Sequence[str]) -> Iterator[
         for task in found.tasks.values():
             if isinstance(task, RedBrickAPIError):
                 raise task
-            yield handed(project, task)
+            yield with_series_labels(project, task)
 
 
-def give(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], user: User) -> Iterator[Outcome]:
+def assign_tasks(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], user: User) -> Iterator[Outcome]:
     """Assign tasks of a stage to a person, also tasks that others hold.
 
     :param project: the project.
@@ -111,13 +116,13 @@ def give(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], user: 
             return already_done(task.task_id, f"it is {task.where}", name=task.name)
         return None
 
-    def reassign(tasks: Mapping[str, Task], read_at: float) -> Given:
-        return assign(project, list(tasks), to_person(project, user, str(user.email), tasks, read_at=read_at))
+    def reassign(tasks: Mapping[str, Task], read_at: float) -> AssignmentResults:
+        return assign(project, list(tasks), person_assignment(project, user, str(user.email), tasks, read_at=read_at))
 
     return _reassign(project, task_ids, outcome_without_change, reassign)
 
 
-def let_go(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], *, me: str) -> Iterator[Outcome]:
+def release_tasks(project: RedBrickProject, stage: Stage, task_ids: Sequence[str], *, me: str) -> Iterator[Outcome]:
     """Release tasks of a stage that the API key holds.
 
     :param project: the project.
@@ -145,7 +150,7 @@ def _reassign(
     project: RedBrickProject,
     task_ids: Sequence[str],
     outcome_without_change: Callable[[Task], Outcome | None],
-    reassign: Callable[[Mapping[str, Task], float], Given],
+    reassign: Callable[[Mapping[str, Task], float], AssignmentResults],
 ) -> Iterator[Outcome]:
     """Read tasks, and reassign those that need a change.
 
@@ -156,7 +161,7 @@ def _reassign(
         tasks: dict[str, Task] = {}
         for task_id, task in found.tasks.items():
             if isinstance(task, RedBrickAPIError):
-                yield unread(task_id, task)
+                yield failed_read(task_id, task)
             elif (outcome := outcome_without_change(task)) is not None:
                 yield outcome
             else:

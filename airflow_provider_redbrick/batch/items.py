@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.imports import ITEM_SUFFIXES, content_type, file_name, suffix_of
-from airflow_provider_redbrick.api.signatures import unsigned
+from airflow_provider_redbrick.api.signatures import strip_signatures
 from airflow_provider_redbrick.batch.copying import copied
 from airflow_provider_redbrick.batch.file_kinds import LOOKED_AT, cut_short, housekeeping, what_is_wrong
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from airflow_provider_redbrick.api.imports import Place, ProjectImports
+    from airflow_provider_redbrick.api.imports import ProjectImports, UploadTarget
     from airflow_provider_redbrick.batch.masks import OpenFile
 
 # Upload URLs expire, so they are requested batch by batch.
@@ -88,7 +88,7 @@ class Items:
         named = zip(files, _file_names(files), strict=True)
         for batch in in_chunks(named, FILES_A_REQUEST):
             asked = [(called, _kind(name)) for name, called in batch]
-            places = self._imports.places(asked, task_name=task_name)
+            places = self._imports.request_targets(asked, task_name=task_name)
             _await([self._pool.submit(self._put, name, place) for (name, _), place in zip(batch, places, strict=True)])
             stored.update((name, place.path) for (name, _), place in zip(batch, places, strict=True))
         return stored
@@ -101,7 +101,7 @@ class Items:
         with self._opened(name) as file:
             _check_packed_item(name, file)
 
-    def _put(self, name: str, place: Place) -> None:
+    def _put(self, name: str, place: UploadTarget) -> None:
         with self._opened(name) as file:
             if "://" in name and _is_packed(name):
                 _check_packed_item(name, file)
@@ -174,11 +174,11 @@ def _about(name: str) -> Iterator[None]:
     try:
         yield
     except RedBrickInputError as error:
-        raise RedBrickInputError(f"{_called(name)}: {unsigned(str(error), [name])}") from None
+        raise RedBrickInputError(f"{_called(name)}: {strip_signatures(str(error), [name])}") from None
     except RedBrickError:
         raise
     except Exception as error:  # noqa: BLE001 - see above
-        words = unsigned(str(error), [name]) or type(error).__name__
+        words = strip_signatures(str(error), [name]) or type(error).__name__
         raise RedBrickInputError(f"{_called(name)} cannot be read: {words}") from None
 
 
@@ -194,7 +194,7 @@ def _seekable(file: BinaryIO) -> Iterator[BinaryIO]:
 
 def _called(name: str) -> str:
     """Return an item's name for messages; a URL's signature is removed."""
-    return f"item {unsigned(name, [name])!r}"
+    return f"item {strip_signatures(name, [name])!r}"
 
 
 def _kind(name: str) -> str:

@@ -22,7 +22,7 @@ from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.converting import CONVERSIONS_A_REQUEST, Converted, Labels
 from airflow_provider_redbrick.batch.masks import labels_map
 from airflow_provider_redbrick.batch.outcome import Outcome, failed
-from airflow_provider_redbrick.batch.reading import NOT_TRIED
+from airflow_provider_redbrick.batch.reading import NOT_ATTEMPTED
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.placing import misplaced, series_items
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.calls import Call
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.deciding import Put
-    from airflow_provider_redbrick.batch.reading import Found
-    from airflow_provider_redbrick.batch.stage_work import StageWork
+    from airflow_provider_redbrick.batch.reading import TaskBatch
+    from airflow_provider_redbrick.batch.stage_work import StagePipeline
 
 
 def put_labels(
-    pipeline: StageWork, batch: Iterable[Labels], *, finished: bool = True, elapsed_ms: int = 0
+    pipeline: StagePipeline, batch: Iterable[Labels], *, finished: bool = True, elapsed_ms: int = 0
 ) -> Iterator[Outcome]:
     """Put labels on tasks of a stage, and submit them or save drafts.
 
@@ -49,12 +49,14 @@ def put_labels(
     """
     for chunk in in_chunks(batch, CONVERSIONS_A_REQUEST):
         if pipeline.breaker.is_open:
-            yield from (failed(labels.task_id, NOT_TRIED) for labels in chunk)
+            yield from (failed(labels.task_id, NOT_ATTEMPTED) for labels in chunk)
         else:
             yield from _put_chunk(pipeline, chunk, finished=finished, elapsed_ms=elapsed_ms)
 
 
-def _put_chunk(pipeline: StageWork, chunk: Sequence[Labels], *, finished: bool, elapsed_ms: int) -> Iterator[Outcome]:
+def _put_chunk(
+    pipeline: StagePipeline, chunk: Sequence[Labels], *, finished: bool, elapsed_ms: int
+) -> Iterator[Outcome]:
     found, converted = _read_and_convert(pipeline, chunk)
     valid: dict[str, Converted] = {}
     for task_id, stored in converted.items():
@@ -80,8 +82,10 @@ def _put_chunk(pipeline: StageWork, chunk: Sequence[Labels], *, finished: bool, 
     )
 
 
-def _read_and_convert(pipeline: StageWork, chunk: Sequence[Labels]) -> tuple[Found, Mapping[str, Converted | str]]:
-    def read() -> Found:
+def _read_and_convert(
+    pipeline: StagePipeline, chunk: Sequence[Labels]
+) -> tuple[TaskBatch, Mapping[str, Converted | str]]:
+    def read() -> TaskBatch:
         return pipeline.read([labels.task_id for labels in chunk])
 
     with_body, refused = _to_plain_values(chunk)
@@ -110,7 +114,7 @@ def _to_plain_values(chunk: Iterable[Labels]) -> tuple[list[Labels], dict[str, C
     return plain, refused
 
 
-def label_writer(pipeline: StageWork, *, finished: bool) -> Put:
+def label_writer(pipeline: StagePipeline, *, finished: bool) -> Put:
     """Return a function that creates the change which puts labels on a task.
 
     :param pipeline: the pipeline of the stage.
@@ -120,7 +124,7 @@ def label_writer(pipeline: StageWork, *, finished: bool) -> Put:
 
 
 def put(
-    pipeline: StageWork, task: Task, converted: Converted, *, finished: bool, elapsed_ms: int = 0
+    pipeline: StagePipeline, task: Task, converted: Converted, *, finished: bool, elapsed_ms: int = 0
 ) -> Change | Outcome:
     """Return the change that puts converted labels on a task.
 
@@ -159,12 +163,12 @@ def label_storer(project: RedBrickProject, task: Task, converted: Converted) -> 
     @cache
     def stored_labels() -> Mapping[str, Any]:
         masks = labels_map(converted.masks, project.files, task.task_id)
-        return project.files.carry(converted.on_items_of(task.series_info or ()), masks, task_id=task.task_id)
+        return project.files.label_variables(converted.on_items_of(task.series_info or ()), masks, task_id=task.task_id)
 
     return stored_labels
 
 
-def submit_existing(pipeline: StageWork, task: Task) -> Change:
+def submit_existing(pipeline: StagePipeline, task: Task) -> Change:
     """Return the change that submits a task with its existing labels.
 
     :param pipeline: the pipeline of the stage.
@@ -174,7 +178,7 @@ def submit_existing(pipeline: StageWork, task: Task) -> Change:
 
 
 def exit_change(
-    pipeline: StageWork,
+    pipeline: StagePipeline,
     task: Task,
     call: Callable[[], Call],
     *,
@@ -196,7 +200,7 @@ def exit_change(
         task,
         call,
         applied=lambda found: not found.is_queued_in(stage_name),
-        leaves=stage_name,
+        source_stage=stage_name,
         verdict=verdict,
         detail=detail or {},
     )
@@ -213,8 +217,8 @@ def relabel_change(task: Task, call: Callable[[], Call], *, me: str, detail: Map
     return Change(
         task,
         call,
-        applied=lambda found: found.relabelled_by(me, task),
-        overtaken=lambda found: found.labels_id != task.labels_id,
+        applied=lambda found: found.relabeled_by(me, task),
+        superseded=lambda found: found.labels_id != task.labels_id,
         detail=detail or {},
     )
 

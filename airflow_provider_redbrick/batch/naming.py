@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.batch.reading import NOT_TRIED
+from airflow_provider_redbrick.batch.reading import NOT_ATTEMPTED
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRefusedError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.batch.reading import CircuitBreaker
 
 
-def ids_by_name(
+def find_ids_by_name(
     project: RedBrickProject, names: Sequence[str], breaker: CircuitBreaker
 ) -> Mapping[str, list[str] | str]:
     """Return the ids of the tasks with each name.
@@ -31,17 +31,17 @@ def ids_by_name(
     if not names:
         return {}
     if breaker.is_open:
-        return dict.fromkeys(names, NOT_TRIED)
+        return dict.fromkeys(names, NOT_ATTEMPTED)
     try:
         ids = project.find_by_name(names)
     except RedBrickRefusedError as error:
         if len(names) == 1:
             return {names[0]: _lookup_failure(error)}
-        return {name: answer for one in names for name, answer in ids_by_name(project, [one], breaker).items()}
+        return {name: answer for one in names for name, answer in find_ids_by_name(project, [one], breaker).items()}
     except RedBrickAPIError as error:
-        breaker.saw(error)
+        breaker.record(error)
         return dict.fromkeys(names, _lookup_failure(error))
-    breaker.saw(None)
+    breaker.record(None)
     return ids
 
 

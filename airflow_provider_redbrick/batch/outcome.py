@@ -108,7 +108,7 @@ def skipped(task_id: str, reason: str, *, name: str = "") -> Outcome:
     return Outcome(task_id, Status.SKIPPED, reason, name)
 
 
-def labelled(task: Task, *, me: str) -> Outcome | None:
+def existing_labels_outcome(task: Task, *, me: str) -> Outcome | None:
     """Return the outcome of a task that must not be labeled again; None if it may be.
 
     A draft without labels, saved by this API key, counts as labeled: the key recorded that there is nothing to label.
@@ -120,7 +120,7 @@ def labelled(task: Task, *, me: str) -> Outcome | None:
     try:
         has_labels = task.has_labels
     except RedBrickNotReadError as error:
-        return unread(task.task_id, error, name=task.name)
+        return failed_read(task.task_id, error, name=task.name)
     if has_labels:
         return skipped(task.task_id, "it already has labels and overwrite is off", name=task.name)
     if task.saved_by(me):
@@ -139,11 +139,11 @@ def failed(task_id: str, reason: object, *, name: str = "") -> Outcome:
     return Outcome(task_id, Status.FAILED, str(reason), name)
 
 
-EARLIER = "The history of earlier attempts"
+EARLIER_ATTEMPTS = "The history of earlier attempts"
 """Subject of the message when the events of a task could not be read."""
 
 
-def unread(task_id: str, error: object, *, what: str = "It", name: str = "") -> Outcome:
+def failed_read(task_id: str, error: object, *, what: str = "It", name: str = "") -> Outcome:
     """Return the outcome of a task that was not attempted because a read failed.
 
     :param task_id: the task's id.
@@ -176,7 +176,7 @@ class Tally:
         """Number of tasks counted so far."""
         return sum(self.counts.values())
 
-    def words(self) -> str:
+    def summary(self) -> str:
         """Return the counts as text: ``3 done, 0 already done, ...``."""
         return ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in self.counts.items())
 

@@ -33,18 +33,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 # Seconds that requests under way get after a stop.
-LAST_MOMENT = 2.0
+REQUEST_GRACE_S = 2.0
 # Seconds that chunks get to end after a stop, including the release of claims. Airflow kills the process five seconds
 # after SIGTERM.
-ALL_OF_IT = 4.0
+SHUTDOWN_BUDGET_S = 4.0
 # Chunks under way while user code is the bottleneck: it decides about one while the other is read or applied.
 _MIN_CHUNKS = 2
 
 
-class Desk:
+class MainThreadExecutor:
     """Run user callables serially in the thread that created this object.
 
-    Worker threads submit calls with :meth:`ask`; the owner executes them in :meth:`serve`.
+    Worker threads submit calls with :meth:`run`; the owner executes them in :meth:`run_until_done`.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Desk:
         """Whether the thread was idle for more than half of the recent time."""
         return self._busy_s < self._served_s / 2
 
-    def ask(self, function: Callable[[], T]) -> T:
+    def run(self, function: Callable[[], T]) -> T:
         """Call a function in the owner's thread and return its result.
 
         Exceptions of the function propagate to the caller.
@@ -75,7 +75,7 @@ class Desk:
             self._calls.put((function, result))
         return result.result()
 
-    def serve(self, future: Future[Any]) -> None:
+    def run_until_done(self, future: Future[Any]) -> None:
         """Execute submitted calls until a future is done."""
         if future.done():
             return
@@ -118,8 +118,8 @@ def in_parallel(
     *,
     workers: int,
     stop: Event,
-    desk: Desk | None = None,
-    seconds: float = ALL_OF_IT,
+    executor: MainThreadExecutor | None = None,
+    seconds: float = SHUTDOWN_BUDGET_S,
 ) -> Generator[R, None, None]:
     """Process chunks concurrently and yield their results in order.
 
@@ -127,29 +127,29 @@ def in_parallel(
     :param work: processes one chunk in a worker thread.
     :param workers: most chunks under way.
     :param stop: set by this function when the work ends early; `work` is expected to observe it.
-    :param desk: executes the user code that `work` submits, in the calling thread. While that keeps the thread
+    :param executor: executes the user code that `work` submits, in the calling thread. While that keeps the thread
         busy, two chunks are under way at a time.
     :param seconds: how long chunks under way may take to end and clean up after a stop.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="redbrick-chunk")
     under_way: deque[Future[list[R]]] = deque()
-    chunk_limit = workers if desk is None else min(_MIN_CHUNKS, workers)
+    chunk_limit = workers if executor is None else min(_MIN_CHUNKS, workers)
     try:
         for chunk in chunks:
             under_way.append(pool.submit(_process, work, chunk))
             while len(under_way) >= chunk_limit:
-                _wait_for(under_way[0], desk)
+                _wait_for(under_way[0], executor)
                 yield from under_way.popleft().result()
-                if desk is not None:
-                    chunk_limit = min(chunk_limit + 1 if desk.has_time else _MIN_CHUNKS, workers)
+                if executor is not None:
+                    chunk_limit = min(chunk_limit + 1 if executor.has_time else _MIN_CHUNKS, workers)
         while under_way:
-            _wait_for(under_way[0], desk)
+            _wait_for(under_way[0], executor)
             yield from under_way.popleft().result()
     except BaseException:
         stop.set()
-        if desk is not None:
-            desk.close()
-        cut_short(under_way, seconds=seconds)
+        if executor is not None:
+            executor.close()
+        cancel_or_wait(under_way, seconds=seconds)
         raise
     finally:
         pool.shutdown(wait=False)
@@ -159,18 +159,18 @@ def _process(work: Callable[[T], Iterable[R]], chunk: T) -> list[R]:
     return list(work(chunk))
 
 
-def _wait_for(future: Future[Any], desk: Desk | None) -> None:
-    if desk is None:
+def _wait_for(future: Future[Any], executor: MainThreadExecutor | None) -> None:
+    if executor is None:
         wait([future])
     else:
-        desk.serve(future)
+        executor.run_until_done(future)
 
 
 def _stopped() -> RedBrickStoppedError:
     return RedBrickStoppedError("Not called because the work was stopped.")
 
 
-def cut_short(futures: Iterable[Future[Any]], *, seconds: float = LAST_MOMENT) -> None:
+def cancel_or_wait(futures: Iterable[Future[Any]], *, seconds: float = REQUEST_GRACE_S) -> None:
     """Cancel futures that have not begun and wait a limited time for the others.
 
     Called when Airflow has stopped or timed out the operator: the process is killed a few seconds later, and claims

@@ -34,6 +34,6 @@ def check_people(members: Sequence[Member], stage: Stage, emails: Sequence[str])
         raise RedBrickInputError(f"No access to stage {stage.name}: {', '.join(without_access)}.")
     duplicates = sorted({email for email in emails if [other.lower() for other in emails].count(email.lower()) > 1})
     if duplicates:
-        raise RedBrickInputError(f"emails: named twice: {', '.join(duplicates)}.")
+        raise RedBrickInputError(f"Each person may be named once, but these are named twice: {', '.join(duplicates)}.")
     users = [known[email.lower()].user for email in emails]
     return {str(user.email): user for user in users}

@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.calling import call, handed
+from airflow_provider_redbrick.batch.calling import call, with_series_labels
 from airflow_provider_redbrick.batch.claiming import release
 from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.deciding import Decisions, LabeledAnswer, copy_labels
 from airflow_provider_redbrick.batch.labelling import label_writer
 from airflow_provider_redbrick.batch.outcome import Outcome, failed, skipped
-from airflow_provider_redbrick.batch.parallel import Desk
+from airflow_provider_redbrick.batch.parallel import MainThreadExecutor
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.deciding import Put
     from airflow_provider_redbrick.batch.masks import OpenFile
-    from airflow_provider_redbrick.batch.stage_work import StageWork
+    from airflow_provider_redbrick.batch.stage_work import StagePipeline
 
 WRITES = ("submit", "draft", "draft_and_release", "anywhere")
 WHAT = "The prediction"
@@ -32,7 +32,7 @@ Labeler = Callable[[Task], Any]
 
 
 def prelabel(
-    pipeline: StageWork, task_ids: Iterable[str], labeler: Labeler, *, write: str, put: Put | None = None
+    pipeline: StagePipeline, task_ids: Iterable[str], labeler: Labeler, *, write: str, put: Put | None = None
 ) -> Iterator[Outcome]:
     """Label tasks of a stage with a model, and submit or save them.
 
@@ -43,20 +43,20 @@ def prelabel(
     :param put: returns the change that puts labels on a task, for stages with their own mutation.
     :return: one outcome per task.
     """
-    desk = Desk()
+    executor = MainThreadExecutor()
     decisions = Decisions(
         lambda task: _predict_unless_rejected(pipeline, task, labeler),
         pipeline.converter,
         put or label_writer(pipeline, finished=write == "submit"),
         what=WHAT,
-        desk=desk,
+        executor=executor,
     )
 
     def on(ids: Sequence[str]) -> Iterator[Outcome]:
         outcomes = pipeline.run(ids, decisions.on)
         return _released_after_save(pipeline, outcomes) if write == "draft_and_release" else outcomes
 
-    return pipeline.in_parallel(task_ids, on, desk=desk)
+    return pipeline.in_parallel(task_ids, on, executor=executor)
 
 
 def predict(project: RedBrickProject, task: Task, labeler: Labeler, open_file: OpenFile) -> Outcome | LabeledAnswer:
@@ -75,21 +75,21 @@ def predict(project: RedBrickProject, task: Task, labeler: Labeler, open_file: O
         labels = Labels(task.task_id, read_body(answer, task.task_id), task.mask_paths)
         return copy_labels(labels, open_file, what=WHAT, source="labeler")
 
-    labels, elapsed_ms = call(labeler, handed(project, task), what="labeler", take=take)
+    labels, elapsed_ms = call(labeler, with_series_labels(project, task), what="labeler", take=take)
     if labels is None:
         return skipped(task.task_id, "the labeler returned no labels", name=task.name)
     return LabeledAnswer(labels, elapsed_ms)
 
 
-def _predict_unless_rejected(pipeline: StageWork, task: Task, labeler: Labeler) -> Outcome | LabeledAnswer:
+def _predict_unless_rejected(pipeline: StagePipeline, task: Task, labeler: Labeler) -> Outcome | LabeledAnswer:
     # Applies only to tasks that the operator chose itself. Tasks given by id are always labeled.
-    if pipeline.may_hold is not None and pipeline.was_rejected_to_key(task):
+    if pipeline.resumable_task_ids is not None and pipeline.was_rejected_to_key(task):
         reason = "a reviewer returned it to this key with the key's own labels; a person should check it"
         return skipped(task.task_id, reason, name=task.name)
     return predict(pipeline.project, task, labeler, pipeline.converter.open_file)
 
 
-def _released_after_save(pipeline: StageWork, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+def _released_after_save(pipeline: StagePipeline, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
     """Pass on outcomes; release saved drafts before theirs."""
     saved: list[Outcome] = []
     try:
@@ -106,7 +106,7 @@ def _released_after_save(pipeline: StageWork, outcomes: Iterator[Outcome]) -> It
             list(_release_drafts(pipeline, saved))
 
 
-def _release_drafts(pipeline: StageWork, saved: Sequence[Outcome]) -> Iterator[Outcome]:
+def _release_drafts(pipeline: StagePipeline, saved: Sequence[Outcome]) -> Iterator[Outcome]:
     """Release tasks with saved drafts to people."""
     if not saved:
         return

@@ -25,14 +25,14 @@ import pendulum
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.models import SAVED
 from airflow_provider_redbrick.batch.parallel import in_parallel
-from airflow_provider_redbrick.batch.reading import CHUNK, look
+from airflow_provider_redbrick.batch.reading import CHUNK, read_batch
 from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from airflow_provider_redbrick.api.models import Task
-    from airflow_provider_redbrick.batch.stage_work import StageWork
+    from airflow_provider_redbrick.batch.stage_work import StagePipeline
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Candidates:
     held: frozenset[str]
 
 
-def candidates(pipeline: StageWork, *, limit: int | None, now: pendulum.DateTime) -> Candidates:
+def choose_candidates(pipeline: StagePipeline, *, limit: int | None, now: pendulum.DateTime) -> Candidates:
     """Choose abandoned claims of this key first, then unassigned tasks.
 
     :param pipeline: the pipeline that will process the tasks.
@@ -73,7 +73,7 @@ def candidates(pipeline: StageWork, *, limit: int | None, now: pendulum.DateTime
         )
     held = list(islice(_wanted_ids(pipeline, abandoned, limit), limit))
     remaining = None if limit is None else limit - len(held)
-    page_size = None if pipeline.only_unlabelled else remaining or None
+    page_size = None if pipeline.only_unlabeled else remaining or None
     unassigned = pipeline.project.list_tasks(pipeline.stage, unassigned=True, page_size=page_size)
     known = frozenset(held)
     # A task released between the two listings is in both, and must count once.
@@ -82,8 +82,8 @@ def candidates(pipeline: StageWork, *, limit: int | None, now: pendulum.DateTime
     return Candidates((*held, *waiting), known)
 
 
-def _not_rejected(pipeline: StageWork, tasks: Sequence[Task]) -> list[Task]:
-    current = look(pipeline.project, [task.task_id for task in tasks]).tasks
+def _not_rejected(pipeline: StagePipeline, tasks: Sequence[Task]) -> list[Task]:
+    current = read_batch(pipeline.project, [task.task_id for task in tasks]).tasks
     return [
         task
         for task in tasks
@@ -91,14 +91,14 @@ def _not_rejected(pipeline: StageWork, tasks: Sequence[Task]) -> list[Task]:
     ]
 
 
-def _wanted_ids(pipeline: StageWork, tasks: Iterator[Task], limit: int | None) -> Iterator[str]:
-    """Yield task ids; with ``only_unlabelled`` without those of labeled tasks.
+def _wanted_ids(pipeline: StagePipeline, tasks: Iterator[Task], limit: int | None) -> Iterator[str]:
+    """Yield task ids; with ``only_unlabeled`` without those of labeled tasks.
 
     A draft that an earlier attempt saved is included, since it may have to be released to people.
 
     :param limit: how many ids will be consumed; limits how many tasks are read ahead.
     """
-    if not pipeline.only_unlabelled:
+    if not pipeline.only_unlabeled:
         return (task.task_id for task in tasks)
     workers = pipeline.project.client.max_concurrency
     if limit is not None:
@@ -106,34 +106,34 @@ def _wanted_ids(pipeline: StageWork, tasks: Iterator[Task], limit: int | None) -
     return in_parallel(in_chunks(tasks, CHUNK), partial(_unlabeled_ids, pipeline), workers=workers, stop=Event())
 
 
-def _unlabeled_ids(pipeline: StageWork, tasks: Sequence[Task]) -> list[str]:
+def _unlabeled_ids(pipeline: StagePipeline, tasks: Sequence[Task]) -> list[str]:
     unsaved_ids = [task.task_id for task in tasks if task.state not in SAVED]
     has_labels: Mapping[str, bool | RedBrickAPIError] = {}
     if unsaved_ids and not pipeline.breaker.is_open:
         try:
-            has_labels = pipeline.project.are_labelled(unsaved_ids, by=pipeline.me)
-            pipeline.breaker.saw(None)
+            has_labels = pipeline.project.are_labeled(unsaved_ids, by=pipeline.me)
+            pipeline.breaker.record(None)
         except RedBrickAPIError as error:
             log.warning(
                 "Whether tasks have labels could not be read. It is checked again when they are processed: %s", error
             )
-            pipeline.breaker.saw(error)
+            pipeline.breaker.record(error)
     # A task that could not be read is included: it is read again, which decides its outcome.
     return [task.task_id for task in tasks if has_labels.get(task.task_id) is not True]
 
 
-def _is_abandoned(pipeline: StageWork, task: Task, now: pendulum.DateTime) -> bool:
+def _is_abandoned(pipeline: StagePipeline, task: Task, now: pendulum.DateTime) -> bool:
     """Whether a task that this key holds looks abandoned by an earlier attempt.
 
     A task that a reviewer returned to the key looks the same in a listing. Its labels distinguish it later.
     """
     if task.state == "ASSIGNED":
         if task.assigned_at is None:
-            return pipeline.since is not None
-        by_this_run = pipeline.since is not None and task.assigned_at >= pipeline.since
+            return pipeline.first_attempt_at is not None
+        by_this_run = pipeline.first_attempt_at is not None and task.assigned_at >= pipeline.first_attempt_at
         return by_this_run or now - task.assigned_at >= ABANDONED_AFTER
-    if not pipeline.saved_counts or task.state not in SAVED or task.saved_at is None:
+    if not pipeline.draft_counts_as_done or task.state not in SAVED or task.saved_at is None:
         return False
-    by_earlier_attempt = pipeline.since is not None and task.saved_at >= pipeline.since
+    by_earlier_attempt = pipeline.first_attempt_at is not None and task.saved_at >= pipeline.first_attempt_at
     # With release after saving, a draft is held only briefly. Without it, drafts stay with the key on purpose.
-    return by_earlier_attempt or (pipeline.hands_over and now - task.saved_at >= ABANDONED_AFTER)
+    return by_earlier_attempt or (pipeline.release_after_save and now - task.saved_at >= ABANDONED_AFTER)

@@ -5,7 +5,7 @@ reads.
 
 Invariants:
 
-1. A read is used for a decision for at most `FRESH` seconds, measured from before its request was sent.
+1. A read is used for a decision for at most `STALE_AFTER_S` seconds, measured from before its request was sent.
 2. A failed request fails the tasks of its chunk only. Later chunks are read as usual.
 3. After `MAX_UNANSWERED` requests in a row without an answer, each after the retries of the transport, the circuit
    breaker opens: the remaining tasks fail without a request, and Airflow's retry processes them later.
@@ -40,14 +40,14 @@ KNOWN_CHUNK = 50
 # Requests in a row without an answer after which the circuit breaker opens.
 MAX_UNANSWERED = 2
 # Age in seconds after which a read is repeated before a decision. Reading 50 tasks costs one request.
-FRESH = 5.0
+STALE_AFTER_S = 5.0
 # Connections left free for the reads of the project and the key's identity, which are under way at the same time.
 _RESERVED_CONNECTIONS = 2
-NOT_TRIED = "Not tried: RedBrick did not answer several times in a row."
+NOT_ATTEMPTED = f"Not attempted: RedBrick did not answer {MAX_UNANSWERED} requests in a row."
 
 
 @dataclass(frozen=True)
-class Found:
+class TaskBatch:
     """Tasks of one read.
 
     :param tasks: each id's task, or the error that prevented its read.
@@ -60,10 +60,10 @@ class Found:
 
 def is_fresh(read_at: float) -> bool:
     """Return whether a read is recent enough for a decision."""
-    return time.monotonic() - read_at <= FRESH
+    return time.monotonic() - read_at <= STALE_AFTER_S
 
 
-def look(project: RedBrickProject, task_ids: Iterable[str], *, detail: Detail = Detail.STATE) -> Found:
+def read_batch(project: RedBrickProject, task_ids: Iterable[str], *, detail: Detail = Detail.STATE) -> TaskBatch:
     """Read tasks; a failed request becomes the error of each.
 
     :param project: the project of the tasks.
@@ -77,16 +77,16 @@ def look(project: RedBrickProject, task_ids: Iterable[str], *, detail: Detail = 
         return _unread(ids, error)
 
 
-def _read(project: RedBrickProject, task_ids: Sequence[str], detail: Detail) -> Found:
+def _read(project: RedBrickProject, task_ids: Sequence[str], detail: Detail) -> TaskBatch:
     read_at = time.monotonic()
-    return Found(project.read_tasks(task_ids, detail=detail), read_at)
+    return TaskBatch(project.read_tasks(task_ids, detail=detail), read_at)
 
 
-def _unread(task_ids: Iterable[str], error: RedBrickAPIError) -> Found:
-    return Found(dict.fromkeys(task_ids, error), time.monotonic())
+def _unread(task_ids: Iterable[str], error: RedBrickAPIError) -> TaskBatch:
+    return TaskBatch(dict.fromkeys(task_ids, error), time.monotonic())
 
 
-def each_or_why(
+def results_or_error(
     read: Callable[[Sequence[str]], Mapping[str, T]], ids: Sequence[str]
 ) -> Mapping[str, T | RedBrickAPIError]:
     """Return the result of each id; a failed request becomes the error of each.
@@ -114,7 +114,7 @@ class ReadAhead:
         self._task_ids = task_ids
         self._detail = detail
         self._size = size
-        self._reads: dict[str, Future[Found]] = {}
+        self._reads: dict[str, Future[TaskBatch]] = {}
 
     def begin(self) -> None:
         """Start as many requests as there are free connections."""
@@ -124,7 +124,7 @@ class ReadAhead:
             read = client.threads.submit(_read, self._project, chunk, self._detail)
             self._reads.update(dict.fromkeys(chunk, read))
 
-    def take(self, task_ids: Sequence[str]) -> Found | None:
+    def take(self, task_ids: Sequence[str]) -> TaskBatch | None:
         """Return tasks that were read in one request, at most once.
 
         :return: None if they were not read together or the read is too old; the caller then reads them itself.
@@ -153,7 +153,7 @@ class CircuitBreaker:
         """Whether to stop sending requests."""
         return self._unanswered >= MAX_UNANSWERED
 
-    def saw(self, error: RedBrickAPIError | None) -> None:
+    def record(self, error: RedBrickAPIError | None) -> None:
         """Record the result of a request; None stands for success."""
         self._unanswered = self._unanswered + 1 if error is not None and error.transient else 0
 
@@ -166,7 +166,7 @@ def read_in_chunks(
     size: int = CHUNK,
     breaker: CircuitBreaker | None = None,
     ahead: ReadAhead | None = None,
-) -> Iterator[Found]:
+) -> Iterator[TaskBatch]:
     """Yield tasks in chunks.
 
     A failed request fails the tasks of its chunk. Later chunks are read unless the circuit breaker is open.
@@ -181,13 +181,13 @@ def read_in_chunks(
     breaker = breaker or CircuitBreaker()
     for chunk in in_chunks(task_ids, size):
         if breaker.is_open:
-            yield _unread(chunk, RedBrickConnectionError(NOT_TRIED))
+            yield _unread(chunk, RedBrickConnectionError(NOT_ATTEMPTED))
             continue
         try:
             batch = (ahead.take(chunk) if ahead else None) or _read(project, chunk, detail)
         except RedBrickAPIError as error:
-            breaker.saw(error)
+            breaker.record(error)
             batch = _unread(chunk, error)
         else:
-            breaker.saw(None)
+            breaker.record(None)
         yield batch

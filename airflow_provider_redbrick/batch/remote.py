@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.remote import RemoteStage
     from airflow_provider_redbrick.batch.converting import Converted
     from airflow_provider_redbrick.batch.deciding import Put, Step
-    from airflow_provider_redbrick.batch.stage_work import StageWork
+    from airflow_provider_redbrick.batch.stage_work import StagePipeline
 
 log = logging.getLogger(__name__)
 
 
-def queue(remote: RemoteStage, *, limit: int | None, page_size: int) -> Iterator[str]:
+def list_waiting(remote: RemoteStage, *, limit: int | None, page_size: int) -> Iterator[str]:
     """Yield the ids of the tasks waiting in the stage, each once.
 
     :param remote: the stage.
@@ -69,7 +69,7 @@ def refuse_mask(path: str) -> NoReturn:
     raise RedBrickInputError(f"masks have no place in a remote-labeling stage ({path!r})")
 
 
-def putting_remotely(pipeline: StageWork, remote: RemoteStage) -> Put:
+def remote_label_writer(pipeline: StagePipeline, remote: RemoteStage) -> Put:
     """Return a function that creates the change which submits a task with labels.
 
     :param pipeline: the pipeline of the stage.

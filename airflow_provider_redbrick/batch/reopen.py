@@ -24,13 +24,20 @@ from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
 from airflow_provider_redbrick.batch.applying import apply_all
-from airflow_provider_redbrick.batch.calling import CallableFailedError, call, handed
+from airflow_provider_redbrick.batch.calling import CallableFailedError, call, with_series_labels
 from airflow_provider_redbrick.batch.change import Change
-from airflow_provider_redbrick.batch.outcome import EARLIER, Outcome, already_done, failed, skipped, unread
-from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
+from airflow_provider_redbrick.batch.outcome import (
+    EARLIER_ATTEMPTS,
+    Outcome,
+    already_done,
+    failed,
+    failed_read,
+    skipped,
+)
+from airflow_provider_redbrick.batch.parallel import MainThreadExecutor, in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK, KNOWN_CHUNK, CircuitBreaker, ReadAhead, read_in_chunks
 from airflow_provider_redbrick.batch.stage_work import left_stage_since, read_earlier_events
-from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, kind_of
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, type_name
 
 if TYPE_CHECKING:
     import pendulum
@@ -77,7 +84,7 @@ def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector
     :param task_ids: ids of the candidates.
     :param selector: returns True for a task to reopen.
     """
-    desk, breaker = Desk(), CircuitBreaker()
+    executor, breaker = MainThreadExecutor(), CircuitBreaker()
 
     def select_loaded(found: Mapping[str, Task | RedBrickAPIError]) -> list[Task | Outcome]:
         selected = (_selected_or_failed(project, selector, task_id, task) for task_id, task in found.items())
@@ -85,10 +92,10 @@ def select(project: RedBrickProject, task_ids: Iterable[str], selector: Selector
 
     def on(chunk: Sequence[str]) -> Sequence[Task | Outcome]:
         (found,) = read_in_chunks(project, chunk, detail=Detail.FULL, breaker=breaker)
-        return desk.ask(partial(select_loaded, found.tasks))
+        return executor.run(partial(select_loaded, found.tasks))
 
     workers = project.client.max_concurrency
-    return in_parallel(in_chunks(task_ids, CHUNK), on, workers=workers, stop=Event(), desk=desk)
+    return in_parallel(in_chunks(task_ids, CHUNK), on, workers=workers, stop=Event(), executor=executor)
 
 
 def reopen(
@@ -96,7 +103,7 @@ def reopen(
     task_ids: Iterable[str],
     *,
     me: str,
-    since: pendulum.DateTime | None,
+    first_attempt_at: pendulum.DateTime | None,
     once_since: pendulum.DateTime | None = None,
     ahead: ReadAhead | None = None,
 ) -> Iterator[Outcome]:
@@ -105,12 +112,12 @@ def reopen(
     :param project: the project.
     :param task_ids: ids of the tasks.
     :param me: the user id of this key.
-    :param since: on a retry, when the first attempt began. Tasks that this key reopened since then are done.
+    :param first_attempt_at: on a retry, when the first attempt began. Tasks that this key reopened since then are done.
     :param once_since: start of the interval. A task that this key reopened because of an update since then is skipped.
     :param ahead: reads of these tasks that have begun already.
     :return: one outcome per task.
     """
-    reopening = _Reopening(project, me, since, once_since, ahead)
+    reopening = _Reopening(project, me, first_attempt_at, once_since, ahead)
     workers = project.client.max_concurrency
     return in_parallel(in_chunks(task_ids, KNOWN_CHUNK), reopening.on, workers=workers, stop=reopening.stop)
 
@@ -119,7 +126,7 @@ def reopen(
 class _Reopening:
     project: RedBrickProject
     me: str
-    since: pendulum.DateTime | None
+    first_attempt_at: pendulum.DateTime | None
     once_since: pendulum.DateTime | None
     ahead: ReadAhead | None
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
@@ -132,16 +139,16 @@ class _Reopening:
         )
         found = read.tasks
         ids = [task_id for task_id, task in found.items() if isinstance(task, Task)]
-        earlier = read_earlier_events(self.project, ids, self.since or self.once_since)
+        earlier = read_earlier_events(self.project, ids, self.first_attempt_at or self.once_since)
         outcomes: list[Outcome] = []
         to_move: list[Task] = []
         for task_id, task in found.items():
             events = earlier.get(task_id, ())
             if isinstance(task, RedBrickAPIError):
-                outcomes.append(unread(task_id, task))
+                outcomes.append(failed_read(task_id, task))
             elif isinstance(events, RedBrickAPIError):
-                outcomes.append(unread(task_id, events, what=EARLIER, name=task.name))
-            elif left_stage_since(events, GROUND_TRUTH, me=self.me, since=self.since):
+                outcomes.append(failed_read(task_id, events, what=EARLIER_ATTEMPTS, name=task.name))
+            elif left_stage_since(events, GROUND_TRUTH, me=self.me, first_attempt_at=self.first_attempt_at):
                 reason = f"an earlier attempt reopened it; it is {task.where}"
                 outcomes.append(already_done(task_id, reason, name=task.name))
             elif task.stage_name != GROUND_TRUTH:
@@ -159,7 +166,7 @@ def _move(project: RedBrickProject, task: Task) -> Change:
         task,
         call=lambda: project.move_to_start(task.task_id),
         applied=lambda found: found.stage_name != GROUND_TRUTH,
-        leaves=GROUND_TRUTH,
+        source_stage=GROUND_TRUTH,
     )
 
 
@@ -192,12 +199,12 @@ def _selected_or_failed(
 
 
 def _is_selected(project: RedBrickProject, selector: Selector, task: Task) -> bool:
-    is_selected, _ = call(selector, handed(project, task), what="selector", take=_validate)
+    is_selected, _ = call(selector, with_series_labels(project, task), what="selector", take=_validate)
     return is_selected
 
 
 def _validate(answer: object) -> bool:
     if not isinstance(answer, bool):
         # With truthiness, a bound method whose call was forgotten would reopen every task.
-        raise RedBrickInputError(f"the selector must return True or False, not {kind_of(answer)}")
+        raise RedBrickInputError(f"the selector must return True or False, not {type_name(answer)}")
     return answer

@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.calling import call, handed
+from airflow_provider_redbrick.batch.calling import call, with_series_labels
 from airflow_provider_redbrick.batch.converting import Labels, read_body
 from airflow_provider_redbrick.batch.deciding import Decisions, LabeledAnswer, copy_labels
 from airflow_provider_redbrick.batch.labelling import exit_change, label_writer
 from airflow_provider_redbrick.batch.outcome import Outcome, skipped
-from airflow_provider_redbrick.batch.parallel import Desk
+from airflow_provider_redbrick.batch.parallel import MainThreadExecutor
 from airflow_provider_redbrick.batch.verdict import Review
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.api.calls import Call
     from airflow_provider_redbrick.batch.change import Change
-    from airflow_provider_redbrick.batch.stage_work import StageWork
+    from airflow_provider_redbrick.batch.stage_work import StagePipeline
 
 WHAT = "The correction"
 Reviewer = Callable[[Task], Any]
 
 
-def review(pipeline: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> Iterator[Outcome]:
+def review(pipeline: StagePipeline, task_ids: Iterable[str], reviewer: Reviewer) -> Iterator[Outcome]:
     """Review tasks with a callable.
 
     :param pipeline: the pipeline of the review stage.
@@ -35,7 +35,7 @@ def review(pipeline: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> 
     :param reviewer: returns a :class:`Review`, True to accept, or False to reject.
     :return: one outcome per task.
     """
-    desk = Desk()
+    executor = MainThreadExecutor()
 
     def decide(task: Task) -> Change | Outcome | LabeledAnswer:
         def take(answer: object) -> tuple[Review, Labels | None]:
@@ -45,14 +45,18 @@ def review(pipeline: StageWork, task_ids: Iterable[str], reviewer: Reviewer) -> 
             labels = _corrected(task, decision)
             return decision, copy_labels(labels, pipeline.converter.open_file, what=WHAT, source="reviewer")
 
-        (decision, labels), elapsed_ms = call(reviewer, handed(pipeline.project, task), what="reviewer", take=take)
+        (decision, labels), elapsed_ms = call(
+            reviewer, with_series_labels(pipeline.project, task), what="reviewer", take=take
+        )
         return _to_step(pipeline, task, decision, elapsed_ms, labels)
 
-    decisions = Decisions(decide, pipeline.converter, label_writer(pipeline, finished=True), what=WHAT, desk=desk)
-    return pipeline.in_parallel(task_ids, lambda ids: pipeline.run(ids, decisions.on), desk=desk)
+    decisions = Decisions(
+        decide, pipeline.converter, label_writer(pipeline, finished=True), what=WHAT, executor=executor
+    )
+    return pipeline.in_parallel(task_ids, lambda ids: pipeline.run(ids, decisions.on), executor=executor)
 
 
-def review_as_told(pipeline: StageWork, decisions: Mapping[str, Review]) -> Iterator[Outcome]:
+def apply_reviews(pipeline: StagePipeline, decisions: Mapping[str, Review]) -> Iterator[Outcome]:
     """Review tasks with decisions made beforehand.
 
     :param pipeline: the pipeline of the review stage.
@@ -75,7 +79,7 @@ def _corrected(task: Task, decision: Review) -> Labels:
 
 
 def _to_step(
-    pipeline: StageWork, task: Task, decision: Review, elapsed_ms: int, labels: Labels | None = None
+    pipeline: StagePipeline, task: Task, decision: Review, elapsed_ms: int, labels: Labels | None = None
 ) -> Change | Outcome | LabeledAnswer:
     if decision.decision == "leave":
         return skipped(task.task_id, "the reviewer left it to people", name=task.name)
@@ -84,7 +88,7 @@ def _to_step(
     return _verdict_change(pipeline, task, decision, elapsed_ms)
 
 
-def _verdict_change(pipeline: StageWork, task: Task, decision: Review, elapsed_ms: int) -> Change:
+def _verdict_change(pipeline: StagePipeline, task: Task, decision: Review, elapsed_ms: int) -> Change:
     accept = decision.decision == "accept"
 
     def call() -> Call:

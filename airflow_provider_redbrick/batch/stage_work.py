@@ -29,11 +29,26 @@ from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.models import SAVED, Task
 from airflow_provider_redbrick.api.threads import read_once
-from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, give_back
+from airflow_provider_redbrick.batch.claiming import UNCLAIMED, claim, undo_claims
 from airflow_provider_redbrick.batch.deciding import Step, act
-from airflow_provider_redbrick.batch.outcome import EARLIER, Outcome, already_done, failed, labelled, skipped, unread
-from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
-from airflow_provider_redbrick.batch.reading import CHUNK, CircuitBreaker, Found, ReadAhead, each_or_why, read_in_chunks
+from airflow_provider_redbrick.batch.outcome import (
+    EARLIER_ATTEMPTS,
+    Outcome,
+    already_done,
+    existing_labels_outcome,
+    failed,
+    failed_read,
+    skipped,
+)
+from airflow_provider_redbrick.batch.parallel import MainThreadExecutor, in_parallel
+from airflow_provider_redbrick.batch.reading import (
+    CHUNK,
+    CircuitBreaker,
+    ReadAhead,
+    TaskBatch,
+    read_in_chunks,
+    results_or_error,
+)
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickStoppedError
 
 if TYPE_CHECKING:
@@ -56,7 +71,7 @@ Objection = Callable[[Task], "str | None"]
 
 
 @dataclass(frozen=True)
-class StageWork:
+class StagePipeline:
     """Process the tasks of one stage for one operator.
 
     :param project: the project that the stage belongs to.
@@ -64,14 +79,14 @@ class StageWork:
     :param converter: converts labels to the form that is sent.
     :param claim: assign unassigned tasks to the API key first.
     :param take_from_people: also claim tasks that a person holds.
-    :param since: on a retry, when the first attempt began. Changes by this key since then are an earlier
+    :param first_attempt_at: on a retry, when the first attempt began. Changes by this key since then are an earlier
         attempt's.
     :param detail: how much of each task is read. Use ``Detail.FULL`` for a callable that receives the task.
-    :param saved_counts: count a task as done if this key has saved labels on it since the first attempt,
+    :param draft_counts_as_done: count a task as done if this key has saved labels on it since the first attempt,
         though it is still in the stage.
-    :param hands_over: release saved drafts to people. A draft that the key still holds is a leftover then.
-    :param only_unlabelled: skip tasks that have labels. Requires ``Detail.FULL``.
-    :param may_hold: ids of tasks that may be processed although this key holds them already; None for all.
+    :param release_after_save: release saved drafts to people. A draft that the key still holds is a leftover then.
+    :param only_unlabeled: skip tasks that have labels. Requires ``Detail.FULL``.
+    :param resumable_task_ids: ids of tasks that may be processed although this key holds them already; None for all.
         Any other task that the key holds belongs to another run.
     :param chunk: number of tasks that are read and claimed at a time.
     :param ahead: reads of these tasks that have begun already.
@@ -85,12 +100,12 @@ class StageWork:
     converter: Converter
     claim: bool = True
     take_from_people: bool = False
-    since: pendulum.DateTime | None = None
+    first_attempt_at: pendulum.DateTime | None = None
     detail: Detail = Detail.STATE
-    saved_counts: bool = False
-    hands_over: bool = False
-    only_unlabelled: bool = False
-    may_hold: Collection[str] | None = None
+    draft_counts_as_done: bool = False
+    release_after_save: bool = False
+    only_unlabeled: bool = False
+    resumable_task_ids: Collection[str] | None = None
     chunk: int = CHUNK
     ahead: ReadAhead | None = None
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
@@ -101,7 +116,11 @@ class StageWork:
         object.__setattr__(self, "me", self.project.client.me())
 
     def in_parallel(
-        self, entries: Iterable[T], on: Callable[[Sequence[T]], Iterable[Outcome]], *, desk: Desk | None = None
+        self,
+        entries: Iterable[T],
+        on: Callable[[Sequence[T]], Iterable[Outcome]],
+        *,
+        executor: MainThreadExecutor | None = None,
     ) -> Generator[Outcome, None, None]:
         """Process chunks of entries concurrently and yield the outcomes.
 
@@ -109,11 +128,11 @@ class StageWork:
 
         :param entries: what to process, such as task ids.
         :param on: processes one chunk in a worker thread.
-        :param desk: runs the user's callables for ``on`` in the calling thread.
+        :param executor: runs the user's callables for ``on`` in the calling thread.
         :return: the outcomes, in order of completion.
         """
         workers = self.project.client.max_concurrency
-        return in_parallel(in_chunks(entries, self.chunk), on, workers=workers, stop=self.stop, desk=desk)
+        return in_parallel(in_chunks(entries, self.chunk), on, workers=workers, stop=self.stop, executor=executor)
 
     def run(self, task_ids: Sequence[str], plan: Plan) -> Iterator[Outcome]:
         """Read and process tasks; yield exactly one outcome per task.
@@ -123,7 +142,7 @@ class StageWork:
         """
         return self.work_on(self.read(task_ids), plan)
 
-    def read(self, task_ids: Sequence[str]) -> Found:
+    def read(self, task_ids: Sequence[str]) -> TaskBatch:
         """Read tasks in chunks, using reads that have begun already."""
         tasks: dict[str, Task | RedBrickAPIError] = {}
         read_at = time.monotonic()
@@ -133,7 +152,7 @@ class StageWork:
         for found in chunks:
             tasks.update(found.tasks)
             read_at = min(read_at, found.read_at)
-        return Found(tasks, read_at)
+        return TaskBatch(tasks, read_at)
 
     def was_rejected_to_key(self, task: Task) -> bool:
         """Whether a reviewer returned this key's own labels; drafts do not count."""
@@ -148,16 +167,18 @@ class StageWork:
     @read_once
     def _previous_claims(self) -> Collection[str]:
         """Ids of tasks claimed by a previous attempt, to be released like new claims."""
-        if self.since is None or not self.claim or not self.me.startswith("API:"):
+        if self.first_attempt_at is None or not self.claim or not self.me.startswith("API:"):
             return ()
         try:
             mine = list(self.project.list_tasks(self.stage, assignee=self.me, state="ASSIGNED"))
         except RedBrickAPIError as error:
             log.warning("Tasks that an earlier attempt has claimed could not be read and stay claimed: %s", error)
             return ()
-        return {task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.since}
+        return {
+            task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.first_attempt_at
+        }
 
-    def work_on(self, found: Found, plan: Plan, *, objection: Objection | None = None) -> Iterator[Outcome]:
+    def work_on(self, found: TaskBatch, plan: Plan, *, objection: Objection | None = None) -> Iterator[Outcome]:
         """Process tasks that were read; yield exactly one outcome per task.
 
         :param found: the tasks. Those read too long ago are read again before they are claimed.
@@ -187,13 +208,13 @@ class StageWork:
         finally:
             # Includes claims that were refused or never answered: undoing a claim reads the task first.
             unfinished = [task for task in claimed if task.task_id not in finished]
-            give_back(self.project, unfinished, me=self.me, keep=self._keeps, stopped=self.stop.is_set())
+            undo_claims(self.project, unfinished, me=self.me, keep=self._keeps, stopped=self.stop.is_set())
 
     def release_unprocessed(self, tasks: Sequence[Task]) -> None:
         """Release tasks claimed by a previous attempt that will not be processed."""
         inherited = self._inherited_claims([task for task in tasks if task.held_by(self.me)])
         if inherited:
-            give_back(self.project, inherited, me=self.me)
+            undo_claims(self.project, inherited, me=self.me)
 
     def _inherited_claims(self, held_tasks: Sequence[Task]) -> list[Task]:
         """Return tasks claimed by a previous attempt, with their assignee before it."""
@@ -201,7 +222,7 @@ class StageWork:
         inherited = [task for task in claimed if not self.was_rejected_to_key(task)]
         if not inherited or not self.take_from_people:
             return inherited
-        before = each_or_why(
+        before = results_or_error(
             lambda ids: self.project.holders_before(ids, self.me), [task.task_id for task in inherited]
         )
         known: list[Task] = []
@@ -218,7 +239,7 @@ class StageWork:
 
     def _keeps(self, before: Task, now: Task) -> bool:
         """Whether a draft was saved since ``before`` and stays with the key."""
-        return self.saved_counts and not self.hands_over and now.relabelled_by(self.me, before)
+        return self.draft_counts_as_done and not self.release_after_save and now.relabeled_by(self.me, before)
 
     def _partition(
         self, found: Mapping[str, Task | RedBrickAPIError], objection: Objection
@@ -227,14 +248,14 @@ class StageWork:
         held_tasks: list[Task] = []
         to_claim: list[Task] = []
         outcomes: list[Outcome] = []
-        earlier = read_earlier_events(self.project, list(found), self.since)
+        earlier = read_earlier_events(self.project, list(found), self.first_attempt_at)
         for task_id, task in found.items():
             events = earlier.get(task_id, ())
             if isinstance(task, RedBrickAPIError):
-                outcomes.append(unread(task_id, task))
+                outcomes.append(failed_read(task_id, task))
             elif isinstance(events, RedBrickAPIError):
-                outcomes.append(unread(task_id, events, what=EARLIER, name=task.name))
-            elif left_stage_since(events, self.stage.public_name, me=self.me, since=self.since):
+                outcomes.append(failed_read(task_id, events, what=EARLIER_ATTEMPTS, name=task.name))
+            elif left_stage_since(events, self.stage.public_name, me=self.me, first_attempt_at=self.first_attempt_at):
                 done = already_done(task_id, f"an earlier attempt moved it on; it is {task.where}", name=task.name)
                 outcomes.append(done)
             elif (ending := self._outcome_without_work(task)) is not None:
@@ -254,10 +275,10 @@ class StageWork:
             return skipped(task_id, f"it is {task.where}, not waiting in {self.stage.public_name}", name=name)
         if self._was_saved(task):
             return already_done(task_id, "an earlier attempt saved its labels", name=name)
-        if self.only_unlabelled and self.hands_over and self._is_draft(task):
+        if self.only_unlabeled and self.release_after_save and self._is_draft(task):
             # A task that a reviewer returned to the key was submitted, and is not a draft.
             return already_done(task_id, "its draft was saved earlier and is released now", name=name)
-        if self.only_unlabelled and (before := labelled(task, me=self.me)) is not None:
+        if self.only_unlabeled and (before := existing_labels_outcome(task, me=self.me)) is not None:
             return before
         if task.state == "PROBLEM":
             return skipped(task_id, "it has an open issue that an admin must resolve", name=name)
@@ -266,7 +287,7 @@ class StageWork:
     def _outcome_by_assignee(self, task: Task) -> Outcome | None:
         """Return the outcome of a task that its assignee keeps, or None."""
         if task.held_by(self.me):
-            if self.may_hold is None or task.task_id in self.may_hold:
+            if self.resumable_task_ids is None or task.task_id in self.resumable_task_ids:
                 return None
             return skipped(task.task_id, "another run with this API key holds it", name=task.name)
         if task.assignee is None:
@@ -280,13 +301,13 @@ class StageWork:
 
     def _was_saved(self, task: Task) -> bool:
         """Whether an earlier attempt saved labels on this task without moving it."""
-        if not self.saved_counts or self.since is None or task.labels_at is None:
+        if not self.draft_counts_as_done or self.first_attempt_at is None or task.labels_at is None:
             return False
-        return task.saved_by(self.me) and task.labels_at >= self.since
+        return task.saved_by(self.me) and task.labels_at >= self.first_attempt_at
 
 
 def read_earlier_events(
-    project: RedBrickProject, task_ids: Sequence[str], since: pendulum.DateTime | None
+    project: RedBrickProject, task_ids: Sequence[str], first_attempt_at: pendulum.DateTime | None
 ) -> Mapping[str, Sequence[OutputEvent] | RedBrickAPIError]:
     """Read the events of tasks on a retry.
 
@@ -295,23 +316,23 @@ def read_earlier_events(
 
     :param project: the project.
     :param task_ids: ids of the tasks.
-    :param since: on a retry, when the first attempt began; None on a first attempt.
+    :param first_attempt_at: on a retry, when the first attempt began; None on a first attempt.
     :return: by task id, its events or the error that prevented reading them; empty on a first attempt.
     """
-    return {} if since is None or not task_ids else each_or_why(project.output_events, task_ids)
+    return {} if first_attempt_at is None or not task_ids else results_or_error(project.output_events, task_ids)
 
 
 def left_stage_since(
-    events: Sequence[OutputEvent], stage_name: str, *, me: str, since: pendulum.DateTime | None
+    events: Sequence[OutputEvent], stage_name: str, *, me: str, first_attempt_at: pendulum.DateTime | None
 ) -> bool:
     """Whether this key moved a task out of a stage at or after a point in time.
 
     :param events: the task's events.
     :param stage_name: the stage's public name.
     :param me: the user id of this key.
-    :param since: on a retry, when the first attempt began; None answers False.
+    :param first_attempt_at: on a retry, when the first attempt began; None answers False.
     """
-    if since is None:
+    if first_attempt_at is None:
         return False
     mine = (event for event in events if event.leaves(stage_name) and event.by == me)
-    return any(event.at is not None and event.at >= since for event in mine)
+    return any(event.at is not None and event.at >= first_attempt_at for event in mine)

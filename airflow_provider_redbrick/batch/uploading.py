@@ -20,11 +20,11 @@ from airflow_provider_redbrick.batch.converting import convert_all
 from airflow_provider_redbrick.batch.creating import THERE, Creation
 from airflow_provider_redbrick.batch.items import Items, check_names
 from airflow_provider_redbrick.batch.masks import labels_map
-from airflow_provider_redbrick.batch.naming import ids_by_name
+from airflow_provider_redbrick.batch.naming import find_ids_by_name
 from airflow_provider_redbrick.batch.new_tasks import NewTask, listed
 from airflow_provider_redbrick.batch.outcome import Outcome, already_done
 from airflow_provider_redbrick.batch.pre_assigning import Assignees, PreAssign
-from airflow_provider_redbrick.batch.reading import CHUNK, NOT_TRIED, CircuitBreaker
+from airflow_provider_redbrick.batch.reading import CHUNK, NOT_ATTEMPTED, CircuitBreaker
 from airflow_provider_redbrick.batch.snapshot import content_hash
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
@@ -78,7 +78,7 @@ class Uploading:
         if not chunk:
             return
         missing: list[NewTask] = []
-        found = ids_by_name(self.project, [new.name for new in chunk], self.breaker)
+        found = find_ids_by_name(self.project, [new.name for new in chunk], self.breaker)
         for new in chunk:
             task_ids = found[new.name]
             if isinstance(task_ids, str):
@@ -96,7 +96,7 @@ class Uploading:
         ready: dict[str, tuple[_Ready, dict[str, Any]]] = {}
         for new in chunk:
             if self.breaker.is_open:
-                yield new.failure(NOT_TRIED)
+                yield new.failure(NOT_ATTEMPTED)
                 continue
             try:
                 one = self._ready(new, items)
@@ -104,7 +104,7 @@ class Uploading:
             except RedBrickInputError as error:
                 yield new.failure(f"{str(error).rstrip('.')}. {_NOTHING_SENT}")
             except RedBrickAPIError as error:
-                self.breaker.saw(error)
+                self.breaker.record(error)
                 yield new.failure(f"It could not be checked: {str(error).rstrip('.')}. {_NOTHING_SENT}")
         tasks = [(name, task) for name, (_, task) in ready.items()]
         converted = convert_all(self.project.client, tasks, layout=True)
@@ -167,7 +167,7 @@ class Uploading:
                 storage_id=one.storage_id or REDBRICK_STORAGE,
                 items=[path_of[item] for item in stored["items"]],
                 layout={**stored, "heatMaps": heat_maps or None},
-                labels=project.files.carry(labels, masks, task_id=new.name),
+                labels=project.files.label_variables(labels, masks, task_id=new.name),
                 is_ground_truth=one.is_ground_truth,
                 metadata=new.metadata,
                 pre_assign=one.pre_assign,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, kind_of, storable, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr, to_valid_utf8, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,10 +34,10 @@ class Review:
     def __post_init__(self) -> None:
         has_labels = self.series is not None or self.classification is not None
         if not isinstance(self.decision, str) or self.decision not in DECISIONS:
-            raise RedBrickInputError(f"a review must be one of {', '.join(DECISIONS)}, not {told(self.decision)}")
+            raise RedBrickInputError(f"a review must be one of {', '.join(DECISIONS)}, not {short_repr(self.decision)}")
         if self.comment is not None and not isinstance(self.comment, str):
-            raise RedBrickInputError(f"the comment of a review must be text, not {told(self.comment)}")
-        if self.comment is not None and self.comment != storable(self.comment):
+            raise RedBrickInputError(f"the comment of a review must be text, not {short_repr(self.comment)}")
+        if self.comment is not None and self.comment != to_valid_utf8(self.comment):
             shown = f"{self.comment[:_MAX_SHOWN_CHARS]!a}"
             raise RedBrickInputError(f"the comment of a review has characters that cannot be sent or stored: {shown}")
         if self.decision == "correct" and not has_labels:
@@ -90,4 +90,4 @@ class Review:
             return answer
         if isinstance(answer, bool):
             return cls("accept" if answer else "reject")
-        raise RedBrickInputError(f"the reviewer must return True, False or a Review, not {kind_of(answer)}")
+        raise RedBrickInputError(f"the reviewer must return True, False or a Review, not {type_name(answer)}")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.stage_names import ARCHIVED
 from airflow_provider_redbrick.exceptions import (
-    HOPELESS,
+    PERMANENT_ERRORS,
     RedBrickError,
     RedBrickInputError,
     RedBrickNotFoundError,
@@ -45,7 +45,7 @@ MAX_FAILED_POLLS = 5
 STALE_AFTER_S = 180.0
 """Age in seconds after which a wait reads its connection and its project again, since either may have been edited."""
 
-START_BACKSTOP = 660.0
+START_BACKSTOP_S = 660.0
 """Seconds beyond the deadline after which Airflow cancels a trigger that it started itself.
 
 Longer than the longest request, so that the trigger normally ends the wait.
@@ -57,12 +57,12 @@ class Poll:
     """Result of one poll.
 
     :param met: whether the condition is met.
-    :param seen: what the condition was compared with, as a JSON-compatible value: a count, or the number of tasks
+    :param observed: what the condition was compared with, as a JSON-compatible value: a count, or the number of tasks
         per stage.
     """
 
     met: bool
-    seen: Any
+    observed: Any
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class QueueCondition:
     by_listing: bool = False
 
     @property
-    def lists(self) -> bool:
+    def requires_listing(self) -> bool:
         """Whether the queue must be listed because the server's count is not enough."""
         return self.unassigned or self.by_listing
 
     @property
-    def enough(self) -> int:
+    def listing_limit(self) -> int:
         """Number of listed tasks after which the result cannot change any more."""
         return max(self.at_least or 0, self.at_most + 1 if self.at_most is not None else 0)
 
@@ -98,9 +98,9 @@ class QueueCondition:
         :raises RedBrickInputError: as :meth:`check`.
         """
         stage = self.check(project)
-        if not self.lists:
-            return self.judge(project.count(stage))
-        return self.judge(project.count_by_listing(stage, unassigned=self.unassigned, stop_at=self.enough))
+        if not self.requires_listing:
+            return self.evaluate(project.count(stage))
+        return self.evaluate(project.count_by_listing(stage, unassigned=self.unassigned, stop_at=self.listing_limit))
 
     def check(self, project: RedBrickProject) -> Stage:
         """Return the stage if the condition can be met in it.
@@ -117,11 +117,13 @@ class QueueCondition:
         :raises RedBrickInputError: if it never can.
         """
         if self.at_least and stage.is_passed_through:
-            raise RedBrickInputError(f"Tasks only pass through {stage.name}: there will never be {self.at_least}.")
+            raise RedBrickInputError(
+                f"Tasks only pass through {stage.name}, so its queue never reaches {self.at_least}."
+            )
         if self.at_least and self.unassigned and stage.is_ground_truth:
             raise RedBrickInputError("Tasks in Ground Truth are finished, so none of them counts as unassigned.")
 
-    def judge(self, count: int) -> Poll:
+    def evaluate(self, count: int) -> Poll:
         """Compare a count with the threshold."""
         is_above = self.at_least is None or count >= self.at_least
         is_below = self.at_most is None or count <= self.at_most
@@ -146,10 +148,10 @@ class TasksCondition:
     def look(self, project: RedBrickProject) -> Poll:
         """Poll once: read the tasks and compare.
 
-        :raises RedBrickError: as :meth:`check` and :meth:`judge`.
+        :raises RedBrickError: as :meth:`check` and :meth:`evaluate`.
         """
         self.check(project)
-        return self.judge(project, project.read_tasks(self.task_ids, detail=Detail.PLACE))
+        return self.evaluate(project, project.read_tasks(self.task_ids, detail=Detail.PLACE))
 
     def check(self, project: RedBrickProject) -> None:
         """Check that the stage exists and that tasks can be waited for in it.
@@ -163,7 +165,7 @@ class TasksCondition:
                 f"Tasks only pass through {stage.name} on their way back. Wait for them to leave the previous stage."
             )
 
-    def judge(self, project: RedBrickProject, tasks: Mapping[str, Task | RedBrickError]) -> Poll:
+    def evaluate(self, project: RedBrickProject, tasks: Mapping[str, Task | RedBrickError]) -> Poll:
         """Compare the tasks' stages with the stage that is waited for.
 
         :param project: the project of the tasks.
@@ -218,26 +220,26 @@ class Limits:
         """Longest wait in seconds."""
         return self.timeout if self.execution_timeout is None else min(self.timeout, self.execution_timeout)
 
-    def deadline(self, *, given_up_at: float | None, now: float) -> float:
+    def deadline(self, *, cancel_at: float | None, now: float) -> float:
         """Return the deadline of a wait that Airflow started in the triggerer.
 
         A triggerer that takes the wait over from another one gets the same deadline: it is derived from the time at
         which Airflow cancels the trigger.
 
-        :param given_up_at: when Airflow cancels the trigger, in epoch seconds; None if Airflow does not say. The wait
+        :param cancel_at: when Airflow cancels the trigger, in epoch seconds; None if Airflow does not say. The wait
             then begins now.
         :param now: the current time in epoch seconds.
         :return: epoch seconds.
         """
-        budget_s = self.seconds + START_BACKSTOP
+        budget_s = self.seconds + START_BACKSTOP_S
         # Airflow also applies execution_timeout to a trigger that it starts itself.
         if self.execution_timeout is not None:
             budget_s = min(budget_s, self.execution_timeout)
-        started_at = now if given_up_at is None else given_up_at - budget_s
+        started_at = now if cancel_at is None else cancel_at - budget_s
         return started_at + self.seconds
 
 
-class Patience:
+class PollBudget:
     """Decide after each poll whether the wait ends.
 
     :param deadline: epoch seconds by the wall clock, since a trigger may continue in another process.
@@ -261,7 +263,7 @@ class Patience:
         """
         self.failed_in_a_row, self.last_error = 0, None
         if poll.met:
-            return event("success", seen=poll.seen)
+            return event("success", seen=poll.observed)
         return self._at_deadline(now)
 
     def after_error(self, error: RedBrickError, *, now: float) -> dict[str, Any] | None:
@@ -275,7 +277,7 @@ class Patience:
         self.last_error = error
         if self.tolerates_errors:
             return self._at_deadline(now)
-        if isinstance(error, HOPELESS):
+        if isinstance(error, PERMANENT_ERRORS):
             message = f"Stopped waiting because of a permanent error: {error}"
             return event("error", message=message, error=type(error).__name__)
         if self.failed_in_a_row >= MAX_FAILED_POLLS:

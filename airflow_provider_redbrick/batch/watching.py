@@ -26,7 +26,7 @@ import pendulum
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.batch.outcome import MAX_TASK_IDS
-from airflow_provider_redbrick.exceptions import HOPELESS
+from airflow_provider_redbrick.exceptions import PERMANENT_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ class WatchResult:
     state: State
 
 
-def crossing(state: Mapping[str, Any] | None, count: int, *, at_least: int) -> WatchResult:
+def evaluate_threshold(state: Mapping[str, Any] | None, count: int, *, at_least: int) -> WatchResult:
     """Return an event if a queue has risen to a threshold.
 
     It is sent once, and again only after the queue was below the threshold. Without a state the queue counts as having
@@ -89,12 +89,14 @@ class Arrival:
     at: pendulum.DateTime
 
 
-def since(state: Mapping[str, Any] | None) -> pendulum.DateTime | None:
+def watermark_of(state: Mapping[str, Any] | None) -> pendulum.DateTime | None:
     """Return the watermark of a state; None before the first look."""
     return pendulum.instance(datetime.fromisoformat(state["since"])) if state else None
 
 
-def arrivals(state: Mapping[str, Any] | None, found: Sequence[Arrival], *, mark: pendulum.DateTime) -> WatchResult:
+def announce_arrivals(
+    state: Mapping[str, Any] | None, found: Sequence[Arrival], *, read_at: pendulum.DateTime
+) -> WatchResult:
     """Return events for the tasks that became ground truth and were not announced.
 
     A task that was reopened and finished again is announced again. A change of its labels alone is not an arrival.
@@ -102,11 +104,11 @@ def arrivals(state: Mapping[str, Any] | None, found: Sequence[Arrival], *, mark:
 
     :param state: the stored state; None for a new watcher, which announces nothing.
     :param found: arrivals at or after the watermark, in any order; earlier ones are ignored.
-    :param mark: a time shortly before they were read.
+    :param read_at: a time shortly before they were read.
     """
-    watched_since = since(state)
+    watched_since = watermark_of(state)
     if watched_since is None:
-        return WatchResult([], {"since": mark.isoformat(), "told": {}})
+        return WatchResult([], {"since": read_at.isoformat(), "told": {}})
     announced: dict[str, str] = dict((state or {}).get("told") or {})
     new = sorted(
         (
@@ -119,7 +121,7 @@ def arrivals(state: Mapping[str, Any] | None, found: Sequence[Arrival], *, mark:
     announced.update((arrival.task_id, arrival.at.isoformat()) for arrival in new)
     ids = list(dict.fromkeys(arrival.task_id for arrival in new))
     events = [{"count": len(chunk), "task_ids": chunk} for chunk in in_chunks(ids, MAX_TASK_IDS)]
-    candidate = mark - OVERLAP
+    candidate = read_at - OVERLAP
     moves = candidate > watched_since and (bool(new) or candidate - watched_since > LAG)
     return WatchResult(events, _next_state(announced, candidate if moves else watched_since))
 
@@ -152,6 +154,6 @@ class Backoff:
         """Return the pause in seconds; the longest one after a permanent error."""
         self.failed_in_a_row += 1
         longest = max(_LONGEST_PAUSE, self._interval)
-        if isinstance(error, HOPELESS):
+        if isinstance(error, PERMANENT_ERRORS):
             return longest
         return min(longest, self._interval * 2.0 ** min(self.failed_in_a_row - 1, _MAX_DOUBLINGS))

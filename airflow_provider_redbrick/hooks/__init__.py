@@ -1,1 +1,1 @@
-"""The seam between Airflow and the rest."""
+"""Hooks: from an Airflow connection to a RedBrick client, and input validation."""

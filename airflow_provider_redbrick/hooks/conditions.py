@@ -1,4 +1,7 @@
-"""What sensors are given to wait for, checked: on a worker, and in the triggerer where that is the first to see it."""
+"""Validate the conditions that sensors wait for.
+
+A worker validates them, and the triggerer does if it is the first to see them (``start_from_trigger``).
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,19 @@ COUNT_BY = ("count", "listing")
 def queue_condition(
     *, stage_name: Any, at_least: Any, at_most: Any, unassigned: Any = False, count_by: Any = "count"
 ) -> QueueCondition:
-    """Return what a stage-queue sensor waits for.
+    """Return the condition of a stage-queue sensor.
 
-    :raises RedBrickInputError: when it makes no sense.
+    :param stage_name: the stage.
+    :param at_least: the smallest count that meets the condition; None for no lower bound.
+    :param at_most: the largest count that meets it; None for no upper bound. One of the two must be given.
+    :param unassigned: whether to count only unassigned tasks.
+    :param count_by: ``count`` uses the server's count; ``listing`` lists the tasks.
+    :raises RedBrickInputError: if a parameter is invalid, or no count can meet the condition.
     """
     low = check.whole_number("at_least", at_least)
     high = check.whole_number("at_most", at_most)
     if low is None and high is None:
-        raise RedBrickInputError("Give at_least, at_most, or both: there is nothing to wait for.")
+        raise RedBrickInputError("Give at_least, at_most, or both.")
     if low is not None and high is not None and low > high:
         raise RedBrickInputError(f"No count is at least {low} and at most {high}.")
     by_listing = check.one_of("count_by", count_by, COUNT_BY) == "listing"
@@ -30,12 +38,15 @@ def queue_condition(
 
 
 def tasks_condition(*, task_ids: Any, left_stage: Any, reached_stage: Any) -> TasksCondition:
-    """Return what a tasks sensor waits for.
+    """Return the condition of a tasks sensor.
 
-    :raises RedBrickInputError: when it makes no sense.
+    :param task_ids: the tasks.
+    :param left_stage: the stage that all of them must have left.
+    :param reached_stage: the stage that all of them must have reached. Exactly one of the two stages must be given.
+    :raises RedBrickInputError: if a parameter is invalid.
     """
     if (left_stage is None) == (reached_stage is None):
-        raise RedBrickInputError("Give left_stage or reached_stage, and not both.")
+        raise RedBrickInputError("Give either left_stage or reached_stage.")
     left = None if left_stage is None else check.text("left_stage", left_stage)
     reached = None if reached_stage is None else check.text("reached_stage", reached_stage)
     return TasksCondition(check.task_ids(task_ids), left, reached)

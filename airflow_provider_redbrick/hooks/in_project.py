@@ -1,4 +1,7 @@
-"""What every Airflow task of this provider has: a connection, and a project to work in."""
+"""Base class of all operators and sensors of this provider.
+
+It adds the connection, the organization and the project to an Airflow operator, and validates template fields.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class InRedBrickProject(CheckedOperatorInputs, BaseOperator):
-    """Base of all operators and sensors: which project, through which connection.
+    """Base of all operators and sensors: a connection and a project.
 
-    :param redbrick_conn_id: the connection.
-    :param org_id: the organisation; the connection's when not given.
-    :param project_id: the project; the connection's when not given.
+    :param redbrick_conn_id: the connection. Default: ``redbrick_default``.
+    :param org_id: the organization. Default: that of the connection.
+    :param project_id: the project. Default: that of the connection.
     """
 
     template_fields: Sequence[str] = ("redbrick_conn_id", "org_id", "project_id")
@@ -46,9 +49,9 @@ class InRedBrickProject(CheckedOperatorInputs, BaseOperator):
         return RedBrickHook(self.redbrick_conn_id)
 
     def get_project(self) -> RedBrickProject:
-        """Return the project to work in.
+        """Return the project.
 
-        :raises RedBrickInputError: if an input that was given is absent.
+        :raises RedBrickInputError: if an input that was given is absent, or no project is given.
         """
         self.check_inputs()
         return self.hook.project(self.project_id, org_id=self.org_id)

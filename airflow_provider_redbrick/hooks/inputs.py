@@ -1,13 +1,13 @@
-"""Inputs as they were given, and what rendering makes of them.
+"""Distinguish inputs that were left out from inputs that rendered to nothing.
 
-Leaving an optional input out often means everything: all tasks, all times, the connection's own project. Therefore:
+Leaving out an optional input often means everything: all tasks, all times, the connection's project. Therefore:
 
 1. An input was given if its value in the DAG file is not None, or if a mapped task maps it, even to None.
-2. An input that was given and that rendering turns into nothing is absent: an XCom of None, an upstream task that was
-   skipped, an empty Variable. It never counts as left out: :meth:`CheckedInputs.check_inputs` refuses it.
-3. No template reaches the work unrendered. Airflow's templater leaves many types alone: of these, paths are rendered
-   here, and any other value with a template in it is refused, and so is a template in a field that has none.
-4. Only what the DAG file says is searched for templates. Rendered values and outputs of upstream tasks are data.
+2. An input that was given and renders to nothing is *absent*: an XCom of None, a skipped upstream task, an empty
+   Variable. It is never treated as left out; :meth:`CheckedInputs.check_inputs` refuses it.
+3. No template is used unrendered. Airflow's templater ignores many types. Of these, paths are rendered here; any other
+   value that contains a template is refused, and so is a template in a parameter that is not a template field.
+4. Only values of the DAG file are searched for templates. Rendered values and outputs of upstream tasks are data.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from itertools import chain, islice
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr
 from airflow_provider_redbrick.hooks.check import has_template
 
 if TYPE_CHECKING:
@@ -35,11 +35,14 @@ else:
 
 _PACKAGE = __name__.partition(".")[0]
 _MAX_VALUES = 10_000
-"""How many values are searched for templates, of one that Airflow's templater leaves alone."""
+"""How many parts of a value that Airflow's templater ignores are searched for templates."""
 
 
 class CheckedInputs(_Templater):
-    """Mixin for what has template fields: an operator, a sensor or a notifier. It comes before Airflow's own class."""
+    """Mixin that validates template fields of operators, sensors and notifiers.
+
+    It must precede Airflow's own class in the bases.
+    """
 
     _absent_inputs: frozenset[str] = frozenset()
 
@@ -47,26 +50,31 @@ class CheckedInputs(_Templater):
         """Refuse inputs that were given and are absent.
 
         :param besides: names of inputs that may be absent.
-        :raises RedBrickInputError: if there is another one.
+        :raises RedBrickInputError: if another input is absent.
         """
         for name in sorted(self.absent_inputs - set(besides)):
             raise RedBrickInputError(
-                f"{name} was given, but it is {told(getattr(self, name, None))} now: an upstream task returned nothing "
-                f"or was skipped, or a template found no value. That is not the same as leaving {name} out, so nothing "
-                f"was done."
+                f"{name} was given, but its value is {short_repr(getattr(self, name, None))}. An upstream task "
+                f"returned nothing or was skipped, or a template rendered to nothing. Nothing was done, because leaving out "
+                f"{name} has another meaning."
             )
 
     @property
     def absent_inputs(self) -> frozenset[str]:
-        """The names of the inputs that were given and are absent."""
+        """Names of the inputs that were given and are absent."""
         return self._absent_inputs
 
     def is_given(self, name: str) -> bool:
-        """Return whether an input was given; it may be absent all the same."""
+        """Return whether an input was given. It may still be absent."""
         return name in self.absent_inputs or getattr(self, name) is not None
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
-        """Render templates, in paths too; refuse them where Airflow would leave them as they are."""
+        """Render templates, in paths too, and refuse those that would not render.
+
+        :param content: the value to render.
+        :param args: passed to Airflow.
+        :raises RedBrickInputError: if ``content`` contains a template that Airflow would not render.
+        """
         seen = kwargs.get("seen_oids") or (args[2] if len(args) > 2 else None)
         if seen and id(content) in seen:
             return content  # the output of an upstream task
@@ -84,13 +92,13 @@ class CheckedInputs(_Templater):
         if not has_template(text):
             return path
         rendered = super().render_template(text, *args, **kwargs)
-        # An empty text as a path would be the current folder.
+        # A path of an empty text would be the current folder.
         return rendered if _is_absent(text, rendered) else type(path)(str(rendered))
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
     ) -> None:
-        """Render one field after the other, and remember which of those that were given are absent now."""
+        """Render the fields one by one, and record which inputs are absent."""
         if parent is not self:
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
@@ -107,20 +115,26 @@ class CheckedInputs(_Templater):
 
 
 class CheckedOperatorInputs(CheckedInputs):
-    """Mixin for operators and sensors: inputs of mapped tasks too, and parameters that are no template fields."""
+    """Mixin for operators and sensors, which can be mapped.
+
+    It also records inputs that a mapped task maps to None, and refuses templates in parameters that are not rendered.
+    """
 
     _given_inputs: frozenset[str] = frozenset()
     _mapped_to_none: frozenset[str] = frozenset()
 
     @property
     def absent_inputs(self) -> frozenset[str]:
-        """The names of the inputs that were given and are absent, however they came to be."""
+        """Names of the inputs that were given and are absent, for any reason."""
         given = self._given_inputs & _provider_fields(type(self).__mro__)
         none = {name for name in given if getattr(self, name, None) is None}
         return self._absent_inputs | self._mapped_to_none | none
 
     def __new__(cls, *_: Any, **kwargs: Any) -> Any:
-        """Remember which inputs a mapped task was mapped to None for; only here is told which arguments there were."""
+        """Record the inputs that are mapped to None.
+
+        The arguments of a mapped task are visible only here.
+        """
         made = super().__new__(cls)
         if kwargs.get("_airflow_from_mapped"):
             names = _mapped_to_none(kwargs) & _provider_parameters(cls.__mro__)
@@ -128,16 +142,21 @@ class CheckedOperatorInputs(CheckedInputs):
         return made
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Remember which fields are given, and refuse a template in a parameter that is not rendered."""
+        """Record which template fields are given.
+
+        :raises RedBrickInputError: if a parameter that is not a template field gets a template.
+        """
         unrendered = isinstance(value, str) and has_template(value) and name not in self.template_fields
         if unrendered and name in _provider_parameters(type(self).__mro__):
-            raise RedBrickInputError(f"{name} is not a template field: {told(value)} would be used as it is.")
+            raise RedBrickInputError(
+                f"{name} is not a template field, so the template {short_repr(value)} would not be rendered."
+            )
         super().__setattr__(name, value)
         if name in self.template_fields:
-            self._note(name, value)
+            self._record(name, value)
 
-    def _note(self, name: str, value: object) -> None:
-        """Note a field as given; the constructor alone can leave it out again."""
+    def _record(self, name: str, value: object) -> None:
+        """Record a field as given. Only the constructor can mark it as left out."""
         if value is not None:
             object.__setattr__(self, "_given_inputs", self._given_inputs | {name})
         elif not getattr(self, "_BaseOperator__instantiated", False):
@@ -145,20 +164,20 @@ class CheckedOperatorInputs(CheckedInputs):
 
 
 class _UnrenderedTemplateError(RedBrickInputError):
-    """A template that nothing would render."""
+    """Raised for a template that would not be rendered."""
 
     def __init__(self, value: object, text: object = None) -> None:
-        shown = told(value if text is None else text)
+        shown = short_repr(value if text is None else text)
         super().__init__(
-            f"the template {shown} would not be rendered in a {type(value).__name__}. Use text, a list or a dict (not "
-            f"its keys), or airflow.sdk.literal(...) if it is meant as it is."
+            f"the template {shown} would not be rendered in a {type(value).__name__}. Use a text, list, or the values "
+            f"of a dict. If it is not a template, use airflow.sdk.literal(...)."
         )
 
 
 def _mapped_to_none(kwargs: Mapping[str, Any]) -> set[str]:
-    """Return the names that a mapped task has mapped to None, from the arguments that it is made with.
+    """Return the arguments that a mapped task maps to None.
 
-    A None that the DAG file has in ``partial`` leaves an input out, as it does in an operator that is not mapped.
+    A None in ``partial`` leaves an input out, as it does in an operator that is not mapped.
     """
     task = kwargs["dag"].task_dict.get(kwargs["task_id"]) if kwargs.get("dag") is not None else None
     fixed = getattr(task, "partial_kwargs", {})
@@ -169,43 +188,43 @@ def _mapped_to_none(kwargs: Mapping[str, Any]) -> set[str]:
 
 @cache
 def _provider_fields(classes: tuple[type, ...]) -> frozenset[str]:
-    """Return the template fields that this provider's own classes declare, without those of classes derived from it."""
-    return frozenset(chain.from_iterable(vars(base).get("template_fields", ()) for base in _of_provider(classes)))
+    """Return the template fields declared by this provider's own classes."""
+    return frozenset(chain.from_iterable(vars(base).get("template_fields", ()) for base in _provider_classes(classes)))
 
 
 @cache
 def _provider_parameters(classes: tuple[type, ...]) -> frozenset[str]:
-    """Return the parameters that this provider's own classes have."""
-    inits = (vars(base)["__init__"] for base in _of_provider(classes) if "__init__" in vars(base))
+    """Return the keyword parameters of this provider's own classes."""
+    inits = (vars(base)["__init__"] for base in _provider_classes(classes) if "__init__" in vars(base))
     found = chain.from_iterable(inspect.signature(init).parameters.values() for init in inits)
     return frozenset(parameter.name for parameter in found if parameter.kind is parameter.KEYWORD_ONLY)
 
 
-def _of_provider(classes: tuple[type, ...]) -> list[type]:
+def _provider_classes(classes: tuple[type, ...]) -> list[type]:
     return [base for base in classes if base.__module__.partition(".")[0] == _PACKAGE]
 
 
 def _is_absent(given: object, rendered: object) -> bool:
-    """Return whether rendering has turned a value that was given into nothing."""
+    """Return whether rendering turned a given value into nothing."""
     if given is None or (isinstance(rendered, str) and rendered == given):
         return False
     if isinstance(rendered, str):
         text = rendered.strip()
-        # What a template makes of None, where it renders to text.
+        # A template that renders to text renders None as "None".
         return not text or (text == "None" and isinstance(given, (str, PurePath)) and has_template(str(given)))
-    # A name that a template does not know stays one of Jinja's own, where it renders to native objects.
+    # With native rendering, an unknown name stays an Undefined object of Jinja.
     return rendered is None or any(kind.__name__ == "Undefined" for kind in type(rendered).__mro__)
 
 
 def _refuse_unrenderable(value: Any) -> None:
-    """Refuse a value if Airflow's templater does not look into it, and there is a template in it.
+    """Refuse a template in a value that Airflow's templater does not search.
 
-    :raises _UnrenderedTemplateError: then.
+    :raises _UnrenderedTemplateError: if there is one.
     """
     if isinstance(value, (str, list, tuple, set)) or value is None:
-        return  # their elements come here themselves
+        return  # Airflow renders their elements one by one, through render_template.
     if isinstance(value, dict):
-        parts = list(value)  # its keys are not rendered; its values come here themselves
+        parts = list(value)  # Keys are not rendered. Airflow renders the values through render_template.
     elif hasattr(value, "resolve") or hasattr(value, "template_fields"):
         return
     else:
@@ -216,7 +235,7 @@ def _refuse_unrenderable(value: Any) -> None:
 
 
 def _texts(values: list[Any]) -> Iterator[str]:
-    """Yield the texts in values of types that the templater leaves alone; a value with very many parts only in part."""
+    """Yield the texts in values, up to a maximum number of parts."""
     for _ in range(_MAX_VALUES):
         if not values:
             return

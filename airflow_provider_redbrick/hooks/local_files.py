@@ -1,4 +1,7 @@
-"""Local files, and what stands in the way of one: said for what it is, not as a file that is missing."""
+"""Open local files with precise errors.
+
+A folder, a broken link, a pipe or missing permission is reported as such, not as a missing file.
+"""
 
 from __future__ import annotations
 
@@ -17,37 +20,38 @@ if TYPE_CHECKING:
 def open_local(path: str) -> BinaryIO:
     """Open a local file for reading.
 
-    :param path: relative to the working directory, or absolute; ``~`` is read as the shell does.
-    :raises NoSuchFileError: when there is nothing of this name.
-    :raises RedBrickInputError: for a folder, a broken link, anything else that is no file, or one that may not be read.
+    :param path: absolute, or relative to the working directory; ``~`` is expanded as the shell does.
+    :raises NoSuchFileError: if nothing has this name.
+    :raises RedBrickInputError: if it is a folder, a broken link or another non-file, or may not be read.
     """
     named = path if os.path.lexists(path) else os.path.expanduser(path)  # noqa: PTH111 - a Path would change it
     place = Path(named)
-    mode = _tried(place, lambda: place.stat().st_mode)
+    mode = _translate_errors(place, lambda: place.stat().st_mode)
     if stat.S_ISDIR(mode):
         raise RedBrickInputError("it is a folder, not a file")
     if not stat.S_ISREG(mode):
-        # Reading a pipe would wait for somebody to write.
+        # Reading a pipe would block until another process writes to it.
         raise RedBrickInputError("it is a pipe or a device, not a file")
-    return _tried(place, lambda: place.open("rb"))
+    return _translate_errors(place, lambda: place.open("rb"))
 
 
 def check_links(path: str) -> None:
-    """Check that no link on the way to a file is broken.
+    """Check that no link in a path is broken.
 
-    :raises RedBrickInputError: naming the link and what it leads to.
+    :raises RedBrickInputError: with the link and its target.
     """
     place = Path(path)
     for link in (place, *place.parents):
         if link.is_symlink() and not os.path.exists(link):  # noqa: PTH110 - Path.exists raises for some
-            raise RedBrickInputError(f"{str(link)!r} is a link to {str(link.readlink())!r}, which is not there")
+            raise RedBrickInputError(f"{str(link)!r} is a link to {str(link.readlink())!r}, which does not exist")
 
 
-def trouble_at(path: str, *, folder: bool = False) -> str | None:
-    """Return what keeps a local path from being written to; None where the system's own error says it.
+def find_write_problem(path: str, *, folder: bool = False) -> str | None:
+    """Return why a local path cannot be written to.
 
-    :param path: a path, or a URI, of which nothing is said unless it is of this machine.
-    :param folder: whether files are to be written into it.
+    :param path: a local path or a URI.
+    :param folder: whether files will be written into it, rather than to it.
+    :return: the reason; None if the system's own error is precise, or if the path is not local.
     """
     local = local_part(path) if is_uri(path) else path
     if local is None:
@@ -68,28 +72,28 @@ def trouble_at(path: str, *, folder: bool = False) -> str | None:
 T = TypeVar("T")
 
 
-def _tried(place: Path, act: Callable[[], T]) -> T:
-    """Do something with a file, and say what is the matter when that fails."""
+def _translate_errors(place: Path, act: Callable[[], T]) -> T:
+    """Call ``act`` for a file, and translate the system's error."""
     try:
         return act()
     except FileNotFoundError:
         check_links(str(place))
-        raise NoSuchFileError(_nothing_there(place)) from None
+        raise NoSuchFileError(_missing_message(place)) from None
     except NotADirectoryError:
         above = next((part for part in place.parents if part.is_file()), place.parent)
         raise RedBrickInputError(f"{str(above)!r} is a file, not a folder") from None
     except PermissionError:
         raise RedBrickInputError(f"permission denied for user {os.geteuid()}") from None
     except ValueError:
-        raise RedBrickInputError("its name has characters that no file's name has") from None
+        raise RedBrickInputError("its name has characters that are invalid in file names") from None
     except OSError as error:
         raise RedBrickInputError(error.strerror or type(error).__name__) from None
 
 
-def _nothing_there(place: Path) -> str:
-    words = "there is no such file"
+def _missing_message(place: Path) -> str:
+    message = "there is no such file"
     if str(place).startswith("~"):
-        return f"{words}, nor a home directory of {place.parts[0]!r}"
+        return f"{message}, nor a home directory of {place.parts[0]!r}"
     if not place.is_absolute():
-        return f"{words} in the working directory {str(Path.cwd())!r}"
-    return words
+        return f"{message} in the working directory {str(Path.cwd())!r}"
+    return message

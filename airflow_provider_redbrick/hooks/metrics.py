@@ -1,6 +1,6 @@
-"""Airflow's metrics: what requests cost, and what became of the tasks. `docs/metrics.md` has the names.
+"""Airflow metrics for requests and task outcomes.
 
-Names hold for any receiver; tags are for those that know them.
+``docs/metrics.md`` lists the names. Names alone are meaningful, since not every metrics backend supports tags.
 """
 
 from __future__ import annotations
@@ -18,35 +18,47 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.exceptions import RedBrickAPIError
 
-# Typed by each Airflow in a way of its own.
+# Airflow releases type this differently.
 _stats: Any = Stats
 
 
 class StatsObserver:
-    """Counts and times requests in Airflow's metrics."""
+    """Count and time requests in Airflow's metrics."""
 
     def answered(self, operation: str, seconds: float, error: RedBrickAPIError | None) -> None:
-        """Count and time a request to the API."""
+        """Count and time a request to the API.
+
+        :param operation: name of the API operation.
+        :param seconds: duration of the request.
+        :param error: the error that it ended with; None if it succeeded.
+        """
         tags = {"operation": operation}
         _stats.incr("redbrick.requests", tags={**tags, "answer": _kind(error) if error else "ok"})
         _stats.timing("redbrick.request.duration", timedelta(seconds=seconds), tags=tags)
 
     def retrying(self, operation: str, error: RedBrickAPIError) -> None:
-        """Count a request that is sent again."""
+        """Count a request that is sent again.
+
+        :param operation: name of the API operation.
+        :param error: the error of the previous attempt.
+        """
         _stats.incr("redbrick.retries", tags={"operation": operation, "reason": _kind(error)})
 
     def waited(self, seconds: float) -> None:
-        """Time what a rate limit costs."""
+        """Time a wait for the rate limit."""
         _stats.timing("redbrick.rate_limit.wait", timedelta(seconds=seconds))
 
 
 @contextmanager
 def measured(operation: str, counts: Mapping[str, int]) -> Iterator[None]:
-    """Time a run of an operator, and count at its end, however it ends, what became of its tasks.
+    """Time a run of an operator, and count its tasks by status at the end.
 
-    :param counts: by status; read at the end.
+    Both are recorded also if the run fails.
+
+    :param operation: name of the operator's operation.
+    :param counts: number of tasks by status; read at the end.
     """
-    began = time.monotonic()
+    started_at = time.monotonic()
     tags = {"operation": operation}
     try:
         yield
@@ -54,10 +66,10 @@ def measured(operation: str, counts: Mapping[str, int]) -> Iterator[None]:
         for status, number in counts.items():
             if number:
                 _stats.incr(f"redbrick.tasks.{status}", number, tags=tags)
-        _stats.timing("redbrick.run.duration", timedelta(seconds=time.monotonic() - began), tags=tags)
+        _stats.timing("redbrick.run.duration", timedelta(seconds=time.monotonic() - started_at), tags=tags)
 
 
 def _kind(error: RedBrickAPIError) -> str:
-    """Return what kind of error it is: `rate_limit` for a ``RedBrickRateLimitError``."""
+    """Return the kind of error: ``rate_limit`` for a ``RedBrickRateLimitError``."""
     name = type(error).__name__.removeprefix("RedBrick").removesuffix("Error")
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

@@ -1,4 +1,7 @@
-"""A hook for whoever cannot wait: somebody sits before a page, or a message must go out."""
+"""A hook for requests that a page or a notification waits for.
+
+It makes one attempt with a timeout of at most 8 seconds.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.client import RedBrickClient
     from airflow_provider_redbrick.hooks.settings import Settings
 
-_SECONDS = 8.0
+_MAX_TIMEOUT_S = 8.0
 
 
 class RedBrickQuickHook(RedBrickHook):
-    """A hook that asks once, and does not wait long."""
+    """A hook that does not retry and has a short timeout."""
 
     def _read_settings(self) -> Settings:
-        """Read the connection's settings, with a shorter timeout."""
+        """Return the connection's settings with a timeout of at most 8 seconds."""
         settings = super()._read_settings()
-        return replace(settings, timeout=min(settings.timeout, _SECONDS))
+        return replace(settings, timeout=min(settings.timeout, _MAX_TIMEOUT_S))
 
     @read_once
     def client(self) -> RedBrickClient:
-        """A client that tries once."""
+        """A client that makes one attempt."""
         return self._new_client(RetryPolicy(max_attempts=1))

@@ -1,6 +1,6 @@
-"""Airflow's connection -> a RedBrick client.
+"""The RedBrick hook: from an Airflow connection to a RedBrick client.
 
-Operators import this when a DAG is parsed: what only talking to RedBrick needs is imported where that begins.
+Operators import this module whenever a DAG is parsed. Imports that only a request needs are therefore in methods.
 """
 
 from __future__ import annotations
@@ -37,13 +37,12 @@ USER_AGENT = f"airflow-provider-redbrick/{__version__} airflow/{airflow_version}
 
 
 class RedBrickHook(BaseHook):
-    """Talk to RedBrick with the credential of an Airflow connection.
+    """Connect to RedBrick with the credential of an Airflow connection.
 
-    Nothing is looked up or connected before it is needed. All operations are methods of :attr:`client` (account-wide)
-    and of what :meth:`project` returns (one project). Working on a few tasks of a stage is easier with what
-    :meth:`stage` returns.
+    Nothing is looked up or connected until it is needed. :attr:`client` has the account-level operations, and
+    :meth:`project` returns those of one project. For a few tasks of one stage, use :meth:`stage`.
 
-    :param redbrick_conn_id: the connection.
+    :param redbrick_conn_id: the connection. Default: ``redbrick_default``.
     """
 
     conn_name_attr = "redbrick_conn_id"
@@ -57,9 +56,9 @@ class RedBrickHook(BaseHook):
 
     @read_once
     def settings(self) -> Settings:
-        """The connection's settings, checked.
+        """The validated settings of the connection.
 
-        :raises RedBrickInputError: when a field is missing or makes no sense.
+        :raises RedBrickInputError: if a field is missing or invalid.
         """
         return self._read_settings()
 
@@ -69,10 +68,12 @@ class RedBrickHook(BaseHook):
         return read_settings(self.get_connection(check.text("redbrick_conn_id", self.redbrick_conn_id)))
 
     def load_settings(self) -> Settings:
-        """Return :attr:`settings`, for a wait that outlives a secrets backend that fails for a moment.
+        """Return :attr:`settings`, with an error for a failed lookup.
 
-        :raises RedBrickInputError: if a field is missing or makes no sense.
-        :raises RedBrickConnectionLookupError: if Airflow does not find the connection now.
+        Callers that wait for a long time can retry on that error, since a secrets backend may fail temporarily.
+
+        :raises RedBrickInputError: if a field is missing or invalid.
+        :raises RedBrickConnectionLookupError: if Airflow cannot find the connection now.
         """
         try:
             return self.settings
@@ -81,23 +82,23 @@ class RedBrickHook(BaseHook):
         except AirflowNotFoundException as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - each secrets backend has errors of its own
-            # Others' errors may hold a connection's fields.
+            # The message of a backend's error may contain fields of the connection.
             reason = type(error).__name__
         raise RedBrickConnectionLookupError(
-            f"Airflow does not find connection {self.redbrick_conn_id!r} ({reason}). Check that it is defined. "
-            f"A secrets backend that fails for a moment looks the same, so a retry may help."
+            f"Airflow cannot find connection {self.redbrick_conn_id!r} ({reason}). Check that it is defined. "
+            f"If a secrets backend failed temporarily, a retry helps."
         )
 
     @read_once
     def client(self) -> RedBrickClient:
-        """The client for this connection."""
+        """The client of this connection, with retries."""
         from airflow_provider_redbrick.api.retry import RetryPolicy
 
         return self._new_client(RetryPolicy())
 
     def _new_client(self, policy: RetryPolicy) -> RedBrickClient:
         from airflow_provider_redbrick.api.client import RedBrickClient
-        from airflow_provider_redbrick.api.rate_limit import Bundle, shared_rate_limiter
+        from airflow_provider_redbrick.api.rate_limit import BatchSize, shared_rate_limiter
         from airflow_provider_redbrick.api.transport import Transport
         from airflow_provider_redbrick.hooks.metrics import StatsObserver
 
@@ -118,30 +119,34 @@ class RedBrickHook(BaseHook):
             transport,
             page_size=settings.page_size,
             max_concurrency=settings.max_concurrency,
-            bundle=Bundle(settings.mutations_per_request),
+            bundle=BatchSize(settings.mutations_per_request),
         )
 
     def get_conn(self) -> RedBrickClient:
-        """Return the client: Airflow's usual name for it."""
+        """Return the client, under Airflow's usual name."""
         return self.client
 
     def project(self, project_id: str | None = None, *, org_id: str | None = None) -> RedBrickProject:
-        """Return one project's operations.
+        """Return the operations of one project.
 
-        :param project_id: the project; the connection's ``project_id`` when not given. Likewise ``org_id``.
-        :raises RedBrickInputError: when an id is given neither here nor in the connection, or is malformed.
+        :param project_id: the project. Default: that of the connection.
+        :param org_id: the organization. Default: that of the connection.
+        :raises RedBrickInputError: if an id is missing or malformed.
         """
         from airflow_provider_redbrick.api.project import RedBrickProject
 
         return RedBrickProject(self.client, *self.resolve_ids(project_id, org_id=org_id))
 
     def resolve_ids(self, project_id: str | None = None, *, org_id: str | None = None) -> tuple[str, str]:
-        """Return the ids of the organization and the project, from the connection where they are not given.
+        """Return the ids of the organization and the project.
 
-        :raises RedBrickInputError: if an id is given neither here nor in the connection, or is no UUID.
+        :param project_id: the project. Default: that of the connection.
+        :param org_id: the organization. Default: that of the connection.
+        :return: the organization id and the project id.
+        :raises RedBrickInputError: if an id is missing, blank, or not a UUID.
         """
         for name, value in (("org_id", org_id), ("project_id", project_id)):
-            # What may be left out must not be blank: an empty template would quietly mean another project.
+            # A blank id is refused: a template that renders to nothing would select the connection's project.
             if value is not None:
                 check.text(name, value)
         org_id = org_id or self.settings.org_id
@@ -149,7 +154,7 @@ class RedBrickHook(BaseHook):
         for name, value in (("org_id", org_id), ("project_id", project_id)):
             if not value:
                 raise RedBrickInputError(
-                    f"No {name}: give it to the operator or put it into the extra of connection "
+                    f"No {name}. Give it to the operator, or add it to the extra of connection "
                     f"{self.redbrick_conn_id!r}."
                 )
         return check_uuid("org_id", org_id), check_uuid("project_id", project_id)
@@ -162,9 +167,14 @@ class RedBrickHook(BaseHook):
         org_id: str | None = None,
         validate: str = "strict",
     ) -> RedBrickStageQueue:
-        """Return the tasks of one stage, to claim, label, review and assign.
+        """Return the task queue of one stage, to claim, label, review and assign.
 
-        :param validate: see :class:`~airflow_provider_redbrick.hooks.stage.RedBrickStageQueue`.
+        :param stage_name: the stage.
+        :param project_id: the project. Default: that of the connection.
+        :param org_id: the organization. Default: that of the connection.
+        :param validate: how to treat invalid labels; see
+            :class:`~airflow_provider_redbrick.hooks.stage.RedBrickStageQueue`.
+        :raises RedBrickInputError: if a parameter is invalid.
         """
         from airflow_provider_redbrick.hooks.stage import RedBrickStageQueue
 
@@ -173,31 +183,38 @@ class RedBrickHook(BaseHook):
     def reopen(
         self, task_ids: Sequence[str], *, project_id: str | None = None, org_id: str | None = None
     ) -> dict[str, Outcome]:
-        """Send ground-truth tasks back to the first stage, with their labels; return what happened to each.
+        """Send ground-truth tasks back to the first stage, with their labels.
 
-        :raises RedBrickTasksFailedError: when a task failed, after all were tried.
+        :param task_ids: the tasks. Those that are not in ground truth are skipped.
+        :param project_id: the project. Default: that of the connection.
+        :param org_id: the organization. Default: that of the connection.
+        :return: the outcomes by task id.
+        :raises RedBrickTasksFailedError: if a task failed. All tasks were attempted then.
         """
         from airflow_provider_redbrick.hooks.stage import reopen
 
         return reopen(self.project(project_id, org_id=org_id), task_ids)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the server who this key is, and for the organisation when the connection names one."""
+        """Test the connection by reading the user and the organization's name.
+
+        :return: whether it works, and a message for the user.
+        """
         from airflow_provider_redbrick.api.retry import RetryPolicy
 
         try:
-            # Once: whoever presses "Test" waits for the answer.
+            # One attempt, because the user waits for the result.
             with closing(self._new_client(RetryPolicy(max_attempts=1))) as client:
-                words = f"Connected to RedBrick as {client.me()}"
+                message = f"Connected to RedBrick as {client.me()}"
                 if self.settings.org_id:
-                    words += f", organisation {client.organization_name(self.settings.org_id)!r}"
+                    message += f", organization {client.organization_name(self.settings.org_id)!r}"
         except RedBrickAPIError as error:
             return False, error.message
         except RedBrickError as error:
             return False, str(error)
-        return True, f"{words}."
+        return True, f"{message}."
 
     def close(self) -> None:
-        """Close the client's connections, if there are any."""
+        """Close the client's connections, if it was created."""
         if "client" in self.__dict__:
             self.client.close()

@@ -1,4 +1,8 @@
-"""What a connection says, read once and checked: a pure function from Airflow's connection to settings."""
+"""Read and validate the settings in an Airflow connection.
+
+1. Extras are an allowlist. Unknown ones are ignored with a warning, and none is passed on as a keyword argument.
+2. The API key is only in the password. It appears in no message, repr or frame of an error.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.credential import Credential
 from airflow_provider_redbrick.api.endpoint import graphql_url
-from airflow_provider_redbrick.exceptions import RedBrickInputError, readable, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr, truncate_message
 from airflow_provider_redbrick.labels.strict_json import RepeatedKeyError, each_key_once
 
 if TYPE_CHECKING:
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The allowlist: whoever may edit a connection may set these and nothing else.
+# Allowlist of extras. Users who may edit a connection cannot set anything else.
 _KNOWN = frozenset(
     {
         "org_id",
@@ -45,7 +49,7 @@ _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", 
 
 @dataclass(frozen=True)
 class Settings:
-    """A RedBrick connection's settings. The repr does not show the credential."""
+    """The settings of a RedBrick connection. The repr does not show the credential."""
 
     url: str
     credential: Credential
@@ -62,12 +66,12 @@ class Settings:
 
 
 def read_settings(connection: Connection) -> Settings:
-    """Read a connection.
+    """Read and validate a connection.
 
-    Error trackers store the local variables of each frame of an error, and here some hold the key. So the error that is
-    raised is a new one, without the frames below this one, and this frame holds the connection no longer.
+    Error trackers store the local variables of an error's frames, and some frames here hold the key. A new error is
+    therefore raised without those frames, and this frame drops the connection first.
 
-    :raises RedBrickInputError: naming the connection and the field that is missing or makes no sense.
+    :raises RedBrickInputError: with the connection and the field that is missing or invalid.
     """
     try:
         return _read(connection)
@@ -82,14 +86,14 @@ def _read(connection: Connection) -> Settings:
     extras = _extras(connection, where)
     unknown = sorted(set(extras) - _KNOWN)
     if unknown:
-        log.warning("Ignoring unknown extras of %s: %s.", where, readable(", ".join(unknown)))
+        log.warning("Ignoring unknown extras of %s: %s.", where, truncate_message(", ".join(unknown)))
     key = (connection.password or "").strip()
     if not key:
-        raise RedBrickInputError(f"The {where} has no API key: put it into the password field.")
-    twins = [name for name, value in extras.items() if isinstance(value, str) and value.strip() == key]
-    if twins:
+        raise RedBrickInputError(f"The {where} has no API key. Put it into the password field.")
+    duplicates = [name for name, value in extras.items() if isinstance(value, str) and value.strip() == key]
+    if duplicates:
         raise RedBrickInputError(
-            f"The extra of {where} has the API key as {twins[0]!r}: it goes into the password alone."
+            f"The extra of {where} contains the API key as {duplicates[0]!r}. Put it only into the password field."
         )
     auth = extras.get("auth") or "api_key"
     if not isinstance(auth, str) or auth not in _HEADERS:
@@ -133,7 +137,7 @@ def _text(extras: Mapping[str, Any], name: str, where: str) -> str | None:
 
 
 def _address(extras: Mapping[str, Any], name: str, where: str) -> str | None:
-    """Read the address of a web page: what it begins with, for it becomes a link that people press."""
+    """Read the address of a web page: http or https, since it becomes a link."""
     value = _text(extras, name, where)
     if value is not None and not _WEB_ADDRESS.fullmatch(value):
         raise RedBrickInputError(f"{name!r} of {where} must be an address that begins with https:// or http://.")
@@ -141,8 +145,8 @@ def _address(extras: Mapping[str, Any], name: str, where: str) -> str | None:
 
 
 def _shown(value: object) -> str:
-    """Return a value for a message; what is long may be a key in the wrong field."""
-    text = told(value)
+    """Return a value for a message; long ones may be keys and are not shown."""
+    text = short_repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"a long {type(value).__name__}"
 
 

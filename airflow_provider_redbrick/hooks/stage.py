@@ -1,4 +1,9 @@
-"""One stage of a project, for Python code that works on a few tasks by itself: what a labelling client has."""
+"""Python API for a few tasks of one stage: list, claim, label, review, assign.
+
+1. Each method applies each change once, whatever fails in between, and returns one outcome per task.
+2. All tasks are attempted before a method raises for those that failed.
+3. The API keeps no state between calls: after a crash, ``mine()`` returns the tasks that were claimed before it.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +15,21 @@ from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.api.project import Name
 from airflow_provider_redbrick.batch.checking import MODES
 from airflow_provider_redbrick.batch.converting import Labels, read_body
-from airflow_provider_redbrick.batch.handing import give, held, let_go, read_in_full, take
+from airflow_provider_redbrick.batch.handing import (
+    assign_tasks,
+    claim_tasks,
+    list_held_tasks,
+    read_in_full,
+    release_tasks,
+)
 from airflow_provider_redbrick.batch.labelling import put_labels
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
 from airflow_provider_redbrick.batch.people import check_people
 from airflow_provider_redbrick.batch.reopen import reopen as batch_reopen
-from airflow_provider_redbrick.batch.review import review_as_told
-from airflow_provider_redbrick.batch.stage_work import StageWork
+from airflow_provider_redbrick.batch.review import apply_reviews
+from airflow_provider_redbrick.batch.stage_work import StagePipeline
 from airflow_provider_redbrick.batch.verdict import Review
-from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError, readable
+from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError, truncate_message
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.storage import open_file
 from airflow_provider_redbrick.hooks.working import label_converter, working_stage
@@ -32,24 +43,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_NAMED = 5
+_MAX_NAMED_TASKS = 5
 
 
 class RedBrickStageQueue:
-    """The tasks of one stage: look at them, claim some, and submit, review or assign them.
+    """The tasks of one stage: list, read, claim, submit, review or assign them.
 
-    For many tasks the operators are better: they write a report, and know on a retry what an earlier try did. Here a
+    For many tasks, use the operators: they write a report, and a retry recognizes what an earlier attempt did. Here a
     task that has left the stage is skipped.
 
-    What is changed here is changed once, whatever fails in between, and each method returns what happened to each
-    task, by its id: ``done``, ``already_done``, or ``skipped`` with the reason. When a task failed, it raises after
-    all were tried. Nothing to do is done at once. Labels are those that a labeler returns: an object with ``series``
-    and/or ``classification``, or the older ``labels``, or a list of series. They are given in a mapping, which is read
-    once; of one that is no ``dict``, each value is copied before the next is asked for.
+    Methods that change tasks return the outcomes by task id: ``done``, ``already_done``, or ``skipped`` with a reason.
+    If a task failed, they raise ``RedBrickTasksFailedError`` after all tasks were attempted. An empty input returns
+    immediately. Labels are what a labeler returns: an object with ``series`` and/or ``classification``, or the older
+    ``labels``, or a list of series. They are passed in a mapping, which is read once. If it is not a ``dict``, each
+    value is copied before the next is read.
 
+    :param project: the project of the stage.
     :param stage_name: the stage.
-    :param validate: what becomes of labels that have problems: ``strict`` fails their task, ``warn`` logs what is wrong
-        and sends them, ``off`` does not look.
+    :param validate: how to treat invalid labels. ``strict`` fails the task, ``warn`` logs the problems and sends the
+        labels, ``off`` does not validate.
     """
 
     def __init__(self, project: RedBrickProject, stage_name: str, *, validate: str = "strict") -> None:
@@ -60,129 +72,146 @@ class RedBrickStageQueue:
     # ------------------------------------------------------------------ looking
 
     def count(self) -> int:
-        """Return how many tasks are in the stage, by the server's own count."""
+        """Return the number of tasks in the stage, as counted by the server."""
         return self._project.count(self._stage)
 
     def tasks(
         self, *, assignee: str | None = None, state: str | None = None, unassigned: bool = False
     ) -> Iterator[Task]:
-        """Yield the tasks that wait in the stage, page by page, without their labels and items.
+        """Yield the tasks of the stage page by page, without labels and items.
 
-        What was not read is None, and a question about it raises ``RedBrickNotReadError``: :meth:`read` tasks to know
-        whether they have labels. A task that changes while the stage is listed comes once, or may be missed.
+        Fields that were not read are None, and properties that need them raise ``RedBrickNotReadError``. Use
+        :meth:`read` to get labels. A task that changes during the listing is returned once or missed.
 
-        :param assignee: only those of a person, by e-mail or user id, or of the API key itself: ``me``.
-        :param state: only those in a state, e.g. ``STAGED`` (drafts).
-        :param unassigned: only those that nobody holds and anybody may take.
+        :param assignee: only tasks of this person (email or user id), or of the API key (``me``). Default: any.
+        :param state: only tasks in this state, such as ``STAGED`` (drafts). Default: any.
+        :param unassigned: only unassigned tasks.
+        :raises RedBrickInputError: if a parameter is invalid, or ``unassigned`` is combined with the others.
         """
         if assignee is not None:
             check.text("assignee", assignee)
         state = check.task_state("state", state)
         check.flag("unassigned", unassigned)
         if unassigned and (assignee is not None or state not in {None, "UNASSIGNED"}):
-            raise RedBrickInputError("What is unassigned has no assignee and no other state: ask for one or the other.")
+            raise RedBrickInputError(
+                "Unassigned tasks have no assignee and no other state. Give either unassigned or the other filters."
+            )
         return self._project.list_tasks(self._stage, assignee=assignee, state=state, unassigned=unassigned)
 
     def mine(self) -> list[Task]:
-        """Return the tasks that the API key holds in the stage, with their labels."""
-        return list(held(self._project, self._stage, me=self._me))
+        """Return the tasks of the stage that the API key holds, with their labels."""
+        return list(list_held_tasks(self._project, self._stage, me=self._me))
 
     def find(self, name: str, *, prefix: bool = False) -> list[Task]:
-        """Return the tasks of the stage with a name, without their labels and items; see :meth:`tasks`.
+        """Return the tasks of the stage with a name, without labels and items.
 
-        :param prefix: return the tasks whose names begin like it. Case counts.
+        :param name: the name. Case matters.
+        :param prefix: whether to match names that start with ``name``.
         """
         check.text("name", name)
         check.flag("prefix", prefix)
         return list(self._project.list_tasks(self._stage, name=Name(name, prefix=prefix)))
 
     def read(self, task_ids: Sequence[str]) -> Iterator[Task]:
-        """Yield tasks with their items and labels, in the order of their ids, 25 a request.
+        """Yield tasks with items and labels in the given order, 25 per request.
 
-        :param task_ids: tasks of the project, in whatever stage.
-        :raises RedBrickAPIError: if one of them cannot be read.
+        :param task_ids: tasks of the project, in any stage.
+        :raises RedBrickAPIError: if a task cannot be read.
         """
         return read_in_full(self._project, _ids(task_ids))
 
     # ------------------------------------------------------------------ claiming and assigning
 
     def claim(self, count: int) -> list[Task]:
-        """Assign up to ``count`` tasks that nobody holds to the API key; return those it really has now, in full.
+        """Assign up to ``count`` unassigned tasks to the API key.
 
-        What the key has already stays out: after a crash, :meth:`mine` has what was claimed before it.
+        Tasks that the key already holds are not returned. After a crash, :meth:`mine` has the tasks claimed before it.
 
-        :raises RedBrickTasksFailedError: when there were tasks to claim, and all failed.
+        :param count: maximum number of tasks, at least 1.
+        :return: the claimed tasks with their labels, as re-read after the claim.
+        :raises RedBrickTasksFailedError: if there were unassigned tasks and all claims failed.
         """
         number = check.whole_number("count", count, low=1)
         if number is None:
             raise RedBrickInputError("count must be a whole number of at least 1, not None.")
         stage = self._assignable()
-        found = list(take(self._project, stage, number, me=self._me))
-        outcomes = [each for each in found if isinstance(each, Outcome)]
-        claimed = [each for each in found if not isinstance(each, Outcome)]
+        found = list(claim_tasks(self._project, stage, number, me=self._me))
+        outcomes = [item for item in found if isinstance(item, Outcome)]
+        claimed = [item for item in found if not isinstance(item, Outcome)]
         if not claimed:
-            settled("claim", outcomes)
+            collect_outcomes("claim", outcomes)
         for outcome in outcomes:
-            log.warning("Task %s was not claimed: %s", outcome.task_id, readable(outcome.reason))
+            log.warning("Task %s was not claimed: %s", outcome.task_id, truncate_message(outcome.reason))
         return claimed
 
     def assign(self, task_ids: Sequence[str], email: str) -> dict[str, Outcome]:
-        """Give tasks of the stage to a person, whoever holds them now.
+        """Assign tasks of the stage to a person, also if another person holds them.
 
-        :raises RedBrickInputError: when the person is no member of the project or may not work in the stage.
+        :param task_ids: the tasks.
+        :param email: a member of the project with access to the stage.
+        :raises RedBrickInputError: if the person is not a member or has no access to the stage.
         """
         check.text("email", email)
         ids = _ids(task_ids)
         stage = self._assignable()
         (user,) = check_people(self._project.members(), stage, [email]).values()
-        return settled("assign", give(self._project, stage, ids, user))
+        return collect_outcomes("assign", assign_tasks(self._project, stage, ids, user))
 
     def release(self, task_ids: Sequence[str]) -> dict[str, Outcome]:
-        """Unassign tasks that the API key holds, so that people can have them."""
+        """Unassign tasks that the API key holds."""
         ids = _ids(task_ids)
-        return settled("release", let_go(self._project, self._assignable(), ids, me=self._me))
+        return collect_outcomes("release", release_tasks(self._project, self._assignable(), ids, me=self._me))
 
     # ------------------------------------------------------------------ labels
 
     def submit(self, labels: Mapping[str, Any]) -> dict[str, Outcome]:
-        """Put labels on tasks of a label stage and send them on to the next.
+        """Save labels on tasks of a label stage, and submit the tasks.
 
-        :param labels: by task id.
+        :param labels: labels by task id.
+        :raises RedBrickInputError: in a review stage; use :meth:`correct` there.
         """
         read = _labels(labels)
         stage = self._workable()
         if stage.is_review:
             raise RedBrickInputError(
-                f"{stage.name} is a review stage: correct() replaces labels there, and accepts them."
+                f"{stage.name!r} is a review stage. Use correct() to replace and accept labels there."
             )
-        return settled("submit", put_labels(self._work(), read))
+        return collect_outcomes("submit", put_labels(self._work(), read))
 
     def save_draft(self, labels: Mapping[str, Any]) -> dict[str, Outcome]:
-        """Put labels on tasks and leave them where they are, assigned to the API key.
+        """Save labels as drafts. The tasks stay assigned to the API key.
 
-        :param labels: by task id.
+        :param labels: labels by task id.
         """
         read = _labels(labels)
         self._workable()
-        return settled("save_draft", put_labels(self._work(), read, finished=False))
+        return collect_outcomes("save_draft", put_labels(self._work(), read, finished=False))
 
     def correct(self, labels: Mapping[str, Any]) -> dict[str, Outcome]:
-        """Replace the labels of tasks in a review stage, and accept them so.
+        """Replace the labels of tasks in a review stage, and accept the tasks.
 
-        :param labels: by task id.
+        :param labels: labels by task id.
         """
         read = _labels(labels)
         self._reviewable()
-        return settled("correct", put_labels(self._work(), read))
+        return collect_outcomes("correct", put_labels(self._work(), read))
 
     # ------------------------------------------------------------------ reviews
 
     def accept(self, task_ids: Sequence[str], *, comment: str | None = None) -> dict[str, Outcome]:
-        """Accept tasks in a review stage as they are."""
+        """Accept tasks of a review stage unchanged.
+
+        :param task_ids: the tasks.
+        :param comment: comment for the audit trail. Default: none.
+        """
         return self._review(task_ids, Review.accept(comment))
 
     def reject(self, task_ids: Sequence[str], *, comment: str | None = None) -> dict[str, Outcome]:
-        """Send tasks in a review stage back to their labelers."""
+        """Send tasks of a review stage back to their labelers.
+
+        :param task_ids: the tasks.
+        :param comment: comment for the labelers. Default: none.
+        """
         return self._review(task_ids, Review.reject(comment))
 
     # ------------------------------------------------------------------ private
@@ -198,13 +227,13 @@ class RedBrickStageQueue:
     def _workable(self) -> Stage:
         stage = working_stage(self._project, self._stage_name)
         if stage.is_remote:
-            raise RedBrickInputError(f"{stage.name} is a remote-labeling stage: use RedBrickPrelabelOperator there.")
+            raise RedBrickInputError(f"{stage.name!r} is a remote-labeling stage. Use RedBrickPrelabelOperator there.")
         return stage
 
     def _assignable(self) -> Stage:
         if self._project.info.consensus:
             raise RedBrickInputError(
-                "In a consensus project several people label each task, and this would take it from them."
+                "In a consensus project several people label each task, and this would unassign all of them."
             )
         return self._workable()
 
@@ -212,12 +241,12 @@ class RedBrickStageQueue:
         stage = self._workable()
         if not stage.is_review:
             raise RedBrickInputError(
-                f"{stage.name} is no review stage: nothing is accepted, rejected or corrected there."
+                f"{stage.name!r} is not a review stage. Tasks can be reviewed only in review stages."
             )
         return stage
 
-    def _work(self) -> StageWork:
-        return StageWork(
+    def _work(self) -> StagePipeline:
+        return StagePipeline(
             self._project,
             self._stage,
             label_converter(self._project, validate=self._validate),
@@ -229,20 +258,28 @@ class RedBrickStageQueue:
             check.text("comment", decision.comment)
         ids = _ids(task_ids)
         self._reviewable()
-        return settled(decision.decision, review_as_told(self._work(), dict.fromkeys(ids, decision)))
+        return collect_outcomes(decision.decision, apply_reviews(self._work(), dict.fromkeys(ids, decision)))
 
 
 def reopen(project: RedBrickProject, task_ids: Sequence[str]) -> dict[str, Outcome]:
-    """Send ground-truth tasks back to the first stage, with their labels."""
+    """Send ground-truth tasks back to the first stage, with their labels.
+
+    :param project: the project of the tasks.
+    :param task_ids: the tasks.
+    :return: the outcomes by task id.
+    :raises RedBrickTasksFailedError: if a task failed. All tasks were attempted then.
+    """
     ids = _ids(task_ids)
     project.open()
-    return settled("reopen", batch_reopen(project, ids, me=project.client.me(), since=None))
+    return collect_outcomes("reopen", batch_reopen(project, ids, me=project.client.me(), first_attempt_at=None))
 
 
-def settled(operation: str, outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
-    """Carry outcomes out to the end and return them by task id.
+def collect_outcomes(operation: str, outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
+    """Consume all outcomes and return them by task id.
 
-    :raises RedBrickTasksFailedError: when a task failed, with the reasons.
+    :param operation: the operation, for messages.
+    :param outcomes: one outcome per task. The work is done while they are consumed.
+    :raises RedBrickTasksFailedError: if a task failed, with the first reasons.
     """
     tally = Tally()
     found: dict[str, Outcome] = {}
@@ -250,11 +287,11 @@ def settled(operation: str, outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
         tally.add(outcome)
         found[outcome.task_id] = outcome
         if outcome.status is Status.SKIPPED:
-            log.warning("%s: task %s was left alone: %s", operation, outcome.task_id, readable(outcome.reason))
+            log.warning("%s: task %s was skipped: %s", operation, outcome.task_id, truncate_message(outcome.reason))
     if not tally.failed:
         return found
-    reasons = [f"Task {each['task_id']}: {each['reason'].rstrip('.')}." for each in tally.failed[:_NAMED]]
-    raise RedBrickTasksFailedError(" ".join([f"{operation}: of {tally.total} tasks {tally.words()}.", *reasons]))
+    reasons = [f"Task {item['task_id']}: {item['reason'].rstrip('.')}." for item in tally.failed[:_MAX_NAMED_TASKS]]
+    raise RedBrickTasksFailedError(" ".join([f"{operation}: of {tally.total} tasks {tally.summary()}.", *reasons]))
 
 
 def _ids(task_ids: object) -> list[str]:
@@ -262,9 +299,9 @@ def _ids(task_ids: object) -> list[str]:
 
 
 def _labels(labels: object) -> list[Labels]:
-    """Read labels by task id.
+    """Parse labels by task id.
 
-    :raises RedBrickInputError: naming the task whose labels are none.
+    :raises RedBrickInputError: with the task id, if labels are invalid.
     """
     if not isinstance(labels, Mapping):
         raise RedBrickInputError(f"labels must be an object with labels by task id, not {type(labels).__name__}.")
@@ -275,7 +312,7 @@ def _labels(labels: object) -> list[Labels]:
             raise RedBrickInputError(f"labels has two entries for task {task_id}. Nothing was sent.")
         try:
             given = Labels(task_id, read_body(body))
-            # Any other mapping may make its values when it is asked for them, of one object or file for all of them.
+            # Another mapping may create its values on access, and reuse one object or file for all of them.
             read[task_id] = given if isinstance(labels, dict) else given.copied_if_there(open_file)
         except RedBrickInputError as error:
             raise RedBrickInputError(f"labels[{task_id!r}]: {error}.") from None

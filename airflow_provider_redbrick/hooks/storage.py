@@ -1,4 +1,10 @@
-"""Files by the names that users give them: local paths, and whatever Airflow's object storage knows."""
+"""Open files by local path or URI, and resolve the paths in a list of tasks.
+
+1. A local path and a ``file://`` URI have the same checks.
+2. A list may only name files in its own folder, or in the folders that the DAG allows. Links are resolved first, and
+   the resolved file is opened, so that changing a link after the check has no effect.
+3. Signatures of presigned URLs are removed from messages.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +18,16 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_redbrick.api.imports import file_name
-from airflow_provider_redbrick.api.signatures import unsigned
+from airflow_provider_redbrick.api.signatures import strip_signatures
 from airflow_provider_redbrick.batch.file_kinds import housekeeping, stand_in
 from airflow_provider_redbrick.exceptions import NoSuchFileError, RedBrickInputError
-from airflow_provider_redbrick.hooks.folders import is_uri, is_within, local_part, local_path, place_of
+from airflow_provider_redbrick.hooks.folders import get_path_key, is_uri, is_within, local_part, local_path
 from airflow_provider_redbrick.hooks.local_files import check_links, open_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow_provider_redbrick.hooks.folders import Place
+    from airflow_provider_redbrick.hooks.folders import PathKey
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +35,10 @@ log = logging.getLogger(__name__)
 def open_file(path: str) -> BinaryIO:
     """Open a file for reading.
 
-    :param path: a local path, with ``~`` as the shell reads it, or a URI such as ``s3://bucket/key`` or
+    :param path: a local path, with ``~`` expanded as the shell does, or a URI such as ``s3://bucket/key`` or
         ``file:///data/mask.nii.gz``.
-    :raises NoSuchFileError: for a local path of which there is nothing.
-    :raises RedBrickInputError: for a local path that leads to something else than a file that can be read.
+    :raises NoSuchFileError: if a local file does not exist.
+    :raises RedBrickInputError: if a local path leads to something other than a readable file.
     """
     if not is_uri(path):
         return open_local(path)
@@ -42,23 +48,24 @@ def open_file(path: str) -> BinaryIO:
     try:
         return open_local(local)
     except RedBrickInputError as error:
-        # As the client of any other store says it, and not as if a relative path were meant.
+        # Like the error of any other store's client, not as for a relative path.
         raise OSError(str(error)) from None
 
 
 def open_input(name: str, path: str) -> BinaryIO:
-    """Open a file that must be there.
+    """Open a file that must exist.
 
-    :param name: the parameter that holds the path, for messages.
-    :raises RedBrickInputError: when it is not there, cannot be read, or is something else than the file.
+    :param name: the parameter, for messages.
+    :param path: a local path or URI.
+    :raises RedBrickInputError: if it does not exist, cannot be read, or is a placeholder such as a Git LFS pointer.
     """
-    shown = unsigned(path, [path])
+    shown = strip_signatures(path, [path])
     try:
         file = open_file(path)
         problem = stand_in(file)
     except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
-        words = unsigned(str(error), [path]) or type(error).__name__
-        raise RedBrickInputError(f"{name} {shown!r} cannot be read: {words.rstrip('.')}.") from None
+        reason = strip_signatures(str(error), [path]) or type(error).__name__
+        raise RedBrickInputError(f"{name} {shown!r} cannot be read: {reason.rstrip('.')}.") from None
     if problem is not None:
         file.close()
         raise RedBrickInputError(f"{name} {shown!r} cannot be read: it looks like {problem}.")
@@ -66,43 +73,43 @@ def open_input(name: str, path: str) -> BinaryIO:
 
 
 def find_items(folder: str) -> list[str]:
-    """Return the files of a folder that may be items of tasks, in the order of their names.
+    """Return the files of a folder that may be items, sorted by name.
 
-    What systems keep in folders is left out (DICOMDIR, ``.DS_Store``, ``._x``, Thumbs.db, other hidden files), and
-    counted in the log. What a file holds is looked at when it is uploaded.
+    Files that systems keep in folders (DICOMDIR, ``.DS_Store``, ``._x``, Thumbs.db, other hidden files) are left out;
+    the log has their count. The content of files is checked when they are uploaded.
 
-    :param folder: a local path or any URI that Airflow's object storage knows; one that is not there has no files.
+    :param folder: a local path or a URI that Airflow's object storage supports. A missing folder has no files.
     """
     place = ObjectStoragePath(folder if is_uri(folder) else os.path.expanduser(folder))  # noqa: PTH111 - no Path of a URI
     found = sorted(str(path) for path in place.iterdir() if path.is_file()) if place.is_dir() else []
     items = [path for path in found if housekeeping(path) is None and not file_name(path).startswith(".")]
     if len(items) < len(found):
         left = len(found) - len(items)
-        log.info("%s: %d of %d files are left out, which systems keep in folders.", folder, left, len(found))
+        log.info("%s: left out %d of %d files, which are hidden or system files.", folder, left, len(found))
     return items
 
 
 class FilesBeside:
-    """Opens files by the names that a list knows them by: relative to its own folder, or absolute.
+    """Open files by the names in a list: relative to the list's folder, or absolute.
 
-    Wherever a name leads, the file must be in the list's folder or in one of ``allowed``.
+    The resolved file must be in the list's folder or in an allowed one.
 
-    :param path: of the list.
-    :param allowed: other folders that its files may come from.
+    :param path: path of the list.
+    :param allowed: further folders that its files may be in.
     """
 
-    def __init__(self, path: str, allowed: Sequence[Place] = ()) -> None:
+    def __init__(self, path: str, allowed: Sequence[PathKey] = ()) -> None:
         self._path = path
         try:
-            self._folders = (place_of(_beside(path, "")), *allowed)
+            self._folders = (get_path_key(_beside(path, "")), *allowed)
         except RedBrickInputError as error:
             raise RedBrickInputError(f"{path!r} can name no files: {error}.") from None
 
     def __call__(self, name: str) -> BinaryIO:
         """Open a file.
 
-        :raises NoSuchFileError: when there is nothing of this name.
-        :raises RedBrickInputError: when it is not where it may be, or is no file that can be read.
+        :raises NoSuchFileError: if it does not exist.
+        :raises RedBrickInputError: if it is outside of the allowed folders, or cannot be read.
         """
         if is_uri(name) or posixpath.isabs(name):
             return self._open(name)
@@ -116,16 +123,16 @@ class FilesBeside:
         raise NoSuchFileError(f"there is no such file in the folder of {self._path}")
 
     def check(self, name: str) -> None:
-        """Check that a file may be opened, whether or not it is there.
+        """Check that a file is in an allowed folder, whether or not it exists.
 
-        :raises RedBrickInputError: when it is not where it may be.
+        :raises RedBrickInputError: if it is not.
         """
         self._checked(name)
 
-    def _checked(self, name: str) -> Place:
+    def _checked(self, name: str) -> PathKey:
         out = f"it leads out of the folder of {self._path}, and into none of allowed_folders"
         try:
-            place = place_of(name)
+            place = get_path_key(name)
         except RedBrickInputError as error:
             raise RedBrickInputError(f"{out} ({error})") from None
         if not is_within(place, self._folders):
@@ -136,7 +143,7 @@ class FilesBeside:
         local = local_path(self._checked(name))
         if local is not None:
             check_links(local_part(name) or name)
-            # Where the links led when they were looked at, in case somebody turns them now.
+            # Open the path that was checked, in case a link is changed now.
             return open_local(local)
         try:
             return open_file(name)
@@ -145,9 +152,9 @@ class FilesBeside:
 
 
 def _meanings(inside: str, folder: str) -> Iterator[str]:
-    """Yield what a relative path may mean in a folder.
+    """Yield the possible meanings of a relative path in a folder.
 
-    The public SDK puts the folder that it exports to, as it was told it, in front of every path in its files.
+    The public SDK prefixes every path in its files with the export folder, as the user wrote it.
     """
     parts, home = inside.split("/"), folder.split("/")
     yield inside
@@ -155,7 +162,7 @@ def _meanings(inside: str, folder: str) -> Iterator[str]:
 
 
 def _beside(path: str, inside: str) -> str:
-    """Return the name of what is in the folder of a file."""
+    """Return the path of a file in the folder of another file."""
     if not is_uri(path):
         return str(Path(path).parent / inside)
     folder, _, _ = path.rpartition("/")
@@ -163,5 +170,5 @@ def _beside(path: str, inside: str) -> str:
 
 
 def _open_uri(place: ObjectStoragePath) -> BinaryIO:
-    """Open a file of an object storage for reading."""
+    """Open a file of an object store for reading."""
     return cast("BinaryIO", place.open("rb"))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What working in a stage begins with: finding it, and what makes labels ready for it."""
+"""Find the stage to work in, and create the label converter for it."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ if TYPE_CHECKING:
 
 
 def working_stage(project: RedBrickProject, name: object) -> Stage:
-    """Return a stage in which tasks can be worked on.
+    """Return a stage in which tasks can be processed.
 
-    :raises RedBrickInputError: for ground truth, a stage that tasks only pass through, or one that is not there.
+    :param project: the project.
+    :param name: name of the stage.
+    :raises RedBrickInputError: if the stage does not exist, is Ground Truth, or tasks only pass through it.
     """
     stage = project.stage(check.text("stage_name", name))
     if stage.is_ground_truth:
-        raise RedBrickInputError(
-            "Tasks in Ground Truth are finished. To change their labels, reopen them and work on them in their stage."
-        )
+        raise RedBrickInputError("Tasks in Ground Truth are finished. To change their labels, reopen them first.")
     if stage.is_passed_through:
-        # Its queue is always empty: waiting for ever would look like success.
+        # Its queue is always empty, so that processing it would label_check like success.
         known = ", ".join(known.name for known in project.info.workflow.stages if known.is_label or known.is_review)
-        raise RedBrickInputError(f"Tasks only pass through {stage.name}; they wait in: {known or 'no stage'}.")
+        raise RedBrickInputError(f"Tasks only pass through {stage.name!r}. They wait in: {known or 'no stage'}.")
     return stage
 
 
 def label_converter(project: RedBrickProject, *, validate: str) -> Converter:
-    """Return what makes labels ready to be sent.
+    """Return the converter that prepares labels for the API.
 
+    :param project: the project, whose taxonomy labels are validated against.
     :param validate: ``strict``, ``warn`` or ``off``.
     """
-    look = None if validate == "off" else LabelCheck(project, strict=validate == "strict")
-    return Converter(project.client, open_file, look)
+    label_check = None if validate == "off" else LabelCheck(project, strict=validate == "strict")
+    return Converter(project.client, open_file, label_check)

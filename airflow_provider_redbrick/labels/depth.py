@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from airflow_provider_redbrick.api.values import too_many, values_in
+from airflow_provider_redbrick.api.values import count_values, value_count_problem
 
 DEEPEST = 100
 """The maximum nesting depth; labels need ten levels."""
@@ -33,14 +33,14 @@ def check_depth(text: bytes) -> None:
 
     :raises BeyondError: if it is nested too deeply or has too many values.
     """
-    _check_values(values_in(text))
+    _check_values(count_values(text))
     # The labels of most tasks have fewer brackets than this.
     if text.count(b"{") + text.count(b"[") > DEEPEST:
         Depth().look(text)
 
 
 def _check_values(count: int) -> None:
-    problem = too_many(count)
+    problem = value_count_problem(count)
     if problem is not None:
         raise BeyondError(problem)
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, readable
+from airflow_provider_redbrick.exceptions import RedBrickInputError, truncate_message
 from airflow_provider_redbrick.labels.compression import GZIP, damage
 from airflow_provider_redbrick.labels.kinds import LARGEST_INSTANCE
 
@@ -143,7 +143,7 @@ def _readable(name: str) -> Iterator[None]:
     except ImportError:
         raise RedBrickInputError(MISSING) from None
     except Exception as error:  # noqa: BLE001 - nibabel raises what it likes about headers that make no sense
-        words = readable(damage(error))
+        words = truncate_message(damage(error))
         raise RedBrickInputError(f"mask {name!r} is no NIfTI file that can be read ({words})") from None
 
 

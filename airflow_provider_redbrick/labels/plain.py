@@ -20,7 +20,7 @@ from enum import Enum
 from numbers import Integral, Real
 from typing import Any
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr
 from airflow_provider_redbrick.labels.depth import DEEPEST, BeyondError, check_depth
 from airflow_provider_redbrick.labels.rules import join, name_of
 
@@ -168,9 +168,11 @@ def _object(value: Mapping[Any, Any], place: PathKey, take: Take | None, left: i
     for key, inner in value.items():
         name = plain_key(key)
         if name is None:
-            raise _problem(place, f"a key must be text, not {told(key)} ({_kind(key)})")
+            raise _problem(place, f"a key must be text, not {short_repr(key)} ({_kind(key)})")
         if name in plain:
-            words = f"the keys {told(keys[name])} and {told(key)} are one, so that one of the two would be lost"
+            words = (
+                f"the keys {short_repr(keys[name])} and {short_repr(key)} are one, so that one of the two would be lost"
+            )
             raise _problem(place, words)
         keys[name] = key
         plain[name] = _plain(inner, (*place, name), take, left - 1)

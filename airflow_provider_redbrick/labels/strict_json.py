@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, NoReturn
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, storable
+from airflow_provider_redbrick.exceptions import RedBrickInputError, to_valid_utf8
 from airflow_provider_redbrick.labels.rules import is_list, join, name_of, shown
 
 _LONGEST_SHOWN = 60
@@ -108,7 +108,7 @@ def check_storable(value: Any) -> None:
 
 
 def _check_text(where: str, text: str) -> None:
-    if text != storable(text):
+    if text != to_valid_utf8(text):
         shown = f"{text[:_LONGEST_SHOWN]!a}"
         raise RedBrickInputError(f"{where or 'it'} has characters that cannot be sent or stored: {shown}")
 

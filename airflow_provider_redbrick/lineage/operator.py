@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.stage_names import as_users_see_it
+from airflow_provider_redbrick.api.stage_names import normalize_stage_name
 from airflow_provider_redbrick.hooks.in_project import InRedBrickProject
 from airflow_provider_redbrick.lineage.flow import IN, NOWHERE, STAY, Flow, file_place, leads_to, stage_place
 
@@ -92,7 +92,7 @@ class TracedOperator(InRedBrickProject):
 
     def _stage_named(self) -> str | None:
         name = getattr(self, "stage_name", None)
-        return as_users_see_it(name) if isinstance(name, str) else None
+        return normalize_stage_name(name) if isinstance(name, str) else None
 
     def _model(self) -> dict[str, str]:
         """Return the model's name and version, as far as they are set."""

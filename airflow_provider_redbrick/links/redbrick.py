@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Attributes that belong to one attempt. Runs in one process share the operator, and each must read the connection anew.
-_OF_ONE_ATTEMPT = ("hook", "_project", "_patience")
+_OF_ONE_ATTEMPT = ("hook", "_project", "_poll_budget")
 
 
 class RedBrickProjectLink(BaseOperatorLink):

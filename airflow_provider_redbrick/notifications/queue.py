@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.sdk.bases.notifier import BaseNotifier  # the only public path in Airflow 3.0.0
 
-from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, storable, told
+from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, short_repr, to_valid_utf8
 from airflow_provider_redbrick.hooks.inputs import CheckedInputs
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
@@ -122,7 +122,7 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
             self.log.warning("%s", queues)
         # With native rendering, a message may be a number.
         first_line = "" if self.message is None else str(self.message)
-        text = storable("\n".join(filter(None, (first_line, queues, address))))
+        text = to_valid_utf8("\n".join(filter(None, (first_line, queues, address))))
         return {"redbrick_message": text, "redbrick_counts": counts, "redbrick_url": address}
 
 
@@ -136,7 +136,7 @@ def _receiver(send: object) -> Callable[[Context], Any] | None:
     try:
         found = pkgutil.resolve_name(send) if isinstance(send, str) else send
     except Exception as error:
-        raise RedBrickInputError(f"send: {told(send)} cannot be imported: {error}") from error
+        raise RedBrickInputError(f"send: {short_repr(send)} cannot be imported: {error}") from error
     if not callable(found) or inspect.iscoroutinefunction(found):
         raise RedBrickInputError(f"send must be a notifier or a plain function, not {type(found).__name__}.")
     return _unrendered(found) if isinstance(found, BaseNotifier) else cast("Callable[[Context], Any]", found)

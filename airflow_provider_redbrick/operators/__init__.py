@@ -1,5 +1,4 @@
-"""Operators: each says what is to happen to which tasks; how is the batch room's business.
+"""Operators for RedBrick tasks.
 
-Airflow imports these modules whenever it parses a DAG, which is often: what only running needs is imported where it
-runs.
+Airflow imports these modules whenever it parses a DAG. Imports that only a run needs are therefore in ``execute``.
 """

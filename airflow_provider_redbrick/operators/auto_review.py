@@ -1,4 +1,4 @@
-"""Review automatically what rules can decide."""
+"""Review tasks automatically."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.batch.verdict import Review
-from airflow_provider_redbrick.exceptions import RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import ON
-from airflow_provider_redbrick.operators.stage_base import RedBrickQueueBaseOperator, Which
+from airflow_provider_redbrick.operators.stage_base import RedBrickQueueBaseOperator, TaskSelection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,20 +29,21 @@ _KEYS = ("taskId", "reviewVal", "comment", "series", "classification")
 
 
 class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
-    """Take tasks of a review stage and accept, reject or correct them, or leave them to people.
+    """Accept, reject or correct tasks of a review stage automatically.
 
-    What the reviewer raises for one task is that task's failure and nobody else's. See the base class for how tasks
-    are chosen (``stage_name``, ``task_ids``, ``limit``), claimed and released.
+    Each task can also be left to people. An exception of the reviewer fails the task it was called for and no other.
+    The base class describes how tasks are selected (``stage_name``, ``task_ids``, ``limit``), claimed and released.
 
     :param reviewer: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has its labels as
-        ``series`` and ``classification``; returns True to accept, False to reject, or a
-        :class:`~airflow_provider_redbrick.batch.verdict.Review`. The answer is copied, with the masks that it names,
-        before the reviewer is called again. A generator function yields its one answer.
-    :param review_result: instead of a reviewer: True accepts and False rejects the given ``task_ids``.
-    :param comment: the comment that goes with ``review_result``.
-    :param reviews: instead of both, a decision for each of some tasks: objects with ``taskId``, and with ``reviewVal``
-        (True to accept, False to reject; perhaps a ``comment``) or corrected labels as ``series`` and/or
-        ``classification``.
+        ``series`` and ``classification``. It returns True to accept, False to reject, or a
+        :class:`~airflow_provider_redbrick.batch.verdict.Review`. The return value is copied, with the mask files that
+            it
+        names, before the reviewer is called again. A generator function yields exactly one value.
+    :param review_result: instead of ``reviewer``: True accepts and False rejects the given ``task_ids``.
+    :param comment: comment sent with ``review_result``.
+    :param reviews: instead of both, a list with one decision per task. Each is an object with ``taskId``, and either
+        ``reviewVal`` (True to accept, False to reject; optionally a ``comment``) or corrected labels as ``series``
+        and/or ``classification``.
     """
 
     template_fields: Sequence[str] = (*RedBrickQueueBaseOperator.template_fields, "comment", "reviews")
@@ -66,11 +67,17 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
         self.reviews = reviews
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Review and return the manifest."""
+        """Review the tasks and return the manifest.
+
+        :param context: the Airflow task's context.
+        :return: the manifest: what happened to the tasks, with counts by status.
+        :raises RedBrickInputError: if a parameter is invalid, or the stage is not a review stage.
+        :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
+        """
         from airflow_provider_redbrick.batch.review import review
 
         self.check_inputs()
-        which, decided = self._decided()
+        which, decided = self._read_decisions()
         project = self.get_project()
         if decided is not None:
             return self._review_as_told(context, project, decided)
@@ -84,67 +91,71 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
     ) -> dict[str, Any]:
         from airflow_provider_redbrick.api.detail import Detail
         from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, ReadAhead
-        from airflow_provider_redbrick.batch.review import review_as_told
+        from airflow_provider_redbrick.batch.review import apply_reviews
 
         corrects = any(review.decision == "correct" for review in decided.values())
         detail = Detail.STATE if corrects else Detail.PLACE
         ahead = ReadAhead(project, list(decided), detail=detail, size=KNOWN_CHUNK)
         stage = self._review_stage(project, ahead.begin)
         work = self.work_on(context, project, stage, detail=detail, chunk=KNOWN_CHUNK, ahead=ahead)
-        return self.settle(context, project, stage, review_as_told(work, decided), total=len(decided))
+        return self.settle(context, project, stage, apply_reviews(work, decided), total=len(decided))
 
     def _review_stage(self, project: RedBrickProject, *others: Callable[[], object]) -> Stage:
         stage = self.get_stage(project, *others)
         if stage.is_label:
             reviews = [known.name for known in project.info.workflow.stages if known.is_review]
             raise RedBrickInputError(
-                f"{stage.name} is a label stage; review stages are: {', '.join(reviews) or 'none'}."
+                f"{stage.name!r} is a label stage. The review stages are: {', '.join(reviews) or 'none'}."
             )
         return stage
 
-    def _decided(self) -> tuple[Which, Mapping[str, Review] | None]:
-        """Return which tasks to take, and what is decided on each unless a reviewer does that.
+    def _read_decisions(self) -> tuple[TaskSelection, Mapping[str, Review] | None]:
+        """Return which tasks to take, and the decisions if they are known.
 
-        Exactly one of the three ways to say so must be used.
+        :return: the selection, and a decision by task id; None if a reviewer decides.
+        :raises RedBrickInputError: if not exactly one of ``reviewer``, ``review_result`` and ``reviews`` is given.
         """
         if self.is_given("reviews"):
-            return Which(ids=None, limit=None), self._listed()
+            return TaskSelection(ids=None, limit=None), self._read_reviews()
         if self.reviewer is not None:
             if self.review_result is not None or self.comment is not None:
-                raise RedBrickInputError("Give a reviewer, or review_result with its comment, not both.")
+                raise RedBrickInputError("Give either reviewer or review_result with its comment, not both.")
             if not callable(self.reviewer):
                 raise RedBrickInputError(f"reviewer must be callable, not {type(self.reviewer).__name__}.")
-            return self.which_tasks(), None
+            return self.resolve_selection(), None
         if not isinstance(self.review_result, bool):
             raise RedBrickInputError(
-                f"Give a reviewer, or reviews, or review_result as True or False, not {told(self.review_result)}: "
-                f"nothing is accepted or rejected by default."
+                f"review_result must be True or False, not {short_repr(self.review_result)}. Otherwise give reviewer "
+                f"or reviews. Nothing is accepted or rejected by default."
             )
         if not self.is_given("task_ids"):
-            raise RedBrickInputError("review_result needs task_ids: a whole queue is not accepted or rejected blindly.")
+            raise RedBrickInputError("review_result needs task_ids. It does not apply to a whole queue.")
         decision = Review("accept" if self.review_result else "reject", self.comment)
-        which = self.which_tasks()
+        which = self.resolve_selection()
         return which, dict.fromkeys(which.ids or (), decision)
 
-    def _listed(self) -> Mapping[str, Review]:
-        """Return the decisions on the tasks that are reviewed."""
+    def _read_reviews(self) -> Mapping[str, Review]:
+        """Return the decisions in ``reviews`` by task id."""
         others = ("reviewer", "review_result", "comment", "task_ids", "limit")
         given = [name for name in others if self.is_given(name)]
         if given:
-            raise RedBrickInputError(f"reviews say which tasks and how: they do not go with {', '.join(given)}.")
+            raise RedBrickInputError(f"reviews cannot be combined with {', '.join(given)}.")
         decisions: dict[str, Review] = {}
         for i, entry in enumerate(self.work_list("reviews") or ()):
             task_id, decision = _read(entry, f"reviews[{i}]")
             if task_id in decisions:
-                raise RedBrickInputError(f"reviews[{i}].taskId is reviewed twice: {task_id}. Nothing was sent.")
+                raise RedBrickInputError(f"reviews[{i}] repeats task {task_id}. Nothing was sent.")
             decisions[task_id] = decision
         return decisions
 
 
 def _read(entry: object, place: str) -> tuple[str, Review]:
-    """Return the task that an entry of ``reviews`` is about, and the decision on it.
+    """Parse one entry of ``reviews``.
 
-    :raises RedBrickInputError: when that is not clear.
+    :param entry: the entry.
+    :param place: its position, for messages, such as ``reviews[0]``.
+    :return: the task id and the decision.
+    :raises RedBrickInputError: if the entry is malformed or ambiguous.
     """
     from airflow_provider_redbrick.batch.converting import list_of_objects
 
@@ -152,15 +163,15 @@ def _read(entry: object, place: str) -> tuple[str, Review]:
         raise RedBrickInputError(f"{place} must be an object, not {type(entry).__name__}.")
     unknown = [str(key) for key in entry if key not in _KEYS]
     if unknown:
-        raise RedBrickInputError(f"{place} has unknown keys: {', '.join(unknown)}; known are: {', '.join(_KEYS)}.")
-    said = {key: value for key, value in entry.items() if value is not None}
-    task_id = check_uuid(f"{place}.taskId", said.get("taskId"))
-    comment = check.text(f"{place}.comment", said["comment"]) if "comment" in said else None
-    labels = {key: said[key] for key in ("series", "classification") if key in said}
-    if labels and "reviewVal" in said:
-        raise RedBrickInputError(f"{place} has reviewVal and {' and '.join(labels)}: reviewed or corrected, not both.")
+        raise RedBrickInputError(f"{place} has unknown keys: {', '.join(unknown)}. Known keys are: {', '.join(_KEYS)}.")
+    values = {key: value for key, value in entry.items() if value is not None}
+    task_id = check_uuid(f"{place}.taskId", values.get("taskId"))
+    comment = check.text(f"{place}.comment", values["comment"]) if "comment" in values else None
+    labels = {key: values[key] for key in ("series", "classification") if key in values}
+    if labels and "reviewVal" in values:
+        raise RedBrickInputError(f"{place} has both reviewVal and {' and '.join(labels)}. Give one of them.")
     if not labels:
-        accepted = check.flag(f"{place}.reviewVal", said.get("reviewVal"))
+        accepted = check.flag(f"{place}.reviewVal", values.get("reviewVal"))
         return task_id, Review("accept" if accepted else "reject", comment)
     if not isinstance(labels.get("classification", {}), Mapping):
         raise RedBrickInputError(f"{place}.classification must be an object.")

@@ -1,4 +1,4 @@
-"""Share a queue evenly among people."""
+"""Distribute a queue evenly among people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, one_line
+from airflow_provider_redbrick.exceptions import RedBrickInputError, single_line
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
 
@@ -14,22 +14,23 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.batch.balance import Share
+    from airflow_provider_redbrick.batch.balance import QueuePlan
     from airflow_provider_redbrick.batch.outcome import Outcome
 
 
 class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
-    """Give a stage's unassigned tasks to people so that their total queues end up as even as possible.
+    """Assign a stage's unassigned tasks so that people's queues become even.
 
-    What each already holds in the stage counts. The same queue and people always give the same plan; it is logged as
-    a table before and after. A retry looks again and shares what is left.
+    Tasks that a person already holds in the stage count toward that person's queue. The plan is deterministic: the same
+    queue and people give the same plan. It is logged as a table before and after. A retry plans again with what is
+    left.
 
-    :param stage_name: the stage whose queue is shared.
-    :param emails: the people, members of the project with access to the stage.
-    :param weights: the share of each relative to the others, by e-mail; 1 when not named, 0 for nothing new.
-    :param ceiling: how long anybody's queue in the stage may become.
-    :param rebalance: also move tasks that one of these people holds and has not started. A person who has
-        labeled a task has started it, also when a reviewer has sent it back.
+    :param stage_name: the stage whose queue is distributed.
+    :param emails: the people. Each must be a member of the project with access to the stage.
+    :param weights: relative share by email. Default 1 for each person; 0 assigns nothing new.
+    :param ceiling: maximum length of a person's queue in the stage. Default: no limit.
+    :param rebalance: also move tasks that one of these people holds and has not started. A task that a person has
+        labeled counts as started, also after a reviewer has rejected it.
     """
 
     template_fields: Sequence[str] = (
@@ -60,9 +61,15 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
         self.rebalance = rebalance
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Share the queue and return the manifest."""
-        from airflow_provider_redbrick.api.threads import at_once
-        from airflow_provider_redbrick.batch.balance import SharingRules, share
+        """Distribute the queue and return the manifest.
+
+        :param context: the Airflow task's context.
+        :return: the manifest: what happened to the tasks, with counts by status.
+        :raises RedBrickInputError: if a parameter is invalid, or the project uses consensus.
+        :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
+        """
+        from airflow_provider_redbrick.api.threads import run_concurrently
+        from airflow_provider_redbrick.batch.balance import SharingRules, plan_queue
         from airflow_provider_redbrick.batch.people import check_people
         from airflow_provider_redbrick.hooks.working import working_stage
 
@@ -74,29 +81,29 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
         check.flag("rebalance", self.rebalance)
         check.text("stage_name", self.stage_name)
         project = self.get_project()
-        _, members = at_once(lambda: project.info, project.members)
+        _, members = run_concurrently(lambda: project.info, project.members)
         stage = working_stage(project, self.stage_name)
         if project.info.consensus:
             raise RedBrickInputError(
-                "In a consensus project several people label each task: balancing would overwrite who they are."
+                "In a consensus project several people label each task. Balancing would overwrite their assignments."
             )
         if not emails:
             return self.settle(context, project, stage, (), total=0)
         people = check_people(members, stage, emails)
         rules = SharingRules(people, weights, ceiling, rebalance=self.rebalance)
-        shared = share(project, stage, rules)
-        self.log.info("Plan for %s:\n%s", one_line(stage.name), shared.plan.table())
+        shared = plan_queue(project, stage, rules)
+        self.log.info("Plan for %s:\n%s", single_line(stage.name), shared.plan.table())
         total = len(shared.plan.moves) + len(shared.plan.left_over)
         return self.settle(context, project, stage, self._carry_out(project, shared), total=total)
 
-    def _carry_out(self, project: RedBrickProject, shared: Share) -> Iterator[Outcome]:
-        """Pass the outcomes on, and log at the end what became of the plan."""
-        from airflow_provider_redbrick.batch.balance import carry_out
+    def _carry_out(self, project: RedBrickProject, shared: QueuePlan) -> Iterator[Outcome]:
+        """Yield the outcomes of the plan, then log the resulting queues."""
+        from airflow_provider_redbrick.batch.balance import apply_plan
         from airflow_provider_redbrick.batch.outcome import Status
 
         planned = shared.plan
         given = set()
-        for outcome in carry_out(project, shared):
+        for outcome in apply_plan(project, shared):
             if outcome.status is Status.DONE:
                 given.add(outcome.task_id)
             yield outcome
@@ -111,20 +118,23 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
 
 
 def _weights(value: object, emails: Sequence[str]) -> dict[str, float]:
-    """Return the weights as numbers; a weight for somebody who is not asked is a typo."""
+    """Return the weights as numbers by email.
+
+    :raises RedBrickInputError: if a weight is not a number, or names a person twice or one who is not in ``emails``.
+    """
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise RedBrickInputError(f"weights must map e-mails to numbers, not {type(value).__name__}.")
+        raise RedBrickInputError(f"weights must map emails to numbers, not {type(value).__name__}.")
     known = {email.lower() for email in emails}
-    strangers = [str(email) for email in value if str(email).lower() not in known]
-    if strangers:
-        raise RedBrickInputError(f"weights name people who are not in emails: {', '.join(strangers)}.")
-    twins = sorted(
+    unknown = [str(email) for email in value if str(email).lower() not in known]
+    if unknown:
+        raise RedBrickInputError(f"weights name people who are not in emails: {', '.join(unknown)}.")
+    duplicates = sorted(
         str(email) for email in value if [str(other).lower() for other in value].count(str(email).lower()) > 1
     )
-    if twins:
-        raise RedBrickInputError(f"weights name a person more than once: {', '.join(twins)}.")
+    if duplicates:
+        raise RedBrickInputError(f"weights name a person more than once: {', '.join(duplicates)}.")
     try:
         return {str(email): float(weight) for email, weight in value.items()}
     except (TypeError, ValueError) as error:

@@ -1,4 +1,12 @@
-"""What all operators on tasks share: the manifest, the report, and when to fail."""
+"""Base class of the operators that change tasks.
+
+1. Each task that an operator works on ends in exactly one outcome. The counts of the manifest add up.
+2. The report is opened before the first change is sent, so that a path that cannot be written changes nothing.
+3. All tasks are attempted before ``fail_on`` decides whether the Airflow task fails. The manifest is then pushed to the
+   XCom ``manifest``, since a task that fails returns nothing.
+4. An input that lists no work is handled as ``on_empty`` says. It never means "all tasks".
+5. Reasons and names are made to_valid_utf8 and stripped of URL signatures before they reach a log, report or XCom.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +17,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_redbrick.api.signatures import unsigned
-from airflow_provider_redbrick.assets.outlets import tell_outlets
+from airflow_provider_redbrick.api.signatures import strip_signatures
+from airflow_provider_redbrick.assets.outlets import add_to_outlet_events
 from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
 from airflow_provider_redbrick.exceptions import (
     RedBrickInputError,
     RedBrickTasksFailedError,
-    one_line,
-    readable,
-    storable,
+    single_line,
+    to_valid_utf8,
+    truncate_message,
 )
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.progress import Progress
-from airflow_provider_redbrick.operators.report import report_at
+from airflow_provider_redbrick.operators.report import open_report
 from airflow_provider_redbrick.operators.stopping import StoppableOperator
 
 if TYPE_CHECKING:
@@ -35,26 +43,26 @@ if TYPE_CHECKING:
 
 FAIL_ON = ("any", "all", "never")
 ON_EMPTY = ("fail", "skip", "succeed")
-_LOGGED = 50
-_REASONS = 5
+_MAX_LOGGED_TASKS = 50
+_MAX_LOGGED_REASONS = 5
 
 
 class RedBrickBaseOperator(StoppableOperator):
-    """Base of the operators that do one thing to many tasks.
+    """Base of the operators that apply one operation to many tasks.
 
-    :param fail_on: when failed tasks fail the Airflow task, after all tasks were tried: ``any`` of them failed,
-        ``all`` that were tried did, or ``never``.
-    :param report_path: where to write the full report, one JSON object a line and one line a task: a local path or
-        any URI that Airflow's object storage knows. A mapped task's has its map index before the suffix.
-    :param on_empty: what to do if the list of work (``task_ids``, ``tasks``, ``reviews``, ``emails``, or what a file
-        lists) has nothing in it: ``fail``, ``skip``, or ``succeed`` with a manifest that counts 0. Without it, an empty
-        list skips the Airflow task; an empty file, and a list that was given and is None, fail it.
+    :param fail_on: which failures fail the Airflow task, after all tasks were attempted. ``any``: at least one task
+        failed. ``all``: every attempted task failed. ``never``: none.
+    :param report_path: where to write the full report as JSON Lines, one line per task: a local path or a URI that
+        Airflow's object storage supports. A mapped task inserts its map index before the suffix.
+    :param on_empty: what to do if the list of work (``task_ids``, ``tasks``, ``reviews``, ``emails``, or the content of
+        a file) is empty: ``fail``, ``skip``, or ``succeed`` with a manifest that counts 0. By default, an empty list
+        skips the Airflow task; an empty file, or a list that was given and is None, fails it.
     """
 
     template_fields: Sequence[str] = (*StoppableOperator.template_fields, "report_path")
 
     work_lists: ClassVar[tuple[str, ...]] = ()
-    """The inputs that list what to work on: ``on_empty`` is about these."""
+    """Names of the inputs that list the work. ``on_empty`` applies to them."""
 
     def __init__(
         self,
@@ -70,17 +78,23 @@ class RedBrickBaseOperator(StoppableOperator):
         self.on_empty = on_empty
 
     def check_inputs(self, *, besides: Collection[str] = ()) -> None:
-        """Refuse inputs that were given and are absent, unless ``on_empty`` says what that means."""
+        """Refuse inputs that were given and are absent.
+
+        :param besides: names of inputs that may be absent. With ``on_empty``, those in :attr:`work_lists` may be, too.
+        :raises RedBrickInputError: if another input is absent, or ``on_empty`` is invalid.
+        """
         if self.on_empty is not None:
             check.one_of("on_empty", self.on_empty, ON_EMPTY)
             besides = (*besides, *self.work_lists)
         super().check_inputs(besides=besides)
 
     def work_list(self, name: str) -> list[Any] | None:
-        """Return what an input lists; None if it was not given, and an empty list if ``on_empty`` lets that succeed.
+        """Return the entries of an input that lists work.
 
-        :raises RedBrickInputError: if it is no list, or if nothing in it is a failure.
-        :raises AirflowSkipException: if nothing in it skips the Airflow task.
+        :param name: name of the input.
+        :return: its entries; None if it was not given; an empty list if it is empty and ``on_empty`` is ``succeed``.
+        :raises RedBrickInputError: if it is not a list, or if it is empty and that is a failure.
+        :raises AirflowSkipException: if it is empty and that skips the Airflow task.
         """
         if not self.is_given(name):
             return None
@@ -92,21 +106,26 @@ class RedBrickBaseOperator(StoppableOperator):
         return check.sequence(name, value)
 
     def nothing(self, reason: str, *, default: str = "skip") -> list[Any]:
-        """Do what ``on_empty`` says of a list with nothing in it: return it, or raise.
+        """Apply ``on_empty`` to a list of work that is empty.
 
-        :param default: what to do if ``on_empty`` is not given.
-        :raises RedBrickInputError: if that is a failure.
-        :raises AirflowSkipException: if that skips the Airflow task.
+        :param reason: a sentence that says which list is empty.
+        :param default: the action without ``on_empty``: ``fail``, ``skip`` or ``succeed``.
+        :return: an empty list, if the action is ``succeed``.
+        :raises RedBrickInputError: if the action is ``fail``.
+        :raises AirflowSkipException: if the action is ``skip``.
         """
         action = default if self.on_empty is None else self.on_empty
         if action == "fail":
-            raise RedBrickInputError(f"{reason} Where that is normal, set on_empty to 'skip' or 'succeed'.")
+            raise RedBrickInputError(f"{reason} If that is expected, set on_empty to 'skip' or 'succeed'.")
         if action == "skip":
             raise AirflowSkipException(f"{reason} There is nothing to do.")
         return []
 
     def get_project(self) -> RedBrickProject:
-        """Return the project to work in, once what is to become of the outcomes is clear."""
+        """Validate ``fail_on`` and ``report_path``, and return the project.
+
+        :raises RedBrickInputError: if a parameter is invalid.
+        """
         check.one_of("fail_on", self.fail_on, FAIL_ON)
         self._report()
         return super().get_project()
@@ -123,11 +142,16 @@ class RedBrickBaseOperator(StoppableOperator):
         *,
         total: int | None = None,
     ) -> dict[str, Any]:
-        """Carry ``outcomes`` out to the end, write the report, and return the manifest.
+        """Consume all outcomes, write the report, and return the manifest.
 
-        :param total: how many outcomes there will be, where that is known beforehand.
-        :raises RedBrickTasksFailedError: when ``fail_on`` says so, after all tasks were tried and the report is
-            written; the manifest is then in the XCom ``manifest``.
+        :param context: the Airflow task's context.
+        :param project: the project of the tasks.
+        :param stage: their stage; None if they have none or several.
+        :param outcomes: one outcome per task. The work is done while they are consumed.
+        :param total: how many outcomes there will be, if known; for progress lines in the log.
+        :return: the manifest.
+        :raises RedBrickTasksFailedError: if ``fail_on`` says so. All tasks were attempted then, the report is written,
+            and the manifest is in the XCom ``manifest``.
         """
         from airflow_provider_redbrick.hooks.metrics import measured
 
@@ -136,10 +160,10 @@ class RedBrickBaseOperator(StoppableOperator):
         with ExitStack() as stack:
             stack.enter_context(measured(self.operation, tally.counts))
             if isinstance(outcomes, Generator):
-                # When the report cannot be written any more, what was claimed is given back now.
+                # Closing the generator releases claimed tasks if writing the report fails.
                 stack.enter_context(closing(outcomes))
-            report = stack.enter_context(report_at(self._report(), context))
-            stack.enter_context(self.at_work(lambda: f"{tally.words()}, and perhaps some on their way"))
+            report = stack.enter_context(open_report(self._report(), context))
+            stack.enter_context(self.at_work(lambda: f"{tally.summary()}, and possibly requests in flight"))
             for outcome in map(_storable, outcomes):
                 tally.add(outcome)
                 self._log(outcome, tally)
@@ -153,43 +177,44 @@ class RedBrickBaseOperator(StoppableOperator):
             stage_name=stage.public_name if stage else None,
             report=report.uri,
         )
-        tell_outlets(context, self.outlets, manifest)
-        counts = tally.words()
-        self.log.info("%s: %d tasks: %s", self.operation, tally.total, counts)
-        for reason, number in tally.skipped.most_common(_REASONS):
+        add_to_outlet_events(context, self.outlets, manifest)
+        counts = tally.summary()
+        self.log.info("%s: %d %s: %s", self.operation, tally.total, "task" if tally.total == 1 else "tasks", counts)
+        for reason, number in tally.skipped.most_common(_MAX_LOGGED_REASONS):
             self.log.info("%s: %d skipped: %s", self.operation, number, reason)
         if tally.fails(self.fail_on):
             task_instance = context.get("ti")
             if task_instance is not None:
                 task_instance.xcom_push(key="manifest", value=manifest)
             first = tally.failed[0]
-            which = first["task_id"] or (repr(first["name"]) if first["name"] else "")
+            label = first["task_id"] or (repr(first["name"]) if first["name"] else "")
             raise RedBrickTasksFailedError(
-                f"{self.operation}: of {tally.total} tasks {counts}. First failure{which and ', task '}{which}: "
+                f"{self.operation}: of {tally.total} tasks {counts}. First failure{label and ', task '}{label}: "
                 f"{first['reason'].rstrip('.')}. "
-                f"The next try leaves alone what is done and tries the rest.{_undecided(tally)}"
+                f"A retry skips completed tasks and processes the rest.{_unknown_tasks(tally)}"
             )
-        return self.as_returned(manifest)
+        return self.format_return_value(manifest)
 
     def _log(self, outcome: Outcome, tally: Tally) -> None:
-        """Log what did not go through, as far as a person would read; what was skipped is no news."""
-        about = (outcome.task_id, one_line(outcome.name), outcome.status.value, outcome.reason)
-        if outcome.status.is_bad and tally.counts[outcome.status.value] <= _LOGGED:
+        """Log failed tasks, at most 50 of each status."""
+        about = (outcome.task_id, single_line(outcome.name), outcome.status.value, outcome.reason)
+        if outcome.status.is_bad and tally.counts[outcome.status.value] <= _MAX_LOGGED_TASKS:
             self.log.warning("Task %s (%s) %s: %s", *about)
         elif outcome.status is Status.SKIPPED:
             self.log.debug("Task %s (%s) %s: %s", *about)
 
 
 def _storable(outcome: Outcome) -> Outcome:
-    """Return an outcome that can be kept: what a callable raised, say, may have words that no XCom can hold.
+    """Return an outcome with texts that can be stored.
 
-    Nor may it have a signature: files may be given as presigned URLs, and reasons name them.
+    The message of an exception may have characters that no XCom can hold. It may also name a presigned URL, whose
+    signature must not be stored.
     """
-    return replace(outcome, name=storable(outcome.name), reason=readable(unsigned(outcome.reason)))
+    return replace(outcome, name=to_valid_utf8(outcome.name), reason=truncate_message(strip_signatures(outcome.reason)))
 
 
-def _undecided(tally: Tally) -> str:
-    """Name the tasks that somebody should look at when there is no next try."""
+def _unknown_tasks(tally: Tally) -> str:
+    """Name the tasks whose state must be checked if no retry follows."""
     if not tally.unknown:
         return ""
-    return f" Whether it was applied is not known of: {', '.join(tally.unknown)}."
+    return f" Result unknown for: {', '.join(tally.unknown)}."

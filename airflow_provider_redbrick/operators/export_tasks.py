@@ -7,13 +7,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
-from airflow_provider_redbrick.assets.outlets import tell_outlets
+from airflow_provider_redbrick.assets.outlets import add_to_outlet_events
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import NOWHERE
 from airflow_provider_redbrick.operators.progress import Progress
 from airflow_provider_redbrick.operators.stopping import StoppableOperator
-from airflow_provider_redbrick.operators.windows import MANIFEST, Window, new_or_same_window, this_export
+from airflow_provider_redbrick.operators.windows import MANIFEST, Window, get_export_identity, get_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,34 +25,37 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.exports import StoredTask
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
-    from airflow_provider_redbrick.operators.publishing import Publication
+    from airflow_provider_redbrick.operators.publishing import StagedDirectory
 
 TASKS = "tasks.jsonl"
 
 
 class RedBrickExportTasksOperator(StoppableOperator):
-    """Write a stage's tasks with their labels into ``<export_path>/tasks.jsonl``, and their masks beside it.
+    """Export a stage's tasks with labels to JSON Lines, and their masks.
 
-    One task a line, in the ``series`` format, which ``RedBrickPutLabelsOperator`` and ``RedBrickUploadTasksOperator``
-    take again. Masks are as they are
-    stored, in ``masks/<task id>/<series>.nii.gz`` (``.nii`` where they are not compressed), and named relative to the
-    folder, which may be moved. Where two files of one series are stored, the second is ``<series>-1``.
+    The export folder contains ``tasks.jsonl``, with one task per line in the ``series`` format that
+    ``RedBrickPutLabelsOperator`` and ``RedBrickUploadTasksOperator`` read. Masks are copied unchanged to
+    ``masks/<task id>/<series>.nii.gz`` (``.nii`` if they are not compressed). A second mask file of one series is named
+    ``<series>-1``. Lines name masks relative to the folder, so that the folder can be moved.
 
-    The export appears when it is whole: a page, task or mask that cannot be read fails the Airflow task, and what an
-    earlier export left in the folder stays. Should the files not all get their places, there is no ``tasks.jsonl``
-    until the next try is through. In a consensus project the labels are those that a task goes on with.
+    The export is published when it is complete. A page, task or mask that cannot be read fails the Airflow task, and an
+    earlier export in the folder stays. If publishing is interrupted, the folder has no ``tasks.jsonl`` until a retry
+    completes. In a consensus project the labels are those that the task continues with.
 
-    Returns a manifest. Its ``mark`` is where an export begins that is to have what changed since: see ``mark_from``.
+    The operator returns a manifest. Its ``watermark`` is the time from which the next incremental export must read to
+    miss no change; see ``watermark_from``.
 
-    :param export_path: the folder: a local path or any URI that Airflow's object storage knows.
-    :param stage_name: the stage; None exports all stages.
-    :param updated_after: only tasks changed at this moment or later, in any way.
-    :param mark_from: instead of ``updated_after``: an Airflow task of this DAG, by its id, from whose last ``mark`` in
-        earlier runs this export goes on. The export's own id makes each export begin where the last one did. Without
-        a mark, as in the first run, all tasks are exported. What counts is an XCom that is an object with ``mark``,
-        so that another Airflow task may hand a manifest's mark on when its part is done. The folder then has the
-        manifest as ``manifest.json``, too: when the same run exports again, its window is the same, and so its mark.
-    :param masks: whether masks are fetched; else labels name them by their paths in RedBrick's label storage.
+    :param export_path: export folder: a local path or a URI that Airflow's object storage supports.
+    :param stage_name: the stage to export. Default: Ground Truth. None exports all stages.
+    :param updated_after: export only tasks changed at or after this time, in any way: a date and time, or ISO-8601
+        text, in UTC if it names no time zone. Default: no limit.
+    :param watermark_from: id of an Airflow task of this DAG, instead of ``updated_after``. The export starts at the
+        last ``watermark`` that this Airflow task returned in earlier runs. With the export's own ``task_id``, each
+        export starts where the previous one ended. Without a watermark, as in the first run, all tasks are exported. An
+        earlier value is any XCom that is an object with ``watermark``; another Airflow task can therefore return the
+        manifest's watermark after it has processed the export. The manifest is also written to ``manifest.json`` in the
+        folder: if the same run exports again, it uses the same window and watermark.
+    :param masks: whether to copy masks. If False, labels name masks by their paths in RedBrick's label storage.
     """
 
     template_fields: Sequence[str] = (
@@ -60,13 +63,13 @@ class RedBrickExportTasksOperator(StoppableOperator):
         "export_path",
         "stage_name",
         "updated_after",
-        "mark_from",
+        "watermark_from",
     )
     operation = "export_tasks"
     moves = NOWHERE
     writes_to = "export_path"
-    stopping = "what was written of a half export is removed"
-    next_try = "begins anew"
+    stopping = "the files of the incomplete export are removed"
+    next_attempt = "starts over"
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
         export_path: str | PathLike[str],
         stage_name: str | None = GROUND_TRUTH,
         updated_after: Any = None,
-        mark_from: str | None = None,
+        watermark_from: str | None = None,
         masks: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -82,51 +85,61 @@ class RedBrickExportTasksOperator(StoppableOperator):
         self.export_path = export_path
         self.stage_name = stage_name
         self.updated_after = updated_after
-        self.mark_from = mark_from
+        self.watermark_from = watermark_from
         self.masks = masks
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Export and return the manifest."""
+        """Export the tasks and return the manifest.
+
+        :param context: the Airflow task's context.
+        :return: the manifest: counts, ``uri``, ``masks_uri``, ``updated_after`` and ``watermark``.
+        :raises RedBrickInputError: if a parameter is invalid, or nothing can be written to ``export_path``.
+        """
         from airflow_provider_redbrick.api import documents
         from airflow_provider_redbrick.api.exports import BulkRead
         from airflow_provider_redbrick.hooks.metrics import measured
-        from airflow_provider_redbrick.operators.publishing import Publication
+        from airflow_provider_redbrick.operators.publishing import StagedDirectory
 
         self.check_inputs()
         path = check.path("export_path", self.export_path)
         name = None if self.stage_name is None else check.text("stage_name", self.stage_name)
         after = check.time("updated_after", self.updated_after)
-        if self.mark_from is not None and after is not None:
-            raise RedBrickInputError("Give updated_after or mark_from, and not both.")
+        if self.watermark_from is not None and after is not None:
+            raise RedBrickInputError("Give either updated_after or watermark_from, not both.")
         check.flag("masks", self.masks)
         counts = {"tasks": 0, "labels": 0, "masks": 0}
-        with Publication(path) as publication:
+        with StagedDirectory(path) as directory:
             project = self.get_project()
-            window = Window(after) if self.mark_from is None else self._window(context, project, publication)
+            window = Window(after) if self.watermark_from is None else self._window(context, project, directory)
             stage = None if name is None else project.stage(name)
-            _ = project.info  # a listing of a project that is not there says something less clear
+            _ = project.info  # If the project is missing, this read has a clearer error than the listing.
             document = documents.TASKS_TO_EXPORT if window.until is None else documents.TASKS_TO_EXPORT_WITH_TIMES
             tasks = BulkRead(project, stage, updated_after=window.after, document=document)
             self.trace(project, stage, counts)
             with measured(self.operation, {}), self.at_work(lambda: f"{counts['tasks']} tasks were read"):
-                self._write(project, window.tasks(tasks), publication, counts)
-                mark = window.until or tasks.mark
-                manifest = self._manifest(project, stage, counts, place=path.rstrip("/"), after=window.after, mark=mark)
+                self._write(project, window.tasks(tasks), directory, counts)
+                watermark = window.until or tasks.watermark
+                manifest = self._manifest(
+                    project, stage, counts, place=path.rstrip("/"), after=window.after, watermark=watermark
+                )
                 if window.export is not None:
-                    with publication.open(MANIFEST) as file:
+                    with directory.open(MANIFEST) as file:
                         file.write(json.dumps({**manifest, "export": window.export}).encode())
-                publication.publish(TASKS, workers=project.client.max_concurrency)
+                directory.publish(TASKS, workers=project.client.max_concurrency)
         self.log.info(
-            "%s: %d tasks with %d labels and %d masks are in %s", self.operation, *counts.values(), manifest["uri"]
+            "%s: exported %d tasks with %d labels and %d masks to %s",
+            self.operation,
+            *counts.values(),
+            manifest["uri"],
         )
-        tell_outlets(context, self.outlets, manifest)
-        return self.as_returned(manifest)
+        add_to_outlet_events(context, self.outlets, manifest)
+        return self.format_return_value(manifest)
 
-    def _window(self, context: Context, project: RedBrickProject, publication: Publication) -> Window:
-        """Return the window of an earlier export of this run, else one from the last mark on."""
-        export = this_export(context, project_id=project.project_id, stage_name=self.stage_name)
-        mark_from = check.text("mark_from", self.mark_from)
-        return new_or_same_window(context, mark_from, export=export, publication=publication, index=TASKS)
+    def _window(self, context: Context, project: RedBrickProject, directory: StagedDirectory) -> Window:
+        """Return the window of this run's previous export, or a new one."""
+        export = get_export_identity(context, project_id=project.project_id, stage_name=self.stage_name)
+        watermark_from = check.text("watermark_from", self.watermark_from)
+        return get_window(context, watermark_from, export=export, directory=directory, index=TASKS)
 
     def _manifest(
         self,
@@ -136,7 +149,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
         *,
         place: str,
         after: pendulum.DateTime | None,
-        mark: pendulum.DateTime,
+        watermark: pendulum.DateTime,
     ) -> dict[str, Any]:
         from airflow_provider_redbrick.batch.exporting import MASKS
         from airflow_provider_redbrick.batch.outcome import SCHEMA_VERSION
@@ -151,22 +164,22 @@ class RedBrickExportTasksOperator(StoppableOperator):
             "uri": f"{place}/{TASKS}",
             "masks_uri": f"{place}/{MASKS}" if counts["masks"] else None,
             "updated_after": after.isoformat() if after else None,
-            "mark": mark.isoformat(),
+            "watermark": watermark.isoformat(),
         }
 
     def _write(
-        self, project: RedBrickProject, tasks: Iterable[StoredTask], publication: Publication, counts: dict[str, int]
+        self, project: RedBrickProject, tasks: Iterable[StoredTask], directory: StagedDirectory, counts: dict[str, int]
     ) -> None:
-        """Write the tasks and their masks, and count them."""
+        """Write the tasks and their masks, and update the counts."""
         from airflow_provider_redbrick.batch.exporting import export
 
         progress = Progress()
-        exported = export(project, tasks, publication.add if self.masks else None)
-        with publication.open(TASKS) as file, closing(exported):
-            for each in exported:
-                file.write(f"{each.line}\n".encode())
+        exported = export(project, tasks, directory.add if self.masks else None)
+        with directory.open(TASKS) as file, closing(exported):
+            for task in exported:
+                file.write(f"{task.line}\n".encode())
                 counts["tasks"] += 1
-                counts["labels"] += each.labels
-                counts["masks"] += each.masks
+                counts["labels"] += task.labels
+                counts["masks"] += task.masks
                 if line := progress.after():
                     self.log.info("%s: %s, %d masks", self.operation, line, counts["masks"])

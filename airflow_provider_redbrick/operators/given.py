@@ -1,4 +1,10 @@
-"""Tasks with labels as users give them to an operator: in a list or in a file, each by its id or by its name."""
+"""Tasks with labels as operators accept them: in a list or in a file.
+
+1. Each task names itself by ``taskId`` or by its exact ``name``. Names are resolved to ids in chunks.
+2. A list is validated as a whole: one invalid entry refuses it, and nothing is sent.
+3. A file is streamed. An invalid entry is the failure of that entry, and the first entry of a task wins.
+4. For the duplicates of a file, only ids and positions are kept in memory.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick.api.chunks import in_chunks
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.batch.naming import ids_by_name
+from airflow_provider_redbrick.batch.naming import find_ids_by_name
 from airflow_provider_redbrick.batch.parallel import in_parallel
 from airflow_provider_redbrick.batch.reading import CHUNK
 from airflow_provider_redbrick.exceptions import RedBrickInputError
@@ -20,21 +26,22 @@ from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.labels.entries import Entry, read_entries
 
 if TYPE_CHECKING:
-    from airflow_provider_redbrick.batch.stage_work import StageWork
+    from airflow_provider_redbrick.batch.stage_work import StagePipeline
 
 
 class EmptyFileError(RedBrickInputError):
-    """A file that should list tasks lists none."""
+    """Raised if a file that must list tasks has no entries."""
 
 
 @dataclass(frozen=True, repr=False)
-class Given:
-    """One task as it was given; the repr shows none of its labels.
+class TaskInput:
+    """One task of the input. The repr does not show its labels.
 
-    :param task_id: its id, empty until the task with its name is found.
-    :param entry: all that was said of it.
-    :param problem: why it cannot be worked on, if so.
-    :param place: where in a file it is; in a list, the id or name says enough.
+    :param task_id: its id; empty until its name is resolved.
+    :param name: its name; empty if it was given by id.
+    :param entry: the whole input object.
+    :param problem: why the task cannot be processed; empty if it can.
+    :param place: its position in the file; empty for an entry of a list.
     """
 
     task_id: str = ""
@@ -43,24 +50,25 @@ class Given:
     problem: str = ""
     place: str = ""
 
-    def sound_id(self) -> str:
+    def get_valid_id(self) -> str:
         """Return the task's id.
 
-        :raises RedBrickInputError: when it cannot be worked on.
+        :raises RedBrickInputError: if the task cannot be processed.
         """
         if self.problem:
             raise RedBrickInputError(self.problem)
         return self.task_id
 
-    def told(self, reason: object) -> str:
-        """Return a reason that says where the task was given."""
+    def with_place(self, reason: object) -> str:
+        """Return a reason prefixed with the entry's position in the file."""
         return f"{self.place}: {reason}" if self.place else str(reason)
 
 
-def in_list(tasks: Sequence[object]) -> list[Given]:
-    """Return the tasks of a list, whose elements are objects, or plain ids.
+def read_task_list(tasks: Sequence[object]) -> list[TaskInput]:
+    """Parse a list of tasks.
 
-    :raises RedBrickInputError: for the whole list, when something is wrong with any of it.
+    :param tasks: objects, or plain task ids.
+    :raises RedBrickInputError: for the whole list, if an entry is invalid or a task is repeated.
     """
     listed = []
     for i, entry in enumerate(tasks):
@@ -68,27 +76,29 @@ def in_list(tasks: Sequence[object]) -> list[Given]:
             listed.append(_read({"taskId": entry} if isinstance(entry, str) else entry))
         except RedBrickInputError as error:
             raise RedBrickInputError(f"tasks[{i}]: {error}") from None
-    refuse_twins("taskId", [given.task_id for given in listed])
-    refuse_twins("name", [given.name for given in listed])
+    refuse_duplicates("taskId", [task.task_id for task in listed])
+    refuse_duplicates("name", [task.name for task in listed])
     return listed
 
 
-def in_file(file: BinaryIO, *, name: str) -> Iterator[Given]:
-    """Return the tasks of a file, read one after the other; what is wrong with one is its problem.
+def read_task_file(file: BinaryIO, *, name: str) -> Iterator[TaskInput]:
+    """Yield the tasks of a file lazily. An invalid entry has a ``problem``.
 
-    :param name: what the file is called in messages.
-    :raises EmptyFileError: at once, if it has none.
-    :raises RedBrickInputError: at once, if it cannot be read or is of another kind.
+    :param file: the open file.
+    :param name: what messages call the file.
+    :raises EmptyFileError: immediately, if it has no entries.
+    :raises RedBrickInputError: immediately, if it cannot be read or has an unknown format.
     """
-    return map(_from_file, entries_of(file, name=name))
+    return map(_from_file, read_file_entries(file, name=name))
 
 
-def entries_of(file: BinaryIO, *, name: str) -> Iterator[Entry]:
-    """Return the entries of a file that has some, read one after the other.
+def read_file_entries(file: BinaryIO, *, name: str) -> Iterator[Entry]:
+    """Yield the entries of a file lazily, which must have at least one.
 
-    :param name: what the file is called in messages.
-    :raises EmptyFileError: at once, if it has none.
-    :raises RedBrickInputError: at once, if it cannot be read or is of another kind.
+    :param file: the open file.
+    :param name: what messages call the file.
+    :raises EmptyFileError: immediately, if it has no entries.
+    :raises RedBrickInputError: immediately, if it cannot be read or has an unknown format.
     """
     entries = read_entries(file, name=name)
     first = next(entries, None)
@@ -97,65 +107,74 @@ def entries_of(file: BinaryIO, *, name: str) -> Iterator[Entry]:
     return chain([first], entries)
 
 
-def _from_file(entry: Entry) -> Given:
+def _from_file(entry: Entry) -> TaskInput:
     if entry.value is None:
-        return Given(problem=entry.problem, place=entry.place)
+        return TaskInput(problem=entry.problem, place=entry.place)
     try:
         return replace(_read(entry.value), place=entry.place)
     except RedBrickInputError as error:
-        return Given(problem=str(error), place=entry.place)
+        return TaskInput(problem=str(error), place=entry.place)
 
 
-def _read(entry: object) -> Given:
-    """Return a task as it names itself; what else an export says of it does not matter.
+def _read(entry: object) -> TaskInput:
+    """Parse one entry. Keys that only an export writes are ignored.
 
-    :raises RedBrickInputError: when it does not name itself.
+    :raises RedBrickInputError: if it has neither ``taskId`` nor ``name``.
     """
     if not isinstance(entry, Mapping):
         raise RedBrickInputError(f"it must be an object, not {type(entry).__name__}.")
     if entry.get("taskId") is not None:
-        return Given(check_uuid("'taskId'", entry["taskId"]), entry=entry)
-    return Given(name=check.text("it must have a 'taskId' or a 'name': 'name'", entry.get("name")), entry=entry)
+        return TaskInput(check_uuid("'taskId'", entry["taskId"]), entry=entry)
+    return TaskInput(name=check.text("it must have a 'taskId' or a 'name': 'name'", entry.get("name")), entry=entry)
 
 
-def with_ids(work: StageWork, entries: Iterable[Given]) -> Iterator[Given]:
-    """Yield tasks with the ids that belong to their names, looked up a few at a time."""
-    if isinstance(entries, Sequence) and not any(given.name for given in entries):
+def resolve_names(work: StagePipeline, entries: Iterable[TaskInput]) -> Iterator[TaskInput]:
+    """Yield the tasks with their names resolved to ids, in chunks.
+
+    :param work: the stage work, whose project the names belong to.
+    :param entries: the tasks.
+    """
+    if isinstance(entries, Sequence) and not any(task.name for task in entries):
         return iter(entries)
     workers = work.project.client.max_concurrency
-    return in_parallel(in_chunks(entries, CHUNK), partial(_with_ids, work), workers=workers, stop=Event())
+    return in_parallel(in_chunks(entries, CHUNK), partial(_resolve_names, work), workers=workers, stop=Event())
 
 
-def _with_ids(work: StageWork, batch: Sequence[Given]) -> list[Given]:
-    ids = ids_by_name(work.project, [given.name for given in batch if given.name], work.breaker)
-    return [_found(given, ids[given.name]) if given.name else given for given in batch]
+def _resolve_names(work: StagePipeline, batch: Sequence[TaskInput]) -> list[TaskInput]:
+    ids = find_ids_by_name(work.project, [task.name for task in batch if task.name], work.breaker)
+    return [_with_resolved_id(task, ids[task.name]) if task.name else task for task in batch]
 
 
-def _found(given: Given, ids: list[str] | str) -> Given:
+def _with_resolved_id(task: TaskInput, ids: list[str] | str) -> TaskInput:
     if isinstance(ids, str):
-        return replace(given, problem=ids)
+        return replace(task, problem=ids)
     if len(ids) == 1:
-        return replace(given, task_id=ids[0])
-    many = "no task has" if not ids else f"{len(ids)} tasks have"
-    return replace(given, problem=f"{many} the name {given.name!r}; nothing was sent")
+        return replace(task, task_id=ids[0])
+    subject = "no task has" if not ids else f"{len(ids)} tasks have"
+    return replace(task, problem=f"{subject} the name {task.name!r}; nothing was sent")
 
 
-def once_each(tasks: Iterable[Given]) -> Iterator[Given]:
-    """Yield the tasks of a file; one that is named again has a problem there. Remembers ids and places alone."""
-    places: dict[str, str] = {}
-    for given in tasks:
-        first = places.setdefault(given.task_id, given.place) if given.task_id else given.place
-        if first == given.place:
-            yield given
-        else:
-            yield replace(given, problem=f"{first} names this task already, and only the first counts")
+def mark_repeated_tasks(tasks: Iterable[TaskInput]) -> Iterator[TaskInput]:
+    """Yield the tasks of a file. A repeated task has a ``problem``.
 
-
-def refuse_twins(what: str, values: Sequence[str]) -> None:
-    """Refuse to guess which of two sets of labels for one task is meant; empty values are not looked at.
-
-    :raises RedBrickInputError: when a value is there twice.
+    :param tasks: the tasks in the order of the file. Only their ids and positions are kept.
     """
-    twins = sorted(value for value, times in Counter(values).items() if value and times > 1)
-    if twins:
-        raise RedBrickInputError(f"Named more than once ({what}): {', '.join(twins[:5])}. Nothing was sent.")
+    places: dict[str, str] = {}
+    for task in tasks:
+        first = places.setdefault(task.task_id, task.place) if task.task_id else task.place
+        if first == task.place:
+            yield task
+        else:
+            yield replace(task, problem=f"{first} already names this task; only the first entry is used")
+
+
+def refuse_duplicates(what: str, values: Sequence[str]) -> None:
+    """Refuse duplicates: it would be ambiguous which labels to send.
+
+    :param what: the kind of value, for the message.
+    :param values: the values; empty ones are ignored.
+    :raises RedBrickInputError: if a value occurs more than once.
+    """
+    duplicates = sorted(value for value, times in Counter(values).items() if value and times > 1)
+    if duplicates:
+        raise RedBrickInputError(f"Duplicate {what}: {', '.join(duplicates[:5])}. Nothing was sent.")

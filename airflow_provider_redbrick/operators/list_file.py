@@ -1,4 +1,8 @@
-"""What operators share that read a list of tasks from a file, which names further files."""
+"""Base class of the operators that can read a list of tasks from a file.
+
+The author of such a file is often not the author of the DAG. Files that it names must therefore be in its own folder,
+or in a folder that the DAG allows.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,15 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.hooks.storage import FilesBeside
 
-    Listed = TypeVar("Listed")
+    ListedT = TypeVar("ListedT")
 
 
 class RedBrickListFileBaseOperator(RedBrickBaseOperator):
     """Base of the operators whose tasks may come from a file.
 
-    :param allowed_folders: folders, as absolute paths or URIs, that files named in such a file may come from besides
-        its own folder and the folders in it. A URI's connection and bucket count. What is named in the DAG itself may
-        come from anywhere.
+    :param allowed_folders: further folders, as absolute paths or URIs, that files named in the list may be in. Default:
+        only the list's own folder and its subfolders. A URI matches with its connection and bucket. Files named in the
+        DAG itself may be anywhere.
     """
 
     def __init__(self, *, allowed_folders: Sequence[str] | None = None, **kwargs: Any) -> None:
@@ -29,18 +33,21 @@ class RedBrickListFileBaseOperator(RedBrickBaseOperator):
         self.allowed_folders = allowed_folders
 
     def get_project(self) -> RedBrickProject:
-        """Return the project to work in, once it is clear where files may come from."""
+        """Validate ``allowed_folders`` and return the project.
+
+        :raises RedBrickInputError: if a parameter is invalid.
+        """
         from airflow_provider_redbrick.hooks.folders import check_folders
 
         check_folders("allowed_folders", self.allowed_folders)
         return super().get_project()
 
-    def tasks_of(self, read: Callable[[], Iterable[Listed]]) -> Iterable[Listed]:
-        """Return the tasks that a file lists; of one that lists none, do what ``on_empty`` says.
+    def tasks_of(self, read: Callable[[], Iterable[ListedT]]) -> Iterable[ListedT]:
+        """Return the tasks of a file, or apply ``on_empty`` if it has none.
 
-        A file that is empty may have been cut short: without ``on_empty``, it is a failure.
+        Without ``on_empty`` an empty file is a failure, since it may be truncated.
 
-        :param read: opens the list.
+        :param read: parses the open file.
         """
         from airflow_provider_redbrick.operators.given import EmptyFileError
 
@@ -50,7 +57,10 @@ class RedBrickListFileBaseOperator(RedBrickBaseOperator):
             return self.nothing(str(error), default="fail")
 
     def files_beside(self, path: str) -> FilesBeside:
-        """Return what opens the files that a list of tasks names."""
+        """Return a callable that opens the files that a list of tasks names.
+
+        :param path: path of the list.
+        """
         from airflow_provider_redbrick.hooks.folders import check_folders
         from airflow_provider_redbrick.hooks.storage import FilesBeside
 

@@ -1,4 +1,4 @@
-"""List tasks for other Airflow tasks to work on."""
+"""List tasks for downstream Airflow tasks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
-    """Return the ids of tasks, in chunks when ``chunk_size`` is given: what dynamic task mapping expands over.
+    """Return the ids of tasks, optionally in chunks for dynamic task mapping.
 
-    ``RedBrickPrelabelOperator.partial(...).expand(task_ids=list_tasks.output)`` works on the chunks in parallel; when
-    there are none, Airflow skips it.
+    ``RedBrickPrelabelOperator.partial(...).expand(task_ids=list_tasks.output)`` processes chunks in parallel. If there
+    are none, Airflow skips the mapped task.
 
-    :param stage_name: the stage whose tasks are listed; ``Ground Truth`` for finished ones; all stages by default.
-    :param state: only tasks in this state, e.g. ``UNASSIGNED`` or ``STAGED`` (drafts).
-    :param assignee: only tasks of this person (an e-mail or user id), or of the API key itself: ``me``.
-    :param name: only tasks whose name begins like this. Case counts, and quotes are part of a name.
-    :param limit: how many to list at most of those. XComs are kept in Airflow's database: 10,000 ids are 400 kB.
-    :param chunk_size: return lists of at most so many ids, in a list.
+    :param stage_name: the stage whose tasks are listed. ``Ground Truth`` lists finished ones. Default: all stages.
+    :param state: only tasks in this state, such as ``UNASSIGNED`` or ``STAGED`` (drafts). Default: any.
+    :param assignee: only tasks assigned to this person (email or user id), or to the API key (``me``). Default: any.
+    :param name: only tasks whose name starts with this text. Case matters, and quotes are part of a name.
+    :param limit: maximum number of ids. Default 10,000, which are 400 kB in Airflow's database. None: no limit.
+    :param chunk_size: return a list of lists with at most this many ids each. Default: one flat list.
     """
 
     template_fields: Sequence[str] = (
@@ -66,7 +66,12 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
         self.chunk_size = chunk_size
 
     def execute(self, context: Context) -> list[str] | list[list[str]]:  # noqa: ARG002
-        """List and return the ids."""
+        """List the tasks and return their ids.
+
+        :param context: the Airflow task's context.
+        :return: the ids, or lists of ids if ``chunk_size`` is set.
+        :raises RedBrickInputError: if a parameter is invalid.
+        """
         self.check_inputs()
         limit = check.whole_number("limit", self.limit, low=1)
         chunk_size = check.whole_number("chunk_size", self.chunk_size, low=1)
@@ -74,25 +79,28 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
         tasks = self._listing(counts)
         ids = [task.task_id for task in islice(tasks, limit)]
         counts["tasks"] = len(ids)
-        self.log.info("%d tasks", len(ids))
+        self.log.info("%s: found %d %s", self.operation, len(ids), "task" if len(ids) == 1 else "tasks")
         if limit is not None and len(ids) == limit:
-            self.log.warning("The list stops at limit=%d; there may be more.", limit)
+            self.log.warning("The list stops at limit=%d. There may be more tasks.", limit)
         if chunk_size is None:
             return ids
         return list(in_chunks(ids, chunk_size))
 
     def _listing(self, counts: dict[str, int]) -> Iterator[Task]:
-        """Return the tasks asked for; ``counts`` is what lineage will say of them."""
+        """Return the tasks to list.
+
+        :param counts: counts for lineage, which the caller fills in.
+        """
         state = check.task_state("state", self.state)
         assignee = None if self.assignee is None else check.text("assignee", self.assignee)
         name = None if self.name is None else check.text("name", self.name)
         unassigned = state == "UNASSIGNED"
         if unassigned and assignee is not None:
-            raise RedBrickInputError("A task that is UNASSIGNED has no assignee: give one or the other.")
+            raise RedBrickInputError("An UNASSIGNED task has no assignee. Give either state='UNASSIGNED' or assignee.")
         from airflow_provider_redbrick.api.project import Name
 
         project = self.get_project()
-        _ = project.info  # a listing of a project that is not there says something less clear
+        _ = project.info  # If the project is missing, this read has a clearer error than the listing.
         stage = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
         self.trace(project, stage, counts)
         return project.list_tasks(

@@ -1,4 +1,4 @@
-"""Put a model's predictions on new tasks."""
+"""Label tasks with a model's predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import ON, STAY
 from airflow_provider_redbrick.operators.stage_base import RedBrickQueueBaseOperator
-from airflow_provider_redbrick.operators.tries import retry_since
+from airflow_provider_redbrick.operators.tries import first_attempt_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.batch.outcome import Outcome
-    from airflow_provider_redbrick.operators.stage_base import Which
+    from airflow_provider_redbrick.operators.stage_base import TaskSelection
 
 
 class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
-    """Take tasks of a stage, call a model for each, and put its labels on them.
+    """Call a model for each task of a stage and save its labels.
 
-    What the labeler raises for one task is that task's failure and nobody else's. See the base class for how tasks
-    are chosen (``stage_name``, ``task_ids``, ``limit``), claimed and released.
+    An exception of the labeler fails the task it was called for and no other. The base class describes how tasks are
+    selected (``stage_name``, ``task_ids``, ``limit``), claimed and released.
 
-    A remote-labeling stage, as servers of the API's first generation have it, is worked on by its own root fields:
-    its tasks are submitted, and claiming, drafts and masks do not exist there.
+    A remote-labeling stage, which servers of the first API generation have, uses its own API fields: tasks are only
+    submitted. Claims, drafts and masks do not exist there.
 
     :param labeler: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has ``name``, ``metadata``,
-        ``item_urls`` (presigned, short-lived) and the current labels as ``series`` and ``classification``; returns
-        labels as an object with ``series`` and/or ``classification``, or as a list of series, or None to leave the
-        task alone. The answer is copied, with the masks that it names, before the labeler is called again. A generator
-        function yields its one answer, so that files which it deletes afterwards can still be copied.
-    :param write: ``submit`` sends them on to the next stage, ``draft`` saves and keeps them assigned to the key,
-        ``draft_and_release`` saves and hands them to people. ``anywhere`` replaces the labels of tasks where they are:
-        nothing is claimed, no task moves, and given ``task_ids`` may be in any stage, so that no ``stage_name`` is
-        needed for them. Tasks that a person holds are left alone, unless ``take_from_people``.
-    :param overwrite: also take tasks that have labels, and replace those. By default only given ``task_ids`` are
-        labelled whatever they have: what was predicted or corrected before is not predicted again every night.
-        In a remote-labeling stage all that waits is labelled, unless this is False.
-    :param stage_name: the stage the tasks wait in; with ``anywhere`` and ``task_ids`` none is needed.
-    :param model_name: with ``anywhere``: what the audit trail of each task keeps of the model, beside the DAG run.
-    :param model_version: with ``anywhere``: the model's version, kept there too.
+        ``item_urls`` (presigned, short-lived) and the current labels as ``series`` and ``classification``. It returns
+        labels as an object with ``series`` and/or ``classification``, or as a list of series, or None to skip the task.
+        The return value is copied, with the mask files that it names, before the labeler is called again. A generator
+        function yields exactly one value; files that it deletes afterwards have been copied by then.
+    :param stage_name: the stage of the tasks. Not needed for ``write="anywhere"`` with ``task_ids``.
+    :param write: what happens to the labels. ``submit`` sends each task to the next stage. ``draft`` saves the labels
+        and keeps the task assigned to the API key. ``draft_and_release`` saves them and releases the task to people.
+        ``anywhere`` replaces the labels of tasks in any stage: nothing is claimed and no task moves. Tasks that a
+        person holds are skipped, unless ``take_from_people`` is True.
+    :param overwrite: whether to replace existing labels. Default: only for given ``task_ids``. Tasks of a queue that
+        have labels are skipped, so that a scheduled DAG does not predict them again. In a remote-labeling stage all
+        waiting tasks are labeled, unless this is False.
+    :param model_name: name of the model, for the audit trail of each task. Only with ``write="anywhere"``.
+    :param model_version: version of the model, for the audit trail. Only with ``write="anywhere"``.
     """
 
     template_fields: Sequence[str] = (*RedBrickQueueBaseOperator.template_fields, "model_name", "model_version")
@@ -57,7 +57,7 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
 
     @property
     def moves(self) -> str:
-        """Where tasks are when this is done."""
+        """How the operator moves tasks, for lineage."""
         return ON if self.write == "submit" else STAY
 
     def __init__(
@@ -79,7 +79,13 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         self.model_version = model_version
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Prelabel and return the manifest."""
+        """Label the tasks and return the manifest.
+
+        :param context: the Airflow task's context.
+        :return: the manifest: what happened to the tasks, with counts by status.
+        :raises RedBrickInputError: if a parameter is invalid, or the stage does not support ``write``.
+        :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
+        """
         from airflow_provider_redbrick.batch.prelabel import WRITES, prelabel
 
         self.check_inputs()
@@ -89,7 +95,7 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         if self.overwrite is not None:
             check.flag("overwrite", self.overwrite)
         model = self._model()
-        which = self.which_tasks()
+        which = self.resolve_selection()
         project = self.get_project()
         if write == "anywhere":
             stage = self._stage_anywhere(project, which)
@@ -101,16 +107,16 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
             return self.settle(context, project, stage, self._remotely(context, project, stage, which))
         if write == "draft_and_release" and project.info.consensus:
             raise RedBrickInputError(
-                "In a consensus project releasing a task would take it from everybody who labels it."
+                "In a consensus project several people label each task, and a release would unassign all of them."
             )
         work, ids = self.take_up(
             context,
             project,
             stage,
             which,
-            saved_counts=write != "submit",
-            hands_over=write == "draft_and_release",
-            only_unlabelled=not self._overwrites(which),
+            draft_counts_as_done=write != "submit",
+            release_after_save=write == "draft_and_release",
+            only_unlabeled=not self._overwrites(which),
         )
         return self.settle(context, project, stage, prelabel(work, ids, self.labeler, write=write), total=len(ids))
 
@@ -118,77 +124,84 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         stage = self.get_stage(project)
         if stage.is_review and self.write != "anywhere":
             raise RedBrickInputError(
-                f"{stage.name} is a review stage, where labels would be taken for a correction and accepted: "
-                f"use RedBrickAutoReviewOperator there."
+                f"{stage.name!r} is a review stage, where new labels would be accepted as a correction. "
+                f"Use RedBrickAutoReviewOperator there."
             )
         if stage.is_remote and self.write != "submit":
-            raise RedBrickInputError(f"{stage.name} is a remote-labeling stage, to which labels can only be submitted.")
+            raise RedBrickInputError(f"{stage.name!r} is a remote-labeling stage. Only write='submit' works there.")
         return stage
 
-    def _stage_anywhere(self, project: RedBrickProject, which: Which) -> Stage | None:
+    def _stage_anywhere(self, project: RedBrickProject, which: TaskSelection) -> Stage | None:
         project.open()
         named = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
         if which.ids is not None:
             return named
         if named is not None and named.is_ground_truth:
-            raise RedBrickInputError("Which tasks of Ground Truth are to be labelled must be told: give task_ids.")
+            raise RedBrickInputError("Ground Truth tasks are never selected automatically. Give task_ids.")
         return self._stage(project)
 
-    def _overwrites(self, which: Which) -> bool:
+    def _overwrites(self, which: TaskSelection) -> bool:
         return which.ids is not None if self.overwrite is None else self.overwrite
 
-    def _model(self) -> Mapping[str, str]:
-        """Return what is told of the model."""
-        given = {"name": self.model_name, "version": self.model_version}
-        told = {key: check.text(f"model_{key}", value) for key, value in given.items() if value is not None}
-        if told and self.write != "anywhere":
+    def _model(self) -> dict[str, str]:
+        """Return the name and version of the model for the audit trail."""
+        values = {"name": self.model_name, "version": self.model_version}
+        model = {key: check.text(f"model_{key}", value) for key, value in values.items() if value is not None}
+        if model and self.write != "anywhere":
             raise RedBrickInputError(
-                f"model_name and model_version go with write='anywhere': with {self.write!r} the API keeps neither."
+                f"model_name and model_version need write='anywhere'. The API does not store them with {self.write!r}."
             )
-        return told
+        return model
 
-    def _remotely(self, context: Context, project: RedBrickProject, stage: Stage, which: Which) -> Iterator[Outcome]:
-        """Prelabel in a remote-labeling stage."""
+    def _remotely(
+        self, context: Context, project: RedBrickProject, stage: Stage, which: TaskSelection
+    ) -> Iterator[Outcome]:
+        """Prelabel tasks of a remote-labeling stage."""
         from airflow_provider_redbrick.api.detail import Detail
         from airflow_provider_redbrick.batch.prelabel import prelabel
-        from airflow_provider_redbrick.batch.remote import putting_remotely, queue, refuse_mask
+        from airflow_provider_redbrick.batch.remote import list_waiting, refuse_mask, remote_label_writer
 
         remote = project.remote(stage)
-        # Whatever waits there waits for a model; what has labels may be what an earlier try did not hand on any more.
-        only_unlabelled = self.overwrite is False
-        work = self.work_on(context, project, stage, claim=False, detail=Detail.FULL, only_unlabelled=only_unlabelled)
-        # Its labels are held against the stage's own taxonomy instead of the project's.
+        # All waiting tasks wait for a model. One with labels may be one that an earlier attempt did not submit.
+        only_unlabeled = self.overwrite is False
+        work = self.work_on(context, project, stage, claim=False, detail=Detail.FULL, only_unlabeled=only_unlabeled)
+        # The labels are validated against the taxonomy of the stage, not of the project.
         work = replace(work, converter=replace(work.converter, check=None, open_file=refuse_mask))
-        wanted: Iterable[str] | None = which.ids
-        if wanted is None:
-            wanted = queue(remote, limit=which.limit, page_size=project.client.page_size)
-        return prelabel(work, wanted, self.labeler, write="submit", put=putting_remotely(work, remote))
+        ids: Iterable[str] | None = which.ids
+        if ids is None:
+            ids = list_waiting(remote, limit=which.limit, page_size=project.client.page_size)
+        return prelabel(work, ids, self.labeler, write="submit", put=remote_label_writer(work, remote))
 
     def _anywhere(
-        self, context: Context, project: RedBrickProject, stage: Stage | None, which: Which, model: Mapping[str, str]
+        self,
+        context: Context,
+        project: RedBrickProject,
+        stage: Stage | None,
+        which: TaskSelection,
+        model: Mapping[str, str],
     ) -> Iterator[Outcome]:
-        """Prelabel tasks where they are."""
-        from airflow_provider_redbrick.batch.anywhere import Overwriting
-        from airflow_provider_redbrick.batch.queue import candidates
+        """Prelabel tasks without moving them."""
+        from airflow_provider_redbrick.batch.anywhere import LabelOverwriter
+        from airflow_provider_redbrick.batch.queue import choose_candidates
 
-        only_unlabelled = not self._overwrites(which)
+        only_unlabeled = not self._overwrites(which)
         ids: Iterable[str] | None = which.ids
         if ids is None and stage is not None:
-            work = self.work_on(context, project, stage, claim=False, only_unlabelled=only_unlabelled)
-            ids = candidates(work, limit=which.limit, now=pendulum.now("UTC")).task_ids
-        overwriting = Overwriting(
+            work = self.work_on(context, project, stage, claim=False, only_unlabeled=only_unlabeled)
+            ids = choose_candidates(work, limit=which.limit, now=pendulum.now("UTC")).task_ids
+        overwriter = LabelOverwriter(
             project,
             self.converter(project),
             extra={"model": dict(model), "written_by": f"airflow-provider-redbrick {__version__}", **_run(context)},
-            since=retry_since(context),
-            only_unlabelled=only_unlabelled,
+            first_attempt_at=first_attempt_at(context),
+            only_unlabeled=only_unlabeled,
             take_from_people=self.take_from_people,
         )
-        return overwriting.run(ids or (), self.labeler)
+        return overwriter.run(ids or (), self.labeler)
 
 
 def _run(context: Context) -> dict[str, Any]:
-    """Return which run of which DAG this is, as far as Airflow says so."""
+    """Return the ids of the DAG run and Airflow task, if Airflow provides them."""
     task_instance = context.get("ti")
     names = ("dag_id", "run_id", "task_id")
     return {name: getattr(task_instance, name) for name in names if getattr(task_instance, name, None)}

@@ -1,4 +1,4 @@
-"""How far a long run is, said now and then."""
+"""Progress lines in the log of a long run."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Seconds between two lines about how far it is.
 EVERY = 5.0
+"""Default number of seconds between two progress lines."""
 
 
 class Progress:
-    """Makes a line every few seconds of a run: what is done, how fast, and how long the rest may take.
+    """Create progress lines: completed tasks, rate, and remaining time.
 
-    A run that is shorter than that has none.
+    A run that is shorter than one interval has no line.
 
-    :param total: how many tasks there are, where that is known beforehand; else nothing is said of the rest.
-    :param every: seconds between two lines, at least.
-    :param clock: any clock, in seconds.
+    :param total: number of tasks, if known. Without it, lines have no remaining time.
+    :param every: minimum number of seconds between two lines.
+    :param clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -29,16 +29,19 @@ class Progress:
         self._total = total
         self._every = every
         self._clock = clock
-        self._began = self._said = clock()
+        self._started_at = self._logged_at = clock()
 
     def after(self, number: int = 1) -> str | None:
-        """Count tasks that are done, and return the line, if it is time for one."""
+        """Count completed tasks, and return a line if one is due.
+
+        :param number: how many tasks were completed since the last call.
+        """
         self.done += number
         now = self._clock()
-        if now - self._said < self._every:
+        if now - self._logged_at < self._every:
             return None
-        self._said = now
-        rate = self.done / (now - self._began)
+        self._logged_at = now
+        rate = self.done / (now - self._started_at)
         if self._total is None:
             return f"{self.done} tasks so far, {rate:.1f} a second"
         line = f"{self.done} of {self._total} tasks, {rate:.1f} a second"
@@ -47,7 +50,7 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    """Return a time as somebody would say it: to the second, to the minute from an hour on."""
+    """Return a duration as text, in seconds below an hour, else in minutes."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

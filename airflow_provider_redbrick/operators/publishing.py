@@ -1,4 +1,9 @@
-"""Files that appear in a folder when all of them are whole, and not before."""
+"""Directories whose files appear together when all of them are complete.
+
+1. New files are written to a hidden folder within the target. A run that fails removes it, and the target is unchanged.
+2. While files are moved to their names, the index file is absent: a reader never sees an index of missing files.
+3. The index is moved last. If publishing fails halfway, the files that were moved are removed again.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_redbrick.exceptions import RedBrickInputError, readable
-from airflow_provider_redbrick.hooks.local_files import trouble_at
+from airflow_provider_redbrick.exceptions import RedBrickInputError, truncate_message
+from airflow_provider_redbrick.hooks.local_files import find_write_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,25 +29,25 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# An object store's client holds so much of each file that is being written; the least that any of them takes is 5 MiB.
+# Buffer per open file, in bytes. The smallest size that all object store clients accept is 5 MiB.
 _BLOCK = 8 << 20
 
 
-class Publication:
-    """Files on their way into a folder, named by their paths in it.
+class StagedDirectory:
+    """A set of files that is published to a folder as a whole.
 
-    Until :meth:`publish` they are in a hidden folder within; leaving the context removes those that were not published.
-    Files may be added in several threads at a time.
+    Until :meth:`publish`, files are in a hidden folder within the target. Leaving the context removes files that were
+    not published. Files are named by their paths in the folder and may be added from several threads.
 
-    :param path: a local folder or any URI that Airflow's object storage knows; it is made when there is none.
-    :raises RedBrickInputError: when Airflow's object storage does not know it; :meth:`open` raises it when the first
-        file cannot be written there.
+    :param path: target folder: a local path or a URI that Airflow's object storage supports. It is created if missing.
+    :raises RedBrickInputError: if Airflow's object storage does not support the URI. :meth:`open` raises it if the
+        first file cannot be written.
     """
 
     def __init__(self, path: str) -> None:
         try:
             place = ObjectStoragePath(path)
-            # Operations of the path itself know nothing of the URI's connection in some releases of Airflow 3.
+            # In some Airflow 3 releases, operations of the path itself ignore the URI's connection.
             self._fs: Any = place.fs
         except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
             raise _unwritable(path, error) from None
@@ -64,11 +69,14 @@ class Publication:
             self._fs.rm(self._hidden, recursive=True)
         except FileNotFoundError:
             pass
-        except Exception as problem:  # noqa: BLE001 - what made it necessary is the thing to tell
+        except Exception as problem:  # noqa: BLE001 - must not hide the error that caused the cleanup
             log.warning("%s could not be removed: %s", self._hidden, problem)
 
     def open(self, name: str) -> BinaryIO:
-        """Open a new file for writing bytes."""
+        """Open a new file for writing bytes.
+
+        :raises RedBrickInputError: if it is the first file and it cannot be written.
+        """
         path = f"{self._hidden}/{name}"
         try:
             file = _in_folder(self._fs, path, lambda: self._fs.open(path, "wb", block_size=_BLOCK))
@@ -80,27 +88,34 @@ class Publication:
         return cast("BinaryIO", file)
 
     def published(self, name: str) -> BinaryIO | None:
-        """Open a file that an earlier publication has left in the folder, for reading bytes; None if there is none."""
+        """Open a file of an earlier publication for reading.
+
+        :return: the file, opened for bytes; None if there is none.
+        """
         try:
             return cast("BinaryIO", self._fs.open(f"{self._folder}/{name}", "rb"))
         except FileNotFoundError:
             return None
 
     def add(self, name: str, file: BinaryIO) -> None:
-        """Add a copy of an open file, from its beginning to its end."""
+        """Add a copy of an open file.
+
+        :param name: path of the copy in the folder.
+        :param file: the file, opened for bytes. It is copied from its start.
+        """
         file.seek(0)
         with self.open(name) as copy:
             shutil.copyfileobj(file, copy)
 
     def publish(self, index: str, *, workers: int) -> None:
-        """Give all files that were added their own names, replacing those that have them.
+        """Move all added files to their names and replace existing ones.
 
-        :param index: the file that names the others: it is the last to appear, and there is none while they do.
-        :param workers: how many are moved at a time.
+        :param index: name of the file that lists the others. It is moved last and is absent in the meantime.
+        :param workers: how many files are moved at the same time.
         """
         others = [name for name in self._added if name != index]
         if others:
-            # An older index beside some of the newer files would be worse than none.
+            # An old index beside some new files would be worse than no index.
             self._remove(index)
             with ThreadPoolExecutor(workers, thread_name_prefix="redbrick") as pool:
                 list(pool.map(self._move, others))
@@ -109,7 +124,7 @@ class Publication:
 
     def _move(self, name: str) -> None:
         path = f"{self._folder}/{name}"
-        # A rename where there is such a thing, elsewhere a copy made within the store; files are replaced.
+        # A rename where the store has one, else a copy within the store. Existing files are replaced.
         _in_folder(self._fs, path, lambda: self._fs.mv(f"{self._hidden}/{name}", path))
         self._moved.append(name)
 
@@ -119,14 +134,15 @@ class Publication:
 
 
 def _unwritable(path: str, error: Exception) -> RedBrickInputError:
-    words = readable(trouble_at(path, folder=True) or str(error) or type(error).__name__)
-    return RedBrickInputError(f"Nothing can be written to {path!r}: {words.rstrip('.')}.")
+    reason = truncate_message(find_write_problem(path, folder=True) or str(error) or type(error).__name__)
+    return RedBrickInputError(f"Nothing can be written to {path!r}: {reason.rstrip('.')}.")
 
 
 def _in_folder(fs: Any, path: str, act: Callable[[], T]) -> T:
-    """Do something with a new file, in a folder that is made where it is missing.
+    """Call ``act`` for a new file, and create its folder if it is missing.
 
-    Object stores have no folders, and may not let us look whether there is a bucket, which comes before making one.
+    Object stores have no folders, and may not permit the bucket lookup that precedes creating one. So the folder is
+    created only if the first call fails.
     """
     try:
         return act()

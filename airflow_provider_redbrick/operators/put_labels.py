@@ -1,4 +1,4 @@
-"""Put finished labels on tasks."""
+"""Save given labels on tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.signatures import unsigned
+from airflow_provider_redbrick.api.signatures import strip_signatures
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import ON, STAY
@@ -23,28 +23,27 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.batch.converting import Converter, Labels
     from airflow_provider_redbrick.batch.outcome import Outcome
-    from airflow_provider_redbrick.batch.stage_work import StageWork
-    from airflow_provider_redbrick.operators.given import Given
+    from airflow_provider_redbrick.batch.stage_work import StagePipeline
+    from airflow_provider_redbrick.operators.given import TaskInput
 
 
 class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseOperator):
-    """Put labels on tasks of a stage, and submit them; in a review stage, accept them with the labels as correction.
+    """Put given labels on tasks of a stage, and submit the tasks.
 
-    Labels replace those the task had. One invalid task does not sink the others. See the base class for
-    ``stage_name``, ``claim`` and ``take_from_people``.
+    In a review stage, tasks are accepted with the labels as a correction. Labels replace those that a task had. An
+    invalid task fails alone; the others are processed. The base class describes ``stage_name``, ``claim`` and
+    ``take_from_people``.
 
-    :param tasks: a list of tasks, each naming itself by ``taskId`` or by its exact ``name``, with its labels as
-        ``series`` and/or ``classification``, or in the older form as ``labels``. With ``existing_labels`` a plain id
-        will do.
-    :param labels_path: instead of ``tasks``, a file of such objects: JSON Lines or one JSON array (a ``tasks.json``
-        of the public SDK, say), also compressed with gzip; a local path or any URI that Airflow's object storage
-        knows. It is read as it is worked on, never held as a whole. A broken line is a failure of its own, and when
-        a task is named a second time, that mention is. Relative paths of masks are relative to the file's folder, and
-        masks must be in it; see ``allowed_folders``.
-    :param allowed_folders: folders, as absolute paths or URIs, that masks named in the file may come from besides its
-        own. A URI's connection and bucket count. What ``tasks`` names may come from anywhere.
-    :param finalize: submit; False saves the labels as a draft and leaves the task where it is.
-    :param existing_labels: submit the labels the tasks already have; they must not bring any.
+    :param tasks: a list of objects, each with a ``taskId`` or an exact ``name``, and with labels as ``series`` and/or
+        ``classification``, or in the older form as ``labels``. With ``existing_labels``, plain task ids also work.
+    :param labels_path: instead of ``tasks``, a file of such objects: JSON Lines or one JSON array (such as a
+        ``tasks.json`` of the public SDK), optionally compressed with gzip; a local path or a URI that Airflow's object
+        storage supports. The file is streamed. An invalid line fails alone, and so does a repeated task. Relative paths
+        of masks are relative to the file's folder, and masks must be in it; see ``allowed_folders``.
+    :param allowed_folders: further folders, as absolute paths or URIs, that masks named in the file may be in. A URI
+        matches with its connection and bucket. Masks named in ``tasks`` may be anywhere.
+    :param finalize: whether to submit the tasks. False saves the labels as drafts, and no task moves.
+    :param existing_labels: submit the tasks with the labels that they already have. The input must then have no labels.
     """
 
     template_fields: Sequence[str] = (
@@ -59,7 +58,7 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
 
     @property
     def moves(self) -> str:
-        """Where tasks are when this is done."""
+        """How the operator moves tasks, for lineage."""
         return ON if self.finalize else STAY
 
     def __init__(
@@ -78,82 +77,94 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
         self.existing_labels = existing_labels
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Put the labels and return the manifest."""
+        """Save the labels and return the manifest.
+
+        :param context: the Airflow task's context.
+        :return: the manifest: what happened to the tasks, with counts by status.
+        :raises RedBrickInputError: if a parameter is invalid, or a list has an invalid entry.
+        :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
+        """
         from airflow_provider_redbrick.hooks.storage import open_input
-        from airflow_provider_redbrick.operators.given import in_file
+        from airflow_provider_redbrick.operators.given import read_task_file
 
         self.check_inputs()
         check.flag("finalize", self.finalize)
         check.flag("existing_labels", self.existing_labels)
         if self.existing_labels and not self.finalize:
-            raise RedBrickInputError("existing_labels submits what is there, so it does not go with finalize=False.")
+            raise RedBrickInputError("existing_labels submits tasks and cannot be combined with finalize=False.")
         if self.is_given("tasks") == self.is_given("labels_path"):
-            raise RedBrickInputError("Give either tasks or labels_path: one of them says where the labels are.")
+            raise RedBrickInputError("Give either tasks or labels_path.")
         if self.labels_path is None:
             return self._put(context, self._listed())
         if self.existing_labels:
-            raise RedBrickInputError("existing_labels submits what is there, so it does not go with labels_path.")
+            raise RedBrickInputError("existing_labels cannot be combined with labels_path.")
         path = check.path("labels_path", self.labels_path)
         with closing(open_input("labels_path", path)) as file:
-            name = f"labels_path {unsigned(path)!r}"
-            return self._put(context, self.tasks_of(lambda: in_file(file, name=name)))
+            name = f"labels_path {strip_signatures(path)!r}"
+            return self._put(context, self.tasks_of(lambda: read_task_file(file, name=name)))
 
     def converter(self, project: RedBrickProject) -> Converter:
-        """Return what makes labels ready to be sent, with the masks that a file of labels names."""
+        """Return a converter that also opens the masks named in ``labels_path``."""
         made = super().converter(project)
         if self.labels_path is None:
             return made
         return replace(made, open_file=self.files_beside(check.path("labels_path", self.labels_path)))
 
-    def _listed(self) -> list[Given]:
-        from airflow_provider_redbrick.operators.given import in_list
+    def _listed(self) -> list[TaskInput]:
+        from airflow_provider_redbrick.operators.given import read_task_list
 
-        listed = in_list(self.work_list("tasks") or ())
-        if self.existing_labels and any(given.entry.keys() & LABEL_KEYS for given in listed):
-            raise RedBrickInputError("existing_labels submits what is there, but some of the tasks bring labels.")
+        listed = read_task_list(self.work_list("tasks") or ())
+        if self.existing_labels and any(task.entry.keys() & LABEL_KEYS for task in listed):
+            raise RedBrickInputError(
+                "existing_labels submits the labels that tasks have. Remove the labels from tasks."
+            )
         return listed
 
-    def _put(self, context: Context, entries: Iterable[Given]) -> dict[str, Any]:
+    def _put(self, context: Context, entries: Iterable[TaskInput]) -> dict[str, Any]:
         from airflow_provider_redbrick.api.detail import Detail
         from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, ReadAhead
-        from airflow_provider_redbrick.operators.given import once_each, refuse_twins, with_ids
+        from airflow_provider_redbrick.operators.given import mark_repeated_tasks, refuse_duplicates, resolve_names
 
         project = self.get_project()
-        known = [given.task_id for given in entries if given.task_id] if isinstance(entries, list) else []
+        known = [task.task_id for task in entries if task.task_id] if isinstance(entries, list) else []
         ahead = ReadAhead(project, known, detail=Detail.STATE, size=KNOWN_CHUNK)
         stage = self.get_stage(project, ahead.begin, labels=not self.existing_labels)
         if self.existing_labels and stage.is_review:
             raise RedBrickInputError(
-                f"{stage.name} is a review stage: to accept tasks as they are, use RedBrickAutoReviewOperator."
+                f"{stage.name!r} is a review stage. To accept tasks unchanged, use RedBrickAutoReviewOperator."
             )
-        work = self.work_on(context, project, stage, saved_counts=not self.finalize, chunk=KNOWN_CHUNK, ahead=ahead)
-        found, total = with_ids(work, entries), None
+        work = self.work_on(
+            context, project, stage, draft_counts_as_done=not self.finalize, chunk=KNOWN_CHUNK, ahead=ahead
+        )
+        found, total = resolve_names(work, entries), None
         if self.labels_path is None:
             listed = list(found)
             total = len(listed)
-            refuse_twins("task", [given.task_id for given in listed])
+            refuse_duplicates("task", [task.task_id for task in listed])
             found = iter(listed)
         else:
-            found = once_each(found)
+            found = mark_repeated_tasks(found)
         outcomes = work.in_parallel(found, partial(self._put_batch, work))
         return self.settle(context, project, stage, outcomes, total=total)
 
-    def _put_batch(self, work: StageWork, batch: Sequence[Given]) -> list[Outcome]:
+    def _put_batch(self, work: StagePipeline, batch: Sequence[TaskInput]) -> list[Outcome]:
         from airflow_provider_redbrick.batch.converting import Labels, read_body
         from airflow_provider_redbrick.batch.labelling import put_labels
         from airflow_provider_redbrick.batch.outcome import failed
 
-        by_id: dict[str, Given] = {}
+        by_id: dict[str, TaskInput] = {}
         labels: list[Labels] = []
         outcomes: list[Outcome] = []
-        for given in batch:
+        for task in batch:
             try:
-                labels.append(Labels(given.sound_id(), None if self.existing_labels else read_body(given.entry)))
+                labels.append(Labels(task.get_valid_id(), None if self.existing_labels else read_body(task.entry)))
             except RedBrickInputError as error:
-                outcomes.append(failed(given.task_id, given.told(error), name=given.name))
+                outcomes.append(failed(task.task_id, task.with_place(error), name=task.name))
             else:
-                by_id[given.task_id] = given
+                by_id[task.task_id] = task
         for outcome in put_labels(work, labels, finished=self.finalize):
             bad = outcome.status.is_bad
-            outcomes.append(replace(outcome, reason=by_id[outcome.task_id].told(outcome.reason)) if bad else outcome)
+            outcomes.append(
+                replace(outcome, reason=by_id[outcome.task_id].with_place(outcome.reason)) if bad else outcome
+            )
         return outcomes

@@ -1,4 +1,4 @@
-"""Templates, which labels have none of."""
+"""Template rendering that leaves labels unchanged."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 
-def beside_labels(content: Mapping[str, Any], keys: Collection[str], render: Callable[[Any], Any]) -> dict[str, Any]:
-    """Render what stands beside labels: a per cent sign in somebody's comment is no template.
+def render_except_labels(
+    content: Mapping[str, Any], keys: Collection[str], render: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """Render templates in an object, except in its labels.
 
-    Upstream tasks' outputs are put in place everywhere, in labels too.
+    A ``{{`` in a label's comment is not a template. Outputs of upstream tasks are resolved everywhere, in labels too.
 
-    :param keys: where labels stand, when it is labels themselves rather than a template or an upstream task's output.
+    :param content: the object.
+    :param keys: the keys that hold labels. A value is labels if it is neither text nor an upstream task's output.
+    :param render: Airflow's rendering of any value.
     """
     labels = {key: value for key, value in content.items() if key in keys and _is_plain(value)}
     rest = render({key: value for key, value in content.items() if key not in labels})
@@ -26,27 +30,27 @@ def _is_plain(value: object) -> bool:
 
 
 def _with_outputs(value: Any, render: Callable[[Any], Any]) -> Any:
-    """Return labels with upstream tasks' outputs in their places; the very same where there are none."""
+    """Resolve upstream tasks' outputs in labels; return labels without any unchanged."""
     try:
-        return _resolved(value, render) if _names_output(value) else value
+        return _resolve(value, render) if _has_output(value) else value
     except RecursionError:
-        return value  # it is refused later, in words
+        return value  # Validation refuses labels that are nested too deeply, with a message.
 
 
-def _names_output(value: Any) -> bool:
+def _has_output(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return any(map(_names_output, value.values()))
-    return any(map(_names_output, value)) if isinstance(value, (list, tuple)) else _is_output(value)
+        return any(map(_has_output, value.values()))
+    return any(map(_has_output, value)) if isinstance(value, (list, tuple)) else _is_output(value)
 
 
-def _resolved(value: Any, render: Callable[[Any], Any]) -> Any:
+def _resolve(value: Any, render: Callable[[Any], Any]) -> Any:
     if isinstance(value, Mapping):
-        return {key: _resolved(each, render) for key, each in value.items()}
+        return {key: _resolve(item, render) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_resolved(each, render) for each in value]
+        return [_resolve(item, render) for item in value]
     return render(value) if _is_output(value) else value
 
 
 def _is_output(value: object) -> bool:
-    # Airflow's own class for them is not public; what has but one of the two may be a path.
+    # Airflow's class of outputs is not public. A value with only one of the two attributes may be a path.
     return hasattr(value, "iter_references") and hasattr(value, "resolve")

@@ -1,4 +1,4 @@
-"""Send wrong ground truth back for correction."""
+"""Send ground-truth tasks back for correction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.lineage.flow import BACK
 from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
-from airflow_provider_redbrick.operators.tries import retry_since
+from airflow_provider_redbrick.operators.tries import first_attempt_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,22 +23,25 @@ if TYPE_CHECKING:
 
 
 class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
-    """Send ground-truth tasks back to the first stage, with their labels, for people to correct.
+    """Send ground-truth tasks back to the first stage, with their labels.
 
-    Either given tasks, or those that a selector picks among the ground truth last updated within
-    ``[updated_after, updated_before)``. These default to the run's data interval, so that a backfill does the right
-    dates. A task that was reopened comes back with a later update, which is normally another interval's; where it is
-    not (the interval is not over yet), what this key reopened for an update since ``updated_after`` is not reopened
-    again. So a second run of the same interval reopens nothing twice.
+    The tasks are either given, or picked by a selector among the ground-truth tasks last updated within
+    ``[updated_after, updated_before)``. These times default to the run's data interval, so that a backfill uses its own
+    dates.
 
-    Airflow 3's cron schedules have an *empty* data interval by default, which is refused: schedule the DAG with
+    A task is not reopened twice for one interval. A corrected task comes back with a later update, normally in another
+    interval. If the interval has not ended, a task that this API key reopened for an update since ``updated_after`` is
+    skipped.
+
+    With Airflow 3's default cron schedules the data interval is *empty*, which is refused. Schedule the DAG with
     ``CronDataIntervalTimetable``, or give both times.
 
-    :param task_ids: the tasks to reopen; those that are not in ground truth are skipped.
+    :param task_ids: the tasks to reopen. Tasks that are not in ground truth are skipped.
     :param selector: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has its labels as
-        ``series`` and ``classification``; returns True for a task to reopen.
-    :param updated_after: the first moment that counts.
-    :param updated_before: the first moment that no longer counts.
+        ``series`` and ``classification``; returns True to reopen the task.
+    :param updated_after: start of the time range, inclusive: a date and time, or ISO-8601 text, in UTC if it names no
+        time zone. Default: start of the data interval.
+    :param updated_before: end of the time range, exclusive. Default: end of the data interval.
     """
 
     template_fields: Sequence[str] = (
@@ -68,7 +71,13 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
         self.updated_before = updated_before
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Reopen and return the manifest."""
+        """Reopen the tasks and return the manifest.
+
+        :param context: the Airflow task's context.
+        :return: the manifest: what happened to the tasks, with counts by status.
+        :raises RedBrickInputError: if a parameter is invalid, or the time range is empty.
+        :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
+        """
         from airflow_provider_redbrick.api.detail import Detail
         from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, ReadAhead
         from airflow_provider_redbrick.batch.reopen import reopen
@@ -76,17 +85,21 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
         self.check_inputs()
         total = None
         if self.is_given("task_ids") == (self.selector is not None):
-            raise RedBrickInputError("Give task_ids or a selector, and not both.")
+            raise RedBrickInputError("Give either task_ids or a selector.")
         if self.is_given("task_ids"):
             if self.updated_after is not None or self.updated_before is not None:
-                raise RedBrickInputError("updated_after and updated_before go with a selector, not with task_ids.")
+                raise RedBrickInputError(
+                    "updated_after and updated_before need a selector. They cannot be combined with task_ids."
+                )
             listed = self.work_list("task_ids")
             ids = check.task_ids(listed) if listed else []
             total = len(ids)
             project = self.get_project()
             ahead = ReadAhead(project, ids, detail=Detail.PLACE, size=KNOWN_CHUNK)
             project.open(ahead.begin)
-            outcomes = reopen(project, ids, me=project.client.me(), since=retry_since(context), ahead=ahead)
+            outcomes = reopen(
+                project, ids, me=project.client.me(), first_attempt_at=first_attempt_at(context), ahead=ahead
+            )
         else:
             if not callable(self.selector):
                 raise RedBrickInputError(f"selector must be callable, not {type(self.selector).__name__}.")
@@ -108,18 +121,21 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
         from airflow_provider_redbrick.batch.reopen import reopen, select, updated_between
 
         due = updated_between(project, project.stage(GROUND_TRUTH), after=after, before=before)
-        self.log.info("%d ground-truth tasks were updated from %s to %s", len(due), after, before)
-        wrong = []
-        for found in select(project, due, selector):
-            if isinstance(found, Task):
-                wrong.append(found.task_id)
+        noun = "task was" if len(due) == 1 else "tasks were"
+        self.log.info("%d ground-truth %s updated from %s to %s", len(due), noun, after, before)
+        selected_ids = []
+        for selected in select(project, due, selector):
+            if isinstance(selected, Task):
+                selected_ids.append(selected.task_id)
             else:
-                yield found
-        since = retry_since(context)
-        yield from reopen(project, wrong, me=project.client.me(), since=since, once_since=after)
+                yield selected
+        first_attempt = first_attempt_at(context)
+        yield from reopen(
+            project, selected_ids, me=project.client.me(), first_attempt_at=first_attempt, once_since=after
+        )
 
     def _window(self, context: Context) -> tuple[pendulum.DateTime, pendulum.DateTime]:
-        """Return the times that count, from the parameters or the run's data interval."""
+        """Return the time range from the parameters or the run's data interval."""
         after, before = (
             check.time("updated_after", self.updated_after),
             check.time("updated_before", self.updated_before),
@@ -128,8 +144,8 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
         end = before or check.time("the run's data_interval_end", context.get("data_interval_end"))
         if start is None or end is None or start >= end:
             raise RedBrickInputError(
-                f"Nothing lies between updated_after ({start}) and updated_before ({end}). They default to the run's "
-                f"data interval, which Airflow 3's cron schedules and manual runs leave empty: schedule the DAG with "
-                f"CronDataIntervalTimetable, or give both times."
+                f"The time range from updated_after ({start}) to updated_before ({end}) is empty. Both default to the "
+                f"run's data interval, which is empty for Airflow 3's cron schedules and manual runs. Schedule the DAG "
+                f"with CronDataIntervalTimetable, or give both times."
             )
         return start, end

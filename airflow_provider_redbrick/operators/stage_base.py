@@ -1,4 +1,10 @@
-"""What the operators share that work on tasks of one stage: claiming, and which tasks to take."""
+"""Base classes of the operators that work on tasks of one stage.
+
+1. Tasks are claimed (assigned to the API key) in chunks, shortly before they are processed.
+2. A claimed task that is not finished is released, also when the operator fails or is stopped.
+3. A task that a person holds is taken only if it was given by id and ``take_from_people`` is True.
+4. In a consensus project nothing is claimed: several people label each task.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +17,8 @@ import pendulum
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
-from airflow_provider_redbrick.operators.rendering import beside_labels
-from airflow_provider_redbrick.operators.tries import retry_since
+from airflow_provider_redbrick.operators.rendering import render_except_labels
+from airflow_provider_redbrick.operators.tries import first_attempt_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,23 +28,24 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.api.project import RedBrickProject
     from airflow_provider_redbrick.api.workflow import Stage
     from airflow_provider_redbrick.batch.converting import Converter
-    from airflow_provider_redbrick.batch.stage_work import StageWork
+    from airflow_provider_redbrick.batch.stage_work import StagePipeline
 
 LABEL_KEYS = frozenset({"series", "classification", "labels"})
 
 
 class RedBrickStageBaseOperator(RedBrickBaseOperator):
-    """Base of the operators that work on tasks where they wait.
+    """Base of the operators that process tasks of one stage.
 
-    Tasks are claimed (assigned to the API key) a few at a time. Whatever was claimed and not finished is given back,
-    so that people can have it.
+    Tasks are claimed (assigned to the API key) in chunks. A claimed task that is not finished is released, so that
+    people can work on it.
 
-    :param stage_name: the stage the tasks wait in.
-    :param claim: assign tasks that nobody holds to the API key first.
-    :param take_from_people: also take given tasks that a person holds. Their unsaved work is lost.
-    :param validate: what becomes of labels that are malformed, outside of the image, or not allowed by the project's
-        taxonomy: ``strict`` fails their task and sends nothing of it, ``warn`` logs what is wrong and sends them,
-        ``off`` does not look.
+    :param stage_name: the stage of the tasks.
+    :param claim: whether to assign unassigned tasks to the API key before they are processed. False processes only
+        tasks that the key already holds. Consensus projects need False.
+    :param take_from_people: also take given tasks that a person holds. That person's unsaved work is lost.
+    :param validate: how to treat labels that are malformed, outside of the image, or not allowed by the project's
+        taxonomy. ``strict`` fails the task and sends nothing for it. ``warn`` logs the problems and sends the labels.
+        ``off`` does not validate.
     """
 
     template_fields: Sequence[str] = (*RedBrickBaseOperator.template_fields, "stage_name")
@@ -59,14 +66,23 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
         self.validate = validate
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
-        """Render templates everywhere but in labels: a per cent sign in somebody's comment is no template."""
+        """Render templates, except in labels.
+
+        A ``{{`` in a label's comment is not a template.
+
+        :param content: the value to render.
+        :param args: passed to Airflow.
+        """
         if not isinstance(content, Mapping) or not content.keys() & LABEL_KEYS:
             return super().render_template(content, *args, **kwargs)
         render = super().render_template
-        return beside_labels(content, LABEL_KEYS, lambda rest: render(rest, *args, **kwargs))
+        return render_except_labels(content, LABEL_KEYS, lambda rest: render(rest, *args, **kwargs))
 
     def get_project(self) -> RedBrickProject:
-        """Return the project to work in, once what is to become of bad labels is clear."""
+        """Validate ``validate``, ``claim`` and ``take_from_people``; return the project.
+
+        :raises RedBrickInputError: if a parameter is invalid.
+        """
         from airflow_provider_redbrick.batch.checking import MODES
 
         check.one_of("validate", self.validate, MODES)
@@ -75,11 +91,12 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
         return super().get_project()
 
     def get_stage(self, project: RedBrickProject, *others: Callable[[], object], labels: bool = False) -> Stage:
-        """Return the stage to work in; what else the work needs to know beforehand is read with it.
+        """Return the stage, and read what the work needs at the same time.
 
-        :param others: what else is done at the same time.
-        :param labels: whether there are labels to check.
-        :raises RedBrickInputError: when there is none in which tasks can be worked on.
+        :param project: the project of the stage.
+        :param others: further reads to run concurrently.
+        :param labels: whether labels will be validated, which needs the taxonomy.
+        :raises RedBrickInputError: if the stage does not exist or tasks cannot be processed in it.
         """
         from airflow_provider_redbrick.hooks.working import working_stage
 
@@ -88,50 +105,58 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
         return working_stage(project, self.stage_name)
 
     def converter(self, project: RedBrickProject) -> Converter:
-        """Return what makes labels ready to be sent."""
+        """Return the converter that prepares labels for the API."""
         from airflow_provider_redbrick.hooks.working import label_converter
 
         return label_converter(project, validate=self.validate)
 
     def work_on(
-        self, context: Context, project: RedBrickProject, stage: Stage, *, claim: bool | None = None, **how: Any
-    ) -> StageWork:
-        """Return how to work on tasks of the stage.
+        self, context: Context, project: RedBrickProject, stage: Stage, *, claim: bool | None = None, **options: Any
+    ) -> StagePipeline:
+        """Return a :class:`StagePipeline` for the stage.
 
-        :param claim: whether to claim them, where that is not for the user to say.
-        :param how: further fields of :class:`StageWork`.
+        :param context: the Airflow task's context.
+        :param project: the project of the stage.
+        :param stage: the stage.
+        :param claim: whether to claim tasks. Default: the operator's ``claim``.
+        :param options: further fields of :class:`StagePipeline`.
+        :raises RedBrickInputError: if tasks would be claimed in a consensus project.
         """
-        from airflow_provider_redbrick.batch.stage_work import StageWork
+        from airflow_provider_redbrick.batch.stage_work import StagePipeline
 
         claim = self.claim if claim is None else claim
         if claim and project.info.consensus:
             raise RedBrickInputError(
-                "In a consensus project several people label each task, and claiming one would take it from them: "
-                "assign the API key to its tasks in RedBrick, and set claim=False."
+                "In a consensus project several people label each task, and claiming one would take it from them. "
+                "Assign the API key to its tasks in RedBrick, and set claim=False."
             )
-        return StageWork(
+        return StagePipeline(
             project,
             stage,
             self.converter(project),
             claim=claim,
             take_from_people=self.take_from_people,
-            since=retry_since(context),
-            **how,
+            first_attempt_at=first_attempt_at(context),
+            **options,
         )
 
 
-class Which(NamedTuple):
-    """Which tasks to take: given ones, or so many of the queue; all of it when neither is said."""
+class TaskSelection(NamedTuple):
+    """The tasks to take.
+
+    :ivar ids: the given tasks; None to take tasks from the stage's queue.
+    :ivar limit: maximum number of tasks from the queue; None for all of them.
+    """
 
     ids: list[str] | None
     limit: int | None
 
 
 class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
-    """Base of the operators that call a function for each of some given tasks, or of a stage's queue.
+    """Base of the operators that call a function for each selected task.
 
-    :param task_ids: the tasks to take; without them, unassigned tasks of the stage are taken.
-    :param limit: how many to take in all, when no ``task_ids`` are given; all of them by default.
+    :param task_ids: the tasks to take. Default: unassigned tasks of the stage.
+    :param limit: maximum number of tasks without ``task_ids``. Default: no limit.
     """
 
     template_fields: Sequence[str] = (*RedBrickStageBaseOperator.template_fields, "task_ids", "limit")
@@ -148,28 +173,39 @@ class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
         self.task_ids = task_ids
         self.limit = limit
 
-    def which_tasks(self) -> Which:
-        """Check the two ways to say which tasks to take, ids or a limit; they exclude each other."""
+    def resolve_selection(self) -> TaskSelection:
+        """Validate ``task_ids`` and ``limit``, and return the selection.
+
+        :raises RedBrickInputError: if one of them is invalid, or both are given.
+        """
         limit = check.whole_number("limit", self.limit, low=1)
         if self.is_given("task_ids") and limit is not None:
-            raise RedBrickInputError("Give task_ids or limit, not both.")
+            raise RedBrickInputError("Give either task_ids or limit, not both.")
         listed = self.work_list("task_ids")
-        return Which(check.task_ids(listed) if listed else listed, limit)
+        return TaskSelection(check.task_ids(listed) if listed else listed, limit)
 
     def take_up(
         self,
         context: Context,
         project: RedBrickProject,
         stage: Stage,
-        which: Which,
-        **how: Any,
-    ) -> tuple[StageWork, Sequence[str]]:
-        """Return how to work on the stage, and the given tasks or some chosen from its queue."""
-        from airflow_provider_redbrick.api.detail import Detail
-        from airflow_provider_redbrick.batch.queue import candidates
+        which: TaskSelection,
+        **options: Any,
+    ) -> tuple[StagePipeline, Sequence[str]]:
+        """Return the stage work, and the ids of the tasks to process.
 
-        work = self.work_on(context, project, stage, detail=Detail.FULL, **how)
+        :param context: the Airflow task's context.
+        :param project: the project of the stage.
+        :param stage: the stage.
+        :param which: the selection.
+        :param options: further fields of :class:`StagePipeline`.
+        :return: the stage work, and the given ids or those of candidates from the queue.
+        """
+        from airflow_provider_redbrick.api.detail import Detail
+        from airflow_provider_redbrick.batch.queue import choose_candidates
+
+        work = self.work_on(context, project, stage, detail=Detail.FULL, **options)
         if which.ids is not None:
             return work, which.ids
-        found = candidates(work, limit=which.limit, now=pendulum.now("UTC"))
-        return replace(work, may_hold=found.held), found.task_ids
+        found = choose_candidates(work, limit=which.limit, now=pendulum.now("UTC"))
+        return replace(work, resumable_task_ids=found.held), found.task_ids

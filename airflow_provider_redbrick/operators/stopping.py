@@ -1,4 +1,11 @@
-"""What becomes of an operator's work when Airflow stops it."""
+"""Stopping an operator cleanly when Airflow ends it.
+
+1. Airflow calls ``on_kill`` in the main thread. While work is in progress it raises, and the work's ``finally`` blocks
+   release claims on the way out.
+2. Before the work has begun there is nothing to clean up. A flag then prevents the work from starting.
+3. Timeouts and signals are not subclasses of ``Exception``, so that user code cannot catch them by accident. They are
+   logged with what is known to be done, and re-raised.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class StoppableOperator(InLinkedProject, TracedOperator):
-    """Base of the operators that work for long, and leave things in order when they are stopped."""
+    """Base of the operators that clean up when they are stopped."""
 
-    stopping = "nothing more is sent, and what was claimed and not finished is given back"
-    next_try = "does the rest"
-    _at_work = False
-    _to_stop = False
+    stopping = "nothing more is sent, and claimed tasks that are not finished are released"
+    next_attempt = "processes the rest"
+    _is_working = False
+    _stop_requested = False
 
-    def as_returned(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Return a manifest as the operator returns it.
+    def format_return_value(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Return a manifest in the form that ``execute`` returns.
 
         With ``multiple_outputs`` each field becomes an XCom. Airflow 3.0 refuses an XCom of None, which would fail the
-        Airflow task after its work is done, so fields of None are left out.
+        Airflow task after its work is done. Fields that are None are therefore left out.
         """
         if not self.multiple_outputs:
             return manifest
@@ -33,39 +40,44 @@ class StoppableOperator(InLinkedProject, TracedOperator):
 
     @contextmanager
     def at_work(self, so_far: Callable[[], str]) -> Iterator[None]:
-        """Say that there is something to stop, and when it is stopped, say in the log how far it came.
+        """Mark the block as work that can be stopped, and log its progress if it is.
 
-        :param so_far: what is known to be done by then.
-        :raises RedBrickStoppedError: when Airflow has stopped the task before the work began.
+        :param so_far: returns what is done, for the log.
+        :raises RedBrickStoppedError: if Airflow stopped the task before the block began.
         """
-        if self._to_stop:
+        if self._stop_requested:
             raise self._stopped()
-        self._at_work = True
+        self._is_working = True
         try:
             yield
         except Exception:
             raise
         except BaseException:
-            # Killed, or timed out: Airflow lets neither pass for an exception that somebody may catch.
+            # A kill or a timeout, which Airflow raises outside of the Exception hierarchy.
             self.log.warning(
-                "%s was stopped. Known until then: %s. The next try %s.", self.operation, so_far(), self.next_try
+                "%s was stopped. Completed so far: %s. The next attempt %s.",
+                self.operation,
+                so_far(),
+                self.next_attempt,
             )
             raise
         finally:
-            self._at_work = False
+            self._is_working = False
 
     def on_kill(self) -> None:
-        """Stop between two requests; what is to be undone is undone on the way out.
+        """Stop between two requests and clean up.
 
-        Airflow calls this in the main thread when the task is marked failed or cleared, and kills the process for
-        good a few seconds later; also when the task has timed out, and everything has come to its end.
+        Airflow calls this in the main thread when the task is marked failed or cleared, a few seconds before it kills
+        the process. It also calls this when the task has timed out, after the work has ended.
+
+        :raises RedBrickStoppedError: if work is in progress.
         """
-        if self._at_work:
-            self._at_work = False
+        if self._is_working:
+            self._is_working = False
             self.log.warning("Stopping: %s.", self.stopping)
             raise self._stopped()
-        # While it only looks there is nothing to leave in order, but it must not begin any more.
-        self._to_stop = True
+        # Nothing was changed yet, so there is nothing to clean up. The work must not start.
+        self._stop_requested = True
 
     def _stopped(self) -> RedBrickStoppedError:
-        return RedBrickStoppedError(f"{self.operation} was stopped by Airflow; the next try {self.next_try}.")
+        return RedBrickStoppedError(f"{self.operation} was stopped by Airflow. The next attempt {self.next_attempt}.")

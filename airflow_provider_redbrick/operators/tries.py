@@ -1,4 +1,9 @@
-"""What an Airflow task knows of its earlier tries."""
+"""State that survives from one attempt of an Airflow task to the next.
+
+1. An effect found on a task counts as an earlier attempt's only if it happened after the first attempt began.
+2. Airflow 3.3 keeps task state across attempts; the time of the first attempt is stored there.
+3. Below 3.3, or if the state store fails, the start of the DAG run is used. Clearing a run starts it anew.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +17,34 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIRST_TRY = "redbrick_first_try_at"
+_FIRST_ATTEMPT_KEY = "redbrick_first_try_at"
 
 
-def retry_since(context: Context) -> pendulum.DateTime | None:
-    """Return since when earlier tries may have worked, or None when there was none.
+def first_attempt_at(context: Context) -> pendulum.DateTime | None:
+    """Return when the first attempt began.
 
-    Airflow 3.3 keeps state across tries, so that the moment of the first one is known; what was done before it is not
-    this task's doing. Below 3.3 the start of the run stands in for it. Clearing a run starts it anew.
+    :param context: the Airflow task's context.
+    :return: the time in UTC, never before the start of the run; None if this is the first attempt.
     """
     run, task_instance = context.get("dag_run"), context.get("ti")
-    run_began = pendulum.instance(run.start_date).in_timezone("UTC") if run is not None and run.start_date else None
+    run_started_at = (
+        pendulum.instance(run.start_date).in_timezone("UTC") if run is not None and run.start_date else None
+    )
     store = context.get("task_state_store")
     if store is not None:
         try:
-            first = store.get(_FIRST_TRY)
+            first = store.get(_FIRST_ATTEMPT_KEY)
             if first is None:
-                store.set(_FIRST_TRY, pendulum.now("UTC").isoformat())
+                store.set(_FIRST_ATTEMPT_KEY, pendulum.now("UTC").isoformat())
                 return None
-            first_try = pendulum.parse(str(first))
-        except Exception as error:  # noqa: BLE001 - a store that fails must not fail work that can do without it
-            log.warning("Airflow's task state store does not answer (%s); the run's start is used instead.", error)
+            first_attempt = pendulum.parse(str(first))
+        except Exception as error:  # noqa: BLE001 - the work does not depend on the store
+            log.warning(
+                "Airflow's task state store does not respond (%s). The start of the run is used instead.", error
+            )
         else:
-            if isinstance(first_try, pendulum.DateTime):
-                return max(first_try, run_began) if run_began is not None else first_try
+            if isinstance(first_attempt, pendulum.DateTime):
+                return max(first_attempt, run_started_at) if run_started_at is not None else first_attempt
     if task_instance is None or task_instance.try_number <= 1:
         return None
-    return run_began
+    return run_started_at

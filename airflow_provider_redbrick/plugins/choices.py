@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.exceptions import RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,12 +49,12 @@ def read_choices(text: str) -> tuple[list[Choice], list[str]]:
     for entry in filter(None, (part.strip() for part in text.replace("\n", ",").split(","))):
         connection_id, slash, project_id = (part.strip() for part in entry.partition("/"))
         if not is_connection_id(connection_id):
-            problems.append(f"{told(entry)} names no connection")
+            problems.append(f"{short_repr(entry)} names no connection")
             continue
         try:
             choices[Choice(connection_id, check_uuid("the project", project_id) if slash else None)] = None
         except RedBrickInputError as error:
-            problems.append(f"{told(entry)}: {error}".removesuffix("."))
+            problems.append(f"{short_repr(entry)}: {error}".removesuffix("."))
     return list(choices), problems
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick.api.forks import renew_after_fork
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.api.stage_names import public_stage_name
-from airflow_provider_redbrick.exceptions import RedBrickInputError, one_line
+from airflow_provider_redbrick.exceptions import RedBrickInputError, single_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,7 +74,7 @@ def _hint(event: object) -> Hint | None:
 
 
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_NAME_LENGTH or one_line(value) != value:
+    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_NAME_LENGTH or single_line(value) != value:
         raise RedBrickInputError("The value is not a name.")
     return value
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers_manager import ProvidersManager
 
-from airflow_provider_redbrick.exceptions import told
+from airflow_provider_redbrick.exceptions import short_repr
 from airflow_provider_redbrick.plugins.choices import DEFAULT, is_connection_id, read_choices
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def webhook_options() -> WebhookOptions | None:
         return None
     connection_id = _text("webhook_conn_id", DEFAULT, _logged)
     if not is_connection_id(connection_id):
-        _logged("webhook_conn_id", f"{told(connection_id)} is not a connection id. The webhook stays disabled")
+        _logged("webhook_conn_id", f"{short_repr(connection_id)} is not a connection id. The webhook stays disabled")
         return None
     return WebhookOptions(secret, connection_id)
 
@@ -114,7 +114,7 @@ def _number(option: str, default: float, note: Callable[[str, str], None]) -> fl
     except ValueError:
         number = -1.0
     if not 0 <= number <= _MOST:
-        note(option, f"{told(text)} is no number from 0 to {_MOST}, and {default:g} is used instead")
+        note(option, f"{short_repr(text)} is no number from 0 to {_MOST}, and {default:g} is used instead")
         return default
     return number
 

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from airflow_provider_redbrick.api.threads import at_once
+from airflow_provider_redbrick.api.threads import run_concurrently
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks.quick import RedBrickQuickHook
 from airflow_provider_redbrick.links.addresses import project_address
@@ -57,7 +57,7 @@ def read_project(connection_id: str, project_id: str | None) -> ProjectData:
         stages = info.workflow.stages
         counts = project.counts(stages)
         busy = [stage for stage in stages if (stage.is_label or stage.is_review) and counts[stage.name]]
-        held = at_once(*(partial(_held, project, stage) for stage in busy)) if busy else []
+        held = run_concurrently(*(partial(_held, project, stage) for stage in busy)) if busy else []
         return ProjectData(
             project.org_id,
             project.project_id,

@@ -28,7 +28,7 @@ from airflow_provider_redbrick.api.forks import abandon, renew_after_fork
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.project import MAX_IDS
 from airflow_provider_redbrick.assets import waking as assets
-from airflow_provider_redbrick.exceptions import HOPELESS, one_line, readable
+from airflow_provider_redbrick.exceptions import PERMANENT_ERRORS, single_line, truncate_message
 from airflow_provider_redbrick.plugins.reading import PageHook
 
 if TYPE_CHECKING:
@@ -130,12 +130,14 @@ class Waking:
                     org_id=org_id, project_id=project_id, stage_name=stage_name, extra=facts, session=session
                 )
         except Exception as error:  # noqa: BLE001 - a retry may succeed, and triggers poll anyway
-            log.warning("Webhook events could not be verified. %s: %s", type(error).__name__, readable(str(error)))
-            if isinstance(error, HOPELESS):
+            log.warning(
+                "Webhook events could not be verified. %s: %s", type(error).__name__, truncate_message(str(error))
+            )
+            if isinstance(error, PERMANENT_ERRORS):
                 self._seen.forget(hints)
                 return []
             return list(hints)
-        log.info("The webhook has woken %d assets of %s in project %s.", woken, one_line(stage_name), project_id)
+        log.info("The webhook has woken %d assets of %s in project %s.", woken, single_line(stage_name), project_id)
         return [hint for hint in hints if hint.task_id not in facts["task_ids"]]
 
     def _look_again(self, hints: Sequence[Hint], looks: int) -> None:

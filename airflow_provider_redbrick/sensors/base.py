@@ -34,15 +34,15 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_redbrick.batch.waiting import (
     STALE_AFTER_S,
-    START_BACKSTOP,
+    START_BACKSTOP_S,
     Condition,
     Limits,
-    Patience,
     Poll,
+    PollBudget,
     read_event,
 )
 from airflow_provider_redbrick.exceptions import (
-    HOPELESS,
+    PERMANENT_ERRORS,
     RedBrickAPIError,
     RedBrickAuthError,
     RedBrickConnectionLookupError,
@@ -133,7 +133,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
                 "execution_timeout": limits.execution_timeout,
             },
             next_method="execute_complete",
-            timeout=timedelta(seconds=limits.seconds + START_BACKSTOP),
+            timeout=timedelta(seconds=limits.seconds + START_BACKSTOP_S),
         )
         self.start_from_trigger = True
 
@@ -161,9 +161,9 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         return {"poke_interval": self.poke_interval, **{name: value for name, value in options.items() if value}}
 
     @cached_property
-    def _patience(self) -> Patience:
+    def _poll_budget(self) -> PollBudget:
         # The base class enforces the timeout, also over the pokes of a rescheduled sensor.
-        return Patience(deadline=math.inf, deadline_name="timeout")
+        return PollBudget(deadline=math.inf, deadline_name="timeout")
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002
         """Poll once."""
@@ -171,13 +171,13 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         try:
             poll = self._look(condition)
         except (RedBrickAPIError, RedBrickConnectionLookupError) as error:
-            if self._patience.after_error(error, now=time.time()) is not None:
+            if self._poll_budget.after_error(error, now=time.time()) is not None:
                 raise
             self.log.warning("A poll failed: %s", error)
             return PokeReturnValue(False, None)
-        self._patience.after(poll, now=time.time())
-        self.log.debug("Poll result: %s", poll.seen)
-        return PokeReturnValue(poll.met, poll.seen)
+        self._poll_budget.after(poll, now=time.time())
+        self.log.debug("Poll result: %s", poll.observed)
+        return PokeReturnValue(poll.met, poll.observed)
 
     def _look(self, condition: Condition) -> Poll:
         """Poll once. See rule 4 of the module for permanent errors."""
@@ -185,7 +185,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         project = self._current(began)
         try:
             return condition.look(project)
-        except HOPELESS:
+        except PERMANENT_ERRORS:
             if self._opened is None or self._opened[1] >= began:
                 raise
         return condition.look(self._open(began))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_redbrick.batch.waiting import Condition, Limits, Patience
+from airflow_provider_redbrick.batch.waiting import Condition, Limits, PollBudget
 from airflow_provider_redbrick.exceptions import RedBrickError
 from airflow_provider_redbrick.triggers.shared import shared_project
 
@@ -110,7 +110,7 @@ class RedBrickPollTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll, and yield exactly one event."""
-        patience, polls = self._patience(), 0
+        budget, polls = self._poll_budget(), 0
         async with shared_project(self.redbrick_conn_id, self.org_id, self.project_id, pinned=True) as lease:
             while True:
                 try:
@@ -120,10 +120,10 @@ class RedBrickPollTrigger(BaseTrigger):
                     if error is not problem and not self.silent_fail:
                         raise
                     self.log.warning("A poll failed: %s", error)
-                    event = patience.after_error(error, now=time.time())
+                    event = budget.after_error(error, now=time.time())
                 else:
-                    self.log.debug("Poll result: %s", poll.seen)
-                    event = patience.after(poll, now=time.time())
+                    self.log.debug("Poll result: %s", poll.observed)
+                    event = budget.after(poll, now=time.time())
                 if event is not None:
                     yield TriggerEvent(event)  # type: ignore[no-untyped-call]
                     return
@@ -133,14 +133,16 @@ class RedBrickPollTrigger(BaseTrigger):
                 if self.max_wait and self.exponential_backoff:
                     pause = min(pause, self.max_wait)
                 # A long interval must not exceed a short timeout.
-                await asyncio.sleep(max(0.0, min(pause, patience.deadline - now)))
+                await asyncio.sleep(max(0.0, min(pause, budget.deadline - now)))
 
-    def _patience(self) -> Patience:
+    def _poll_budget(self) -> PollBudget:
         if self.deadline is not None:
-            return Patience(deadline=self.deadline, deadline_name=self.deadline_name, tolerates_errors=self.silent_fail)
+            return PollBudget(
+                deadline=self.deadline, deadline_name=self.deadline_name, tolerates_errors=self.silent_fail
+            )
         canceled_at = self.timeout_after.timestamp() if self.timeout_after else None
-        deadline = self.limits.deadline(given_up_at=canceled_at, now=time.time())
-        return Patience(deadline=deadline, deadline_name=self.limits.name, tolerates_errors=self.silent_fail)
+        deadline = self.limits.deadline(cancel_at=canceled_at, now=time.time())
+        return PollBudget(deadline=deadline, deadline_name=self.limits.name, tolerates_errors=self.silent_fail)
 
     def _backoff_extra(self, polls: int) -> float:
         """Return the extra pause of exponential backoff, in seconds.

@@ -22,7 +22,12 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_redbrick.api.ids import check_uuid
 from airflow_provider_redbrick.batch.watching import SCHEMA_VERSION, Backoff, WatchResult
-from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickConnectionLookupError, RedBrickInputError, told
+from airflow_provider_redbrick.exceptions import (
+    PERMANENT_ERRORS,
+    RedBrickConnectionLookupError,
+    RedBrickInputError,
+    short_repr,
+)
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.triggers.memory import EventState
@@ -66,7 +71,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
             if value is not None:
                 check_uuid(name, value)
         if isinstance(poke_interval, bool) or not isinstance(poke_interval, (int, float)) or not poke_interval > 0:
-            raise RedBrickInputError(f"poke_interval must be a number of seconds, not {told(poke_interval)}.")
+            raise RedBrickInputError(f"poke_interval must be a number of seconds, not {short_repr(poke_interval)}.")
         self.redbrick_conn_id = redbrick_conn_id
         self.org_id = org_id
         self.project_id = project_id
@@ -122,7 +127,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
                     pause = lease.until_next_look(self.poke_interval, now=time.time())
                 except Exception as error:  # noqa: BLE001 - a watcher that ended would go unnoticed
                     pause = backoff.after_error(error)
-                    is_permanent = isinstance(error, (*HOPELESS, RedBrickConnectionLookupError))
+                    is_permanent = isinstance(error, (*PERMANENT_ERRORS, RedBrickConnectionLookupError))
                     log = self.log.error if is_permanent else self.log.warning
                     log("A poll failed. The next one is in %.0f s. %s: %s", pause, type(error).__name__, error)
                 await asyncio.sleep(pause)

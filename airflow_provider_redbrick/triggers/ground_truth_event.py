@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
 from airflow_provider_redbrick.batch.arriving import Arrivals
-from airflow_provider_redbrick.batch.watching import WatchResult, arrivals, since
+from airflow_provider_redbrick.batch.watching import WatchResult, announce_arrivals, watermark_of
 from airflow_provider_redbrick.triggers.event_base import RedBrickWatchTrigger
 
 if TYPE_CHECKING:
@@ -47,5 +47,5 @@ class RedBrickGroundTruthEventTrigger(RedBrickWatchTrigger):
         :param state: the state after the previous poll; None at the first one.
         :return: the events to send and the new state.
         """
-        seen = await project.read(partial(self._arrivals.look, since=since(state)))
-        return arrivals(state, seen, mark=self._arrivals.mark)
+        seen = await project.read(partial(self._arrivals.look, updated_after=watermark_of(state)))
+        return announce_arrivals(state, seen, read_at=self._arrivals.read_at)

@@ -35,7 +35,7 @@ from weakref import WeakKeyDictionary
 from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.threads import read_once
 from airflow_provider_redbrick.batch.waiting import STALE_AFTER_S, TasksCondition
-from airflow_provider_redbrick.exceptions import HOPELESS, RedBrickConnectionLookupError, RedBrickError
+from airflow_provider_redbrick.exceptions import PERMANENT_ERRORS, RedBrickConnectionLookupError, RedBrickError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.triggers.threads import in_thread
 from airflow_provider_redbrick.triggers.together import RequestCoalescer, bisect_on_error
@@ -85,10 +85,12 @@ class SharedProject:
         if isinstance(condition, TasksCondition):
             await self.read(condition.check)
             tasks = await self._tasks.ask(condition.task_ids)
-            return await self.read(lambda project: condition.judge(project, tasks))
-        count = await (self._list(condition) if condition.lists else self._counts.ask_one(condition.stage_name))
+            return await self.read(lambda project: condition.evaluate(project, tasks))
+        count = await (
+            self._list(condition) if condition.requires_listing else self._counts.ask_one(condition.stage_name)
+        )
         condition.check_stage(self._stages[condition.stage_name])
-        return condition.judge(count)
+        return condition.evaluate(count)
 
     async def read(self, function: Callable[[RedBrickProject], Value]) -> Value:
         """Call a function with the project in a thread, and return its result.
@@ -113,7 +115,7 @@ class SharedProject:
         key = (condition.stage_name, condition.unassigned)
         if key not in self._listings:
             self._listings[key] = RequestCoalescer(partial(self._list_for_all, *key))
-        return await self._listings[key].ask_one(condition.enough)
+        return await self._listings[key].ask_one(condition.listing_limit)
 
     def _stage(self, name: str) -> Stage:
         stage = self._stages[name] = self._project.stage(name)
@@ -256,7 +258,7 @@ class ProjectLease:
         self._joined = True
         try:
             return await question(shared)
-        except HOPELESS:
+        except PERMANENT_ERRORS:
             if shared.read_at > began:
                 raise
         return await question(await self._current(settings_from=began, project_from=began, needed=True))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.stage_names import as_users_see_it
+from airflow_provider_redbrick.api.stage_names import normalize_stage_name
 from airflow_provider_redbrick.batch.waiting import QueueCondition
-from airflow_provider_redbrick.batch.watching import WatchResult, crossing
+from airflow_provider_redbrick.batch.watching import WatchResult, evaluate_threshold
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import check
 from airflow_provider_redbrick.triggers.event_base import RedBrickWatchTrigger
@@ -44,7 +44,7 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
 
     def stage(self) -> str:
         """Return the public name of the watched stage."""
-        return as_users_see_it(self.stage_name)
+        return normalize_stage_name(self.stage_name)
 
     async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
         """Poll once, and decide which events to send.
@@ -55,4 +55,4 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
         """
         at_least = int(self.at_least)
         poll = await project.look(QueueCondition(self.stage_name, at_least))
-        return crossing(state, poll.seen, at_least=at_least)
+        return evaluate_threshold(state, poll.observed, at_least=at_least)

@@ -33,7 +33,7 @@ def test_answer_about_another_task_is_rejected(detail):
     assert found[OTHER].task_id == OTHER
 
 
-@pytest.mark.parametrize("read", [partial(RedBrickProject.are_labelled, by="API:k"), RedBrickProject.output_events])
+@pytest.mark.parametrize("read", [partial(RedBrickProject.are_labeled, by="API:k"), RedBrickProject.output_events])
 def test_result_of_another_task_is_not_used(read):
     found = read(project(OTHER), [ID])
     assert "it is about task" in str(found[ID])

@@ -89,14 +89,14 @@ def test_bulk_read_sends_updated_after_in_utc():
 
 def test_watermark_is_the_server_time_if_its_clock_is_behind():
     bulk, _, _ = read(page(cursor="a", at=EARLIER), page(at="2010-01-01T00:00:00+00:00"))
-    assert bulk.mark == pendulum.parse(EARLIER)
+    assert bulk.watermark == pendulum.parse(EARLIER)
 
 
 @pytest.mark.parametrize("at", [LATER, None, "soon"])
 def test_watermark_is_the_local_time_before_the_first_page_otherwise(at):
     before = pendulum.now("UTC")
     bulk, _, _ = read(page(at=at))
-    assert before - pendulum.duration(milliseconds=1) <= bulk.mark <= pendulum.now("UTC")
+    assert before - pendulum.duration(milliseconds=1) <= bulk.watermark <= pendulum.now("UTC")
 
 
 def test_watermark_does_not_change_with_later_pages():
@@ -104,10 +104,10 @@ def test_watermark_does_not_change_with_later_pages():
         bulk = BulkRead(scope_on(server), TRUTH)
         tasks = iter(bulk)
         next(tasks)
-        mark = bulk.mark
-        assert mark <= pendulum.now("UTC")
+        watermark = bulk.watermark
+        assert watermark <= pendulum.now("UTC")
         next(tasks)
-        assert bulk.mark == mark
+        assert bulk.watermark == watermark
 
 
 # ------------------------------------------------------------------ masks

@@ -48,7 +48,7 @@ def work():
     counts = project.queues()
     futures = [client.threads.submit(project.queues) for _ in range(8)]
     assert all(future.result() == counts for future in futures)
-    client.bundle.went_well(1)
+    client.bundle.record_success(1)
     assert client.bundle.size
     shared_rate_limiter("another", None)
     other = RedBrickHook()

@@ -85,7 +85,7 @@ def test_file_name_excludes_the_signature(name, called):
 def test_each_file_gets_an_upload_target_with_its_content_type():
     signed = [{"filePath": name, "presignedUrl": f"https://s/{name}?sig=secret"} for name, _ in FILES]
     scope = Scope({"itemsUploadPresign": {"items": signed}})
-    places = ProjectImports(scope).places(FILES, task_name="study")
+    places = ProjectImports(scope).request_targets(FILES, task_name="study")
     assert [(place.path, place.content_type) for place in places] == FILES
     assert [place.url for place in places] == [entry["presignedUrl"] for entry in signed]
     assert "secret" not in repr(places)
@@ -112,7 +112,7 @@ SIGNED = {"filePath": "a", "presignedUrl": "https://s/a"}
 )
 def test_missing_or_shared_upload_targets_are_an_error(items):
     with pytest.raises(err.RedBrickAnswerError):
-        ProjectImports(Scope({"itemsUploadPresign": {"items": items}})).places(FILES, task_name="study")
+        ProjectImports(Scope({"itemsUploadPresign": {"items": items}})).request_targets(FILES, task_name="study")
 
 
 def datapoint(**more):

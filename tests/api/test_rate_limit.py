@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from airflow_provider_redbrick.api.rate_limit import Bundle, RateLimiter, shared_rate_limiter
+from airflow_provider_redbrick.api.rate_limit import BatchSize, RateLimiter, shared_rate_limiter
 
 
 class Clock:
@@ -99,30 +99,30 @@ def test_limiter_is_shared_by_threads():
 
 
 def test_batch_size_is_halved_and_grows_slowly():
-    bundle = Bundle(10)
-    bundle.was_too_much(10)
+    bundle = BatchSize(10)
+    bundle.shrink(10)
     assert bundle.size == 5
     for _ in range(7):
-        bundle.went_well(5)
+        bundle.record_success(5)
     assert bundle.size == 5
-    bundle.went_well(5)
+    bundle.record_success(5)
     assert bundle.size == 6
     for _ in range(100):
-        bundle.went_well(bundle.size)
+        bundle.record_success(bundle.size)
     assert bundle.size == 10
 
 
 def test_batch_size_ignores_successful_small_requests():
-    bundle = Bundle(10)
-    bundle.was_too_much(10)
+    bundle = BatchSize(10)
+    bundle.shrink(10)
     for _ in range(50):
-        bundle.went_well(2)
+        bundle.record_success(2)
     assert bundle.size == 5
 
 
 def test_batch_size_is_at_least_one():
-    bundle = Bundle(1)
-    bundle.was_too_much(1)
+    bundle = BatchSize(1)
+    bundle.shrink(1)
     assert bundle.size == 1
 
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from airflow.sdk import Asset
 
-from airflow_provider_redbrick.assets.outlets import tell_outlets
+from airflow_provider_redbrick.assets.outlets import add_to_outlet_events
 from airflow_provider_redbrick.assets.stages import create_asset, stage_asset
 from airflow_provider_redbrick.assets.uris import normalize_uri, stage_uri
 from airflow_provider_redbrick.exceptions import RedBrickInputError
@@ -111,7 +111,7 @@ class Events(dict):
 def test_outlets_of_ours_are_told_the_sums_and_others_nothing():
     ours, other = stage_asset(**AT, stage_name="Review_1"), Asset("s3://bucket/key")
     events = Events()
-    tell_outlets({"outlet_events": events}, [ours, other], MANIFEST)
+    add_to_outlet_events({"outlet_events": events}, [ours, other], MANIFEST)
     assert {uri: found.extra for uri, found in events.items()} == {
         ours.uri: {
             "schema_version": 1,
@@ -127,14 +127,14 @@ def test_what_a_dag_has_put_there_stays():
     ours = stage_asset(**AT, stage_name="Review_1")
     events = Events()
     events[ours].extra.update(operation="mine")
-    tell_outlets({"outlet_events": events}, [ours], MANIFEST)
+    add_to_outlet_events({"outlet_events": events}, [ours], MANIFEST)
     assert events[ours].extra["operation"] == "mine"
     assert events[ours].extra["counts"] == {"done": 3, "failed": 1}
 
 
 def test_no_outlets_and_no_context_are_no_trouble():
-    tell_outlets({}, [stage_asset(**AT, stage_name="Label")], MANIFEST)
-    tell_outlets({"outlet_events": Events()}, [], MANIFEST)
+    add_to_outlet_events({}, [stage_asset(**AT, stage_name="Label")], MANIFEST)
+    add_to_outlet_events({"outlet_events": Events()}, [], MANIFEST)
 
 
 class Named:
@@ -154,7 +154,7 @@ def test_an_outlet_may_name_its_asset(known, caplog):
                 raise LookupError("no such asset")
             return event
 
-    tell_outlets({"outlet_events": ByName()}, [Named()], MANIFEST)
+    add_to_outlet_events({"outlet_events": ByName()}, [Named()], MANIFEST)
     assert event.extra.get("counts") == (MANIFEST["counts"] if known else None)
     assert ("no such asset" in caplog.text) is not known
 

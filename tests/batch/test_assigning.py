@@ -13,7 +13,7 @@ from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.models import Task, User
 from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.batch.assigning import ATTEMPTS
-from airflow_provider_redbrick.batch.claiming import claim, give_back, release
+from airflow_provider_redbrick.batch.claiming import claim, release, undo_claims
 
 ME, ADA, BOB = User("API:me"), User("ada", "ada@example.com"), User("bob", "bob@example.com")
 LOST = err.RedBrickConnectionError("the answer was lost.", maybe_applied=True)
@@ -224,7 +224,7 @@ def test_release_unreadable_task_is_reported():
 def test_undo_claims_restores_previous_holders():
     before = held(None, ADA, BOB)
     server = Server([replace(task, assignee=ME) for task in before])
-    give_back(server, before, me=ME.user_id)
+    undo_claims(server, before, me=ME.user_id)
     assert server.holders() == {"t0": None, "t1": ADA, "t2": BOB}
 
 
@@ -233,7 +233,7 @@ def test_undo_claims_ignores_moved_and_reassigned_tasks():
     server = Server(
         [held(BOB)[0], replace(before[1], assignee=ME, state="COMPLETED"), replace(before[2], assignee=None)]
     )
-    give_back(server, before, me=ME.user_id)
+    undo_claims(server, before, me=ME.user_id)
     assert server.requests == []
 
 
@@ -241,7 +241,7 @@ def test_undo_claims_failure_is_logged_and_not_raised(caplog):
     before = held(None, ADA)
     server = Server([replace(task, assignee=ME) for task in before], *[(False, DENIED, None)] * 6)
     with caplog.at_level(logging.WARNING):
-        give_back(server, before, me=ME.user_id)
+        undo_claims(server, before, me=ME.user_id)
     assert "Task t0 stays assigned to the API key" in caplog.text
     assert "Task t1 stays assigned to the API key" in caplog.text
 
@@ -253,7 +253,7 @@ def test_undo_claims_unreachable_server_is_logged_and_not_raised(caplog):
     server = Server(held(ME))
     server.read_tasks = read_tasks
     with caplog.at_level(logging.WARNING):
-        give_back(server, held(None), me=ME.user_id)
+        undo_claims(server, held(None), me=ME.user_id)
     assert "the answer was lost." in caplog.text
 
 
@@ -267,7 +267,7 @@ class TestTaskMovedBeforeClaim:
         server.set("t1", stage_name=before[1].stage_name)
         result = claim(server, before, me=ME.user_id, read_at=time.monotonic())
         assert (result["t0"].taken_by_other, result["t1"]) == (True, None)
-        give_back(server, before[:1], me=ME.user_id)
+        undo_claims(server, before[:1], me=ME.user_id)
         return server
 
     def test_task_in_review_is_unassigned(self):
@@ -293,5 +293,5 @@ def test_undo_claims_task_sent_back_during_release_goes_to_labeler(faults):
         server.before_request = lambda: None
 
     server.before_request = once
-    give_back(server, before, me=ME.user_id)
+    undo_claims(server, before, me=ME.user_id)
     assert server.holders() == {"t0": ADA, "t1": None}

@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.api.rate_limit import Bundle
+from airflow_provider_redbrick.api.rate_limit import BatchSize
 from airflow_provider_redbrick.batch.applying import ATTEMPTS, SETTLE, apply_all, apply_together
 from airflow_provider_redbrick.batch.change import Change
 from airflow_provider_redbrick.batch.outcome import Status
@@ -36,7 +36,7 @@ class Server:
         self.sends, self.reads = list(sends), list(reads)
         self.sent = self.applied = 0
         self.looked = []
-        self.client = client(4, Bundle(1))
+        self.client = client(4, BatchSize(1))
 
     def send(self, calls):
         for call in calls:
@@ -128,7 +128,7 @@ def test_exhausted_attempts_are_failed_and_say_that_task_is_unchanged():
     outcome = server.apply()
     assert outcome.status is Status.FAILED
     assert "the answer was lost." in outcome.reason
-    assert "is unchanged; given up after 3 attempts" in outcome.reason
+    assert "is unchanged. Gave up after 3 attempts" in outcome.reason
     assert server.sent == ATTEMPTS
 
 
@@ -238,7 +238,7 @@ class Together:
 
     def __init__(self, *, most=50, poison=(), error=REFUSED, applies=False, bad=()):
         self.most, self.poison, self.error, self.applies, self.bad = most, set(poison), error, applies, set(bad)
-        self.client = client(1, Bundle(10))
+        self.client = client(1, BatchSize(10))
         self.requests, self.looked, self.applied = [], [], []
 
     def send(self, calls):

@@ -77,7 +77,7 @@ def test_decisions_pass_outcomes_through():
 
 
 def test_decisions_with_slow_callable_yield_a_batch_per_answer(monkeypatch):
-    monkeypatch.setattr(deciding, "HELD_BACK", 0)
+    monkeypatch.setattr(deciding, "MAX_BUFFER_S", 0)
     batches = decide_all(labeled)
     assert [[step.task_id for step in steps] for steps in batches] == [["0"], ["1"], ["2"], ["3"]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_redbrick import exceptions as err
-from airflow_provider_redbrick.api.imports import Place
+from airflow_provider_redbrick.api.imports import UploadTarget
 from airflow_provider_redbrick.batch.items import Items
 from airflow_provider_redbrick.batch.masks import take_masks
 
@@ -21,9 +21,9 @@ class Imports:
         self.refuses = refuses or {}
         self.asked, self.stored = [], {}
 
-    def places(self, files, *, task_name):
+    def request_targets(self, files, *, task_name):
         self.asked.append((task_name, files))
-        return [Place(f"{len(self.asked)}/{name}", kind, "https://s") for name, kind in files]
+        return [UploadTarget(f"{len(self.asked)}/{name}", kind, "https://s") for name, kind in files]
 
     def put(self, place, file):
         name = place.path.split("/")[-1]

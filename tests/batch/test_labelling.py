@@ -32,7 +32,7 @@ class FakePipeline:
             submit_existing=lambda stage, task_id: self.sent.append((stage.name, task_id)),
         )
 
-    def carry(self, labels, labels_map, *, task_id):
+    def label_variables(self, labels, labels_map, *, task_id):
         self.stored += 1
         return {"labels": labels, "map": labels_map}
 

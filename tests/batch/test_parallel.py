@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from airflow_provider_redbrick.api.chunks import in_chunks
-from airflow_provider_redbrick.batch.parallel import Desk, in_parallel
+from airflow_provider_redbrick.batch.parallel import MainThreadExecutor, in_parallel
 from airflow_provider_redbrick.exceptions import RedBrickStoppedError
 
 
@@ -73,9 +73,9 @@ def test_in_parallel_ended_early_sets_stop_and_waits_for_running_chunks(how):
     assert stop.is_set()
 
 
-class TestDesk:
+class TestMainThreadExecutor:
     def test_call_from_worker_runs_in_owner_thread(self):
-        desk, threads = Desk(), set()
+        executor, threads = MainThreadExecutor(), set()
 
         def called():
             threads.add(threading.get_ident())
@@ -83,52 +83,52 @@ class TestDesk:
 
         def work(n):
             threads_of_work.add(threading.get_ident())
-            return [(n, desk.ask(called))]
+            return [(n, executor.run(called))]
 
         threads_of_work = set()
-        found = list(in_parallel(range(9), work, workers=3, stop=threading.Event(), desk=desk))
+        found = list(in_parallel(range(9), work, workers=3, stop=threading.Event(), executor=executor))
         assert found == [(n, "answer") for n in range(9)]
         assert threads == {threading.get_ident()}
         assert not threads & threads_of_work
 
     def test_exception_is_raised_in_calling_worker(self):
-        desk = Desk()
+        executor = MainThreadExecutor()
 
         def work(n):
             with pytest.raises(ZeroDivisionError):
-                desk.ask(lambda: n / 0)
+                executor.run(lambda: n / 0)
             return [n]
 
-        assert list(in_parallel(range(4), work, workers=2, stop=threading.Event(), desk=desk)) == [0, 1, 2, 3]
+        assert list(in_parallel(range(4), work, workers=2, stop=threading.Event(), executor=executor)) == [0, 1, 2, 3]
 
     def test_slow_callable_limits_work_to_two_chunks(self):
-        desk, begun, ahead = Desk(), [], []
+        executor, begun, ahead = MainThreadExecutor(), [], []
 
         def work(n):
             begun.append(n)
-            desk.ask(lambda: time.sleep(0.02))
+            executor.run(lambda: time.sleep(0.02))
             return [n]
 
-        for done, _ in enumerate(in_parallel(range(12), work, workers=8, stop=threading.Event(), desk=desk), 1):
+        for done, _ in enumerate(in_parallel(range(12), work, workers=8, stop=threading.Event(), executor=executor), 1):
             ahead.append(len(begun) - done)
         assert max(ahead) <= 1
 
     def test_fast_callable_uses_all_workers(self):
-        desk, at_work, most = Desk(), set(), []
+        executor, at_work, most = MainThreadExecutor(), set(), []
 
         def work(n):
             at_work.add(n)
             most.append(len(at_work))
             time.sleep(0.02)
-            desk.ask(lambda: None)
+            executor.run(lambda: None)
             at_work.discard(n)
             return [n]
 
-        list(in_parallel(range(60), work, workers=8, stop=threading.Event(), desk=desk))
+        list(in_parallel(range(60), work, workers=8, stop=threading.Event(), executor=executor))
         assert max(most) == 8
 
     def test_stopped_owner_rejects_queued_and_later_calls(self):
-        desk, stop, rejected = Desk(), threading.Event(), []
+        executor, stop, rejected = MainThreadExecutor(), threading.Event(), []
 
         class StoppedByAirflowError(BaseException):
             pass
@@ -140,18 +140,18 @@ class TestDesk:
 
         def work(n):
             try:
-                desk.ask(killed)
+                executor.run(killed)
             except RedBrickStoppedError:
                 rejected.append(n)
                 raise
             return [n]
 
         with pytest.raises(StoppedByAirflowError):
-            list(in_parallel(range(9), work, workers=3, stop=stop, desk=desk, seconds=5))
+            list(in_parallel(range(9), work, workers=3, stop=stop, executor=executor, seconds=5))
         assert sorted(rejected) == [0, 1]
         assert stop.is_set()
         with pytest.raises(RedBrickStoppedError):
-            _in_another_thread(lambda: desk.ask(lambda: None))
+            _in_another_thread(lambda: executor.run(lambda: None))
 
 
 def _in_another_thread(function):

@@ -52,7 +52,7 @@ def test_a_stage_that_nobody_works_in_lists_those_there_are(stage):
     [
         ({"Label": "eve@x.org"}, "preAssign, Label: Not members of the project: eve@x.org"),
         ({"Check": ["ada@x.org", "bob@x.org"]}, "preAssign, Check: No access to stage Check: bob@x.org"),
-        ({"Label": ["bob@x.org", "Bob@x.org"]}, "preAssign, Label: emails: named twice"),
+        ({"Label": ["bob@x.org", "Bob@x.org"]}, "preAssign, Label: Each person may be named once"),
     ],
 )
 def test_who_may_not_work_there_is_named(wanted, words):

@@ -90,7 +90,7 @@ def test_take_returns_a_read_only_once():
 def test_take_of_stale_read_reads_again(monkeypatch):
     project = Project()
     ahead = begun(project, ["a", "b"])
-    monkeypatch.setattr(reading, "FRESH", -1.0)
+    monkeypatch.setattr(reading, "STALE_AFTER_S", -1.0)
     first = read(project, ["a", "b"], ahead)
     assert project.asked == [["a", "b"]] * 2
     assert first.tasks.keys() == {"a", "b"}

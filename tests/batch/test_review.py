@@ -100,10 +100,10 @@ class FakePipeline:
         self.sent = []
         client = SimpleNamespace(convert_labels=lambda tasks: [{"labels": []} for _ in tasks])
         self.converter = Converter(client, lambda path: None)
-        files = SimpleNamespace(carry=lambda labels, labels_map, task_id: {})
+        files = SimpleNamespace(label_variables=lambda labels, labels_map, task_id: {})
         self.project = SimpleNamespace(files=files, review=self.review, put_labels=self.put_labels)
 
-    def in_parallel(self, task_ids, on, *, desk=None):
+    def in_parallel(self, task_ids, on, *, executor=None):
         return on(list(task_ids))
 
     def run(self, task_ids, plan):

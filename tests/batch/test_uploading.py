@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.imports import Created, Datapoint
-from airflow_provider_redbrick.api.rate_limit import Bundle
+from airflow_provider_redbrick.api.rate_limit import BatchSize
 from airflow_provider_redbrick.batch.applying import ATTEMPTS, SETTLE, apply_together
 from airflow_provider_redbrick.batch.converting import Converter
 from airflow_provider_redbrick.batch.creating import THERE, Creation
@@ -111,7 +111,7 @@ def test_giving_up_says_that_there_is_no_such_task():
     outcome, _ = create(server)
     assert outcome.status is Status.FAILED
     assert outcome.reason == (
-        "the answer was lost. Its name was looked up afterwards and no task has it; given up after 3 attempts."
+        "the answer was lost. Its name was looked up afterwards and no task has it. Gave up after 3 attempts."
     )
     assert server.sent == ATTEMPTS
 
@@ -137,7 +137,7 @@ def test_what_cannot_be_stored_is_not_created(error):
 def test_storage_that_is_down_is_not_asked_again_and_again():
     breaker = CircuitBreaker()
     reasons = [create(Server(), stored=DOWN, breaker=breaker)[0].reason for _ in range(4)]
-    assert [reason.startswith("Not tried") for reason in reasons] == [False, False, True, True]
+    assert [reason.startswith("Not attempted") for reason in reasons] == [False, False, True, True]
 
 
 # ------------------------------------------------------------------ many
@@ -151,7 +151,7 @@ class Project:
         self.converts = converts or (lambda task: {**task, "items": [s["items"] for s in task["series"]]})
         self.asked, self.created = [], []
         self.imports = self.files = self
-        self.client = RedBrickClient(transport=None, max_concurrency=2, bundle=Bundle(1))
+        self.client = RedBrickClient(transport=None, max_concurrency=2, bundle=BatchSize(1))
         self.client.convert_labels = lambda tasks: list(map(self.converts, tasks))
 
     def find_by_name(self, names):
@@ -166,7 +166,7 @@ class Project:
         self.created.append(new.name)
         return Created((f"id-{new.name}",), None)
 
-    def carry(self, labels, labels_map, *, task_id):
+    def label_variables(self, labels, labels_map, *, task_id):
         return {"labelsData": labels, "labelsMap": labels_map}
 
 
@@ -201,7 +201,7 @@ def test_a_server_that_is_down_is_asked_twice():
     project = Project(fails=DOWN)
     outcomes = upload(project, described(100))
     assert project.asked == [25, 25]
-    assert [outcome.reason.startswith("Not tried") for outcome in outcomes] == [False] * 50 + [True] * 50
+    assert [outcome.reason.startswith("Not attempted") for outcome in outcomes] == [False] * 50 + [True] * 50
     assert {outcome.status for outcome in outcomes} == {Status.FAILED}
 
 

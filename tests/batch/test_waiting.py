@@ -12,10 +12,10 @@ from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.workflow import Stage, Workflow
 from airflow_provider_redbrick.batch.waiting import (
     MAX_FAILED_POLLS,
-    START_BACKSTOP,
+    START_BACKSTOP_S,
     Limits,
-    Patience,
     Poll,
+    PollBudget,
     QueueCondition,
     TasksCondition,
     read_event,
@@ -179,7 +179,7 @@ def test_tasks_condition_missing_task_raises_not_found():
 
 
 def budget(deadline=100.0, name="timeout"):
-    return Patience(deadline=deadline, deadline_name=name)
+    return PollBudget(deadline=deadline, deadline_name=name)
 
 
 def test_met_condition_after_deadline_is_success():
@@ -250,9 +250,9 @@ def test_limits_shorter_one_ends_the_wait(limits, name, seconds):
     assert (limits.name, limits.seconds) == (name, seconds)
 
 
-def given_up_at(started_at: float, limits: Limits) -> float:
+def cancel_at(started_at: float, limits: Limits) -> float:
     """Return when Airflow cancels a trigger that it started itself, as in ``TaskInstance.defer_task``."""
-    at = started_at + limits.seconds + START_BACKSTOP
+    at = started_at + limits.seconds + START_BACKSTOP_S
     return at if limits.execution_timeout is None else min(at, started_at + limits.execution_timeout)
 
 
@@ -261,11 +261,11 @@ def given_up_at(started_at: float, limits: Limits) -> float:
 )
 @pytest.mark.parametrize("now", [1_000.0, 1_030.0, 5_000.0])
 def test_deadline_taken_over_by_another_triggerer_is_unchanged(limits, now):
-    assert limits.deadline(given_up_at=given_up_at(1_000.0, limits), now=now) == 1_060.0
+    assert limits.deadline(cancel_at=cancel_at(1_000.0, limits), now=now) == 1_060.0
 
 
 def test_deadline_without_trigger_timeout_starts_now():
-    assert Limits(60.0).deadline(given_up_at=None, now=1_000.0) == 1_060.0
+    assert Limits(60.0).deadline(cancel_at=None, now=1_000.0) == 1_060.0
 
 
 @pytest.mark.parametrize("status", ["success", "timeout", "error"])

@@ -14,9 +14,9 @@ from airflow_provider_redbrick.batch.watching import (
     OVERLAP,
     Arrival,
     Backoff,
-    arrivals,
-    crossing,
-    since,
+    announce_arrivals,
+    evaluate_threshold,
+    watermark_of,
 )
 
 NOON = pendulum.datetime(2026, 3, 14, 12)
@@ -37,7 +37,7 @@ def watched(*counts, at_least=3, state=None):
     """Return the looks at a queue that lead to an event, with its count."""
     events = []
     for number, count in enumerate(counts):
-        result = crossing(state, count, at_least=at_least)
+        result = evaluate_threshold(state, count, at_least=at_least)
         state = through_json(result.state)
         events += [(number, event["count"]) for event in result.events]
     return events
@@ -59,7 +59,7 @@ def test_threshold_event_is_sent_once_and_again_after_falling_below(counts, even
 
 
 def test_threshold_state_survives_restart():
-    state = through_json(crossing(None, 5, at_least=3).state)
+    state = through_json(evaluate_threshold(None, 5, at_least=3).state)
     assert watched(5, 6, state=state) == []
     assert watched(1, 6, state=state) == [(1, 6)]
 
@@ -81,13 +81,13 @@ class Watch:
         self.arrived[task_id] = (self.arrived[task_id][0], at(minutes))
 
     def look(self, minutes, *, keep=True) -> list[str]:
-        begin = since(self.state)
+        begin = watermark_of(self.state)
         seen = [
             Arrival(task_id, moment)
             for task_id, (moment, changed) in self.arrived.items()
             if changed <= at(minutes) and (begin is None or changed >= begin)
         ]
-        result = arrivals(self.state, seen, mark=at(minutes))
+        result = announce_arrivals(self.state, seen, read_at=at(minutes))
         if keep:
             self.state = through_json(result.state)
         return [task_id for event in result.events for task_id in event["task_ids"]]
@@ -159,7 +159,7 @@ def test_many_arrivals_are_split_into_events_without_loss(watch):
     watch.look(0)
     ids = [f"task-{number:05}" for number in range(2_500)]
     seen = [Arrival(task_id, at(1)) for task_id in ids]
-    result = arrivals(watch.state, seen, mark=at(2))
+    result = announce_arrivals(watch.state, seen, read_at=at(2))
     assert [event["count"] for event in result.events] == [1000, 1000, 500]
     assert [task_id for event in result.events for task_id in event["task_ids"]] == ids
 
@@ -181,10 +181,10 @@ def test_watermark_moves_with_arrivals_and_seldom_without(watch):
     assert watch.state == first
     late = (OVERLAP + LAG).total_minutes() + 1
     watch.look(late)
-    assert since(watch.state) == at(late) - OVERLAP
+    assert watermark_of(watch.state) == at(late) - OVERLAP
     watch.arrives("a", late + 20)
     watch.look(late + 21)
-    assert since(watch.state) == at(late + 21) - OVERLAP
+    assert watermark_of(watch.state) == at(late + 21) - OVERLAP
     assert list(watch.state["told"]) == ["a"]
 
 

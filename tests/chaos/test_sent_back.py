@@ -240,14 +240,14 @@ class TestBalance:
     def test_task_started_after_read_is_not_moved(self, sandbox, run, monkeypatch, holders):
         ids = sandbox.seed_tasks(4, assignee=BOB)
         monkeypatch.setattr("airflow_provider_redbrick.batch.assigning.is_fresh", lambda _read_at: False)
-        look = assigning.look
+        read_batch = assigning.read_batch
 
         def begun(project, task_ids):
-            found = look(project, task_ids)
+            found = read_batch(project, task_ids)
             tasks = {each: replace(task, state="IN_PROGRESS") for each, task in found.tasks.items()}
             return replace(found, tasks=tasks)
 
-        monkeypatch.setattr(assigning, "look", begun)
+        monkeypatch.setattr(assigning, "read_batch", begun)
         assert run.try_once(balance())["counts"] == counts(skipped=2)
         assert holders("Label") == dict.fromkeys(ids, BOB)
         assert sandbox.stats()["applied"] == {}

@@ -176,7 +176,7 @@ class TestExamples:
             (newer,) = sandbox.seed_tasks(1, ground_truth=True, labels=[SMALL_BOX])
             ran = run_dag("export_ground_truth", conf={"folder": str(tmp_path / f"out{night}")})
             after = ran.returned("export")
-            assert after["updated_after"] == before["mark"]
+            assert after["updated_after"] == before["watermark"]
             assert [json.loads(line)["taskId"] for line in Path(after["uri"]).read_text().splitlines()] == [newer]
             before = after
 
@@ -229,11 +229,11 @@ class TestExamples:
         sandbox.seed_tasks(1, ground_truth=True, labels=[SMALL_BOX])
         second = run_dag("active_learning", conf=round_of_3)
         assert second.returned("train")["trained_on"] == 3
-        assert second.returned("export")["updated_after"] == first.returned("train")["mark"]
+        assert second.returned("export")["updated_after"] == first.returned("train")["watermark"]
         sandbox.seed_tasks(3, ground_truth=True, labels=[SMALL_BOX])
         third = run_dag("active_learning", conf=round_of_3)
         assert third.returned("train")["trained_on"] == 3
-        assert third.returned("export")["updated_after"] == second.returned("train")["mark"]
+        assert third.returned("export")["updated_after"] == second.returned("train")["watermark"]
 
     def test_labels_from_elsewhere(self, run_dag, bags, sandbox, tmp_path, monkeypatch):
         monkeypatch.setattr(bags["examples"].dags["labels_from_elsewhere"].task_dict["reviewed"], "poke_interval", 0.1)
@@ -511,7 +511,7 @@ NAME_DATA = (
     *("redbrick_conn_id", "org_id", "project_id", "stage_name", "task_ids", "tasks", "limit", "report_path"),
     *("emails", "weights", "ceiling", "updated_after", "updated_before", "at_least", "at_most", "left_stage"),
     *("reached_stage", "state", "assignee", "name", "chunk_size", "comment", "reviews", "labels_path", "tasks_path"),
-    *("storage_id", "export_path", "mark_from", "model_name", "model_version", "allowed_folders"),
+    *("storage_id", "export_path", "watermark_from", "model_name", "model_version", "allowed_folders"),
 )
 
 

@@ -24,8 +24,8 @@ MIB = 1 << 20
 @pytest.fixture
 def small(monkeypatch):
     """Four megabytes are a large answer."""
-    monkeypatch.setattr(bounds, "LARGEST", 4 * MIB)
-    monkeypatch.setattr(storage, "LARGEST", 4 * MIB)
+    monkeypatch.setattr(bounds, "MAX_RESPONSE_BYTES", 4 * MIB)
+    monkeypatch.setattr(storage, "MAX_RESPONSE_BYTES", 4 * MIB)
     monkeypatch.setattr(storage, "LARGEST_FILE", 4 * MIB)
 
 
@@ -189,7 +189,7 @@ def test_an_answer_that_never_gets_on_is_given_up(server, how):
 
 
 def test_an_answer_that_is_slow_and_gets_on_is_read(server, monkeypatch):
-    monkeypatch.setattr(bounds, "SLOWEST", 1000)
+    monkeypatch.setattr(bounds, "MIN_BYTES_PER_S", 1000)
     body = GOOD.body + b" " * 1000
 
     def answer(handler):

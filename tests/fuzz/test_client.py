@@ -21,14 +21,14 @@ from airflow_provider_redbrick.api.detail import Detail
 from airflow_provider_redbrick.api.exports import BulkRead, read_again
 from airflow_provider_redbrick.api.imports import Datapoint
 from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.balance import SharingRules, share
-from airflow_provider_redbrick.batch.calling import handed
+from airflow_provider_redbrick.batch.balance import SharingRules, plan_queue
+from airflow_provider_redbrick.batch.calling import with_series_labels
 from airflow_provider_redbrick.batch.converting import Converter, Labels
 from airflow_provider_redbrick.batch.exporting import export
-from airflow_provider_redbrick.batch.handing import take
-from airflow_provider_redbrick.batch.labelling import misfit
+from airflow_provider_redbrick.batch.handing import claim_tasks
+from airflow_provider_redbrick.batch.labelling import find_mismatch
 from airflow_provider_redbrick.batch.people import check_people
-from airflow_provider_redbrick.batch.remote import queue
+from airflow_provider_redbrick.batch.remote import list_waiting
 from airflow_provider_redbrick.batch.waiting import QueueCondition, TasksCondition
 from airflow_provider_redbrick.exceptions import RedBrickNotReadError
 from airflow_provider_redbrick.labels.checks import check_labels
@@ -73,14 +73,14 @@ def asked(task: Task, name: str) -> Any:
 def read_in_full(project: Any, world: World) -> list[Any]:
     found = project.read_tasks([*world.ids, *world.reviewed], detail=Detail.FULL)
     tasks = [task for task in found.values() if isinstance(task, Task)]
-    return [used(handed(project, task)) for task in tasks] + list(found.values())
+    return [used(with_series_labels(project, task)) for task in tasks] + list(found.values())
 
 
 def converted(project: Any, world: World) -> list[Any]:
     made = Converter(project.client, lambda _: None).convert([Labels(world.ids[0], BODY), Labels(world.ids[1], BODY)])
     found = project.read_tasks(world.ids)
     return [
-        (made[task_id].on_items_of(task.series_info), misfit(made[task_id], task))
+        (made[task_id].on_items_of(task.series_info), find_mismatch(made[task_id], task))
         for task_id, task in found.items()
         if isinstance(task, Task) and task_id in made and not isinstance(made[task_id], str)
     ]
@@ -89,12 +89,12 @@ def converted(project: Any, world: World) -> list[Any]:
 def balanced(project: Any, _world: World) -> Any:
     stage = project.stage("Label")
     people = check_people(project.members(), stage, ["alice@example.com", "bob@example.com"])
-    return share(project, stage, SharingRules(people, {}, None, rebalance=True)).plan.table()
+    return plan_queue(project, stage, SharingRules(people, {}, None, rebalance=True)).plan.table()
 
 
 def labelled_remotely(project: Any, world: World) -> Any:
     remote = project.remote(project.stage("Model"))
-    ids = list(islice(queue(remote, limit=None, page_size=1), 100))
+    ids = list(islice(list_waiting(remote, limit=None, page_size=1), 100))
     found = project.read_tasks(world.waiting, detail=Detail.FULL)
     for task in found.values():
         if isinstance(task, Task):
@@ -108,15 +108,15 @@ def taxonomy(project: Any, _world: World) -> Any:
 
 
 def uploaded(project: Any, _world: World) -> Any:
-    (place,) = project.imports.places([("a.dcm", "application/dicom")], task_name="new")
+    (place,) = project.imports.request_targets([("a.dcm", "application/dicom")], task_name="new")
     project.imports.put(place, io.BytesIO(b"item"))
-    labels = project.files.carry([BOX] * 1001, [], task_id="new")
+    labels = project.files.label_variables([BOX] * 1001, [], task_id="new")
     return place, project.imports.create(Datapoint("new", STORAGE, [place.path], {}, labels))
 
 
 def masked(project: Any, world: World) -> Any:
     path = project.files.store_mask(io.BytesIO(a_mask()), world.ids[0], series=0)
-    labels = project.files.carry([], [{"labelName": path, "seriesIndex": 0}], task_id=world.ids[0])
+    labels = project.files.label_variables([], [{"labelName": path, "seriesIndex": 0}], task_id=world.ids[0])
     project.change(project.put_labels_anywhere(world.reviewed[0], labels, extra={}))
     return path
 
@@ -126,11 +126,11 @@ def exported(project: Any, _world: World) -> Any:
     tasks = BulkRead(project, None)
     rows = [json.loads(each.line) for each in export(project, tasks, lambda path, _file: kept.append(path))]
     assert all(path.startswith("masks/") and ".." not in path for path in kept)
-    return rows, kept, tasks.mark
+    return rows, kept, tasks.watermark
 
 
 def changed(project: Any, world: World) -> Any:
-    stage, labels = project.stage("Label"), project.files.carry([BOX], [], task_id="x")
+    stage, labels = project.stage("Label"), project.files.label_variables([BOX], [], task_id="x")
     project.claim(world.ids)
     calls = [project.put_labels(stage, task_id, labels, finished=False) for task_id in world.ids]
     together = project.send(calls)
@@ -152,14 +152,14 @@ ACTS = {
     "list unassigned": lambda project, _: [used(task) for task in project.list_tasks(unassigned=True)],
     "states": lambda project, world: list(map(used, project.read_tasks(world.ids).values())),
     "in full": read_in_full,
-    "labelled": lambda project, world: project.are_labelled(world.ids, by="API:k"),
+    "labelled": lambda project, world: project.are_labeled(world.ids, by="API:k"),
     "holders before": lambda project, world: project.holders_before(world.ids, "API:k"),
     "events": lambda project, world: project.output_events(world.reviewed),
     "names": lambda project, world: project.find_by_name([world.name, "unknown"]),
     "assign": lambda project, world: (project.assign(world.ids, "bob@example.com"), project.release(world.ids)),
     "convert": converted,
     "balance": balanced,
-    "take": lambda project, _: list(map(used, take(project, project.stage("Label"), 2, me=project.client.me()))),
+    "take": lambda project, _: list(map(used, claim_tasks(project, project.stage("Label"), 2, me=project.client.me()))),
     "change": changed,
     "upload": uploaded,
     "mask": masked,

@@ -22,7 +22,7 @@ from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.remote import RemoteStage
 from airflow_provider_redbrick.api.retry import RetryPolicy
 from airflow_provider_redbrick.api.transport import Transport
-from airflow_provider_redbrick.batch.remote import queue
+from airflow_provider_redbrick.batch.remote import list_waiting
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 
 ID = "0a9c6e10-5b1d-4c8e-9f00-000000000001"
@@ -155,4 +155,4 @@ def test_a_queue_that_tells_the_same_task_for_ever(server, project, limit):
 
     server.replies = [same]
     with promises():
-        assert list(queue(RemoteStage(project, "Model"), limit=limit, page_size=2)) == ["1"]
+        assert list(list_waiting(RemoteStage(project, "Model"), limit=limit, page_size=2)) == ["1"]

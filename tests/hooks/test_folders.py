@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.hooks.folders import check_folders, is_within, place_of
+from airflow_provider_redbrick.hooks.folders import check_folders, get_path_key, is_within
 from airflow_provider_redbrick.hooks.storage import FilesBeside
 
 LIST = "s3://mine@scans/day/tasks.jsonl"
 
 
 def within(name: str, *folders: str) -> bool:
-    return is_within(place_of(name), check_folders("allowed_folders", list(folders)))
+    return is_within(get_path_key(name), check_folders("allowed_folders", list(folders)))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 from airflow_provider_redbrick.exceptions import NoSuchFileError, RedBrickInputError
 from airflow_provider_redbrick.hooks.folders import check_folders, local_path
 from airflow_provider_redbrick.hooks.storage import FilesBeside, find_items, open_file, open_input
-from airflow_provider_redbrick.operators.publishing import Publication
-from airflow_provider_redbrick.operators.report import report_at
+from airflow_provider_redbrick.operators.publishing import StagedDirectory
+from airflow_provider_redbrick.operators.report import open_report
 
 
 @pytest.fixture
@@ -37,12 +37,12 @@ TROUBLE = {
     "folder/": "it is a folder, not a file",
     ".": "it is a folder, not a file",
     "~/folder": "it is a folder, not a file",
-    "lost": "'lost' is a link to 'gone/file', which is not there",
-    "lost-folder/file": "'lost-folder' is a link to 'gone', which is not there",
+    "lost": "'lost' is a link to 'gone/file', which does not exist",
+    "lost-folder/file": "'lost-folder' is a link to 'gone', which does not exist",
     "round": "Too many levels of symbolic links",
     "file/below": "'file' is a file, not a folder",
     "pipe": "it is a pipe or a device, not a file",
-    "x\0y": "its name has characters that no file's name has",
+    "x\0y": "its name has characters that are invalid in file names",
     "x" * 300: "File name too long",
 }
 
@@ -87,7 +87,7 @@ def test_of_what_is_not_there_it_is_said_where_it_was_looked_for(folder):
 
 
 @contextmanager
-def nobody():
+def unprivileged_user():
     """Be a user who may read little; only root can be another one."""
     if os.geteuid() != 0:
         pytest.skip("this takes root")
@@ -100,7 +100,7 @@ def nobody():
 
 def test_a_file_that_may_not_be_read_is_not_called_missing(folder):
     (folder / "file").chmod(0o600)
-    with nobody(), pytest.raises(RedBrickInputError, match="permission denied for user 65534") as caught:
+    with unprivileged_user(), pytest.raises(RedBrickInputError, match="permission denied for user 65534") as caught:
         open_file(str(folder / "file"))
     assert not isinstance(caught.value, NoSuchFileError)
 
@@ -163,13 +163,13 @@ def test_home_may_be_allowed(folder):
     [
         ("{}/folder", "it is a folder, not a file"),
         ("file://{}/folder", "it is a folder, not a file"),
-        ("{}/lost", "is a link to 'gone/file', which is not there"),
-        ("{}/lost-folder/report.jsonl", "is a link to 'gone', which is not there"),
+        ("{}/lost", "is a link to 'gone/file', which does not exist"),
+        ("{}/lost-folder/report.jsonl", "is a link to 'gone', which does not exist"),
         ("{}/file/report.jsonl", "file' is a file, not a folder"),
     ],
 )
 def test_a_report_that_cannot_be_written_says_why(folder, path, words):
-    with pytest.raises(RedBrickInputError, match="report_path") as caught, report_at(path.format(folder), {}):
+    with pytest.raises(RedBrickInputError, match="report_path") as caught, open_report(path.format(folder), {}):
         pass
     assert words in str(caught.value)
 
@@ -179,13 +179,13 @@ def test_a_report_that_cannot_be_written_says_why(folder, path, words):
     [
         ("{}/file", "file' is a file, not a folder"),
         ("{}/file/below", "file' is a file, not a folder"),
-        ("{}/lost-folder", "is a link to 'gone', which is not there"),
+        ("{}/lost-folder", "is a link to 'gone', which does not exist"),
     ],
 )
 def test_so_does_an_export(folder, path, words):
     def export():
-        with Publication(path.format(folder)) as publication:
-            publication.open("tasks.jsonl")
+        with StagedDirectory(path.format(folder)) as directory:
+            directory.open("tasks.jsonl")
 
     with pytest.raises(RedBrickInputError, match="Nothing can be written") as caught:
         export()
@@ -210,7 +210,7 @@ class TestFolders:
         with caplog.at_level("INFO"):
             found = find_items(str(tmp_path))
         assert [Path(path).name for path in found] == ["IM1", "a.dcm", "b.dcm"]
-        assert "6 of 9 files are left out" in caplog.text
+        assert "left out 6 of 9 files" in caplog.text
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
     def test_one_that_is_not_there_has_none(self, tmp_path, scheme):

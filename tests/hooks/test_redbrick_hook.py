@@ -44,7 +44,7 @@ def test_it_says_which_organisation_when_the_connection_names_one(hook):
     with TinyServer(ME, organization({"orgId": ORG, "name": "Clinic"})) as server:
         assert hook(server.origin, org_id=ORG).test_connection() == (
             True,
-            "Connected to RedBrick as API:1, organisation 'Clinic'.",
+            "Connected to RedBrick as API:1, organization 'Clinic'.",
         )
     assert server.got[1].graphql["variables"] == {"orgId": ORG}
 
@@ -55,7 +55,7 @@ BROKEN = {
     "a wrong path": (Reply(404), "Check the connection's host"),
     "a server that fails": (Reply(503), "HTTP 503"),
     "a web page": (Reply(200, b"<html/>"), "not JSON"),
-    "nobody": (json_reply({"data": {"me": None}}), "does not say whose this credential is"),
+    "no user": (json_reply({"data": {"me": None}}), "does not say whose this credential is"),
     "a nameless user": (json_reply({"data": {"me": {"userId": None}}}), "does not say whose this credential is"),
     "an error": (json_reply({"errors": [{"message": "account suspended"}]}), "account suspended"),
 }
@@ -170,7 +170,7 @@ def test_ids_come_from_the_call_or_else_from_the_connection(hook):
     ("extra", "missing"), [({}, "org_id"), ({"org_id": ORG}, "project_id"), ({"project_id": PROJECT}, "org_id")]
 )
 def test_a_missing_id_is_named_and_where_it_can_be_given(hook, extra, missing):
-    with pytest.raises(RedBrickInputError, match=rf"No {missing}: .*connection 'redbrick_default'"):
+    with pytest.raises(RedBrickInputError, match=rf"No {missing}\. .*connection 'redbrick_default'"):
         hook(None, **extra).project()
 
 

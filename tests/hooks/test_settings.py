@@ -41,7 +41,7 @@ def test_a_key_is_enough():
 
 @pytest.mark.parametrize("password", [None, "", "   ", "\n"])
 def test_a_blank_key_is_one_clear_sentence(password):
-    assert refusal(password=password) == "The connection 'rb' has no API key: put it into the password field."
+    assert refusal(password=password) == "The connection 'rb' has no API key. Put it into the password field."
 
 
 def test_a_pasted_key_loses_its_line_break():
@@ -125,7 +125,7 @@ def test_an_unknown_kind_of_credential(auth):
 
 @pytest.mark.parametrize("name", ["auth", "org_id", "api_key", "timeout", "anything"])
 def test_a_key_in_the_extra_is_refused_and_not_told(name):
-    assert f"has the API key as {name!r}" in refusal({name: f" {KEY}"})
+    assert f"contains the API key as {name!r}" in refusal({name: f" {KEY}"})
 
 
 @pytest.mark.parametrize("name", ["auth", "timeout", "page_size", "plain_json"])

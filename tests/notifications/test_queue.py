@@ -63,7 +63,7 @@ class TestAbsentInputs:
         assert context["redbrick_counts"] == {}
         assert context["redbrick_message"].startswith("Look.\nThe queues could not be read")
         # Airflow 3.0 leaves a template in place that renders to nothing.
-        words = template if BEFORE_3_1 and template == "{{ '' }}" else f"{name} was given, but it is"
+        words = template if BEFORE_3_1 and template == "{{ '' }}" else f"{name} was given, but its value is"
         assert words in context["redbrick_message"]
         assert sandbox.stats()["requests"] == 0
 

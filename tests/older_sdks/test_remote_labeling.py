@@ -32,7 +32,7 @@ def test_redbrick_init(hook, sandbox):
     works, words = hook.test_connection()
     assert works
     assert (
-        words == "Connected to RedBrick as API:0a9c6e10-5b1d-4c8e-9f00-0000000000a0, organisation 'Sandbox Hospital'."
+        words == "Connected to RedBrick as API:0a9c6e10-5b1d-4c8e-9f00-0000000000a0, organization 'Sandbox Hospital'."
     )
 
 

@@ -1,4 +1,4 @@
-"""What happens when nobody watches: tasks stopped by Airflow, runs that overlap, servers that are down, odd input."""
+"""Unattended runs: tasks stopped by Airflow, runs that overlap, servers that are down, odd input."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TestStoppedByAirflow:
     def test_what_was_claimed_is_given_back_in_time(self, sandbox, run, whereabouts, monkeypatch, latency_ms):
         ids = sandbox.seed_tasks(30)
         sandbox.settings(latency_ms=latency_ms)
-        monkeypatch.setattr(deciding, "HELD_BACK", 0.0)
+        monkeypatch.setattr(deciding, "MAX_BUFFER_S", 0.0)
         reading, writing = os.pipe()
 
         def slow(_task):
@@ -95,13 +95,13 @@ class TestStoppedByAirflow:
         sandbox.seed_tasks(3)
         operator = prelabel(lambda _task: pytest.fail("asked"))
         assert operator.on_kill() is None
-        with pytest.raises(RedBrickStoppedError, match="the next try does the rest"):
+        with pytest.raises(RedBrickStoppedError, match="The next attempt processes the rest"):
             run.try_once(operator)
         assert sandbox.stats()["applied"] == {}
 
     def test_a_task_that_has_timed_out_gives_back(self, sandbox, run, whereabouts, said, monkeypatch):
         ids = sandbox.seed_tasks(30)
-        monkeypatch.setattr(deciding, "HELD_BACK", 0.0)
+        monkeypatch.setattr(deciding, "MAX_BUFFER_S", 0.0)
         answers = iter([[{"boundingBoxes": [BOX]}]] * 26)
 
         def labeler(_task):
@@ -119,8 +119,8 @@ class TestStoppedByAirflow:
         assert {task.owner for task in found.values()} == {None}
         assert len([i for i in ids if found[i].stage == "Review_1"]) == 26
         words = said()
-        assert "prelabel was stopped. Known until then: " in words
-        assert "4 tasks that were not finished are no longer assigned to the API key" in words
+        assert "prelabel was stopped. Completed so far: " in words
+        assert "4 unfinished tasks are no longer assigned to the API key" in words
 
 
 class TestRunsThatOverlap:
@@ -154,7 +154,7 @@ class TestRunsThatOverlap:
 
     def test_who_takes_a_task_long_after_the_queue_was_read_keeps_it(self, sandbox, run, give, holders, monkeypatch):
         first, *_ = sandbox.seed_tasks(4)
-        monkeypatch.setattr(reading, "FRESH", -1.0)
+        monkeypatch.setattr(reading, "STALE_AFTER_S", -1.0)
         listed = RedBrickBalanceAssignmentsOperator._carry_out
 
         def taken_first(self, project, shared):
@@ -168,7 +168,7 @@ class TestRunsThatOverlap:
 
     def test_who_takes_a_task_while_labels_are_converted_keeps_it(self, sandbox, run, give, holders, monkeypatch):
         first, *others = sandbox.seed_tasks(3)
-        monkeypatch.setattr(reading, "FRESH", 0.2)
+        monkeypatch.setattr(reading, "STALE_AFTER_S", 0.2)
         convert = Converter.convert
 
         def slowly(*args):
@@ -186,7 +186,7 @@ class TestRunsThatOverlap:
     @pytest.mark.parametrize("read_again", [True, False])
     def test_who_takes_a_task_while_a_model_works_anywhere_keeps_it(self, sandbox, run, give, monkeypatch, read_again):
         ids = sandbox.seed_tasks(4)
-        monkeypatch.setattr(reading, "FRESH", 0.0)
+        monkeypatch.setattr(reading, "STALE_AFTER_S", 0.0)
         taken, labelled = ids[:2]
 
         def labeler(task):
@@ -220,7 +220,7 @@ class TestRunsThatOverlap:
 class TestSlowModels:
     def test_a_crash_loses_no_more_than_the_last_seconds_of_a_model(self, sandbox, run, monkeypatch):
         sandbox.seed_tasks(10)
-        monkeypatch.setattr(deciding, "HELD_BACK", 0.0)
+        monkeypatch.setattr(deciding, "MAX_BUFFER_S", 0.0)
         asked = []
 
         def crashes(task):
@@ -243,12 +243,12 @@ class TestAServerThatIsDown:
         manifest = run.xcoms["manifest"]
         assert sum(manifest["counts"].values()) == 300
         assert manifest["counts"]["done"] == 50
-        assert "next try" in str(failed.value)
+        assert "A retry" in str(failed.value)
         assert sandbox.stats()["root_fields"]["task"] < 50 * 60
 
     def test_one_that_goes_down_before_a_second_look_costs_no_manifest(self, sandbox, run, quick, monkeypatch):
         sandbox.seed_tasks(4)
-        monkeypatch.setattr(reading, "FRESH", -1.0)
+        monkeypatch.setattr(reading, "STALE_AFTER_S", -1.0)
         sandbox.fault_once("http_503", "task", times=1000)
         manifest = run.try_once(balance(emails=["alice@example.com", "bob@example.com"], fail_on="never"))
         assert manifest["counts"] == counts(failed=4)

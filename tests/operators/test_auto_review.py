@@ -203,7 +203,7 @@ class TestListedReviews:
     @pytest.mark.parametrize(
         ("entries", "words"),
         [
-            ("{{ reviews }}", "reviews must be a list, but is the text"),
+            ("{{ reviews }}", "reviews must be a list, not the text"),
             ({"taskId": UNKNOWN, "reviewVal": True}, "reviews must be a list, not dict"),
             ([UNKNOWN], r"reviews\[0\] must be an object, not str"),
             ([{"reviewVal": True}], r"reviews\[0\].taskId must be a UUID, not None"),
@@ -214,7 +214,7 @@ class TestListedReviews:
             ([{"taskId": UNKNOWN, "reviewVal": 1}], r"reviews\[0\].reviewVal must be True or False, not 1"),
             ([{"taskId": UNKNOWN, "comment": "fine"}], r"reviews\[0\].reviewVal must be True or False, not None"),
             ([{"taskId": UNKNOWN, "reviewVal": True, "comment": " "}], r"reviews\[0\].comment must not be empty"),
-            ([{"taskId": UNKNOWN, "reviewVal": True, "series": []}], r"reviews\[0\] has reviewVal and series"),
+            ([{"taskId": UNKNOWN, "reviewVal": True, "series": []}], r"reviews\[0\] has both reviewVal and series"),
             ([{"taskId": UNKNOWN, "reviewVal": False, "classification": {}}], "reviewVal and classification"),
             ([{"taskId": UNKNOWN, "series": [], "comment": "see"}], r"reviews\[0\]: the API takes no comment with"),
             ([{"taskId": UNKNOWN, "series": "[]"}], r"reviews\[0\]: its 'series' must be a list of objects"),
@@ -222,12 +222,12 @@ class TestListedReviews:
             ([{"taskId": UNKNOWN, "classification": []}], r"reviews\[0\].classification must be an object"),
             (
                 [{"taskId": UNKNOWN, "review_val": True}],
-                r"reviews\[0\] has unknown keys: review_val; known are: taskId",
+                r"reviews\[0\] has unknown keys: review_val. Known keys are: taskId",
             ),
             ([{"taskId": UNKNOWN, "labels": []}], r"reviews\[0\] has unknown keys: labels"),
             (
                 [{"taskId": UNKNOWN, "reviewVal": True}, {"taskId": UNKNOWN.upper(), "reviewVal": True}],
-                r"reviews\[1\].taskId is reviewed twice",
+                r"reviews\[1\] repeats task",
             ),
         ],
     )
@@ -242,7 +242,7 @@ class TestListedReviews:
         ids=lambda other: next(iter(other)),
     )
     def test_nothing_else_may_say_what_to_do(self, sandbox, run, other):
-        with pytest.raises(RedBrickInputError, match=f"they do not go with {next(iter(other))}"):
+        with pytest.raises(RedBrickInputError, match=f"cannot be combined with {next(iter(other))}"):
             run.try_once(operator(reviews=[{"taskId": UNKNOWN, "reviewVal": True}], **other))
         assert sandbox.stats()["requests"] == 0
 
@@ -380,7 +380,7 @@ class TestRefusedInput:
 
     def test_a_label_stage_is_refused_naming_the_review_stages(self, sandbox, run):
         ids = sandbox.seed_tasks(1)
-        with pytest.raises(RedBrickInputError, match="Label is a label stage; review stages are: Review_1"):
+        with pytest.raises(RedBrickInputError, match=r"'Label' is a label stage. The review stages are: Review_1"):
             run.try_once(operator(review_result=True, task_ids=ids, stage_name="Label"))
         assert sandbox.stats()["applied"] == {}
 

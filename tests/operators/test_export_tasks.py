@@ -450,10 +450,10 @@ class TestSince:
             first = run.try_once(operator(tmp_path / "1"))
         assert ids_in(tmp_path / "1") == ids
         label(ids[59])
-        second = run.try_once(operator(tmp_path / "2", updated_after=first["mark"]))
+        second = run.try_once(operator(tmp_path / "2", updated_after=first["watermark"]))
         assert ids_in(tmp_path / "2") == [ids[0], ids[59]]
-        assert second["updated_after"] == first["mark"]
-        third = run.try_once(operator(tmp_path / "3", updated_after=second["mark"]))
+        assert second["updated_after"] == first["watermark"]
+        third = run.try_once(operator(tmp_path / "3", updated_after=second["watermark"]))
         assert (tmp_path / "3" / "tasks.jsonl").read_bytes() == b""
         assert third["counts"] == {"tasks": 0, "labels": 0, "masks": 0}
 
@@ -504,8 +504,8 @@ class TestWhere:
         sandbox.seed_tasks(3, ground_truth=True)
         before = pendulum.now("UTC")
         manifest = run.try_once(operator(f"{tmp_path}/a/b/"))
-        mark = pendulum.parse(manifest.pop("mark"))
-        assert before <= mark <= pendulum.now("UTC")
+        watermark = pendulum.parse(manifest.pop("watermark"))
+        assert before <= watermark <= pendulum.now("UTC")
         assert manifest == {
             "schema_version": 1,
             "operation": "export_tasks",

@@ -152,7 +152,7 @@ class TestRefusals:
         ("options", "words"),
         [
             ({"state": "DONE"}, "state must be one of 'UNASSIGNED'"),
-            ({"state": "UNASSIGNED", "assignee": BOB}, "UNASSIGNED has no assignee"),
+            ({"state": "UNASSIGNED", "assignee": BOB}, "An UNASSIGNED task has no assignee"),
             ({"assignee": ""}, "assignee must not be empty"),
             ({"name": " "}, "name must not be empty"),
             ({"project_id": ""}, "project_id must not be empty"),

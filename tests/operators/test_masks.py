@@ -339,7 +339,7 @@ class TestBadMasks:
         ("path", "words"),
         [
             ("folder.nii.gz", "it is a folder, not a file"),
-            ("lost.nii.gz", "'lost.nii.gz' is a link to 'gone.nii.gz', which is not there"),
+            ("lost.nii.gz", "'lost.nii.gz' is a link to 'gone.nii.gz', which does not exist"),
             ("page.nii.gz", "it looks like an HTML page"),
             ("pointer.nii.gz", "it looks like a Git LFS pointer"),
         ],

@@ -545,7 +545,7 @@ class TestRetry:
         ids = sandbox.seed_tasks(8)
         core_fault(PUT)
         finishes(finish, ids, write, given=given)
-        # A draft of which nobody could say whether it was saved has been given back.
+        # A draft whose result is unknown was released.
         labelled_once(ids, write, draft_owners=("key", None))
 
     def test_after_a_kill_between_changes(self, *, sandbox, write, given, killed_try, finish, labelled_once):
@@ -594,7 +594,7 @@ class TestRetry:
 @pytest.mark.parametrize("words", ["cannot read {}", "cannot read it"])
 @pytest.mark.usefixtures("sandbox")
 def test_no_name_writes_lines_of_its_own_into_the_log(run, caplog, capsys, tmp_path, words):
-    """Names are what whoever may upload writes: they must neither pass for lines of a log nor command a terminal."""
+    """Names come from any uploader: they must neither pass for lines of a log nor command a terminal."""
     (tmp_path / "a.dcm").write_bytes(b"x")
     name = "scan\n[2024-05-01] INFO - all tasks are done\x1b[2J\x9b2J\u2028INFO"
     upload = RedBrickUploadTasksOperator(task_id="t", tasks=[{"name": name, "items": [str(tmp_path / "a.dcm")]}])

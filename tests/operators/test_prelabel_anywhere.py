@@ -79,7 +79,7 @@ class TestWhere:
         made = run.try_once(anywhere(stage_name="Review_1", overwrite=True))
         assert (made["counts"], made["stage_name"]) == (counts(done=2), "Review_1")
         assert [sandbox.stage_of(task_id) for task_id in review] == ["Review_1"] * 2
-        with pytest.raises(RedBrickInputError, match="give task_ids"):
+        with pytest.raises(RedBrickInputError, match="Give task_ids"):
             new_run().try_once(anywhere(stage_name="Ground Truth"))
         truth = sandbox.seed_tasks(1, ground_truth=True)
         made = new_run().try_once(anywhere(stage_name="Ground Truth", task_ids=truth))
@@ -120,7 +120,7 @@ class TestTrail:
         operator = RedBrickPrelabelOperator(
             task_id="p", stage_name="Label", labeler=predict, write=write, model_version="1"
         )
-        with pytest.raises(RedBrickInputError, match="model_name and model_version go with write='anywhere'"):
+        with pytest.raises(RedBrickInputError, match="model_name and model_version need write='anywhere'"):
             run.try_once(operator)
         assert sandbox.stats()["requests"] == 0
 

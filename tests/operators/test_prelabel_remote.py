@@ -160,6 +160,6 @@ class TestRetry:
 class TestInput:
     @pytest.mark.parametrize("write", ["draft", "draft_and_release"])
     def test_there_are_no_drafts(self, sandbox, run, project_id, waiting, write):
-        with pytest.raises(RedBrickInputError, match="labels can only be submitted"):
+        with pytest.raises(RedBrickInputError, match="Only write='submit' works"):
             run.try_once(prelabel(project_id, write=write))
         assert sandbox.applied(PUT) == {}

@@ -10,7 +10,7 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.operators.publishing import Publication
+from airflow_provider_redbrick.operators.publishing import StagedDirectory
 
 INDEX = "index.jsonl"
 
@@ -32,28 +32,28 @@ def place(request, tmp_path):
 
 def files_in(place):
     """All files below a folder, by their paths in it."""
-    publication = Publication(place)
-    fs, top = publication._fs, publication._folder
+    directory = StagedDirectory(place)
+    fs, top = directory._fs, directory._folder
     found = fs.find(top) if fs.exists(top) else []
     return {path.partition(f"{top}/")[2]: fs.cat_file(path) for path in found}
 
 
-def write(publication, content, **others):
+def write(directory, content, **others):
     for name, text in others.items():
-        publication.add(f"masks/{name}", io.BytesIO(text))
-    with publication.open(INDEX) as file:
+        directory.add(f"masks/{name}", io.BytesIO(text))
+    with directory.open(INDEX) as file:
         file.write(content)
 
 
 def publish(place, content, **others):
-    with Publication(place) as publication:
-        write(publication, content, **others)
-        publication.publish(INDEX, workers=3)
+    with StagedDirectory(place) as directory:
+        write(directory, content, **others)
+        directory.publish(INDEX, workers=3)
 
 
 def test_files_have_their_names_only_when_they_are_published(place):
-    with Publication(place) as publication:
-        write(publication, b"x", a=b"1")
+    with StagedDirectory(place) as directory:
+        write(directory, b"x", a=b"1")
         assert not set(files_in(place)) & {INDEX, "masks/a"}
         assert all(name.startswith(".") for name in files_in(place))
 
@@ -70,20 +70,20 @@ def test_files_replace_those_of_their_names(place):
 
 
 def test_a_file_added_twice_is_the_later_one(place):
-    with Publication(place) as publication:
-        write(publication, b"x", a=b"1")
-        write(publication, b"y", a=b"2")
-        publication.publish(INDEX, workers=3)
+    with StagedDirectory(place) as directory:
+        write(directory, b"x", a=b"1")
+        write(directory, b"y", a=b"2")
+        directory.publish(INDEX, workers=3)
     assert files_in(place) == {INDEX: b"y", "masks/a": b"2"}
 
 
 def test_a_file_is_added_from_its_beginning(place):
     file = io.BytesIO(b"whole")
     file.read(3)
-    with Publication(place) as publication, publication.open(INDEX):
-        publication.add("masks/a", file)
+    with StagedDirectory(place) as directory, directory.open(INDEX):
+        directory.add("masks/a", file)
         assert not file.closed
-        publication.publish(INDEX, workers=1)
+        directory.publish(INDEX, workers=1)
     assert files_in(place)["masks/a"] == b"whole"
 
 
@@ -92,8 +92,8 @@ def test_what_was_not_published_leaves_nothing(place, problem):
     publish(place, b"old", a=b"1")
 
     def interrupted():
-        with Publication(place) as publication:
-            write(publication, b"new", a=b"2", b=b"3")
+        with StagedDirectory(place) as directory:
+            write(directory, b"new", a=b"2", b=b"3")
             raise problem
 
     with pytest.raises(problem):
@@ -104,9 +104,9 @@ def test_what_was_not_published_leaves_nothing(place, problem):
 @pytest.mark.parametrize("fails_at", [0, 1, 2])
 def test_a_move_that_fails_leaves_no_index_that_names_files_of_two_kinds(place, fails_at, monkeypatch):
     publish(place, b"old", a=b"1", c=b"1")
-    with Publication(place) as publication:
-        write(publication, b"new", a=b"2", b=b"3")
-        move, left = publication._fs.mv, [None] * fails_at
+    with StagedDirectory(place) as directory:
+        write(directory, b"new", a=b"2", b=b"3")
+        move, left = directory._fs.mv, [None] * fails_at
 
         def sometimes(*args):
             if not left:
@@ -114,9 +114,9 @@ def test_a_move_that_fails_leaves_no_index_that_names_files_of_two_kinds(place, 
             left.pop()
             move(*args)
 
-        monkeypatch.setattr(publication._fs, "mv", sometimes)
+        monkeypatch.setattr(directory._fs, "mv", sometimes)
         with pytest.raises(PermissionError, match="the store says no"):
-            publication.publish(INDEX, workers=1)
+            directory.publish(INDEX, workers=1)
     found = files_in(place)
     assert INDEX not in found
     assert b"2" not in found.values()
@@ -125,16 +125,16 @@ def test_a_move_that_fails_leaves_no_index_that_names_files_of_two_kinds(place, 
 
 def test_an_index_alone_stays_until_another_takes_its_place(place, monkeypatch):
     publish(place, b"old")
-    with Publication(place) as publication:
-        write(publication, b"new")
-        monkeypatch.setattr(publication._fs, "mv", lambda *_: 1 / 0)
+    with StagedDirectory(place) as directory:
+        write(directory, b"new")
+        monkeypatch.setattr(directory._fs, "mv", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            publication.publish(INDEX, workers=1)
+            directory.publish(INDEX, workers=1)
     assert files_in(place) == {INDEX: b"old"}
 
 
 def test_two_at_once_do_not_meet(place):
-    with Publication(place) as one, Publication(place) as other:
+    with StagedDirectory(place) as one, StagedDirectory(place) as other:
         write(one, b"one", a=b"1")
         write(other, b"other", a=b"2")
         other.publish(INDEX, workers=1)
@@ -144,4 +144,4 @@ def test_two_at_once_do_not_meet(place):
 
 def test_a_place_nobody_knows():
     with pytest.raises(RedBrickInputError, match="nowhere"):
-        Publication("nowhere://bucket/folder")
+        StagedDirectory("nowhere://bucket/folder")

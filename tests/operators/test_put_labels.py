@@ -159,7 +159,7 @@ class TestLabels:
     def test_what_an_export_says_besides_labels_is_ignored(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         series = [{"name": "ct", "items": "a.dcm", "metaData": {}, "boundingBoxes": [dict(BOX)], "landmarks": None}]
-        entry = {"taskId": task_id, "name": "x", "series": series, "status": "ASSIGNED", "createdBy": "somebody"}
+        entry = {"taskId": task_id, "name": "x", "series": series, "status": "ASSIGNED", "createdBy": "another user"}
         assert run.try_once(operator([entry]))["counts"] == counts(done=1)
         assert len(sandbox.task(task_id)["labels"]) == 1
 
@@ -224,14 +224,14 @@ class TestWhichTasks:
     def test_one_task_by_name_and_by_id_is_refused(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         name = sandbox.task(task_id)["name"]
-        with pytest.raises(RedBrickInputError, match="more than once"):
+        with pytest.raises(RedBrickInputError, match="Duplicate"):
             run.try_once(operator([*labelled([task_id]), *labelled([name], "name")]))
         assert sandbox.stats()["applied"] == {}
 
     def test_one_task_twice_is_refused_though_one_of_the_two_is_invalid(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         name = sandbox.task(task_id)["name"]
-        with pytest.raises(RedBrickInputError, match="more than once"):
+        with pytest.raises(RedBrickInputError, match="Duplicate"):
             run.try_once(operator([{"taskId": task_id}, *labelled([name], "name")]))
         assert sandbox.stats()["applied"] == {}
 
@@ -339,7 +339,9 @@ class TestExistingLabels:
         assert {task_id: sandbox.task(task_id)["latestTaskData"] for task_id in ids} == before
 
     def test_labels_brought_along_are_refused(self, sandbox, refused):
-        assert "bring labels" in refused(operator(labelled(sandbox.seed_tasks(1)), existing_labels=True))
+        assert "Remove the labels from tasks" in refused(
+            operator(labelled(sandbox.seed_tasks(1)), existing_labels=True)
+        )
 
     def test_a_draft_of_them_is_refused(self, sandbox, refused):
         refused(operator(sandbox.seed_tasks(1), existing_labels=True, finalize=False))

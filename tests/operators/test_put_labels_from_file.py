@@ -226,7 +226,7 @@ class TestWhichTasks:
         ids = sandbox.seed_tasks(2)
         other = {"taskId": ids[0].upper(), "series": [{"boundingBoxes": [BOX, BOX]}]}
         rows = report(written([*labelled(ids), b"\n", other]))
-        assert told(rows) == "line 4: line 1 names this task already, and only the first counts"
+        assert told(rows) == "line 4: line 1 already names this task; only the first entry is used"
         assert [row["task_id"] for row in rows if row["status"] == "failed"] == [ids[0]]
         assert len(sandbox.task(ids[0])["labels"]) == 1
 
@@ -234,7 +234,7 @@ class TestWhichTasks:
         ids = sandbox.seed_tasks(40)
         again = labelled([sandbox.task(ids[3])["name"]], "name")
         rows = report(written(json.dumps([*labelled(ids), *again]).encode()))
-        assert told(rows) == "entry 41: entry 4 names this task already, and only the first counts"
+        assert told(rows) == "entry 41: entry 4 already names this task; only the first entry is used"
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
     def test_the_first_counts_though_its_labels_are_bad(self, sandbox, report, written):
@@ -413,7 +413,7 @@ class TestRefused:
 
     def test_existing_labels(self, refused, written):
         put = operator(written([{"taskId": UNKNOWN}]), existing_labels=True)
-        assert "does not go with labels_path" in refused(put)
+        assert "cannot be combined with labels_path" in refused(put)
 
     @pytest.mark.parametrize("path", ["", " ", 7, Path("labels.jsonl")], ids=repr)
     def test_a_path_that_is_no_text(self, refused, path):
@@ -500,7 +500,7 @@ class TestTries:
         assert [row["status"] for row in rows] == ["done"] * 25 + ["failed"] * 175
         assert [row["reason"].split(":")[0] for row in rows[25:]] == [f"line {n}" for n in range(26, 201)]
         assert all("could not be looked up" in row["reason"] for row in rows[25:75])
-        assert all("Not tried" in row["reason"] for row in rows[125:])
+        assert all("Not attempted" in row["reason"] for row in rows[125:])
         sandbox.faults("")
         assert run.try_once(operator(path))["counts"] == counts(done=175, already_done=25)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)

@@ -168,7 +168,7 @@ class TestFailOn:
         words = str(caught.value)
         assert "put_labels: of 3 tasks 2 done, 0 already done, 0 skipped, 1 failed" in words
         assert ids[0] in words
-        assert "The next try leaves alone what is done and tries the rest." in words
+        assert "A retry skips completed tasks and processes the rest." in words
 
     def test_an_empty_queue_does_not_fail(self, sandbox, run):
         assert run.try_once(prelabel(fail_on="all"))["counts"]["failed"] == 0

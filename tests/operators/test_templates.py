@@ -209,8 +209,8 @@ class TestFieldsWithoutTemplates:
         assert RedBrickListTasksOperator(task_id="one", doc_md="{{ x }}").doc_md == "{{ x }}"
 
     def test_assets_and_their_triggers_have_none(self):
-        with pytest.raises(RedBrickInputError, match="stage_name has a template that nothing renders here"):
+        with pytest.raises(RedBrickInputError, match="stage_name contains a template, but it is not rendered here"):
             stage_asset(**ANY, stage_name="{{ params.stage }}")
         for options in ({"stage_name": DS}, {"stage_name": "Label", "redbrick_conn_id": DS}):
-            with pytest.raises(RedBrickInputError, match="has a template that nothing renders here"):
+            with pytest.raises(RedBrickInputError, match="contains a template, but it is not rendered here"):
                 RedBrickStageQueueEventTrigger(at_least=1, **ANY, **options)

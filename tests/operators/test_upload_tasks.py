@@ -197,7 +197,7 @@ class TestItems:
             ("empty.dcm", "item 'empty.dcm': it is empty"),
             ("folder.dcm", "item 'folder.dcm': it is a folder, not a file"),
             ("folder.dcm/", "item 'folder.dcm/': it is a folder, not a file"),
-            ("lost.dcm", "item 'lost.dcm': 'lost.dcm' is a link to '/nowhere/a.dcm', which is not there"),
+            ("lost.dcm", "item 'lost.dcm': 'lost.dcm' is a link to '/nowhere/a.dcm', which does not exist"),
             ("~no-such-user/a.dcm", "item '~no-such-user/a.dcm': there is no such file, nor a home directory"),
             ("page.dcm", "item 'page.dcm': it looks like an HTML page"),
             ("page.nii.gz", "item 'page.nii.gz': its name ends in .gz, and it looks like an HTML page"),
@@ -545,7 +545,7 @@ class TestRetry:
         with pytest.raises(RedBrickTasksFailedError):
             run.try_once(upload(studies(60)))
         reasons = [failure["reason"] for failure in run.xcoms["manifest"]["failed"]]
-        assert sum("Not tried: RedBrick did not answer" in reason for reason in reasons) >= 30
+        assert sum("Not attempted: RedBrick did not answer" in reason for reason in reasons) >= 30
         assert any("HTTP 503" in reason and reason.endswith("The task was not created") for reason in reasons)
         assert run.xcoms["manifest"]["counts"] == counts(failed=60)
 
@@ -577,7 +577,7 @@ class TestRetry:
             return convert(self, tasks)
 
         monkeypatch.setattr(RedBrickClient, "convert_labels", stopping)
-        with pytest.raises(RedBrickStoppedError, match="the next try does the rest"):
+        with pytest.raises(RedBrickStoppedError, match="The next attempt processes the rest"):
             run.try_once(made)
         assert len(created()) == 25
         assert sandbox.stats()["root_fields"][PRESIGN] == 25
@@ -764,14 +764,14 @@ def one(**changes) -> list[dict]:
 
 BAD_TASKS = {
     "none": (None, "either tasks or tasks_path"),
-    "text": ("[{'name': 'a'}]", "tasks must be a list, but is the text"),
+    "text": ("[{'name': 'a'}]", "tasks must be a list, not the text"),
     "object": ({"name": "a"}, "tasks must be a list, not dict"),
     "path": ([CT], "tasks[0]: it must be an object, not '"),
     "null": ([None], "tasks[0]: it must be an object, not null"),
     "no name": (one(name=None), "tasks[1]: name: is missing"),
     "blank name": (one(name=" "), "tasks[1]: name: must be text that is not blank, not ' '"),
     "number for a name": (one(name=7), "tasks[1]: name: must be text that is not blank, not 7"),
-    "twins": ([*studies(2), *studies(1)], "more than once (name): study-000"),
+    "twins": ([*studies(2), *studies(1)], "Duplicate name: study-000"),
     "no items": (one(items=None), "tasks[1]: items: is missing, and so is 'series'"),
     "empty items": (one(items=[]), "items: must be a path or a list of paths"),
     "blank item": (one(items=[CT, ""]), "items: must be a path or a list of paths"),

@@ -96,8 +96,8 @@ def test_what_is_marked_failed_ends_and_gives_back(airflow, server, mark):
     work.check(submitted)
     assert work.state() == "failed"
     said = work.log()
-    assert "Stopping: nothing more is sent, and what was claimed and not finished is given back." in said
-    assert "that were not finished are no longer assigned to the API key." in said
+    assert "Stopping: nothing more is sent, and claimed tasks that are not finished are released." in said
+    assert "no longer assigned to the API key." in said
     assert "prelabel was stopped." in said
 
 
@@ -123,7 +123,7 @@ def test_what_takes_longer_than_it_may_ends_and_gives_back(airflow, server):
     work.check(submitted)
     said = work.log()
     assert "Process timed out" in said
-    assert "that were not finished are no longer assigned to the API key." in said
+    assert "no longer assigned to the API key." in said
     assert "prelabel was stopped." in said
 
 

@@ -1,7 +1,7 @@
 """Compare the provider's conversion of stored labels with the public redbrick-sdk's export, field by field.
 
 Both read the same tasks of one sandbox: the SDK with `export_tasks` in its own environment, the provider with
-`read_tasks` and `handed`. Each difference must be in the table `KNOWN`, and each row of the table must occur.
+`read_tasks` and `with_series_labels`. Each difference must be in the table `KNOWN`, and each row must occur.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from airflow_provider_redbrick.api.endpoint import graphql_url
 from airflow_provider_redbrick.api.models import Task
 from airflow_provider_redbrick.api.project import RedBrickProject
 from airflow_provider_redbrick.api.transport import Transport
-from airflow_provider_redbrick.batch.calling import handed
+from airflow_provider_redbrick.batch.calling import with_series_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,7 +213,7 @@ def _export(sandbox: SandboxProcess, files: Path, task_ids: list[str]) -> dict[s
 def _read_ours(project: RedBrickProject, task_ids: list[str]) -> dict[str, Task]:
     read = project.read_tasks(task_ids, detail=Detail.FULL)
     assert [answer for answer in read.values() if not isinstance(answer, Task)] == []
-    return {task_id: handed(project, task) for task_id, task in read.items() if isinstance(task, Task)}
+    return {task_id: with_series_labels(project, task) for task_id, task in read.items() if isinstance(task, Task)}
 
 
 def _round_trip(sandbox: SandboxProcess, project: RedBrickProject, tasks: list[Task]) -> dict[str, Task]:

@@ -163,7 +163,7 @@ class TestMissingConnection:
 
     def test_five_polls_in_a_row_are_the_end(self, sandbox, wait, steady_mode):
         with pytest.raises(
-            (RedBrickConnectionLookupError, RedBrickTriggerEventError), match="does not find connection 'there_is_none'"
+            (RedBrickConnectionLookupError, RedBrickTriggerEventError), match="cannot find connection 'there_is_none'"
         ):
             wait(sensor(at_least=1, redbrick_conn_id="there_is_none", **steady_mode))
 

@@ -213,7 +213,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("stage", ["Input", "Failed_Review_1"])
     def test_what_can_never_be_is_refused_instead_of_waited_for(self, sandbox, wait, mode, stage):
-        with pytest.raises(RedBrickInputError, match=f"only pass through {stage}: there will never be 1"):
+        with pytest.raises(RedBrickInputError, match=f"only pass through {stage}, so its queue never reaches 1"):
             wait(sensor(stage_name=stage, at_least=1, **mode))
         with pytest.raises(RedBrickInputError, match="none of them counts as unassigned"):
             wait(sensor(stage_name="Ground Truth", at_least=1, unassigned=True, **mode))

@@ -139,7 +139,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({"task_ids": [ANY_ID]}, "Give left_stage or reached_stage, and not both"),
+            ({"task_ids": [ANY_ID]}, "Give either left_stage or reached_stage"),
             ({"task_ids": [ANY_ID], "left_stage": "Label", "reached_stage": "Label"}, "and not both"),
             ({"task_ids": [], "left_stage": "Label"}, "task_ids is empty"),
             ({"task_ids": "{{ ids }}", "left_stage": "Label"}, "task_ids must be a list"),

@@ -476,7 +476,7 @@ class TestStages:
             await asyncio.gather(event, return_exceptions=True)
 
         asyncio.run(scene())
-        assert f"only pass through {stage}: there will never be 1" in str(logged[0][-1])
+        assert f"only pass through {stage}, so its queue never reaches 1" in str(logged[0][-1])
 
 
 class TestMissingConnection:

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_redbrick.api.client import RedBrickClient
 from airflow_provider_redbrick.api.project import RedBrickProject
-from airflow_provider_redbrick.batch.waiting import START_BACKSTOP
+from airflow_provider_redbrick.batch.waiting import START_BACKSTOP_S
 from airflow_provider_redbrick.exceptions import RedBrickNotFoundError
 from airflow_provider_redbrick.triggers.shared import shared_project
 from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
@@ -142,7 +142,7 @@ class TestStartedByAirflow:
 
     def started(self, **options):
         trigger = rebuilt(queue(deadline=None, **options))
-        trigger.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=START_BACKSTOP + 60)
+        trigger.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=START_BACKSTOP_S + 60)
         return trigger
 
     def test_what_is_met_ends_at_the_first_poll(self, sandbox):
@@ -167,7 +167,7 @@ class TestStartedByAirflow:
             ({"stage_name": "Gone"}, "no stage 'Gone'; its stages are: Input, Label"),
             ({"stage_name": ""}, "stage_name must not be empty"),
             ({"at_least": "few"}, "at_least must be a whole number"),
-            ({"at_least": None}, "there is nothing to wait for"),
+            ({"at_least": None}, "Give at_least, at_most, or both"),
             ({"project_id": ""}, "project_id must not be empty"),
         ],
     )

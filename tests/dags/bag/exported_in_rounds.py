@@ -13,29 +13,29 @@ FOLDER = {"export_path": "{{ params.folder }}/{{ run_id | replace(':', '') }}", 
 
 @dag(schedule=None, start_date=START, params={"folder": ""})
 def exported_in_rounds():
-    """The mark is that of another task, which may not have left one."""
-    export = RedBrickExportTasksOperator(task_id="export", mark_from="train", **FOLDER)
+    """The watermark is that of another task, which may not have left one."""
+    export = RedBrickExportTasksOperator(task_id="export", watermark_from="train", **FOLDER)
 
     @task
     def train(exported):
-        return {"mark": exported["mark"]}
+        return {"watermark": exported["watermark"]}
 
     train(export.output)
 
 
 @dag(schedule=None, start_date=START, params={"folder": ""})
 def exported_one_after_the_other():
-    """The mark is that of the export itself, and all runs have one folder."""
+    """The watermark is that of the export itself, and all runs have one folder."""
     RedBrickExportTasksOperator(
-        task_id="export", mark_from="export", export_path="{{ params.folder }}/all", masks=False
+        task_id="export", watermark_from="export", export_path="{{ params.folder }}/all", masks=False
     )
 
 
 @dag(schedule=None, start_date=START, params={"folder": ""})
 def exported_by_stage():
-    """Each mapped export has a mark of its own."""
+    """Each mapped export has its own watermark."""
     export = RedBrickExportTasksOperator.partial(
-        task_id="export", mark_from="train", masks=False, map_index_template="{{ task.stage_name }}"
+        task_id="export", watermark_from="train", masks=False, map_index_template="{{ task.stage_name }}"
     ).expand_kwargs(
         [
             {"stage_name": stage, "export_path": f"{FOLDER['export_path']}/{stage}"}
@@ -45,7 +45,7 @@ def exported_by_stage():
 
     @task
     def train(exported):
-        return {"mark": exported["mark"]}
+        return {"watermark": exported["watermark"]}
 
     train.expand(exported=export.output)
 
