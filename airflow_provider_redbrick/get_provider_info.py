@@ -47,9 +47,8 @@ def get_provider_info() -> dict[str, object]:
             {
                 "integration-name": integration,
                 "python-modules": [
-                    f"{package}.triggers.ground_truth_event",
+                    f"{package}.triggers.ground_truth",
                     f"{package}.triggers.stage_queue",
-                    f"{package}.triggers.stage_queue_event",
                     f"{package}.triggers.tasks",
                 ],
             }
@@ -57,24 +56,24 @@ def get_provider_info() -> dict[str, object]:
         "asset-uris": [
             {
                 "schemes": ["redbrick"],
-                "handler": f"{package}.assets.uris.normalize_uri",
+                "handler": f"{package}.assets.stages.normalize_uri",
                 "factory": f"{package}.assets.stages.create_asset",
             }
         ],
         "extra-links": [
-            f"{package}.links.redbrick.RedBrickProjectLink",
-            f"{package}.links.redbrick.RedBrickTaskLink",
+            f"{package}.links.RedBrickProjectLink",
+            f"{package}.links.RedBrickTaskLink",
         ],
         "config": {"redbrick": _CONFIGURATION},
         # Airflow's schema says "path" here, but Airflow reads "class-name".
         "task-decorators": [
             {
                 "name": "redbrick_prelabel",
-                "class-name": f"{package}.decorators.prelabel.redbrick_prelabel_task",
+                "class-name": f"{package}.decorators.redbrick.redbrick_prelabel_task",
             },
             {
                 "name": "redbrick_auto_review",
-                "class-name": f"{package}.decorators.auto_review.redbrick_auto_review_task",
+                "class-name": f"{package}.decorators.redbrick.redbrick_auto_review_task",
             },
         ],
         "notifications": [f"{package}.notifications.queue.RedBrickQueueNotifier"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
-from airflow_provider_redbrick.api.retry import retry_after_seconds
+from airflow_provider_redbrick.client.transport.retry import retry_after_seconds
 from airflow_provider_redbrick.exceptions import PERMANENT_ERRORS, RedBrickAPIError, RedBrickInputError, short_repr
 
 try:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from math import ceil
 
-from airflow_provider_redbrick.api.exports import LARGEST_PAGE
-from airflow_provider_redbrick.api.project import MAX_IDS
-from airflow_provider_redbrick.batch.converting import CONVERSIONS_A_REQUEST
+from airflow_provider_redbrick.annotations.conversion import CONVERSIONS_A_REQUEST
+from airflow_provider_redbrick.client.operations.project import MAX_IDS
+from airflow_provider_redbrick.client.operations.task_reads import LARGEST_PAGE
 
 CONNECTIONS = 10
 MUTATIONS_A_REQUEST = 10

@@ -20,7 +20,7 @@ from benchmarks.table import table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SUITE = "tests/chaos/test_faults.py"
+_SUITE = "tests/integration/chaos/test_faults.py"
 # The suite's output: "balance, 1000 tasks, seed 3, killed (...): 812 requests, 0 not given back, [{...}, ...]".
 _SAID = re.compile(
     r"^(?P<kind>[\w-]+), \d+ tasks, seed \d+.*: (?P<requests>\d+) requests, .*?, (?P<tries>\[.*\])$", re.MULTILINE

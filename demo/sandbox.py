@@ -23,7 +23,7 @@ class Sandbox:
     """
 
     def __init__(self, *, tasks: int) -> None:
-        command = [sys.executable, "-m", "airflow_provider_redbrick.sandbox", "serve"]
+        command = [sys.executable, "-m", "redbrick_sandbox", "serve"]
         options = ["--port", str(_free_port()), "--db", str(SANDBOX_DB), "--demo-tasks", str(tasks)]
         self._process = subprocess.Popen(
             [*command, *options, "--transition-ms", "400"], stdout=subprocess.PIPE, text=True

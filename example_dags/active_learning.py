@@ -12,10 +12,10 @@ from threshold_model import predict
 from airflow_provider_redbrick.assets.stages import stage_asset
 from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasksOperator
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
-from airflow_provider_redbrick.triggers.ground_truth_event import RedBrickGroundTruthEventTrigger
+from airflow_provider_redbrick.triggers.ground_truth import RedBrickGroundTruthEventTrigger
 
 if TYPE_CHECKING:
-    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.client.models.task import Task
 
 # The sandbox's project. An asset names its project, independent of the connection.
 PROJECT = {"org_id": "0a9c6e10-5b1d-4c8e-9f00-000000000001", "project_id": "0a9c6e10-5b1d-4c8e-9f00-000000000002"}

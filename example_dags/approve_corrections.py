@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureEx
 from airflow.sdk import Param, dag, task
 from threshold_model import too_large
 
-from airflow_provider_redbrick.links.redbrick import RedBrickProjectLink
+from airflow_provider_redbrick.links import RedBrickProjectLink
 from airflow_provider_redbrick.notifications.queue import RedBrickQueueNotifier
 from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasksOperator
 from airflow_provider_redbrick.operators.reopen_ground_truth import RedBrickReopenGroundTruthOperator

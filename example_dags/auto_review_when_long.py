@@ -12,7 +12,7 @@ from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOp
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
 
 if TYPE_CHECKING:
-    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.client.models.task import Task
 
 
 def accept_plausible(redbrick_task: Task) -> Review:

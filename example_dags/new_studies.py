@@ -26,7 +26,7 @@ def new_studies() -> None:
     def find(folder: str) -> list[dict[str, str]]:
         from airflow.providers.common.compat.sdk import AirflowSkipException
 
-        from airflow_provider_redbrick.hooks.storage import find_items
+        from airflow_provider_redbrick.hooks.files import find_items
 
         files = find_items(folder)
         if not files:

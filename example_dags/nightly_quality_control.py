@@ -24,7 +24,7 @@ else:
     RETRIES = {"retries": 5, "retry_policy": RedBrickRetryPolicy()}
 
 if TYPE_CHECKING:
-    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.client.models.task import Task
 
 
 def decide(scan: Task) -> Review:

@@ -12,7 +12,7 @@ from airflow_provider_redbrick.operators.auto_review import Review
 from airflow_provider_redbrick.operators.list_tasks import RedBrickListTasksOperator
 
 if TYPE_CHECKING:
-    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.client.models.task import Task
 
 
 @dag(

@@ -11,7 +11,7 @@ import pytest
 from examples import examples
 from hypothesis import settings
 
-AIRFLOWS = ("tests/running_airflow/", "tests/every_airflow/")
+AIRFLOWS = ("tests/system/running_airflow/", "tests/system/every_airflow/")
 
 _HOME = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)

@@ -1,16 +1,23 @@
-"""Assets of stages, for DAG schedules and outlets."""
+"""Assets of stages, for DAG schedules and outlets.
+
+Each stage has exactly one normalized URI.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
 
 from airflow.sdk import Asset, AssetWatcher
 
-from airflow_provider_redbrick.assets.uris import stage_uri
-from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr
+from airflow_provider_redbrick.client.models.parsing import check_uuid
+from airflow_provider_redbrick.client.models.workflow import normalize_stage_name
+from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr, to_valid_utf8
+from airflow_provider_redbrick.hooks import validation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from urllib.parse import SplitResult
 
 
 def stage_asset(
@@ -53,3 +60,49 @@ def create_asset(*, org_id: str, project_id: str, stage_name: str, extra: dict[s
     :param extra: the asset's ``extra``; empty by default.
     """
     return stage_asset(org_id=org_id, project_id=project_id, stage_name=stage_name, extra=extra)
+
+
+SCHEME = "redbrick"
+
+
+class StageKey(NamedTuple):
+    """The stage that a URI identifies."""
+
+    org_id: str
+    project_id: str
+    stage_name: str
+
+
+def stage_uri(*, org_id: str, project_id: str, stage_name: str) -> str:
+    """Return a stage's URI. ``Output`` and ``END`` become ``Ground Truth``.
+
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :param stage_name: the stage's name, without templates.
+    :raises RedBrickInputError: if an id is no UUID, or the name is blank or has a template.
+    """
+    if not isinstance(stage_name, str) or not stage_name.strip() or stage_name != to_valid_utf8(stage_name):
+        raise RedBrickInputError(f"stage_name must be a stage's name, not {short_repr(stage_name)}.")
+    validation.plain_text("stage_name", stage_name)
+    ids = f"{check_uuid('org_id', org_id)}/{check_uuid('project_id', project_id)}"
+    return f"{SCHEME}://{ids}/{quote(normalize_stage_name(stage_name), safe='')}"
+
+
+def normalize_uri(uri: SplitResult) -> SplitResult:
+    """Return the normalized form of a stage's URI.
+
+    Airflow calls this for each asset of this scheme.
+
+    :raises ValueError: if the URI does not have the form above.
+    """
+    return urlsplit(stage_uri(**_key(uri)._asdict()))
+
+
+def _key(uri: SplitResult) -> StageKey:
+    path = uri.path.strip("/").split("/")
+    if uri.scheme.lower() != SCHEME or len(path) != 2 or uri.query or uri.fragment:
+        raise RedBrickInputError(
+            f"A RedBrick asset's URI must be {SCHEME}://<org_id>/<project_id>/<stage> with the stage percent-encoded, "
+            f"not {short_repr(uri.geturl())}. Use assets.stages.stage_asset to create it."
+        )
+    return StageKey(check_uuid("org_id", uri.netloc), check_uuid("project_id", path[0]), unquote(path[1]))

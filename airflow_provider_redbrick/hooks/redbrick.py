@@ -1,37 +1,41 @@
 """The RedBrick hook: from an Airflow connection to a RedBrick client.
 
 Operators import this module whenever a DAG is parsed. Imports that only a request needs are therefore in methods.
+
+It makes one attempt with a timeout of at most 8 seconds.
 """
 
 from __future__ import annotations
 
 import platform
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_redbrick import __version__
-from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.api.threads import read_once
+from airflow_provider_redbrick.client.models.parsing import check_uuid
+from airflow_provider_redbrick.client.operations.account import read_once
+from airflow_provider_redbrick.client.transport.retry import RetryPolicy
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
     RedBrickConnectionLookupError,
     RedBrickError,
     RedBrickInputError,
 )
-from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.hooks import validation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_redbrick.api.client import RedBrickClient
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.api.retry import RetryPolicy
-    from airflow_provider_redbrick.batch.outcome import Outcome
-    from airflow_provider_redbrick.hooks.settings import Settings
+    from airflow_provider_redbrick.client.operations.account import RedBrickClient
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+    from airflow_provider_redbrick.engine.outcomes import Outcome
+    from airflow_provider_redbrick.hooks.connection import Settings
     from airflow_provider_redbrick.hooks.stage import RedBrickStageQueue
+
 
 USER_AGENT = f"airflow-provider-redbrick/{__version__} airflow/{airflow_version} python/{platform.python_version()}"
 
@@ -63,9 +67,9 @@ class RedBrickHook(BaseHook):
         return self._read_settings()
 
     def _read_settings(self) -> Settings:
-        from airflow_provider_redbrick.hooks.settings import read_settings
+        from airflow_provider_redbrick.hooks.connection import read_settings
 
-        return read_settings(self.get_connection(check.text("redbrick_conn_id", self.redbrick_conn_id)))
+        return read_settings(self.get_connection(validation.text("redbrick_conn_id", self.redbrick_conn_id)))
 
     def load_settings(self) -> Settings:
         """Return :attr:`settings`, with an error for a failed lookup.
@@ -92,14 +96,14 @@ class RedBrickHook(BaseHook):
     @read_once
     def client(self) -> RedBrickClient:
         """The client of this connection, with retries."""
-        from airflow_provider_redbrick.api.retry import RetryPolicy
+        from airflow_provider_redbrick.client.transport.retry import RetryPolicy
 
         return self._new_client(RetryPolicy())
 
     def _new_client(self, policy: RetryPolicy) -> RedBrickClient:
-        from airflow_provider_redbrick.api.client import RedBrickClient
-        from airflow_provider_redbrick.api.rate_limit import BatchSize, shared_rate_limiter
-        from airflow_provider_redbrick.api.transport import Transport
+        from airflow_provider_redbrick.client.operations.account import RedBrickClient
+        from airflow_provider_redbrick.client.transport.http import Transport
+        from airflow_provider_redbrick.client.transport.retry import BatchSize, shared_rate_limiter
         from airflow_provider_redbrick.hooks.metrics import StatsObserver
 
         settings = self.settings
@@ -133,7 +137,7 @@ class RedBrickHook(BaseHook):
         :param org_id: the organization. Default: that of the connection.
         :raises RedBrickInputError: if an id is missing or malformed.
         """
-        from airflow_provider_redbrick.api.project import RedBrickProject
+        from airflow_provider_redbrick.client.operations.project import RedBrickProject
 
         return RedBrickProject(self.client, *self.resolve_ids(project_id, org_id=org_id))
 
@@ -148,7 +152,7 @@ class RedBrickHook(BaseHook):
         for name, value in (("org_id", org_id), ("project_id", project_id)):
             # A blank id is refused: a template that renders to nothing would select the connection's project.
             if value is not None:
-                check.text(name, value)
+                validation.text(name, value)
         org_id = org_id or self.settings.org_id
         project_id = project_id or self.settings.project_id
         for name, value in (("org_id", org_id), ("project_id", project_id)):
@@ -200,7 +204,7 @@ class RedBrickHook(BaseHook):
 
         :return: whether it works, and a message for the user.
         """
-        from airflow_provider_redbrick.api.retry import RetryPolicy
+        from airflow_provider_redbrick.client.transport.retry import RetryPolicy
 
         try:
             # One attempt, because the user waits for the result.
@@ -218,3 +222,20 @@ class RedBrickHook(BaseHook):
         """Close the client's connections, if it was created."""
         if "client" in self.__dict__:
             self.client.close()
+
+
+_MAX_TIMEOUT_S = 8.0
+
+
+class RedBrickQuickHook(RedBrickHook):
+    """A hook that does not retry and has a short timeout."""
+
+    def _read_settings(self) -> Settings:
+        """Return the connection's settings with a timeout of at most 8 seconds."""
+        settings = super()._read_settings()
+        return replace(settings, timeout=min(settings.timeout, _MAX_TIMEOUT_S))
+
+    @read_once
+    def client(self) -> RedBrickClient:
+        """A client that makes one attempt."""
+        return self._new_client(RetryPolicy(max_attempts=1))

@@ -11,35 +11,33 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.api.project import Name
-from airflow_provider_redbrick.batch.checking import MODES
-from airflow_provider_redbrick.batch.converting import Labels, read_body
-from airflow_provider_redbrick.batch.handing import (
+from airflow_provider_redbrick.actions.balance import (
     assign_tasks,
     claim_tasks,
     list_held_tasks,
     read_in_full,
     release_tasks,
 )
-from airflow_provider_redbrick.batch.labelling import put_labels
-from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
-from airflow_provider_redbrick.batch.people import check_people
-from airflow_provider_redbrick.batch.reopen import reopen as batch_reopen
-from airflow_provider_redbrick.batch.review import apply_reviews
-from airflow_provider_redbrick.batch.stage_work import StagePipeline
-from airflow_provider_redbrick.batch.verdict import Review
+from airflow_provider_redbrick.actions.decision import Review
+from airflow_provider_redbrick.actions.put_labels import put_labels
+from airflow_provider_redbrick.actions.reopen import reopen as batch_reopen
+from airflow_provider_redbrick.actions.review import apply_reviews
+from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline
+from airflow_provider_redbrick.annotations.conversion import MODES, Converter, LabelCheck, Labels, read_body
+from airflow_provider_redbrick.assignments.assign import check_people
+from airflow_provider_redbrick.client.models.parsing import Name, check_uuid
+from airflow_provider_redbrick.engine.outcomes import Outcome, Status, Tally
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError, truncate_message
-from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.hooks.storage import open_file
-from airflow_provider_redbrick.hooks.working import label_converter, working_stage
+from airflow_provider_redbrick.hooks import validation
+from airflow_provider_redbrick.hooks.files import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from airflow_provider_redbrick.api.models import Task
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.api.workflow import Stage
+    from airflow_provider_redbrick.client.models.task import Task
+    from airflow_provider_redbrick.client.models.workflow import Stage
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +64,8 @@ class RedBrickStageQueue:
 
     def __init__(self, project: RedBrickProject, stage_name: str, *, validate: str = "strict") -> None:
         self._project = project
-        self._stage_name = check.text("stage_name", stage_name)
-        self._validate = check.one_of("validate", validate, MODES)
+        self._stage_name = validation.text("stage_name", stage_name)
+        self._validate = validation.one_of("validate", validate, MODES)
 
     # ------------------------------------------------------------------ looking
 
@@ -89,9 +87,9 @@ class RedBrickStageQueue:
         :raises RedBrickInputError: if a parameter is invalid, or ``unassigned`` is combined with the others.
         """
         if assignee is not None:
-            check.text("assignee", assignee)
-        state = check.task_state("state", state)
-        check.flag("unassigned", unassigned)
+            validation.text("assignee", assignee)
+        state = validation.task_state("state", state)
+        validation.flag("unassigned", unassigned)
         if unassigned and (assignee is not None or state not in {None, "UNASSIGNED"}):
             raise RedBrickInputError(
                 "Unassigned tasks have no assignee and no other state. Give either unassigned or the other filters."
@@ -108,8 +106,8 @@ class RedBrickStageQueue:
         :param name: the name. Case matters.
         :param prefix: whether to match names that start with ``name``.
         """
-        check.text("name", name)
-        check.flag("prefix", prefix)
+        validation.text("name", name)
+        validation.flag("prefix", prefix)
         return list(self._project.list_tasks(self._stage, name=Name(name, prefix=prefix)))
 
     def read(self, task_ids: Sequence[str]) -> Iterator[Task]:
@@ -131,7 +129,7 @@ class RedBrickStageQueue:
         :return: the claimed tasks with their labels, as re-read after the claim.
         :raises RedBrickTasksFailedError: if there were unassigned tasks and all claims failed.
         """
-        number = check.whole_number("count", count, low=1)
+        number = validation.whole_number("count", count, low=1)
         if number is None:
             raise RedBrickInputError("count must be a whole number of at least 1, not None.")
         stage = self._assignable()
@@ -151,7 +149,7 @@ class RedBrickStageQueue:
         :param email: a member of the project with access to the stage.
         :raises RedBrickInputError: if the person is not a member or has no access to the stage.
         """
-        check.text("email", email)
+        validation.text("email", email)
         ids = _ids(task_ids)
         stage = self._assignable()
         (user,) = check_people(self._project.members(), stage, [email]).values()
@@ -255,7 +253,7 @@ class RedBrickStageQueue:
 
     def _review(self, task_ids: Sequence[str], decision: Review) -> dict[str, Outcome]:
         if decision.comment is not None:
-            check.text("comment", decision.comment)
+            validation.text("comment", decision.comment)
         ids = _ids(task_ids)
         self._reviewable()
         return collect_outcomes(decision.decision, apply_reviews(self._work(), dict.fromkeys(ids, decision)))
@@ -295,7 +293,7 @@ def collect_outcomes(operation: str, outcomes: Iterable[Outcome]) -> dict[str, O
 
 
 def _ids(task_ids: object) -> list[str]:
-    return [] if isinstance(task_ids, (list, tuple)) and not task_ids else check.task_ids(task_ids)
+    return [] if isinstance(task_ids, (list, tuple)) and not task_ids else validation.task_id_list(task_ids)
 
 
 def _labels(labels: object) -> list[Labels]:
@@ -317,3 +315,30 @@ def _labels(labels: object) -> list[Labels]:
         except RedBrickInputError as error:
             raise RedBrickInputError(f"labels[{task_id!r}]: {error}.") from None
     return list(read.values())
+
+
+def working_stage(project: RedBrickProject, name: object) -> Stage:
+    """Return a stage in which tasks can be processed.
+
+    :param project: the project.
+    :param name: name of the stage.
+    :raises RedBrickInputError: if the stage does not exist, is Ground Truth, or tasks only pass through it.
+    """
+    stage = project.stage(validation.text("stage_name", name))
+    if stage.is_ground_truth:
+        raise RedBrickInputError("Tasks in Ground Truth are finished. To change their labels, reopen them first.")
+    if stage.is_passed_through:
+        # Its queue is always empty, so that processing it would label_check like success.
+        known = ", ".join(known.name for known in project.info.workflow.stages if known.is_label or known.is_review)
+        raise RedBrickInputError(f"Tasks only pass through {stage.name!r}. They wait in: {known or 'no stage'}.")
+    return stage
+
+
+def label_converter(project: RedBrickProject, *, validate: str) -> Converter:
+    """Return the converter that prepares labels for the API.
+
+    :param project: the project, whose taxonomy labels are validated against.
+    :param validate: ``strict``, ``warn`` or ``off``.
+    """
+    label_check = None if validate == "off" else LabelCheck(project, strict=validate == "strict")
+    return Converter(project.client, open_file, label_check)

@@ -11,7 +11,7 @@ import zlib
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from airflow_provider_redbrick.api.storage import LARGEST_FILE
+from airflow_provider_redbrick.client.transport.storage import LARGEST_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,8 +21,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr
-from airflow_provider_redbrick.labels.depth import DEEPEST, BeyondError, check_depth
-from airflow_provider_redbrick.labels.rules import join, name_of
+from airflow_provider_redbrick.labels.schema import join, name_of
+from airflow_provider_redbrick.labels.strict_json import DEEPEST, BeyondError, check_depth
 
 PathKey = tuple[Any, ...]
 """Where a value is: the keys and indices that lead to it, such as ``("series", 0, "boundingBoxes", 2, "wNorm")``."""

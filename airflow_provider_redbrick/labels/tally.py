@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from airflow_provider_redbrick.labels.kinds import LISTED, NOT_SENT, OF_SERIES
-from airflow_provider_redbrick.labels.rules import is_list
+from airflow_provider_redbrick.labels.schema import LISTED, NOT_SENT, OF_SERIES, is_list
 from airflow_provider_redbrick.labels.shapes import SHAPES
 
 Key = tuple["int | None", str]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from airflow.sdk.bases.notifier import BaseNotifier  # the only public path in Airflow 3.0.0
 
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, short_repr, to_valid_utf8
-from airflow_provider_redbrick.hooks.inputs import CheckedInputs
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
+from airflow_provider_redbrick.hooks.validation import CheckedInputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -92,7 +92,7 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
 
     async def async_notify(self, context: Context) -> None:
         """Read the queues and deliver the message in a thread."""
-        from airflow_provider_redbrick.triggers.threads import in_thread
+        from airflow_provider_redbrick._utils import in_thread
 
         await in_thread(self.notify, context)
 
@@ -101,8 +101,8 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
 
         Never raises: a message about a problem must be sent.
         """
-        from airflow_provider_redbrick.hooks.quick import RedBrickQuickHook
-        from airflow_provider_redbrick.links.addresses import project_address
+        from airflow_provider_redbrick.hooks.redbrick import RedBrickQuickHook
+        from airflow_provider_redbrick.links import project_address
 
         counts: Mapping[str, int] = {}
         address = ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.batch.verdict import Review
+from airflow_provider_redbrick.actions.decision import Review
+from airflow_provider_redbrick.client.models.parsing import check_uuid
 from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr
-from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.lineage.flow import ON
+from airflow_provider_redbrick.hooks import validation
+from airflow_provider_redbrick.lineage import ON
 from airflow_provider_redbrick.operators.stage_base import RedBrickQueueBaseOperator, TaskSelection
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_redbrick.api.models import Task
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.api.workflow import Stage
-    from airflow_provider_redbrick.batch.review import Reviewer
+    from airflow_provider_redbrick.actions.review import Reviewer
+    from airflow_provider_redbrick.client.models.task import Task
+    from airflow_provider_redbrick.client.models.workflow import Stage
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
 
 
 __all__ = ["RedBrickAutoReviewOperator", "Review"]
@@ -34,11 +34,11 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
     Each task can also be left to people. An exception of the reviewer fails the task it was called for and no other.
     The base class describes how tasks are selected (``stage_name``, ``task_ids``, ``limit``), claimed and released.
 
-    :param reviewer: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has its labels as
+    :param reviewer: called with a :class:`~airflow_provider_redbrick.client.models.task.Task` that has its labels as
         ``series`` and ``classification``. It returns True to accept, False to reject, or a
-        :class:`~airflow_provider_redbrick.batch.verdict.Review`. The return value is copied, with the mask files that
-            it
-        names, before the reviewer is called again. A generator function yields exactly one value.
+        :class:`~airflow_provider_redbrick.actions.decision.Review`. The return value is
+        copied, with the mask files that it names, before the
+        reviewer is called again. A generator function yields exactly one value.
     :param review_result: instead of ``reviewer``: True accepts and False rejects the given ``task_ids``.
     :param comment: comment sent with ``review_result``.
     :param reviews: instead of both, a list with one decision per task. Each is an object with ``taskId``, and either
@@ -74,7 +74,7 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
         :raises RedBrickInputError: if a parameter is invalid, or the stage is not a review stage.
         :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
         """
-        from airflow_provider_redbrick.batch.review import review
+        from airflow_provider_redbrick.actions.review import review
 
         self.check_inputs()
         which, decided = self._read_decisions()
@@ -89,9 +89,9 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
     def _review_as_told(
         self, context: Context, project: RedBrickProject, decided: Mapping[str, Review]
     ) -> dict[str, Any]:
-        from airflow_provider_redbrick.api.detail import Detail
-        from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, ReadAhead
-        from airflow_provider_redbrick.batch.review import apply_reviews
+        from airflow_provider_redbrick.actions.review import apply_reviews
+        from airflow_provider_redbrick.client.models.task import Detail
+        from airflow_provider_redbrick.engine.task_reader import KNOWN_CHUNK, ReadAhead
 
         corrects = any(review.decision == "correct" for review in decided.values())
         detail = Detail.STATE if corrects else Detail.PLACE
@@ -157,7 +157,7 @@ def _read(entry: object, place: str) -> tuple[str, Review]:
     :return: the task id and the decision.
     :raises RedBrickInputError: if the entry is malformed or ambiguous.
     """
-    from airflow_provider_redbrick.batch.converting import list_of_objects
+    from airflow_provider_redbrick.annotations.conversion import list_of_objects
 
     if not isinstance(entry, Mapping):
         raise RedBrickInputError(f"{place} must be an object, not {type(entry).__name__}.")
@@ -166,12 +166,12 @@ def _read(entry: object, place: str) -> tuple[str, Review]:
         raise RedBrickInputError(f"{place} has unknown keys: {', '.join(unknown)}. Known keys are: {', '.join(_KEYS)}.")
     values = {key: value for key, value in entry.items() if value is not None}
     task_id = check_uuid(f"{place}.taskId", values.get("taskId"))
-    comment = check.text(f"{place}.comment", values["comment"]) if "comment" in values else None
+    comment = validation.text(f"{place}.comment", values["comment"]) if "comment" in values else None
     labels = {key: values[key] for key in ("series", "classification") if key in values}
     if labels and "reviewVal" in values:
         raise RedBrickInputError(f"{place} has both reviewVal and {' and '.join(labels)}. Give one of them.")
     if not labels:
-        accepted = check.flag(f"{place}.reviewVal", values.get("reviewVal"))
+        accepted = validation.flag(f"{place}.reviewVal", values.get("reviewVal"))
         return task_id, Review("accept" if accepted else "reject", comment)
     if not isinstance(labels.get("classification", {}), Mapping):
         raise RedBrickInputError(f"{place}.classification must be an object.")

@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, single_line
-from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.batch.balance import QueuePlan
-    from airflow_provider_redbrick.batch.outcome import Outcome
+    from airflow_provider_redbrick.actions.balance import QueuePlan
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+    from airflow_provider_redbrick.engine.outcomes import Outcome
 
 
 class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
@@ -68,18 +68,18 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
         :raises RedBrickInputError: if a parameter is invalid, or the project uses consensus.
         :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
         """
-        from airflow_provider_redbrick.api.threads import run_concurrently
-        from airflow_provider_redbrick.batch.balance import SharingRules, plan_queue
-        from airflow_provider_redbrick.batch.people import check_people
-        from airflow_provider_redbrick.hooks.working import working_stage
+        from airflow_provider_redbrick.actions.balance import SharingRules, plan_queue
+        from airflow_provider_redbrick.assignments.assign import check_people
+        from airflow_provider_redbrick.client.operations.account import run_concurrently
+        from airflow_provider_redbrick.hooks.stage import working_stage
 
         self.check_inputs()
-        listed = self.work_list("emails") if self.is_given("emails") else check.sequence("emails", None)
-        emails = [check.text(f"emails[{i}]", entry) for i, entry in enumerate(listed or ())]
+        listed = self.work_list("emails") if self.is_given("emails") else validation.sequence("emails", None)
+        emails = [validation.text(f"emails[{i}]", entry) for i, entry in enumerate(listed or ())]
         weights = _weights(self.weights, emails)
-        ceiling = check.whole_number("ceiling", self.ceiling)
-        check.flag("rebalance", self.rebalance)
-        check.text("stage_name", self.stage_name)
+        ceiling = validation.whole_number("ceiling", self.ceiling)
+        validation.flag("rebalance", self.rebalance)
+        validation.text("stage_name", self.stage_name)
         project = self.get_project()
         _, members = run_concurrently(lambda: project.info, project.members)
         stage = working_stage(project, self.stage_name)
@@ -98,8 +98,8 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
 
     def _carry_out(self, project: RedBrickProject, shared: QueuePlan) -> Iterator[Outcome]:
         """Yield the outcomes of the plan, then log the resulting queues."""
-        from airflow_provider_redbrick.batch.balance import apply_plan
-        from airflow_provider_redbrick.batch.outcome import Status
+        from airflow_provider_redbrick.actions.balance import apply_plan
+        from airflow_provider_redbrick.engine.outcomes import Status
 
         planned = shared.plan
         given = set()

@@ -6,40 +6,114 @@
    XCom ``manifest``, since a task that fails returns nothing.
 4. An input that lists no work is handled as ``on_empty`` says. It never means "all tasks".
 5. Reasons and names are made to_valid_utf8 and stripped of URL signatures before they reach a log, report or XCom.
+
+1. Airflow calls ``on_kill`` in the main thread. While work is in progress it raises, and the work's ``finally`` blocks
+   release claims on the way out.
+2. Before the work has begun there is nothing to clean up. A flag then prevents the work from starting.
+3. Timeouts and signals are not subclasses of ``Exception``, so that user code cannot catch them by accident. They are
+   logged with what is known to be done, and re-raised.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Collection, Generator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowSkipException, ObjectStoragePath
 
-from airflow_provider_redbrick.api.signatures import strip_signatures
-from airflow_provider_redbrick.assets.outlets import add_to_outlet_events
-from airflow_provider_redbrick.batch.outcome import Outcome, Status, Tally
+from airflow_provider_redbrick.assets.events import add_to_outlet_events
+from airflow_provider_redbrick.base import TracedOperator
+from airflow_provider_redbrick.client.transport.redaction import strip_signatures
+from airflow_provider_redbrick.engine.outcomes import Outcome, Status, Tally
 from airflow_provider_redbrick.exceptions import (
     RedBrickInputError,
+    RedBrickStoppedError,
     RedBrickTasksFailedError,
     single_line,
     to_valid_utf8,
     truncate_message,
 )
-from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.operators.progress import Progress
-from airflow_provider_redbrick.operators.report import open_report
-from airflow_provider_redbrick.operators.stopping import StoppableOperator
+from airflow_provider_redbrick.hooks import validation
+from airflow_provider_redbrick.hooks.files import find_write_problem
+from airflow_provider_redbrick.links import InLinkedProject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from os import PathLike
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.api.workflow import Stage
+    from airflow_provider_redbrick.client.models.workflow import Stage
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+    from airflow_provider_redbrick.engine.outcomes import Outcome
+
+
+class StoppableOperator(InLinkedProject, TracedOperator):
+    """Base of the operators that clean up when they are stopped."""
+
+    stopping = "nothing more is sent, and claimed tasks that are not finished are released"
+    next_attempt = "processes the rest"
+    _is_working = False
+    _stop_requested = False
+
+    def format_return_value(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Return a manifest in the form that ``execute`` returns.
+
+        With ``multiple_outputs`` each field becomes an XCom. Airflow 3.0 refuses an XCom of None, which would fail the
+        Airflow task after its work is done. Fields that are None are therefore left out.
+        """
+        if not self.multiple_outputs:
+            return manifest
+        return {field: value for field, value in manifest.items() if value is not None}
+
+    @contextmanager
+    def at_work(self, so_far: Callable[[], str]) -> Iterator[None]:
+        """Mark the block as work that can be stopped, and log its progress if it is.
+
+        :param so_far: returns what is done, for the log.
+        :raises RedBrickStoppedError: if Airflow stopped the task before the block began.
+        """
+        if self._stop_requested:
+            raise self._stopped()
+        self._is_working = True
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            # A kill or a timeout, which Airflow raises outside of the Exception hierarchy.
+            self.log.warning(
+                "%s was stopped. Completed so far: %s. The next attempt %s.",
+                self.operation,
+                so_far(),
+                self.next_attempt,
+            )
+            raise
+        finally:
+            self._is_working = False
+
+    def on_kill(self) -> None:
+        """Stop between two requests and clean up.
+
+        Airflow calls this in the main thread when the task is marked failed or cleared, a few seconds before it kills
+        the process. It also calls this when the task has timed out, after the work has ended.
+
+        :raises RedBrickStoppedError: if work is in progress.
+        """
+        if self._is_working:
+            self._is_working = False
+            self.log.warning("Stopping: %s.", self.stopping)
+            raise self._stopped()
+        # Nothing was changed yet, so there is nothing to clean up. The work must not start.
+        self._stop_requested = True
+
+    def _stopped(self) -> RedBrickStoppedError:
+        return RedBrickStoppedError(f"{self.operation} was stopped by Airflow. The next attempt {self.next_attempt}.")
+
 
 FAIL_ON = ("any", "all", "never")
 ON_EMPTY = ("fail", "skip", "succeed")
@@ -84,7 +158,7 @@ class RedBrickBaseOperator(StoppableOperator):
         :raises RedBrickInputError: if another input is absent, or ``on_empty`` is invalid.
         """
         if self.on_empty is not None:
-            check.one_of("on_empty", self.on_empty, ON_EMPTY)
+            validation.one_of("on_empty", self.on_empty, ON_EMPTY)
             besides = (*besides, *self.work_lists)
         super().check_inputs(besides=besides)
 
@@ -103,7 +177,7 @@ class RedBrickBaseOperator(StoppableOperator):
             return self.nothing(f"{name} was given, and is {value!r}.")
         if isinstance(value, Sequence) and not isinstance(value, str) and not len(value):
             return self.nothing(f"{name} is empty.")
-        return check.sequence(name, value)
+        return validation.sequence(name, value)
 
     def nothing(self, reason: str, *, default: str = "skip") -> list[Any]:
         """Apply ``on_empty`` to a list of work that is empty.
@@ -126,12 +200,12 @@ class RedBrickBaseOperator(StoppableOperator):
 
         :raises RedBrickInputError: if a parameter is invalid.
         """
-        check.one_of("fail_on", self.fail_on, FAIL_ON)
+        validation.one_of("fail_on", self.fail_on, FAIL_ON)
         self._report()
         return super().get_project()
 
     def _report(self) -> str | None:
-        return None if self.report_path is None else check.path("report_path", self.report_path)
+        return None if self.report_path is None else validation.path("report_path", self.report_path)
 
     def settle(
         self,
@@ -218,3 +292,102 @@ def _unknown_tasks(tally: Tally) -> str:
     if not tally.unknown:
         return ""
     return f" Result unknown for: {', '.join(tally.unknown)}."
+
+
+EVERY = 5.0
+"""Default number of seconds between two progress lines."""
+
+
+class Progress:
+    """Create progress lines: completed tasks, rate, and remaining time.
+
+    A run that is shorter than one interval has no line.
+
+    :param total: number of tasks, if known. Without it, lines have no remaining time.
+    :param every: minimum number of seconds between two lines.
+    :param clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self, total: int | None = None, *, every: float = EVERY, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.done = 0
+        self._total = total
+        self._every = every
+        self._clock = clock
+        self._started_at = self._logged_at = clock()
+
+    def after(self, number: int = 1) -> str | None:
+        """Count completed tasks, and return a line if one is due.
+
+        :param number: how many tasks were completed since the last call.
+        """
+        self.done += number
+        now = self._clock()
+        if now - self._logged_at < self._every:
+            return None
+        self._logged_at = now
+        rate = self.done / (now - self._started_at)
+        if self._total is None:
+            return f"{self.done} tasks so far, {rate:.1f} a second"
+        line = f"{self.done} of {self._total} tasks, {rate:.1f} a second"
+        left = max(0, self._total - self.done)
+        return f"{line}, {_duration(left / rate)} left" if left and rate else line
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration as text, in seconds below an hour, else in minutes."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Report:
+    """Write outcomes to a report file, or discard them without one.
+
+    :param uri: URI of the report; None without one.
+    :param file: the report, open for text; None without one.
+    """
+
+    def __init__(self, uri: str | None, file: Any) -> None:
+        self.uri = uri
+        self._file = file
+
+    def add(self, outcome: Outcome) -> None:
+        """Write the row of one task."""
+        if self._file is not None:
+            self._file.write(json.dumps(outcome.to_row()) + "\n")
+
+
+@contextmanager
+def open_report(path: str | None, context: Context) -> Iterator[Report]:
+    """Open the report, before the first change is sent.
+
+    :param path: a local path or URI; None for no report.
+    :param context: the Airflow task's context. A mapped task's report has its map index in the name.
+    :raises RedBrickInputError: if the report cannot be written.
+    """
+    if path is None:
+        yield Report(None, None)
+        return
+    try:
+        uri, file = _open_report(path, getattr(context.get("ti"), "map_index", -1))
+    except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
+        reason = truncate_message(find_write_problem(path) or str(error) or type(error).__name__)
+        raise RedBrickInputError(f"report_path {path!r} cannot be written: {reason}") from None
+    with file:
+        yield Report(uri, file)
+
+
+def _open_report(path: str, map_index: object) -> tuple[str, Any]:
+    """Return the report's URI and its open file."""
+    place = ObjectStoragePath(path)
+    if isinstance(map_index, int) and map_index >= 0:
+        # All mapped tasks have the same path, so each writes its own report beside it.
+        place = place.parent / f"{place.stem}.{map_index}{place.suffix}"
+        path = str(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return path, place.open("w")  # type: ignore[no-untyped-call]

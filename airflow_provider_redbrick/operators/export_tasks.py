@@ -6,14 +6,13 @@ import json
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
-from airflow_provider_redbrick.assets.outlets import add_to_outlet_events
+from airflow_provider_redbrick.assets.events import add_to_outlet_events
+from airflow_provider_redbrick.client.models.workflow import GROUND_TRUTH
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.lineage.flow import NOWHERE
-from airflow_provider_redbrick.operators.progress import Progress
-from airflow_provider_redbrick.operators.stopping import StoppableOperator
-from airflow_provider_redbrick.operators.windows import MANIFEST, Window, get_export_identity, get_window
+from airflow_provider_redbrick.hooks import validation
+from airflow_provider_redbrick.lineage import NOWHERE
+from airflow_provider_redbrick.operators.base import Progress, StoppableOperator
+from airflow_provider_redbrick.operators.run_state import MANIFEST, Window, get_export_identity, get_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
     import pendulum
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_redbrick.api.exports import StoredTask
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.api.workflow import Stage
-    from airflow_provider_redbrick.operators.publishing import StagedDirectory
+    from airflow_provider_redbrick.client.models.workflow import Stage
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+    from airflow_provider_redbrick.client.operations.task_reads import StoredTask
+    from airflow_provider_redbrick.operators.staged_directory import StagedDirectory
 
 TASKS = "tasks.jsonl"
 
@@ -95,25 +94,25 @@ class RedBrickExportTasksOperator(StoppableOperator):
         :return: the manifest: counts, ``uri``, ``masks_uri``, ``updated_after`` and ``watermark``.
         :raises RedBrickInputError: if a parameter is invalid, or nothing can be written to ``export_path``.
         """
-        from airflow_provider_redbrick.api import documents
-        from airflow_provider_redbrick.api.exports import BulkRead
+        from airflow_provider_redbrick.client.operations import queries
+        from airflow_provider_redbrick.client.operations.task_reads import BulkRead
         from airflow_provider_redbrick.hooks.metrics import measured
-        from airflow_provider_redbrick.operators.publishing import StagedDirectory
+        from airflow_provider_redbrick.operators.staged_directory import StagedDirectory
 
         self.check_inputs()
-        path = check.path("export_path", self.export_path)
-        name = None if self.stage_name is None else check.text("stage_name", self.stage_name)
-        after = check.time("updated_after", self.updated_after)
+        path = validation.path("export_path", self.export_path)
+        name = None if self.stage_name is None else validation.text("stage_name", self.stage_name)
+        after = validation.time("updated_after", self.updated_after)
         if self.watermark_from is not None and after is not None:
             raise RedBrickInputError("Give either updated_after or watermark_from, not both.")
-        check.flag("masks", self.masks)
+        validation.flag("masks", self.masks)
         counts = {"tasks": 0, "labels": 0, "masks": 0}
         with StagedDirectory(path) as directory:
             project = self.get_project()
             window = Window(after) if self.watermark_from is None else self._window(context, project, directory)
             stage = None if name is None else project.stage(name)
             _ = project.info  # If the project is missing, this read has a clearer error than the listing.
-            document = documents.TASKS_TO_EXPORT if window.until is None else documents.TASKS_TO_EXPORT_WITH_TIMES
+            document = queries.TASKS_TO_EXPORT if window.until is None else queries.TASKS_TO_EXPORT_WITH_TIMES
             tasks = BulkRead(project, stage, updated_after=window.after, document=document)
             self.trace(project, stage, counts)
             with measured(self.operation, {}), self.at_work(lambda: f"{counts['tasks']} tasks were read"):
@@ -138,7 +137,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
     def _window(self, context: Context, project: RedBrickProject, directory: StagedDirectory) -> Window:
         """Return the window of this run's previous export, or a new one."""
         export = get_export_identity(context, project_id=project.project_id, stage_name=self.stage_name)
-        watermark_from = check.text("watermark_from", self.watermark_from)
+        watermark_from = validation.text("watermark_from", self.watermark_from)
         return get_window(context, watermark_from, export=export, directory=directory, index=TASKS)
 
     def _manifest(
@@ -151,8 +150,8 @@ class RedBrickExportTasksOperator(StoppableOperator):
         after: pendulum.DateTime | None,
         watermark: pendulum.DateTime,
     ) -> dict[str, Any]:
-        from airflow_provider_redbrick.batch.exporting import MASKS
-        from airflow_provider_redbrick.batch.outcome import SCHEMA_VERSION
+        from airflow_provider_redbrick.actions.export import MASKS
+        from airflow_provider_redbrick.engine.outcomes import SCHEMA_VERSION
 
         return {
             "schema_version": SCHEMA_VERSION,
@@ -171,7 +170,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
         self, project: RedBrickProject, tasks: Iterable[StoredTask], directory: StagedDirectory, counts: dict[str, int]
     ) -> None:
         """Write the tasks and their masks, and update the counts."""
-        from airflow_provider_redbrick.batch.exporting import export
+        from airflow_provider_redbrick.actions.export import export
 
         progress = Progress()
         exported = export(project, tasks, directory.add if self.masks else None)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.chunks import in_chunks
+from airflow_provider_redbrick._utils import in_chunks
+from airflow_provider_redbrick.base import TracedOperator
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.lineage.flow import NOWHERE
-from airflow_provider_redbrick.lineage.operator import TracedOperator
-from airflow_provider_redbrick.links.redbrick import InLinkedProject
+from airflow_provider_redbrick.hooks import validation
+from airflow_provider_redbrick.lineage import NOWHERE
+from airflow_provider_redbrick.links import InLinkedProject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_redbrick.api.models import Task
+    from airflow_provider_redbrick.client.models.task import Task
 
 
 class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
@@ -73,8 +73,8 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
         :raises RedBrickInputError: if a parameter is invalid.
         """
         self.check_inputs()
-        limit = check.whole_number("limit", self.limit, low=1)
-        chunk_size = check.whole_number("chunk_size", self.chunk_size, low=1)
+        limit = validation.whole_number("limit", self.limit, low=1)
+        chunk_size = validation.whole_number("chunk_size", self.chunk_size, low=1)
         counts: dict[str, int] = {}
         tasks = self._listing(counts)
         ids = [task.task_id for task in islice(tasks, limit)]
@@ -91,17 +91,17 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
 
         :param counts: counts for lineage, which the caller fills in.
         """
-        state = check.task_state("state", self.state)
-        assignee = None if self.assignee is None else check.text("assignee", self.assignee)
-        name = None if self.name is None else check.text("name", self.name)
+        state = validation.task_state("state", self.state)
+        assignee = None if self.assignee is None else validation.text("assignee", self.assignee)
+        name = None if self.name is None else validation.text("name", self.name)
         unassigned = state == "UNASSIGNED"
         if unassigned and assignee is not None:
             raise RedBrickInputError("An UNASSIGNED task has no assignee. Give either state='UNASSIGNED' or assignee.")
-        from airflow_provider_redbrick.api.project import Name
+        from airflow_provider_redbrick.client.models.parsing import Name
 
         project = self.get_project()
         _ = project.info  # If the project is missing, this read has a clearer error than the listing.
-        stage = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
+        stage = None if self.stage_name is None else project.stage(validation.text("stage_name", self.stage_name))
         self.trace(project, stage, counts)
         return project.list_tasks(
             stage,

@@ -9,20 +9,20 @@ import pendulum
 
 from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.lineage.flow import ON, STAY
+from airflow_provider_redbrick.hooks import validation
+from airflow_provider_redbrick.lineage import ON, STAY
+from airflow_provider_redbrick.operators.run_state import first_attempt_at
 from airflow_provider_redbrick.operators.stage_base import RedBrickQueueBaseOperator
-from airflow_provider_redbrick.operators.tries import first_attempt_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_redbrick.api.models import Task
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.api.workflow import Stage
-    from airflow_provider_redbrick.batch.outcome import Outcome
+    from airflow_provider_redbrick.client.models.task import Task
+    from airflow_provider_redbrick.client.models.workflow import Stage
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+    from airflow_provider_redbrick.engine.outcomes import Outcome
     from airflow_provider_redbrick.operators.stage_base import TaskSelection
 
 
@@ -35,11 +35,12 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
     A remote-labeling stage, which servers of the first API generation have, uses its own API fields: tasks are only
     submitted. Claims, drafts and masks do not exist there.
 
-    :param labeler: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has ``name``, ``metadata``,
-        ``item_urls`` (presigned, short-lived) and the current labels as ``series`` and ``classification``. It returns
-        labels as an object with ``series`` and/or ``classification``, or as a list of series, or None to skip the task.
-        The return value is copied, with the mask files that it names, before the labeler is called again. A generator
-        function yields exactly one value; files that it deletes afterwards have been copied by then.
+    :param labeler: called with a :class:`~airflow_provider_redbrick.client.models.task.Task` that has ``name``,
+        ``metadata``, ``item_urls`` (presigned, short-lived) and the current labels as ``series`` and
+        ``classification``. It returns labels as an object with ``series`` and/or ``classification``, or as a list
+        of series, or None to skip the task. The return value is copied, with the mask files that it names, before
+        the labeler is called again. A generator function yields exactly one value; files that it deletes afterwards
+        have been copied by then.
     :param stage_name: the stage of the tasks. Not needed for ``write="anywhere"`` with ``task_ids``.
     :param write: what happens to the labels. ``submit`` sends each task to the next stage. ``draft`` saves the labels
         and keeps the task assigned to the API key. ``draft_and_release`` saves them and releases the task to people.
@@ -86,14 +87,14 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         :raises RedBrickInputError: if a parameter is invalid, or the stage does not support ``write``.
         :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
         """
-        from airflow_provider_redbrick.batch.prelabel import WRITES, prelabel
+        from airflow_provider_redbrick.actions.prelabel import WRITES, prelabel
 
         self.check_inputs()
-        write = check.one_of("write", self.write, WRITES)
+        write = validation.one_of("write", self.write, WRITES)
         if not callable(self.labeler):
             raise RedBrickInputError(f"labeler must be callable, not {type(self.labeler).__name__}.")
         if self.overwrite is not None:
-            check.flag("overwrite", self.overwrite)
+            validation.flag("overwrite", self.overwrite)
         model = self._model()
         which = self.resolve_selection()
         project = self.get_project()
@@ -133,7 +134,7 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
 
     def _stage_anywhere(self, project: RedBrickProject, which: TaskSelection) -> Stage | None:
         project.open()
-        named = None if self.stage_name is None else project.stage(check.text("stage_name", self.stage_name))
+        named = None if self.stage_name is None else project.stage(validation.text("stage_name", self.stage_name))
         if which.ids is not None:
             return named
         if named is not None and named.is_ground_truth:
@@ -146,7 +147,7 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
     def _model(self) -> dict[str, str]:
         """Return the name and version of the model for the audit trail."""
         values = {"name": self.model_name, "version": self.model_version}
-        model = {key: check.text(f"model_{key}", value) for key, value in values.items() if value is not None}
+        model = {key: validation.text(f"model_{key}", value) for key, value in values.items() if value is not None}
         if model and self.write != "anywhere":
             raise RedBrickInputError(
                 f"model_name and model_version need write='anywhere'. The API does not store them with {self.write!r}."
@@ -157,9 +158,8 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         self, context: Context, project: RedBrickProject, stage: Stage, which: TaskSelection
     ) -> Iterator[Outcome]:
         """Prelabel tasks of a remote-labeling stage."""
-        from airflow_provider_redbrick.api.detail import Detail
-        from airflow_provider_redbrick.batch.prelabel import prelabel
-        from airflow_provider_redbrick.batch.remote import list_waiting, refuse_mask, remote_label_writer
+        from airflow_provider_redbrick.actions.prelabel import list_waiting, prelabel, refuse_mask, remote_label_writer
+        from airflow_provider_redbrick.client.models.task import Detail
 
         remote = project.remote(stage)
         # All waiting tasks wait for a model. One with labels may be one that an earlier attempt did not submit.
@@ -181,8 +181,8 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         model: Mapping[str, str],
     ) -> Iterator[Outcome]:
         """Prelabel tasks without moving them."""
-        from airflow_provider_redbrick.batch.anywhere import LabelOverwriter
-        from airflow_provider_redbrick.batch.queue import choose_candidates
+        from airflow_provider_redbrick.actions.candidates import choose_candidates
+        from airflow_provider_redbrick.actions.prelabel import LabelOverwriter
 
         only_unlabeled = not self._overwrites(which)
         ids: Iterable[str] | None = which.ids

@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.signatures import strip_signatures
+from airflow_provider_redbrick.client.transport.redaction import strip_signatures
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.lineage.flow import ON, STAY
-from airflow_provider_redbrick.operators.list_file import RedBrickListFileBaseOperator
+from airflow_provider_redbrick.hooks import validation
+from airflow_provider_redbrick.lineage import ON, STAY
 from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageBaseOperator
+from airflow_provider_redbrick.operators.task_inputs import RedBrickListFileBaseOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.batch.converting import Converter, Labels
-    from airflow_provider_redbrick.batch.outcome import Outcome
-    from airflow_provider_redbrick.batch.stage_work import StagePipeline
-    from airflow_provider_redbrick.operators.given import TaskInput
+    from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline
+    from airflow_provider_redbrick.annotations.conversion import Converter, Labels
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+    from airflow_provider_redbrick.engine.outcomes import Outcome
+    from airflow_provider_redbrick.operators.task_inputs import TaskInput
 
 
 class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseOperator):
@@ -84,12 +84,12 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
         :raises RedBrickInputError: if a parameter is invalid, or a list has an invalid entry.
         :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
         """
-        from airflow_provider_redbrick.hooks.storage import open_input
-        from airflow_provider_redbrick.operators.given import read_task_file
+        from airflow_provider_redbrick.hooks.files import open_input
+        from airflow_provider_redbrick.operators.task_inputs import read_task_file
 
         self.check_inputs()
-        check.flag("finalize", self.finalize)
-        check.flag("existing_labels", self.existing_labels)
+        validation.flag("finalize", self.finalize)
+        validation.flag("existing_labels", self.existing_labels)
         if self.existing_labels and not self.finalize:
             raise RedBrickInputError("existing_labels submits tasks and cannot be combined with finalize=False.")
         if self.is_given("tasks") == self.is_given("labels_path"):
@@ -98,7 +98,7 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
             return self._put(context, self._listed())
         if self.existing_labels:
             raise RedBrickInputError("existing_labels cannot be combined with labels_path.")
-        path = check.path("labels_path", self.labels_path)
+        path = validation.path("labels_path", self.labels_path)
         with closing(open_input("labels_path", path)) as file:
             name = f"labels_path {strip_signatures(path)!r}"
             return self._put(context, self.tasks_of(lambda: read_task_file(file, name=name)))
@@ -108,10 +108,10 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
         made = super().converter(project)
         if self.labels_path is None:
             return made
-        return replace(made, open_file=self.files_beside(check.path("labels_path", self.labels_path)))
+        return replace(made, open_file=self.files_beside(validation.path("labels_path", self.labels_path)))
 
     def _listed(self) -> list[TaskInput]:
-        from airflow_provider_redbrick.operators.given import read_task_list
+        from airflow_provider_redbrick.operators.task_inputs import read_task_list
 
         listed = read_task_list(self.work_list("tasks") or ())
         if self.existing_labels and any(task.entry.keys() & LABEL_KEYS for task in listed):
@@ -121,9 +121,13 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
         return listed
 
     def _put(self, context: Context, entries: Iterable[TaskInput]) -> dict[str, Any]:
-        from airflow_provider_redbrick.api.detail import Detail
-        from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, ReadAhead
-        from airflow_provider_redbrick.operators.given import mark_repeated_tasks, refuse_duplicates, resolve_names
+        from airflow_provider_redbrick.client.models.task import Detail
+        from airflow_provider_redbrick.engine.task_reader import KNOWN_CHUNK, ReadAhead
+        from airflow_provider_redbrick.operators.task_inputs import (
+            mark_repeated_tasks,
+            refuse_duplicates,
+            resolve_names,
+        )
 
         project = self.get_project()
         known = [task.task_id for task in entries if task.task_id] if isinstance(entries, list) else []
@@ -148,9 +152,9 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
         return self.settle(context, project, stage, outcomes, total=total)
 
     def _put_batch(self, work: StagePipeline, batch: Sequence[TaskInput]) -> list[Outcome]:
-        from airflow_provider_redbrick.batch.converting import Labels, read_body
-        from airflow_provider_redbrick.batch.labelling import put_labels
-        from airflow_provider_redbrick.batch.outcome import failed
+        from airflow_provider_redbrick.actions.put_labels import put_labels
+        from airflow_provider_redbrick.annotations.conversion import Labels, read_body
+        from airflow_provider_redbrick.engine.outcomes import failed
 
         by_id: dict[str, TaskInput] = {}
         labels: list[Labels] = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.stage_names import GROUND_TRUTH
+from airflow_provider_redbrick.client.models.workflow import GROUND_TRUTH
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.lineage.flow import BACK
+from airflow_provider_redbrick.hooks import validation
+from airflow_provider_redbrick.lineage import BACK
 from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
-from airflow_provider_redbrick.operators.tries import first_attempt_at
+from airflow_provider_redbrick.operators.run_state import first_attempt_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import pendulum
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_redbrick.api.models import Task
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.batch.outcome import Outcome
+    from airflow_provider_redbrick.client.models.task import Task
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+    from airflow_provider_redbrick.engine.outcomes import Outcome
 
 
 class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
@@ -37,7 +37,7 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
     ``CronDataIntervalTimetable``, or give both times.
 
     :param task_ids: the tasks to reopen. Tasks that are not in ground truth are skipped.
-    :param selector: called with a :class:`~airflow_provider_redbrick.api.models.Task` that has its labels as
+    :param selector: called with a :class:`~airflow_provider_redbrick.client.models.task.Task` that has its labels as
         ``series`` and ``classification``; returns True to reopen the task.
     :param updated_after: start of the time range, inclusive: a date and time, or ISO-8601 text, in UTC if it names no
         time zone. Default: start of the data interval.
@@ -78,9 +78,9 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
         :raises RedBrickInputError: if a parameter is invalid, or the time range is empty.
         :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
         """
-        from airflow_provider_redbrick.api.detail import Detail
-        from airflow_provider_redbrick.batch.reading import KNOWN_CHUNK, ReadAhead
-        from airflow_provider_redbrick.batch.reopen import reopen
+        from airflow_provider_redbrick.actions.reopen import reopen
+        from airflow_provider_redbrick.client.models.task import Detail
+        from airflow_provider_redbrick.engine.task_reader import KNOWN_CHUNK, ReadAhead
 
         self.check_inputs()
         total = None
@@ -92,7 +92,7 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
                     "updated_after and updated_before need a selector. They cannot be combined with task_ids."
                 )
             listed = self.work_list("task_ids")
-            ids = check.task_ids(listed) if listed else []
+            ids = validation.task_id_list(listed) if listed else []
             total = len(ids)
             project = self.get_project()
             ahead = ReadAhead(project, ids, detail=Detail.PLACE, size=KNOWN_CHUNK)
@@ -117,8 +117,8 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
         after: pendulum.DateTime,
         before: pendulum.DateTime,
     ) -> Iterator[Outcome]:
-        from airflow_provider_redbrick.api.models import Task
-        from airflow_provider_redbrick.batch.reopen import reopen, select, updated_between
+        from airflow_provider_redbrick.actions.reopen import reopen, select, updated_between
+        from airflow_provider_redbrick.client.models.task import Task
 
         due = updated_between(project, project.stage(GROUND_TRUTH), after=after, before=before)
         noun = "task was" if len(due) == 1 else "tasks were"
@@ -137,11 +137,11 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
     def _window(self, context: Context) -> tuple[pendulum.DateTime, pendulum.DateTime]:
         """Return the time range from the parameters or the run's data interval."""
         after, before = (
-            check.time("updated_after", self.updated_after),
-            check.time("updated_before", self.updated_before),
+            validation.time("updated_after", self.updated_after),
+            validation.time("updated_before", self.updated_before),
         )
-        start = after or check.time("the run's data_interval_start", context.get("data_interval_start"))
-        end = before or check.time("the run's data_interval_end", context.get("data_interval_end"))
+        start = after or validation.time("the run's data_interval_start", context.get("data_interval_start"))
+        end = before or validation.time("the run's data_interval_end", context.get("data_interval_end"))
         if start is None or end is None or start >= end:
             raise RedBrickInputError(
                 f"The time range from updated_after ({start}) to updated_before ({end}) is empty. Both default to the "

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import pendulum
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
-from airflow_provider_redbrick.operators.rendering import render_except_labels
-from airflow_provider_redbrick.operators.tries import first_attempt_at
+from airflow_provider_redbrick.operators.run_state import first_attempt_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.api.workflow import Stage
-    from airflow_provider_redbrick.batch.converting import Converter
-    from airflow_provider_redbrick.batch.stage_work import StagePipeline
+    from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline
+    from airflow_provider_redbrick.annotations.conversion import Converter
+    from airflow_provider_redbrick.client.models.workflow import Stage
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+
 
 LABEL_KEYS = frozenset({"series", "classification", "labels"})
 
@@ -83,11 +83,11 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
 
         :raises RedBrickInputError: if a parameter is invalid.
         """
-        from airflow_provider_redbrick.batch.checking import MODES
+        from airflow_provider_redbrick.annotations.conversion import MODES
 
-        check.one_of("validate", self.validate, MODES)
-        check.flag("claim", self.claim)
-        check.flag("take_from_people", self.take_from_people)
+        validation.one_of("validate", self.validate, MODES)
+        validation.flag("claim", self.claim)
+        validation.flag("take_from_people", self.take_from_people)
         return super().get_project()
 
     def get_stage(self, project: RedBrickProject, *others: Callable[[], object], labels: bool = False) -> Stage:
@@ -98,15 +98,15 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
         :param labels: whether labels will be validated, which needs the taxonomy.
         :raises RedBrickInputError: if the stage does not exist or tasks cannot be processed in it.
         """
-        from airflow_provider_redbrick.hooks.working import working_stage
+        from airflow_provider_redbrick.hooks.stage import working_stage
 
-        check.text("stage_name", self.stage_name)
+        validation.text("stage_name", self.stage_name)
         project.open(*others, taxonomy=labels and self.validate != "off")
         return working_stage(project, self.stage_name)
 
     def converter(self, project: RedBrickProject) -> Converter:
         """Return the converter that prepares labels for the API."""
-        from airflow_provider_redbrick.hooks.working import label_converter
+        from airflow_provider_redbrick.hooks.stage import label_converter
 
         return label_converter(project, validate=self.validate)
 
@@ -122,7 +122,7 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
         :param options: further fields of :class:`StagePipeline`.
         :raises RedBrickInputError: if tasks would be claimed in a consensus project.
         """
-        from airflow_provider_redbrick.batch.stage_work import StagePipeline
+        from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline
 
         claim = self.claim if claim is None else claim
         if claim and project.info.consensus:
@@ -178,11 +178,11 @@ class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
 
         :raises RedBrickInputError: if one of them is invalid, or both are given.
         """
-        limit = check.whole_number("limit", self.limit, low=1)
+        limit = validation.whole_number("limit", self.limit, low=1)
         if self.is_given("task_ids") and limit is not None:
             raise RedBrickInputError("Give either task_ids or limit, not both.")
         listed = self.work_list("task_ids")
-        return TaskSelection(check.task_ids(listed) if listed else listed, limit)
+        return TaskSelection(validation.task_id_list(listed) if listed else listed, limit)
 
     def take_up(
         self,
@@ -201,11 +201,58 @@ class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
         :param options: further fields of :class:`StagePipeline`.
         :return: the stage work, and the given ids or those of candidates from the queue.
         """
-        from airflow_provider_redbrick.api.detail import Detail
-        from airflow_provider_redbrick.batch.queue import choose_candidates
+        from airflow_provider_redbrick.actions.candidates import choose_candidates
+        from airflow_provider_redbrick.client.models.task import Detail
 
         work = self.work_on(context, project, stage, detail=Detail.FULL, **options)
         if which.ids is not None:
             return work, which.ids
         found = choose_candidates(work, limit=which.limit, now=pendulum.now("UTC"))
         return replace(work, resumable_task_ids=found.held), found.task_ids
+
+
+def render_except_labels(
+    content: Mapping[str, Any], keys: Collection[str], render: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """Render templates in an object, except in its labels.
+
+    A ``{{`` in a label's comment is not a template. Outputs of upstream tasks are resolved everywhere, in labels too.
+
+    :param content: the object.
+    :param keys: the keys that hold labels. A value is labels if it is neither text nor an upstream task's output.
+    :param render: Airflow's rendering of any value.
+    """
+    labels = {key: value for key, value in content.items() if key in keys and _is_plain(value)}
+    rest = render({key: value for key, value in content.items() if key not in labels})
+    return {**rest, **{key: _with_outputs(value, render) for key, value in labels.items()}}
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, (Mapping, list, tuple)) or value is None
+
+
+def _with_outputs(value: Any, render: Callable[[Any], Any]) -> Any:
+    """Resolve upstream tasks' outputs in labels; return labels without any unchanged."""
+    try:
+        return _resolve(value, render) if _has_output(value) else value
+    except RecursionError:
+        return value  # Validation refuses labels that are nested too deeply, with a message.
+
+
+def _has_output(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_output, value.values()))
+    return any(map(_has_output, value)) if isinstance(value, (list, tuple)) else _is_output(value)
+
+
+def _resolve(value: Any, render: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _resolve(item, render) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_resolve(item, render) for item in value]
+    return render(value) if _is_output(value) else value
+
+
+def _is_output(value: object) -> bool:
+    # Airflow's class of outputs is not public. A value with only one of the two attributes may be a path.
+    return hasattr(value, "iter_references") and hasattr(value, "resolve")

@@ -7,23 +7,23 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.api.ids import check_uuid
-from airflow_provider_redbrick.api.signatures import strip_signatures
+from airflow_provider_redbrick.client.models.parsing import check_uuid
+from airflow_provider_redbrick.client.transport.redaction import strip_signatures
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.hooks import check
-from airflow_provider_redbrick.lineage.flow import IN
-from airflow_provider_redbrick.operators.list_file import RedBrickListFileBaseOperator
-from airflow_provider_redbrick.operators.rendering import render_except_labels
+from airflow_provider_redbrick.hooks import validation
+from airflow_provider_redbrick.lineage import IN
+from airflow_provider_redbrick.operators.stage_base import render_except_labels
+from airflow_provider_redbrick.operators.task_inputs import RedBrickListFileBaseOperator
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_redbrick.api.project import RedBrickProject
-    from airflow_provider_redbrick.batch.converting import Converter
-    from airflow_provider_redbrick.batch.new_tasks import NewTask
-    from airflow_provider_redbrick.batch.uploading import Uploading
+    from airflow_provider_redbrick.actions.task_specs import NewTask
+    from airflow_provider_redbrick.actions.upload import Uploading
+    from airflow_provider_redbrick.annotations.conversion import Converter
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
 
 _MORE_LABELS = frozenset({"classification", "segmentMap", "heatMaps", "transforms", "centerline"})
 
@@ -103,7 +103,7 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
         """
         if not isinstance(content, Mapping):
             return super().render_template(content, *args, **kwargs)
-        from airflow_provider_redbrick.labels.kinds import LISTED
+        from airflow_provider_redbrick.labels.schema import LISTED
 
         render = super().render_template
         return render_except_labels(content, _MORE_LABELS | LISTED.keys(), lambda rest: render(rest, *args, **kwargs))
@@ -116,15 +116,15 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
         :raises RedBrickInputError: if a parameter is invalid, or a list has an invalid entry.
         :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
         """
-        from airflow_provider_redbrick.batch.checking import MODES
-        from airflow_provider_redbrick.batch.new_tasks import read_new_tasks
-        from airflow_provider_redbrick.hooks.storage import open_input
-        from airflow_provider_redbrick.hooks.working import label_converter
-        from airflow_provider_redbrick.operators.given import read_file_entries
+        from airflow_provider_redbrick.actions.task_specs import read_new_tasks
+        from airflow_provider_redbrick.annotations.conversion import MODES
+        from airflow_provider_redbrick.hooks.files import open_input
+        from airflow_provider_redbrick.hooks.stage import label_converter
+        from airflow_provider_redbrick.operators.task_inputs import read_file_entries
 
         self.check_inputs()
-        check.flag("is_ground_truth", self.is_ground_truth)
-        check.one_of("validate", self.validate, MODES)
+        validation.flag("is_ground_truth", self.is_ground_truth)
+        validation.one_of("validate", self.validate, MODES)
         storage_id = None if self.storage_id is None else check_uuid("storage_id", self.storage_id)
         if self.is_given("tasks") == self.is_given("tasks_path"):
             raise RedBrickInputError("Give either tasks or tasks_path.")
@@ -137,7 +137,7 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
                 with _about(i):
                     uploading.assignees.check(new.pre_assign)
             return self.settle(context, project, None, uploading.run(tasks), total=len(tasks))
-        path = check.path("tasks_path", self.tasks_path)
+        path = validation.path("tasks_path", self.tasks_path)
         with closing(open_input("tasks_path", path)) as file:
             name = f"tasks_path {strip_signatures(path)!r}"
             given = read_new_tasks(self.tasks_of(lambda: read_file_entries(file, name=name)))
@@ -150,9 +150,9 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
 
     def _listed(self) -> list[NewTask]:
         """Parse ``tasks``. One invalid description refuses the whole list."""
-        from airflow_provider_redbrick.batch.converting import Labels
-        from airflow_provider_redbrick.batch.new_tasks import read_new_task
-        from airflow_provider_redbrick.operators.given import refuse_duplicates
+        from airflow_provider_redbrick.actions.task_specs import read_new_task
+        from airflow_provider_redbrick.annotations.conversion import Labels
+        from airflow_provider_redbrick.operators.task_inputs import refuse_duplicates
 
         listed = []
         for i, description in enumerate(self.work_list("tasks") or ()):
@@ -164,7 +164,7 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
 
     def _uploading(self, project: RedBrickProject, converter: Converter, storage_id: str | None) -> Uploading:
         """Return how to create tasks in a project."""
-        from airflow_provider_redbrick.batch.uploading import Uploading
+        from airflow_provider_redbrick.actions.upload import Uploading
 
         return Uploading(project, converter, storage_id, is_ground_truth=self.is_ground_truth)
 

@@ -25,13 +25,10 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
-from airflow_provider_redbrick.plugins import records
-from airflow_provider_redbrick.plugins.asking import Asking, BusyError
-from airflow_provider_redbrick.plugins.board import TaskActivity, show, show_runs, trouble
-from airflow_provider_redbrick.plugins.choices import Choice, all_choices
-from airflow_provider_redbrick.plugins.options import page_options
-from airflow_provider_redbrick.plugins.reading import read_project
-from airflow_provider_redbrick.plugins.sampling import QueueSampler
+from airflow_provider_redbrick.plugins import queue_history
+from airflow_provider_redbrick.plugins.access import Asking, BusyError, Choice, all_choices, page_options
+from airflow_provider_redbrick.plugins.project_view import TaskActivity, read_project, show, show_runs, trouble
+from airflow_provider_redbrick.plugins.queue_history import QueueSampler
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +96,7 @@ def page_app() -> FastAPI:
             shown, moved = trouble(error), []
         if moved:
             dag_ids = await run_in_threadpool(lambda: get_auth_manager().get_authorized_dag_ids(user=user))
-            moved = records.filter_by_dags(moved, dag_ids)
+            moved = queue_history.filter_by_dags(moved, dag_ids)
         return JSONResponse({**shown, "connection": connection_id, "runs": show_runs(moved)})
 
     return app
@@ -112,7 +109,7 @@ def _sample() -> None:
 
 
 def _choices() -> list[Choice]:
-    return all_choices(page_options().boards, records.redbrick_connections())
+    return all_choices(page_options().boards, queue_history.redbrick_connections())
 
 
 def _file(name: str) -> Response:
@@ -140,8 +137,8 @@ def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], l
         days = page_options().history_days
         # Keep history of offered projects only (rule 4).
         kept = days > 0 and Choice(connection_id, project_id) in _choices()
-        courses = records.update_history(facts.project_id, counts, days=days) if kept else {}
-        moved = records.list_activity(facts.project_id)
+        courses = queue_history.update_history(facts.project_id, counts, days=days) if kept else {}
+        moved = queue_history.list_activity(facts.project_id)
     except Exception:  # the project is shown without them
         log.exception("Airflow's own records could not be read")
         courses, moved = {}, []

@@ -10,6 +10,9 @@ Design note on limits and stale data:
 4. A permanent error counts only if it comes from data read during the same poll. Otherwise the connection is read again
    and the poll is repeated once.
 5. Invalid parameters fail the sensor also with ``silent_fail``: they are not failed polls.
+
+The triggerer renders templates since Airflow 3.3, to text, and from the serialized DAG. It has the DAG run itself. A
+lookup of XComs or Variables would block its event loop, or is never answered there.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_redbrick.batch.waiting import (
+from airflow_provider_redbrick.engine.polling import (
     STALE_AFTER_S,
     START_BACKSTOP_S,
     Condition,
@@ -51,17 +54,18 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickNotFoundError,
     RedBrickTriggerEventError,
 )
-from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
-from airflow_provider_redbrick.links.redbrick import InLinkedProject
-from airflow_provider_redbrick.sensors.starting import worker_reason
+from airflow_provider_redbrick.hooks.validation import has_template
+from airflow_provider_redbrick.links import InLinkedProject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_redbrick.api.project import RedBrickProject
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+
 
 # Seconds that Airflow waits beyond the trigger's own deadline before it cancels the trigger.
 _BACKSTOP = 60.0
@@ -98,8 +102,8 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.deferrable = check.flag("deferrable", deferrable)
-        self._wants_start = check.flag("start_from_trigger", start_from_trigger)
+        self.deferrable = validation.flag("deferrable", deferrable)
+        self._wants_start = validation.flag("start_from_trigger", start_from_trigger)
         self._why_on_worker = ""
         self._opened: tuple[RedBrickProject, float] | None = None
 
@@ -337,3 +341,69 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         if self.never_fail:
             raise AirflowSkipException("Skipped because never_fail is set.") from error
         raise error
+
+
+# Template names that the DAG run itself provides. Any other name needs a lookup.
+_RUN_VARIABLES = frozenset(
+    {
+        *("params", "dag_run", "run_id", "logical_date", "ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"),
+        *("data_interval_start", "data_interval_end", "macros"),
+    }
+)
+
+
+def worker_reason(values: Mapping[str, Any], dag: Any, *, native: bool | None) -> str:
+    """Return why a worker must render these values; empty if the triggerer can.
+
+    :param values: the sensor's parameters as written in the DAG.
+    :param dag: the sensor's DAG; None if it has none yet.
+    :param native: whether the sensor renders to native objects; None for the DAG's setting.
+    """
+    for name, value in values.items():
+        if not _is_plain(value):
+            return f"{name} is another Airflow task's output"
+    templated = [name for name, value in values.items() if _has_template(value)]
+    names = " and ".join(templated)
+    if not names:
+        return ""
+    if dag is None:
+        return f"how to render {names} is unknown because the sensor has no DAG"
+    lookups = set().union(*(_variables(values[name]) for name in templated)) - _RUN_VARIABLES
+    if dag.user_defined_macros or dag.user_defined_filters:
+        return f"only a worker has the DAG's own macros, which {names} may use"
+    if dag.render_template_as_native_obj if native is None else native:
+        return f"only a worker renders {names} to native objects"
+    return f"only a worker can look up {', '.join(sorted(lookups))} for {names}" if lookups else ""
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value can be serialized as it is.
+
+    An upstream task's output, for example, cannot.
+    """
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _variables(value: object) -> set[str]:
+    """Return the names that a template refers to, or the template if it is invalid.
+
+    The worker then reports the syntax error.
+    """
+    from jinja2 import Environment, TemplateSyntaxError, meta
+
+    if isinstance(value, (list, tuple)):
+        return set().union(*map(_variables, value))
+    if not isinstance(value, str):
+        return set()
+    try:
+        return meta.find_undeclared_variables(Environment(autoescape=True).parse(value))
+    except TemplateSyntaxError:
+        return {value}
+
+
+def _has_template(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_template, value))
+    return isinstance(value, str) and has_template(value)

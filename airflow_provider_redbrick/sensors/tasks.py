@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.hooks.conditions import tasks_condition
+from airflow_provider_redbrick.hooks.validation import tasks_condition
 from airflow_provider_redbrick.sensors.base import RedBrickWaitSensor
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import XComArg
 
-    from airflow_provider_redbrick.batch.waiting import TasksCondition
+    from airflow_provider_redbrick.engine.polling import TasksCondition
 
 
 class RedBrickTasksSensor(RedBrickWaitSensor):

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.hooks.conditions import queue_condition
-from airflow_provider_redbrick.triggers.base import RedBrickPollTrigger
+from airflow_provider_redbrick.client.models.workflow import normalize_stage_name
+from airflow_provider_redbrick.engine.polling import QueueCondition
+from airflow_provider_redbrick.engine.watching import WatchResult, evaluate_threshold
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.hooks import validation
+from airflow_provider_redbrick.hooks.validation import queue_condition
+from airflow_provider_redbrick.triggers.base import RedBrickPollTrigger, RedBrickWatchTrigger
 
 if TYPE_CHECKING:
-    from airflow_provider_redbrick.batch.waiting import QueueCondition
+    from collections.abc import Mapping
+
+    from airflow_provider_redbrick.triggers.poll_group import SharedProject
 
 
 class RedBrickStageQueueTrigger(RedBrickPollTrigger):
@@ -52,3 +59,44 @@ class RedBrickStageQueueTrigger(RedBrickPollTrigger):
             "unassigned": self.unassigned,
             "count_by": self.count_by,
         }
+
+
+class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
+    """Send an event when a stage's queue rises to ``at_least``.
+
+    The event is sent once, and again only after the queue was below the threshold. A queue that is long enough at the
+    first poll counts as risen. Without a state store (before Airflow 3.3.2) that also applies after each restart of the
+    triggerer. A queue that falls and rises again between two polls counts as unchanged.
+
+    The event has ``schema_version, org_id, project_id, stage_name, count, at_least``.
+
+    :param stage_name: the stage; ``Ground Truth`` for finished tasks.
+    :param at_least: the threshold, at least 1 task, by the server's count.
+    """
+
+    def __init__(self, *, stage_name: str, at_least: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        validation.plain_text("stage_name", stage_name)
+        if validation.whole_number("at_least", at_least, low=1) is None:
+            raise RedBrickInputError("at_least must be a whole number of at least 1, not None.")
+        self.stage_name = stage_name
+        self.at_least = at_least
+
+    def watches(self) -> dict[str, Any]:
+        """Return the arguments that describe what is watched."""
+        return {"stage_name": self.stage_name, "at_least": self.at_least}
+
+    def stage(self) -> str:
+        """Return the public name of the watched stage."""
+        return normalize_stage_name(self.stage_name)
+
+    async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
+        """Poll once, and decide which events to send.
+
+        :param project: the shared project to read.
+        :param state: the state after the previous poll; None at the first one.
+        :return: the events to send and the new state.
+        """
+        at_least = int(self.at_least)
+        poll = await project.look(QueueCondition(self.stage_name, at_least))
+        return evaluate_threshold(state, poll.observed, at_least=at_least)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.hooks.conditions import tasks_condition
+from airflow_provider_redbrick.hooks.validation import tasks_condition
 from airflow_provider_redbrick.triggers.base import RedBrickPollTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_redbrick.batch.waiting import TasksCondition
+    from airflow_provider_redbrick.engine.polling import TasksCondition
 
 
 class RedBrickTasksTrigger(RedBrickPollTrigger):

@@ -8,7 +8,7 @@ from fuzz.asking import GOOD
 from fuzz.meddler import Meddler
 from tiny_server import TinyServer
 
-from airflow_provider_redbrick.api.retry import RetryPolicy
+from airflow_provider_redbrick.client.transport.retry import RetryPolicy
 
 __all__ = ["running_sandbox"]
 
@@ -37,8 +37,8 @@ def server():
 def hasty(monkeypatch):
     """Try twice, at once."""
     policy = RetryPolicy(max_attempts=2, base=0.0, cap=0.0, retry_after_cap=0.01)
-    monkeypatch.setattr("airflow_provider_redbrick.api.retry.RetryPolicy", lambda **_: policy)
-    monkeypatch.setattr("airflow_provider_redbrick.batch.applying.SETTLE", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("airflow_provider_redbrick.client.transport.retry.RetryPolicy", lambda **_: policy)
+    monkeypatch.setattr("airflow_provider_redbrick.engine.executor.SETTLE", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture

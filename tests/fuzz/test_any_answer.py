@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from tiny_server import Reply
 
 from airflow_provider_redbrick import exceptions as err
-from airflow_provider_redbrick.api.masking import mask_secret
-from airflow_provider_redbrick.api.retry import RetryPolicy, retry_after_seconds, seconds_until_retry
+from airflow_provider_redbrick.client.transport.redaction import mask_secret
+from airflow_provider_redbrick.client.transport.retry import RetryPolicy, retry_after_seconds, seconds_until_retry
 
 # ------------------------------------------------------------------ what is in an answer
 

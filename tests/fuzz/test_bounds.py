@@ -13,8 +13,8 @@ from fuzz.asking import GOOD, MUTATION, QUERY, ask, fetch, new_transport
 from tiny_server import Reply
 
 from airflow_provider_redbrick import exceptions as err
-from airflow_provider_redbrick.api import bounds, storage, wire
-from airflow_provider_redbrick.api.models import flat_labels
+from airflow_provider_redbrick.client.models.task import flat_labels
+from airflow_provider_redbrick.client.transport import graphql, sessions, storage
 
 # ------------------------------------------------------------------ answers without an end
 
@@ -24,7 +24,7 @@ MIB = 1 << 20
 @pytest.fixture
 def small(monkeypatch):
     """Four megabytes are a large answer."""
-    monkeypatch.setattr(bounds, "MAX_RESPONSE_BYTES", 4 * MIB)
+    monkeypatch.setattr(sessions, "MAX_RESPONSE_BYTES", 4 * MIB)
     monkeypatch.setattr(storage, "MAX_RESPONSE_BYTES", 4 * MIB)
     monkeypatch.setattr(storage, "LARGEST_FILE", 4 * MIB)
 
@@ -121,7 +121,7 @@ def not_read(content):
     """How many bytes it takes not to read an answer."""
     tracemalloc.start()
     with pytest.raises(err.RedBrickAnswerError, match=r"has more than \d+ values") as caught:
-        wire.decode(200, {}, content)
+        graphql.decode(200, {}, content)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert caught.value.maybe_applied
@@ -130,7 +130,7 @@ def not_read(content):
 
 @pytest.mark.parametrize("value", MANY.values(), ids=MANY)
 def test_an_answer_of_very_many_small_values_is_not_parsed(monkeypatch, value):
-    monkeypatch.setattr("airflow_provider_redbrick.api.values.MOST_VALUES", 100_000)
+    monkeypatch.setattr("airflow_provider_redbrick._utils.MOST_VALUES", 100_000)
     quote = b'"' if b'"' in value else b""
     content = b'{"data": {"me": %s[%s]%s}}' % (quote, b",".join([value] * 100_001), quote)
     assert not_read(content) < MIB // 4
@@ -189,7 +189,7 @@ def test_an_answer_that_never_gets_on_is_given_up(server, how):
 
 
 def test_an_answer_that_is_slow_and_gets_on_is_read(server, monkeypatch):
-    monkeypatch.setattr(bounds, "MIN_BYTES_PER_S", 1000)
+    monkeypatch.setattr(sessions, "MIN_BYTES_PER_S", 1000)
     body = GOOD.body + b" " * 1000
 
     def answer(handler):

@@ -17,23 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_calls import BOX
 
-from airflow_provider_redbrick.api.detail import Detail
-from airflow_provider_redbrick.api.exports import BulkRead, read_again
-from airflow_provider_redbrick.api.imports import Datapoint
-from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.batch.balance import SharingRules, plan_queue
-from airflow_provider_redbrick.batch.calling import with_series_labels
-from airflow_provider_redbrick.batch.converting import Converter, Labels
-from airflow_provider_redbrick.batch.exporting import export
-from airflow_provider_redbrick.batch.handing import claim_tasks
-from airflow_provider_redbrick.batch.labelling import find_mismatch
-from airflow_provider_redbrick.batch.people import check_people
-from airflow_provider_redbrick.batch.remote import list_waiting
-from airflow_provider_redbrick.batch.waiting import QueueCondition, TasksCondition
+from airflow_provider_redbrick.actions.balance import SharingRules, claim_tasks, plan_queue
+from airflow_provider_redbrick.actions.callables import with_series_labels
+from airflow_provider_redbrick.actions.export import export
+from airflow_provider_redbrick.actions.prelabel import list_waiting
+from airflow_provider_redbrick.actions.put_labels import find_mismatch
+from airflow_provider_redbrick.annotations.conversion import Converter, Labels
+from airflow_provider_redbrick.assignments.assign import check_people
+from airflow_provider_redbrick.client.models.task import Detail, Task
+from airflow_provider_redbrick.client.operations.task_reads import BulkRead, read_again
+from airflow_provider_redbrick.client.operations.uploads import Datapoint
+from airflow_provider_redbrick.engine.polling import QueueCondition, TasksCondition
 from airflow_provider_redbrick.exceptions import RedBrickNotReadError
-from airflow_provider_redbrick.labels.checks import check_labels
-from airflow_provider_redbrick.labels.label_input import label_inputs
+from airflow_provider_redbrick.labels.legacy import label_inputs
 from airflow_provider_redbrick.labels.taxonomy import Taxonomy
+from airflow_provider_redbrick.labels.validation import check_labels
 
 STORAGE = "22222222-2222-2222-2222-222222222222"
 BODY = {"series": SERIES, "classification": {"attributes": {"quality": "good"}}}

@@ -12,19 +12,19 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from fixtures import Run
 from fuzz.meddler import Meddling
 from fuzz.promises import promises
-from fuzz.test_operators_and_answers import REPLIES
+from fuzz.replies import REPLIES
 from fuzz.values import CHANGES, JSON, KEY, RAW, TEXTS, any_text, fuzzed, spoiled, tower
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_server import Reply
 
-from airflow_provider_redbrick.api.credential import Credential
-from airflow_provider_redbrick.api.endpoint import graphql_url
-from airflow_provider_redbrick.api.retry import RetryPolicy
-from airflow_provider_redbrick.api.transport import Transport
+from airflow_provider_redbrick.client.transport.endpoint import graphql_url
+from airflow_provider_redbrick.client.transport.http import Transport
+from airflow_provider_redbrick.client.transport.retry import RetryPolicy
+from airflow_provider_redbrick.client.transport.sessions import Credential
 from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.hooks.connection import read_settings
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
-from airflow_provider_redbrick.hooks.settings import read_settings
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
 from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
 

@@ -16,11 +16,11 @@ from fuzz.works import a_mask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_redbrick.batch.masks import take_masks
+from airflow_provider_redbrick.annotations.masks import take_masks
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.labels.depth import DEEPEST, BeyondError, Depth
-from airflow_provider_redbrick.labels.entries import read_entries
+from airflow_provider_redbrick.labels.file_reader import read_entries
 from airflow_provider_redbrick.labels.nifti import read_volume, write_volume
+from airflow_provider_redbrick.labels.strict_json import DEEPEST, BeyondError, Depth
 
 MIB = 1 << 20
 
@@ -153,7 +153,7 @@ def endless(piece, start=b""):
     ],
 )
 def test_an_entry_without_an_end_takes_no_memory_for_ever(monkeypatch, start, piece):
-    monkeypatch.setattr("airflow_provider_redbrick.labels.entries.LONGEST_LINE", MIB >> 2)
+    monkeypatch.setattr("airflow_provider_redbrick.labels.file_reader.LONGEST_LINE", MIB >> 2)
     tracemalloc.start()
     with promises(seconds=20):
         (first, *_) = read_entries(endless(piece, start), name="file") if start != b'{"a": "' else [None]

@@ -15,17 +15,16 @@ from fuzz.promises import promises, refuse_secrets, refuse_unsendable
 from fuzz.values import SIGNATURE
 from fuzz.works import SERIES, a_mask
 
-from airflow_provider_redbrick.api.answers import reading
-from airflow_provider_redbrick.api.models import Task
-from airflow_provider_redbrick.api.moments import moment
-from airflow_provider_redbrick.batch.converting import Converter, Labels
+from airflow_provider_redbrick.annotations.conversion import Converter, Labels
+from airflow_provider_redbrick.client.models.parsing import moment, reading
+from airflow_provider_redbrick.client.models.task import Task
 from airflow_provider_redbrick.exceptions import (
     LONGEST_MESSAGE,
     RedBrickAnswerError,
     RedBrickAPIError,
     RedBrickInputError,
 )
-from airflow_provider_redbrick.hooks import check
+from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.labels.nifti import read_volume
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
@@ -76,7 +75,7 @@ def test_what_no_xcom_can_hold_is_replaced():
 def test_times_out_of_all_calendars(text):
     assert moment(text) is None
     with pytest.raises(RedBrickInputError, match="must be a date and time"):
-        check.time("updated_after", text)
+        validation.time("updated_after", text)
 
 
 HUGE = [10**5000, 10**30, -(10**5000), "9" * 5000, 2**31, 5.0, [[]], object(), np.float64(3)]
@@ -85,23 +84,23 @@ HUGE = [10**5000, 10**30, -(10**5000), "9" * 5000, 2**31, 5.0, [[]], object(), n
 @pytest.mark.parametrize("value", HUGE, ids=map(str, range(len(HUGE))))
 def test_numbers_that_the_api_has_no_place_for(value):
     with pytest.raises(RedBrickInputError, match="must be a whole number"):
-        check.whole_number("limit", value)
+        validation.whole_number("limit", value)
 
 
 def test_numbers_of_array_libraries_are_numbers():
-    assert check.whole_number("limit", np.int64(5)) == 5
+    assert validation.whole_number("limit", np.int64(5)) == 5
 
 
 @pytest.mark.parametrize("value", [np.array(["any", "all"]), [], {}, 10**5000, None], ids="abcde")
 def test_a_word_is_a_word(value):
     with pytest.raises(RedBrickInputError, match="must be one of"):
-        check.one_of("fail_on", value, ("any", "all"))
+        validation.one_of("fail_on", value, ("any", "all"))
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800"])
 def test_a_text_can_be_sent(value):
     with pytest.raises(RedBrickInputError, match="cannot be sent or stored"):
-        check.text("name", value)
+        validation.text("name", value)
 
 
 def changed(**fields):

@@ -10,17 +10,16 @@ from fuzz.values import ANYTHING, JSON, fuzzed, real, spoiled
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_redbrick.api.answers import reading
-from airflow_provider_redbrick.api.models import flat_labels
-from airflow_provider_redbrick.api.remote import RemoteOutput
-from airflow_provider_redbrick.batch.new_tasks import read_new_task
+from airflow_provider_redbrick.actions.task_specs import read_new_task
+from airflow_provider_redbrick.client.models.parsing import reading
+from airflow_provider_redbrick.client.models.task import flat_labels
+from airflow_provider_redbrick.client.operations.remote_labeling import RemoteOutput
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels import legacy
-from airflow_provider_redbrick.labels.checks import check_labels, check_stored
-from airflow_provider_redbrick.labels.label_input import label_inputs
-from airflow_provider_redbrick.labels.names import with_names
-from airflow_provider_redbrick.labels.series import to_series
-from airflow_provider_redbrick.labels.taxonomy import Taxonomy
+from airflow_provider_redbrick.labels.legacy import label_inputs
+from airflow_provider_redbrick.labels.series_format import to_series
+from airflow_provider_redbrick.labels.taxonomy import Taxonomy, with_names
+from airflow_provider_redbrick.labels.validation import check_labels, check_stored
 
 POINT = {"xNorm": 0.1, "yNorm": 0.2}
 VIDEO = {"video": {"frameIndex": 1, "trackId": "t", "keyFrame": True, "endTrack": True, "seriesItemIndex": 0}}

@@ -13,16 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_server import json_reply
 
-from airflow_provider_redbrick.api import pages as module
-from airflow_provider_redbrick.api.client import RedBrickClient
-from airflow_provider_redbrick.api.credential import Credential
-from airflow_provider_redbrick.api.exports import BulkRead
-from airflow_provider_redbrick.api.pages import pages
-from airflow_provider_redbrick.api.project import RedBrickProject
-from airflow_provider_redbrick.api.remote import RemoteStage
-from airflow_provider_redbrick.api.retry import RetryPolicy
-from airflow_provider_redbrick.api.transport import Transport
-from airflow_provider_redbrick.batch.remote import list_waiting
+from airflow_provider_redbrick.actions.prelabel import list_waiting
+from airflow_provider_redbrick.client.operations import task_reads as module
+from airflow_provider_redbrick.client.operations.account import RedBrickClient
+from airflow_provider_redbrick.client.operations.project import RedBrickProject
+from airflow_provider_redbrick.client.operations.remote_labeling import RemoteStage
+from airflow_provider_redbrick.client.operations.task_reads import BulkRead, pages
+from airflow_provider_redbrick.client.transport.http import Transport
+from airflow_provider_redbrick.client.transport.retry import RetryPolicy
+from airflow_provider_redbrick.client.transport.sessions import Credential
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 
 ID = "0a9c6e10-5b1d-4c8e-9f00-000000000001"

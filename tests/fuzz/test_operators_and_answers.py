@@ -9,30 +9,12 @@ from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 from fixtures import Run
 from fuzz.meddler import Meddling
 from fuzz.promises import promises, refuse_unsendable
-from fuzz.values import CHANGES, KEY, fuzzed
+from fuzz.replies import REPLIES
+from fuzz.values import CHANGES, fuzzed
 from fuzz.works import WORKS
 from hypothesis import event, given
 from hypothesis import strategies as st
-from tiny_server import Reply
 
-REPLIES = st.sampled_from(
-    [
-        Reply(200),
-        Reply(200, b"<html>Sign in</html>", {"Content-Type": "text/html"}),
-        Reply(200, b"\x1f\x8b\x08", {"Content-Encoding": "gzip"}),
-        Reply(200, b'{"data": {}}', {"Content-Encoding": "gzip"}),
-        Reply(200, b'{"data": {}}'),
-        Reply(200, b'{"data": null, "errors": [{"message": null, "path": [{}]}, 5, [[]]]}'),
-        Reply(200, f'{{"errors": "{KEY}"}}'.encode()),
-        Reply(204),
-        Reply(302, b"", {"Location": "http://localhost:1/"}),
-        Reply(401, KEY.encode()),
-        Reply(413),
-        Reply(429, KEY.encode(), {"Retry-After": "9" * 4000}),
-        Reply(500, KEY.encode()),
-        Reply(503, b"", {"Retry-After": "-1"}),
-    ]
-)
 MEDDLINGS = st.lists(st.builds(Meddling, st.integers(0, 14), CHANGES | CHANGES | CHANGES | REPLIES), max_size=4)
 
 

@@ -1,0 +1,1 @@
+"""What the operators do, one module per operation. Imports nothing of Airflow."""

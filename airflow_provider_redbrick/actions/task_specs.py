@@ -1,0 +1,267 @@
+"""Read and validate users' descriptions of new tasks, without requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_redbrick.annotations.conversion import check_json, list_of_objects, series_labels
+from airflow_provider_redbrick.client.models.parsing import check_uuid, is_uuid
+from airflow_provider_redbrick.engine.outcomes import Outcome, failed
+from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.schema import (
+    LISTED,
+    Violations,
+    anything,
+    each,
+    flag,
+    is_list,
+    is_number,
+    join,
+    mapping,
+    must_be,
+    name_of,
+    path,
+    paths,
+    record,
+    shown,
+    text,
+)
+from airflow_provider_redbrick.labels.strict_json import check_storable
+from airflow_provider_redbrick.labels.validation import item_references
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.annotations.snapshot import MaskCopy, MaskKey
+    from airflow_provider_redbrick.labels.file_reader import Entry
+
+_NAMED = 5
+_LABELS = frozenset({*LISTED, "segmentations", "segmentMap"})
+
+
+@dataclass(frozen=True, repr=False)
+class NewTask:
+    """The description of a task to create; the repr shows nothing of it.
+
+    :param name: the task's name, unique in the project.
+    :param series: the series: ``items``, and optionally ``name``, ``metaData`` and labels.
+    :param classification: the classification of the whole task.
+    :param is_ground_truth: None if not specified.
+    :param has_labels: whether the exported task had labels, possibly an empty list.
+    :param storage_id: the external storage that holds its items; None if not specified.
+    :param metadata: the task's metadata.
+    :param pre_assign: by stage, one email or several to assign the task to.
+    :param priority: from 0 to 1.
+    :param place: the position in a file, for messages; empty for list input, where the name suffices.
+    :param copies: copies of masks given as objects instead of paths.
+    """
+
+    name: str
+    series: Sequence[Mapping[str, Any]]
+    classification: Mapping[str, Any] | None = None
+    is_ground_truth: bool | None = None
+    has_labels: bool = False
+    storage_id: str | None = None
+    metadata: Mapping[str, str] | None = None
+    pre_assign: Mapping[str, str | Sequence[str]] | None = None
+    priority: float | None = None
+    place: str = ""
+    copies: Mapping[MaskKey, MaskCopy] = field(default_factory=dict)
+
+    @property
+    def misplaced(self) -> str | None:
+        """The first label on an item that does not exist; None if all fit."""
+        for reference in item_references(self.series):
+            items = listed(self.series[reference.series]["items"])
+            problem = reference.beyond(len(items), names=items)
+            if problem is not None:
+                return problem
+        return None
+
+    @property
+    def files(self) -> list[str]:
+        """The distinct paths of all its items."""
+        found: dict[str, None] = {}
+        for series in self.series:
+            found.update(dict.fromkeys(listed(series["items"])))
+            found.update(dict.fromkeys(entry["item"] for entry in series.get("heatMaps") or ()))
+        return list(found)
+
+    @property
+    def says_labels(self) -> bool:
+        """Whether labels are specified, possibly as an empty list."""
+        said = (key for series in self.series for key, value in series.items() if value is not None)
+        return self.has_labels or self.classification is not None or not _LABELS.isdisjoint(said)
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """Its labels in the ``series`` format."""
+        body = {"series": self.series, "classification": self.classification}
+        return {key: value for key, value in body.items() if value is not None}
+
+    def to_import(self, body: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
+        """Return the task in the server's import format.
+
+        :param body: its labels without their masks.
+        :param called: the name of each item in the conversion.
+        :raises RedBrickInputError: if it has labels that cannot be sent.
+        """
+        all_series = enumerate(list_of_objects(body["series"], "series"))
+        task = {**body, "name": self.name, "series": [_imported(series, i, called) for i, series in all_series]}
+        check_json(task)
+        return task
+
+    def failure(self, reason: object) -> Outcome:
+        """Return the outcome of a task that was not created."""
+        told = f"{self.place}: {reason}" if self.place else reason
+        return failed("", told, name=self.name)
+
+
+def read_new_task(value: object, *, place: str = "") -> NewTask:
+    """Read the description of a task.
+
+    :param value: the description.
+    :param place: the position in a file, for messages.
+    :raises RedBrickInputError: if it is invalid; the message names up to five errors.
+    """
+    found = [f"{where}: {words}" if where else f"it {words}" for where, words in islice(_problems(value), _NAMED)]
+    if found or not isinstance(value, Mapping):
+        raise RedBrickInputError("; ".join(found))
+    check_storable(value)
+    return NewTask(
+        name=value["name"],
+        series=value.get("series") or [{"items": value["items"]}],
+        classification=value.get("classification"),
+        is_ground_truth=value.get("isGroundTruth"),
+        has_labels=value.get("labelsId") is not None,
+        storage_id=value.get("storageId") and check_uuid("storageId", value["storageId"]),
+        metadata=value.get("metaData"),
+        pre_assign=value.get("preAssign"),
+        priority=value.get("priority"),
+        place=place,
+    )
+
+
+def read_new_tasks(entries: Iterable[Entry]) -> Iterator[NewTask | Outcome]:
+    """Read the descriptions in a file.
+
+    An invalid description, or a repeated name, yields a failed outcome.
+    """
+    places: dict[str, str] = {}
+    for entry in entries:
+        found = entry.value.get("name") if entry.value is not None else None
+        name = found if isinstance(found, str) else ""
+        # Of two with one name the first counts, whatever becomes of it.
+        first = places.setdefault(name, entry.place) if name else entry.place
+        yield _read(entry, name, first)
+
+
+def _read(entry: Entry, name: str, first: str) -> NewTask | Outcome:
+    problem = entry.problem
+    if first != entry.place:
+        problem = f"{first} has this name already, and only the first counts"
+    elif entry.value is not None:
+        try:
+            return read_new_task(entry.value, place=entry.place)
+        except RedBrickInputError as error:
+            problem = str(error)
+    return failed("", f"{entry.place}: {problem}", name=name)
+
+
+# ------------------------------------------------------------------ what a description must look like
+
+
+def _texts(value: Any) -> Violations:
+    """Check texts by name."""
+    yield from mapping(value)
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        for _, words in text(inner):
+            yield name_of(key), words
+
+
+def _people(value: Any) -> Violations:
+    """Validate emails by stage; a blank one is an unrendered template."""
+    yield from mapping(value)
+    for stage, emails in value.items() if isinstance(value, Mapping) else ():
+        given = emails if is_list(emails) and emails else [emails]
+        for email in given:
+            if not isinstance(email, str) or not email.strip():
+                yield name_of(stage), f"must be an email or a list of emails, not {shown(email)}"
+
+
+def _series(value: Any) -> Violations:
+    """Validate a series; its labels are validated later, with the taxonomy."""
+    yield from mapping(value)
+    if not isinstance(value, Mapping):
+        return
+    if value.get("items") is None:
+        yield "items", "is missing"
+    for key, rule in _OF_SERIES.items():
+        if value.get(key) is not None:
+            for place, words in rule(value[key]):
+                yield join(key, place), words
+
+
+def _heat_map(value: Any) -> Violations:
+    """Check that a heat map has an item; the server validates the rest."""
+    yield from mapping(value)
+    for _, words in path(value.get("item")) if isinstance(value, Mapping) else ():
+        yield "item", words
+
+
+_OF_SERIES = {
+    "items": paths,
+    "name": text,
+    "metaData": _texts,
+    "imageHeaders": mapping,
+    "heatMaps": each(_heat_map),
+}
+# What the row of an export says of the task it was, which is not the one that is created.
+_OF_EXPORTS = (
+    *("taskId", "currentStageName", "labelsId", "updatedBy", "updatedAt"),
+    # In exports of RedBrick's own SDK.
+    *("createdBy", "createdAt", "updatedByUserId", "status"),
+)
+_ENTRY = record(
+    {"name": must_be("text that is not blank", lambda value: isinstance(value, str) and bool(value.strip()))},
+    {
+        "items": paths,
+        "series": each(_series, least=1, what="series"),
+        "classification": mapping,
+        "isGroundTruth": flag,
+        "metaData": _texts,
+        "preAssign": _people,
+        "priority": must_be("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
+        "storageId": must_be("a UUID", is_uuid),
+        **dict.fromkeys(_OF_EXPORTS, anything),
+    },
+)
+
+
+def _problems(value: object) -> Violations:
+    yield from _ENTRY(value)
+    if not isinstance(value, Mapping):
+        return
+    given = [key for key in ("items", "series") if value.get(key) is not None]
+    if len(given) == 2:
+        yield "items", "goes without 'series', each of which has items of its own"
+    elif not given:
+        yield "items", "is missing, and so is 'series'"
+
+
+# ------------------------------------------------------------------ series
+
+
+def _imported(series: Mapping[str, Any], index: int, called: Mapping[str, str]) -> dict[str, Any]:
+    items = series["items"]
+    own = {key: series[key] for key in ("name", "metaData", "imageHeaders") if series.get(key) is not None}
+    own["items"] = called[items] if isinstance(items, str) else [called[item] for item in items]
+    if series.get("heatMaps"):
+        own["heatMaps"] = [{**entry, "item": called[entry["item"]]} for entry in series["heatMaps"]]
+    return {**series_labels(series, index), **own}
+
+
+def listed(items: Any) -> list[str]:
+    """Return the items of a series, which may be one path or a list of paths."""
+    return [items] if isinstance(items, str) else list(items)

@@ -1,0 +1,1 @@
+"""Labels and masks on their way to the server."""

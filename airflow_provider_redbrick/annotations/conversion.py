@@ -1,0 +1,462 @@
+"""Convert user labels to the format that the server stores.
+
+1. User values are copied and validated, and their masks are extracted, before any request.
+2. The server converts labels, up to 50 tasks per request. A refused request is bisected until the invalid tasks are
+   isolated.
+3. The conversion does not know a task's items: labels are converted with placeholder items and moved afterwards.
+4. A conversion that drops or changes labels, or answers for another task, is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from threading import Lock
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from airflow_provider_redbrick._utils import in_chunks
+from airflow_provider_redbrick.annotations.masks import Mask, Masked, OpenFile, take_masks
+from airflow_provider_redbrick.annotations.snapshot import NOT_LABELS, content_hash, copied_files, open_mask, plain_body
+from airflow_provider_redbrick.client.operations.account import read_once
+from airflow_provider_redbrick.exceptions import (
+    NoSuchFileError,
+    RedBrickAPIError,
+    RedBrickInputError,
+    RedBrickPayloadTooLargeError,
+    RedBrickRefusedError,
+    short_repr,
+    single_line,
+    truncate_message,
+)
+from airflow_provider_redbrick.labels.plain import check_finite, fields_of, to_plain
+from airflow_provider_redbrick.labels.strict_json import check_storable
+from airflow_provider_redbrick.labels.tally import difference
+from airflow_provider_redbrick.labels.taxonomy import Taxonomy
+from airflow_provider_redbrick.labels.validation import (
+    ItemReference,
+    check_labels,
+    check_stored,
+    item_references,
+    series_items,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_redbrick.annotations.snapshot import MaskCopy, MaskKey
+    from airflow_provider_redbrick.client.operations.account import RedBrickClient
+    from airflow_provider_redbrick.client.operations.project import RedBrickProject
+
+
+log = logging.getLogger(__name__)
+
+# The import format requires names and items; labels do not depend on them.
+_ITEM = "https://test"
+# Fields displayed with a series, and set when its task is created.
+_LAYERS = frozenset({"heatMaps", "transforms", "centerline"})
+_NAME_MASKS = ("segmentations", "segmentMap")
+_MOST_ITEMS = 100_000
+CONVERSIONS_A_REQUEST = 50
+
+
+@dataclass(frozen=True, repr=False)
+class Labels:
+    """User labels for one task; the repr shows none of them.
+
+    :param task_id: the task.
+    :param body: ``series``, ``classification`` or both, or the older ``labels``; None submits the existing labels.
+    :param stored: the paths of masks that the task already has.
+    :param copies: copies of masks taken when the labels were returned; None if none were taken yet.
+    """
+
+    task_id: str
+    body: Mapping[str, Any] | None
+    stored: frozenset[str] = frozenset()
+    copies: Mapping[MaskKey, MaskCopy] | None = None
+
+    @property
+    def names_masks(self) -> bool:
+        """Whether the labels may refer to masks."""
+        series = (self.body or {}).get("series")
+        if not isinstance(series, Sequence):
+            return False
+        named = (each.get(key) for each in series if isinstance(each, Mapping) for key in _NAME_MASKS)
+        # The truth value of an array is undefined.
+        return any(bool(value) if isinstance(value, Sequence | Mapping) else value is not None for value in named)
+
+    def plain(self) -> Labels:
+        """Return a copy as plain JSON values, and copies of mask objects.
+
+        :raises RedBrickInputError: if JSON cannot represent a value.
+        """
+        if self.copies is not None:
+            return self
+        body, copies = plain_body(self.body)
+        return replace(self, body=body, copies=copies)
+
+    def copied(self, open_file: Callable[[str], BinaryIO | None]) -> Labels:
+        """Return a snapshot of the values and of the mask files that they name.
+
+        :param open_file: raises if there is no such file, or returns None to skip the copy.
+        :raises RedBrickInputError: if JSON cannot represent a value, or a mask file cannot be read.
+        """
+        plain = self.plain()
+        copies = dict(plain.copies or {})
+        copies.update(copied_files(plain.body, self.stored, open_file, known=copies.keys()))
+        return replace(plain, copies=copies)
+
+    def copied_if_there(self, open_file: OpenFile) -> Labels:
+        """Return a snapshot that skips missing files, as the task may have those masks.
+
+        :raises RedBrickInputError: if JSON cannot represent a value, or a mask file cannot be read.
+        """
+
+        def if_there(path: str) -> BinaryIO | None:
+            try:
+                return open_mask(path, open_file)
+            except NoSuchFileError:
+                return None
+
+        return self.copied(if_there)
+
+    def with_stored(self, paths: frozenset[str]) -> Labels:
+        """Return the labels with the task's masks, which are not read from files."""
+        copies = None
+        if self.copies is not None:
+            copies = {key: copy for key, copy in self.copies.items() if key[1] not in paths}
+        return replace(self, stored=paths, copies=copies)
+
+    def to_import(self) -> dict[str, Any]:
+        """Return the task in the server's import format.
+
+        :raises RedBrickInputError: if the labels cannot be sent in their present form.
+        """
+        body = self.body or {}
+        task: dict[str, Any] = {"taskId": self.task_id, "name": self.task_id}
+        if "labels" in body:
+            if "series" in body or "classification" in body:
+                raise RedBrickInputError("it has both the older 'labels' and 'series' or 'classification'")
+            task.update(items=[_ITEM], labels=list_of_objects(body["labels"], "labels"))
+        else:
+            given = body.get("series")
+            # No series and empty series are equivalent: a task has at least one.
+            series = list_of_objects([] if given is None else given, "series") or [{}]
+            task["series"] = [_with_place(series_labels(each, i), i) for i, each in enumerate(series)]
+            if body.get("classification") is not None:
+                task["classification"] = body["classification"]
+        check_json(task)
+        return task
+
+
+@dataclass(frozen=True, repr=False)
+class Converted:
+    """The labels of one task as the server stores them, with their masks.
+
+    :param labels: the flat list; an empty one removes the task's labels.
+    :param masks: the masks to store.
+    :param unmasked: the series whose masks are removed.
+    :param starts: for each series, the number given to its first item in the conversion.
+    :param references: the labels that refer to an item of their series.
+    :param sha256: the hash of the user's values and masks.
+    """
+
+    labels: list[dict[str, Any]]
+    masks: tuple[Mask, ...] = ()
+    unmasked: frozenset[int] = frozenset()
+    starts: tuple[int, ...] = ()
+    references: tuple[ItemReference, ...] = ()
+    sha256: str = ""
+
+    @property
+    def detail(self) -> dict[str, str]:
+        """The report fields of these labels."""
+        return {"labels_sha256": self.sha256} if self.sha256 else {}
+
+    def on_items_of(self, series_info: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return the labels with the task's own item numbers.
+
+        :param series_info: the task's ``seriesInfo``; without a complete division all items are in the first series.
+        """
+        views = series_items(series_info, ())
+        return [self._placed(label, views) for label in self.labels]
+
+    def _placed(self, label: dict[str, Any], views: Sequence[Sequence[int]]) -> dict[str, Any]:
+        item, series = label.get("globalitemsindex"), label.get("volumeindex") or 0
+        if not isinstance(item, int) or not series < len(self.starts):
+            return label
+        rank = item - self.starts[series] if item >= self.starts[series] else item
+        view = views[series] if series < len(views) else ()
+        return {**label, "globalitemsindex": view[rank] if rank < len(view) else rank}
+
+
+@dataclass(frozen=True)
+class Converter:
+    """Validate labels, extract their masks, and have the server convert them.
+
+    :param client: the client that requests conversions.
+    :param open_file: opens mask files.
+    :param check: validates labels first; None skips validation.
+    :param rounding_is_unsaid: acquired by the first warning about rounded masks, so that it is logged once.
+    """
+
+    client: RedBrickClient
+    open_file: OpenFile
+    check: LabelCheck | None = None
+    rounding_is_unsaid: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def convert(self, batch: Iterable[Labels]) -> dict[str, Converted | str]:
+        """Return for each task ID its converted labels, or an error message."""
+        result: dict[str, Converted | str] = {}
+        ready: dict[str, tuple[Labels, Masked, dict[str, Any]]] = {}
+        for given in batch:
+            try:
+                labels = given.plain()
+                masked = self.take_masks(labels.task_id, labels.body or {}, labels.stored, labels.copies)
+                ready[labels.task_id] = labels, masked, Labels(labels.task_id, masked.body).to_import()
+            except RedBrickInputError as error:
+                result[given.task_id] = f"cannot be sent: {error}"
+            except RedBrickAPIError as error:
+                result[given.task_id] = f"could not be checked: {error}"
+        converted = convert_all(self.client, [(key, task) for key, (_, _, task) in ready.items()])
+        for key, stored in converted.items():
+            result[key] = stored if isinstance(stored, str) else _converted(stored, *ready[key])
+        return result
+
+    def take_masks(
+        self,
+        key: str,
+        body: Mapping[str, Any],
+        stored: frozenset[str] = frozenset(),
+        copies: Mapping[MaskKey, MaskCopy] | None = None,
+    ) -> Masked:
+        """Validate labels, and extract their masks.
+
+        :param key: the task's name in messages.
+        :param body: the labels as plain values.
+        :param stored: the paths of masks that the task already has.
+        :param copies: copies of masks taken when the labels were returned.
+        :raises RedBrickInputError: if the labels are invalid and must not be sent.
+        """
+        check_storable(body)
+        if self.check is not None:
+            self.check(key, body)
+        masked = take_masks(body, self.open_file, stored, copies)
+        if self.check is not None:
+            self.check.judge(key, masked.doubts)
+        if masked.rounded and self.rounding_is_unsaid.acquire(blocking=False):
+            log.warning(
+                "Mask %s has values that are whole numbers only after rounding, such as 0.99999. They are rounded. "
+                "Further masks of this kind are not logged.",
+                single_line(masked.rounded[0]),
+            )
+        return masked
+
+
+def _converted(stored: Mapping[str, Any], given: Labels, masked: Masked, task: Mapping[str, Any]) -> Converted:
+    series = task.get("series") or ()
+    counts = (len(each["items"]) if isinstance(each["items"], list) else 1 for each in series)
+    starts = tuple(accumulate(counts, initial=0))
+    return Converted(
+        list(stored.get("labels") or ()),
+        masked.masks,
+        masked.unmasked,
+        starts[:-1],
+        item_references(series),
+        content_hash(given.body or {}, masked.digests),
+    )
+
+
+def convert_all(
+    client: RedBrickClient, tasks: Sequence[tuple[str, dict[str, Any]]], *, layout: bool = False
+) -> dict[str, Mapping[str, Any] | str]:
+    """Convert tasks in the import format, several per request.
+
+    Each conversion is compared with its task, so a result is complete.
+
+    :param client: the client that requests conversions.
+    :param tasks: pairs of a key and a task.
+    :param layout: also compare the other image fields of new tasks.
+    :return: for each key the conversion, or an error message.
+    """
+    result: dict[str, Mapping[str, Any] | str] = {}
+    for chunk in in_chunks(tasks, CONVERSIONS_A_REQUEST):
+        converted = _convert_chunk(client, chunk)
+        for key, task in chunk:
+            stored = converted[key]
+            result[key] = (stored if isinstance(stored, str) else _unlike(task, stored, layout=layout)) or stored
+    return result
+
+
+def _unlike(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bool) -> str | None:
+    """Return why a conversion cannot be sent; None if it is complete."""
+    if any(_differs(stored.get(key), task[key]) for key in ("taskId", "name") if key in task):
+        return "cannot be sent: RedBrick's conversion answered for another task"
+    problem = difference(task, stored, layout=layout)
+    return (
+        None if problem is None else f"cannot be sent: RedBrick's conversion does not match what was given: {problem}"
+    )
+
+
+def _differs(found: object, given: object) -> bool:
+    """Return whether an answer names something else; it may name nothing."""
+    return found is not None and str(found).strip().lower() != str(given).strip().lower()
+
+
+def _convert_chunk(
+    client: RedBrickClient, chunk: Sequence[tuple[str, dict[str, Any]]]
+) -> dict[str, Mapping[str, Any] | str]:
+    """Convert tasks in one request; bisect a refused one to isolate invalid tasks."""
+    try:
+        converted = client.convert_labels([task for _, task in chunk])
+    except (RedBrickInputError, RedBrickRefusedError, RedBrickPayloadTooLargeError) as error:
+        if len(chunk) == 1:
+            return {chunk[0][0]: f"cannot be sent: {error}"}
+    except RedBrickAPIError as error:
+        return {key: f"could not be checked: {error}" for key, _ in chunk}
+    else:
+        return {key: stored for (key, _), stored in zip(chunk, converted, strict=True)}
+    middle = len(chunk) // 2
+    return {**_convert_chunk(client, chunk[:middle]), **_convert_chunk(client, chunk[middle:])}
+
+
+def read_body(value: object, task_id: str | None = None) -> Mapping[str, Any]:
+    """Read the return value of a labeler.
+
+    :param value: an object or a model in the ``series`` format, or a list of series.
+    :param task_id: the expected task; labels that name another one are refused.
+    :raises RedBrickInputError: if the value is none of these.
+    """
+    if not isinstance(value, (Mapping, Sequence)):
+        fields = fields_of(value)
+        value = value if fields is None else fields
+    if isinstance(value, Mapping):
+        named = value.get("taskId")
+        if None not in {task_id, named} and str(named).lower() != str(task_id).lower():
+            raise RedBrickInputError(f"the labels name another task by their taskId: {short_repr(named)}")
+        body = {key: value[key] for key in ("series", "classification", "labels") if value.get(key) is not None}
+        if body:
+            return body
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        if value:
+            return {"series": list(value)}
+        raise RedBrickInputError(
+            "an empty list of series says nothing: give {'series': []} for no labels, or None to leave the task alone"
+        )
+    raise RedBrickInputError(
+        "labels must be an object with 'series', 'classification' or the older 'labels', or a list of series, "
+        f"not {type(value).__name__}" + (f" with {sorted(map(str, value))}" if isinstance(value, Mapping) else "")
+    )
+
+
+def series_labels(element: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return the labels of a series, without its other fields.
+
+    :param element: the series.
+    :param index: its number in messages.
+    :raises RedBrickInputError: if it has labels of an unknown type.
+    """
+    if element.get("unknown"):
+        raise RedBrickInputError(f"series {index} has labels of an unknown kind, which would be lost")
+    return {
+        key: value for key, value in element.items() if key not in NOT_LABELS and key != "unknown" and value is not None
+    }
+
+
+def list_of_objects(value: object, what: str) -> list[Mapping[str, Any]]:
+    """Return a value as a list of objects.
+
+    :param value: the value to check.
+    :param what: its name in messages.
+    :raises RedBrickInputError: if it is not a list of objects.
+    """
+    if not isinstance(value, (list, tuple)) or not all(isinstance(element, Mapping) for element in value):
+        raise RedBrickInputError(f"its {what!r} must be a list of objects")
+    return list(value)
+
+
+def check_json(task: Mapping[str, Any]) -> None:
+    """Check that JSON can represent a task.
+
+    :raises RedBrickInputError: if it cannot.
+    """
+    try:
+        json.dumps(task, allow_nan=False)
+    except (TypeError, ValueError):
+        check_finite(to_plain(task))
+
+
+def _with_place(series: dict[str, Any], index: int) -> dict[str, Any]:
+    """Name a series, and add as many placeholder items as its labels refer to."""
+    series = {key: value for key, value in series.items() if key not in _LAYERS}
+    last = max(_items_named(series), default=0)
+    if last >= _MOST_ITEMS:
+        raise RedBrickInputError(f"series {index} has a label on item {last}; {_MOST_ITEMS} items are the most")
+    return {**series, "name": f"{index}", "items": [_ITEM] * (last + 1) if last else _ITEM}
+
+
+def _items_named(series: Mapping[str, Any]) -> Iterator[int]:
+    for labels in series.values():
+        for label in labels if isinstance(labels, list) else ():
+            video = label.get("video") if isinstance(label, Mapping) else None
+            item = video.get("seriesItemIndex") if isinstance(video, Mapping) else None
+            if isinstance(item, int) and item > 0:
+                yield item
+
+
+MODES = ("strict", "warn", "off")
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """Validate labels against a project's taxonomy, which is read on first use.
+
+    :param project: the project.
+    :param strict: refuse invalid labels; otherwise only log a warning.
+    """
+
+    project: RedBrickProject
+    strict: bool = True
+
+    def __call__(self, task_id: str, body: Mapping[str, Any]) -> None:
+        """Validate the labels of one task.
+
+        :param task_id: the task's name in messages.
+        :param body: the labels as plain values.
+        :raises RedBrickInputError: if they are invalid and ``strict`` is set.
+        """
+        if "labels" in body:
+            labels = body["labels"]
+            self.judge(task_id, check_stored(labels, self._taxonomy) if isinstance(labels, list) else ())
+        else:
+            self.judge(task_id, check_labels(body, self._taxonomy))
+
+    def judge(self, task_id: str, problems: Sequence[object]) -> None:
+        """Refuse labels with problems, or log a warning.
+
+        :param task_id: the task's name in messages.
+        :param problems: the validation errors of its labels.
+        :raises RedBrickInputError: if there are problems and ``strict`` is set.
+        """
+        if not problems:
+            return
+        named = [str(problem) for problem in problems[:_NAMED]]
+        more = [f"and {len(problems) - _NAMED} more"] if len(problems) > _NAMED else []
+        words = truncate_message("; ".join([*named, *more]))
+        if self.strict:
+            raise RedBrickInputError(words)
+        log.warning(
+            "The labels for task %s are sent although something is wrong with them: %s",
+            task_id,
+            truncate_message(words),
+        )
+
+    @read_once
+    def _taxonomy(self) -> Taxonomy:
+        taxonomy = Taxonomy.from_wire(self.project.taxonomy)
+        if not taxonomy.checkable:
+            log.warning(
+                "Labels are not checked: the project has no taxonomy, or one of the first kind: %r", taxonomy.name
+            )
+        return taxonomy

@@ -1,1 +1,0 @@
-"""RedBrick API client: transport, GraphQL documents, models and operations."""

@@ -1,0 +1,1 @@
+"""Who holds a task: assignments, claims, balance plans."""

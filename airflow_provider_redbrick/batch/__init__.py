@@ -1,1 +1,0 @@
-"""Doing one thing to many tasks, exactly once."""

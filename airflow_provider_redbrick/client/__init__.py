@@ -1,0 +1,1 @@
+"""RedBrick over GraphQL. Imports nothing of Airflow."""

@@ -1,0 +1,1 @@
+"""One function per API operation, and the GraphQL documents."""

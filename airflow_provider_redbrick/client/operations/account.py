@@ -1,0 +1,290 @@
+"""Account-level operations and the project factory.
+
+Design notes on cached values:
+
+1. The first thread that needs a value reads it, and the others wait for it.
+2. Each object and value has its own lock: a slow server delays only the threads that need its value.
+3. The lock is removed after the read, because an object with a lock cannot be copied.
+4. In a forked child the lock is renewed; see ``forks``.
+
+Design notes on the results of combined mutations:
+
+1. One request carries mutations of different tasks. An error that names an alias is the result of that mutation
+   alone.
+2. An error without an alias, or an answer without data, leaves open which mutations were applied: the whole request
+   fails with ``maybe_applied``.
+3. ``ok: false`` or a message is a refusal, even in a successful answer.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from airflow_provider_redbrick._utils import abandon, renew_after_fork
+from airflow_provider_redbrick.client.models.parsing import check_uuid, elements, index, reading, text
+from airflow_provider_redbrick.client.operations import queries
+from airflow_provider_redbrick.client.transport.graphql import Call, combine
+from airflow_provider_redbrick.client.transport.retry import BatchSize
+from airflow_provider_redbrick.exceptions import (
+    RedBrickAnswerError,
+    RedBrickAPIError,
+    RedBrickInputError,
+    RedBrickNotFoundError,
+    RedBrickRefusedError,
+    truncate_message,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from typing_extensions import Self
+
+    from airflow_provider_redbrick.client.transport.http import Transport
+
+
+T = TypeVar("T")
+
+
+def run_concurrently(*reads: Callable[[], Any]) -> list[Any]:
+    """Run functions concurrently and return their results in order.
+
+    :raises RedBrickAPIError: the error of the first function, in order, that failed.
+    """
+    pool = ThreadPoolExecutor(len(reads), thread_name_prefix="redbrick-read")
+    try:
+        return [future.result() for future in [pool.submit(read) for read in reads]]
+    finally:
+        # A caller that is stopped does not wait for the remaining responses.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Reading:
+    """Lock for a value that is being read; renewed in a forked child."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        renew_after_fork(self, _Reading._renew)
+
+    def _renew(self) -> None:
+        self.lock = RLock()
+
+
+class read_once(cached_property[T]):  # noqa: N801 - used like functools.cached_property
+    """Cached property that the first thread computes while the others wait.
+
+    Threads wait only for the same object: another object's server may be slow or not answer at all.
+    """
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
+        """Return the value, computing it on first use.
+
+        The value is stored in the instance, which then bypasses this descriptor.
+
+        :param instance: the object; ``None`` for access on the class.
+        :param owner: the class.
+        """
+        if instance is None:
+            return self
+        values, name = vars(instance), str(self.attrname)
+        lock_name = f"{name} is being read"
+        with values.setdefault(lock_name, _Reading()).lock:
+            if name not in values:
+                values[name] = self.func(instance)
+            # Waiting threads already have the lock. An object with a lock could not be copied.
+            values.pop(lock_name, None)
+            return values[name]
+
+
+REDBRICK_STORAGE = "22222222-2222-2222-2222-222222222222"
+"""Id of RedBrick's own storage, which every account has."""
+
+
+@dataclass(eq=False)
+class RedBrickClient:
+    """One account on one server. Reads fail instead of returning partial results.
+
+    :param transport: sends the requests.
+    :param page_size: tasks per page of a listing; reduced when the server refuses it.
+    :param max_concurrency: the maximum number of concurrent requests about tasks.
+    :param bundle: the current number of mutations per request.
+    """
+
+    transport: Transport
+    page_size: int = 200
+    max_concurrency: int = 10
+    bundle: BatchSize = field(default_factory=lambda: BatchSize(10))
+    _me: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        renew_after_fork(self, RedBrickClient._renew)
+
+    @read_once
+    def threads(self) -> ThreadPoolExecutor:
+        """Thread pool for concurrent requests.
+
+        A function run in the pool must not wait for another one. The pool is kept, because starting a thread takes
+        about as long as sending a request.
+        """
+        return ThreadPoolExecutor(self.max_concurrency, thread_name_prefix="redbrick")
+
+    def me(self) -> str:
+        """Return the user id of the credential, ``API:<uuid>`` for an API key.
+
+        :raises RedBrickAnswerError: if the server does not say whose the credential is.
+        """
+        if self._me is None:
+            data = self.transport.execute(queries.ME, {})
+            with reading("me"):
+                user_id = (data["me"] or {}).get("userId")
+            if not isinstance(user_id, str) or not user_id:
+                raise RedBrickAnswerError("RedBrick does not say whose this credential is.", operation="me")
+            self._me = user_id
+        return self._me
+
+    def organization_name(self, org_id: str) -> str:
+        """Return an organization's name.
+
+        :raises RedBrickInputError: if ``org_id`` is not a UUID.
+        :raises RedBrickNotFoundError: if the organization does not exist or the key cannot see it.
+        """
+        check_uuid("org_id", org_id)
+        found = self.transport.execute(queries.ORGANIZATION, {"orgId": org_id}).get("organization")
+        if not found:
+            raise RedBrickNotFoundError(f"There is no organization {org_id}, or this API key cannot see it.")
+        with reading("organization"):
+            return text(found["name"])
+
+    def convert_labels(self, tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Convert labeled tasks to the stored format on the server.
+
+        :param tasks: tasks with ``series`` or ``classification``, in the upload format.
+        :return: the converted tasks, in the same order.
+        :raises RedBrickInputError: if the server finds the labels of any task invalid; the message quotes it.
+        :raises RedBrickAnswerError: if the server does not return as many tasks as it was sent.
+        """
+        # The server needs no project, and does not access the storage, to convert labels.
+        data = self.transport.execute(
+            queries.VALIDATE_AND_CONVERT_TO_IMPORT_FORMAT,
+            {"original": json.dumps(list(tasks)), "convert": True, "storageId": REDBRICK_STORAGE},
+        )
+        name = "validateAndConvertToImportFormat"
+        with reading(name):
+            answer = dict(data[name])
+            words = text(answer.get("error")) or "no reason given"
+        if not answer.get("isValid"):
+            raise RedBrickInputError(truncate_message(f"RedBrick rejects the labels as invalid: {words}"))
+        with reading(name):
+            converted = [_stored(task) for task in elements(json.loads(answer["converted"]), dict, nulls=False)]
+        if len(converted) != len(tasks):
+            # Continuing would submit tasks without their labels.
+            raise RedBrickAnswerError(
+                f"RedBrick was sent {len(tasks)} tasks to convert and returned {len(converted)}.", operation=name
+            )
+        return converted
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.transport.close()
+
+    def _renew(self) -> None:
+        # The pool counts threads that do not exist in the child, and would wait for them.
+        if "threads" in vars(self):
+            abandon(vars(self).pop("threads"))
+
+
+def _stored(task: dict[str, Any]) -> dict[str, Any]:
+    """Validate the shape of a converted task."""
+    elements(task.get("items"), str, nulls=False)
+    for key in ("seriesInfo", "heatMaps", "transforms", "centerline"):
+        elements(task.get(key), dict, nulls=False)
+    for label in elements(task.get("labels"), dict, nulls=False):
+        index(label.get("volumeindex"))
+        index(label.get("globalitemsindex"))
+    return task
+
+
+class Scope:
+    """Send the operations of one project.
+
+    :param client: the account.
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :raises RedBrickInputError: if an id is not a UUID.
+    """
+
+    def __init__(self, client: RedBrickClient, org_id: str, project_id: str) -> None:
+        self.client = client
+        self.org_id = check_uuid("org_id", org_id)
+        self.project_id = check_uuid("project_id", project_id)
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The variables that every document of a project declares."""
+        return {"orgId": self.org_id, "projectId": self.project_id}
+
+    def execute(self, document: str, variables: Mapping[str, Any], *, task_ids: Sequence[str] = ()) -> dict[str, Any]:
+        """Send one operation and return its complete ``data``.
+
+        :param document: the GraphQL document.
+        :param variables: its variables except the organization's and the project's id.
+        :param task_ids: the tasks it is about, for messages.
+        :raises RedBrickAPIError: if the request fails or the answer has an error.
+        """
+        return self.client.transport.execute(document, {**self.ids, **variables}, task_ids=task_ids)
+
+    def send(self, calls: Sequence[Call]) -> list[RedBrickAPIError | None]:
+        """Send mutations of different tasks in one request.
+
+        :return: for each call, the error that it failed with, or ``None``.
+        :raises RedBrickAPIError: if the request fails as a whole.
+        """
+        if len(calls) == 1:
+            return [self._sent_alone(calls[0])]
+        document, variables = combine(calls)
+        ids = [call.task_id for call in calls]
+        answer = self.client.transport.execute_partial(document, {**self.ids, **variables}, task_ids=ids)
+        if answer.data is None or any(issue.root is None for issue in answer.issues):
+            # The error does not say which mutation failed, nor whether the others were applied.
+            words = "; ".join(issue.message for issue in answer.issues)
+            raise RedBrickAnswerError(
+                f"RedBrick answered with an error: {words}", operation=calls[0].name, task_ids=ids, maybe_applied=True
+            )
+        failed = {issue.root: issue.message for issue in answer.issues}
+        return [_problem(call, answer.data.get(f"m{i}"), failed.get(f"m{i}")) for i, call in enumerate(calls)]
+
+    def change(self, call: Call) -> None:
+        """Send a mutation of one task.
+
+        :raises RedBrickAPIError: if it fails.
+        """
+        problem = self._sent_alone(call)
+        if problem is not None:
+            raise problem
+
+    def _sent_alone(self, call: Call) -> RedBrickAPIError | None:
+        data = self.execute(call.document, call.variables, task_ids=[call.task_id])
+        return _problem(call, data.get(call.name), None)
+
+
+def _problem(call: Call, payload: Any, issue: str | None) -> RedBrickAPIError | None:
+    """Return the error in the answer to one mutation: a GraphQL error, or a refusal."""
+    answer = payload if isinstance(payload, dict) else {}
+    if issue is not None:
+        words = f"RedBrick answered with an error: {issue}"
+    elif answer.get("ok") is not True or answer.get("message"):
+        reason = answer.get("message") or f"ok is {answer.get('ok')!r}, without a reason."
+        words = f"RedBrick refused the change: {reason}"
+    else:
+        return None
+    return RedBrickRefusedError(words, operation=call.name, task_ids=[call.task_id], maybe_applied=True)

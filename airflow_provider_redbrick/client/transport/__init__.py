@@ -1,0 +1,1 @@
+"""One HTTP request: endpoint, sessions, encoding, errors, retry, redaction, storage."""

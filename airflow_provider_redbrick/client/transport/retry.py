@@ -1,0 +1,326 @@
+"""Decide whether and when a request is sent again, and run the retry loop.
+
+Design notes on retries:
+
+1. Reads are retried on every transient error.
+2. A mutation is retried only if it cannot have been applied. The API has no idempotency key, so any other failure is
+   settled by reading the task.
+3. Delays grow exponentially with full jitter, so that many workers do not retry at the same time. ``Retry-After`` is
+   added to the delay.
+4. If ``Retry-After`` exceeds ``retry_after_cap``, the request fails at once: Airflow's own retry does not block a
+   worker slot.
+
+Design notes on rates:
+
+1. All threads of a process that use an account share one limiter, because the server's limit is per account.
+2. After HTTP 429 all other threads wait as well. The thread that received it waits in its own retry loop.
+3. The number of mutations per request is halved when a request was too large or too slow, and grows by one after 8
+   successful full requests.
+
+The transport reports each attempt, retry and wait to an observer, and does not depend on how metrics are stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from weakref import WeakValueDictionary
+
+from airflow_provider_redbrick._utils import renew_after_fork
+from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRateLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+
+# Successful full requests before the size grows by one.
+_GROWS_AFTER = 8
+
+
+class RateLimiter:
+    """Limit the request rate of all threads; delay them when the server asks for it.
+
+    :param per_second: the maximum number of requests that start per second; ``None`` for no limit.
+    :param clock: returns the current time in seconds (monotonic).
+    :param sleep: waits for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        per_second: float | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._interval = 1 / per_second if per_second else 0.0
+        self._clock = clock
+        self._sleep = sleep
+        self._next = 0.0
+        self._held_until = 0.0
+        self._holder: int | None = None
+        self._lock = threading.Lock()
+        renew_after_fork(self, RateLimiter._renew)
+
+    def wait(self) -> float:
+        """Wait until this thread may send a request; return the seconds waited."""
+        with self._lock:
+            now = self._clock()
+            held = self._held_until if self._holder != threading.get_ident() else 0.0
+            turn = max(now, self._next, held)
+            self._next = turn + self._interval if self._interval else 0.0
+        if turn > now:
+            self._sleep(turn - now)
+        return turn - now
+
+    def hold(self, seconds: float) -> None:
+        """Delay the requests of all other threads by a number of seconds.
+
+        The calling thread is not delayed: it waits by itself.
+        """
+        with self._lock:
+            self._held_until = max(self._held_until, self._clock() + seconds)
+            self._holder = threading.get_ident()
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+
+class _Limiters:
+    """The limiters of this process, by account and rate."""
+
+    def __init__(self) -> None:
+        self._limiters: WeakValueDictionary[Hashable, RateLimiter] = WeakValueDictionary()
+        self._lock = threading.Lock()
+        renew_after_fork(self, _Limiters._renew)
+
+    def get(self, account: Hashable, per_second: float | None) -> RateLimiter:
+        with self._lock:
+            limiter = self._limiters.get((account, per_second))
+            if limiter is None:
+                limiter = self._limiters[account, per_second] = RateLimiter(per_second)
+            return limiter
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+
+_limiters = _Limiters()
+
+
+def shared_rate_limiter(account: Hashable, per_second: float | None) -> RateLimiter:
+    """Return the limiter shared by all threads of this process that use an account.
+
+    :param account: the server and the credential, to which the server's limits apply.
+    :param per_second: the maximum number of requests that start per second; ``None`` for no limit.
+    """
+    return _limiters.get(account, per_second)
+
+
+class BatchSize:
+    """Adaptive number of mutations per request.
+
+    :param most: the maximum; 1 sends each mutation in its own request.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._size = most
+        self._good = 0
+        self._lock = threading.Lock()
+        renew_after_fork(self, BatchSize._renew)
+
+    @property
+    def size(self) -> int:
+        """The current number of mutations per request."""
+        return self._size
+
+    def shrink(self, count: int) -> None:
+        """Record that a request with this number of mutations was too large or too slow."""
+        with self._lock:
+            self._size = max(1, min(self._size, count // 2))
+            self._good = 0
+
+    def record_success(self, count: int) -> None:
+        """Record that a request with this number of mutations succeeded."""
+        with self._lock:
+            self._good += count >= self._size
+            if self._good >= _GROWS_AFTER and self._size < self.most:
+                self._size += 1
+                self._good = 0
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+
+class Observer(Protocol):
+    """Receive events about requests.
+
+    Methods are called by any thread, during its work: they must be fast and must not raise. Times are in seconds.
+    """
+
+    def answered(self, operation: str, seconds: float, error: RedBrickAPIError | None) -> None:
+        """Record the end of an API request.
+
+        :param operation: the API operation.
+        :param seconds: the duration.
+        :param error: the error it ended with; ``None`` for success.
+        """
+
+    def retrying(self, operation: str, error: RedBrickAPIError) -> None:
+        """Record that a request, to the API or to storage, is sent again.
+
+        :param operation: the operation.
+        :param error: the error that caused the retry.
+        """
+
+    def waited(self, seconds: float) -> None:
+        """Record that a request was delayed by the server's or the configured rate limit."""
+
+
+class NoObserver:
+    """Observer that ignores all events."""
+
+    def answered(self, operation: str, seconds: float, error: RedBrickAPIError | None) -> None:
+        """Do nothing.
+
+        :param operation: ignored.
+        :param seconds: ignored.
+        :param error: ignored.
+        """
+
+    def retrying(self, operation: str, error: RedBrickAPIError) -> None:
+        """Do nothing.
+
+        :param operation: ignored.
+        :param error: ignored.
+        """
+
+    def waited(self, seconds: float) -> None:
+        """Do nothing."""
+
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Limits of the retry loop. All times are in seconds.
+
+    :param max_attempts: the maximum number of attempts, including the first.
+    :param base: the upper bound of the first delay; doubled with each attempt.
+    :param cap: the upper bound of every delay.
+    :param retry_after_cap: the longest ``Retry-After`` that is obeyed.
+    """
+
+    max_attempts: int = 6
+    base: float = 0.5
+    cap: float = 30.0
+    retry_after_cap: float = 120.0
+
+
+def seconds_until_retry(
+    error: RedBrickAPIError,
+    *,
+    mutation: bool,
+    attempt: int,
+    now: float,
+    draw: float,
+    policy: RetryPolicy,
+) -> float | None:
+    """Return the delay before the next attempt in seconds, or ``None`` to give up.
+
+    :param error: the error of the attempt that failed.
+    :param mutation: whether the request is a mutation; it is retried only if it cannot have been applied.
+    :param attempt: the number of the attempt that failed, from 1.
+    :param now: the current time in epoch seconds, for a ``Retry-After`` that is a date.
+    :param draw: a random number in [0, 1), for full jitter.
+    :param policy: the limits.
+    """
+    if attempt >= policy.max_attempts or not error.transient:
+        return None
+    if mutation and error.maybe_applied:
+        return None
+    retry_after_s = retry_after_seconds(error.retry_after, now=now)
+    if retry_after_s is not None and retry_after_s > policy.retry_after_cap:
+        return None  # free the worker slot: Airflow's own retry comes later
+    backoff = draw * min(policy.cap, policy.base * 2.0 ** (attempt - 1))
+    return backoff + (retry_after_s or 0.0)
+
+
+def retry_after_seconds(header: str | None, *, now: float) -> float | None:
+    """Parse a ``Retry-After`` header, in seconds or as an HTTP date.
+
+    :param header: the raw header.
+    :param now: the current time in epoch seconds.
+    :return: ``None`` if there is none or it is malformed.
+    """
+    if not header:
+        return None
+    text = header.strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        return max(0.0, float(moment.timestamp()) - now)
+    except (ValueError, TypeError, IndexError, ArithmeticError):
+        return None
+
+
+@dataclass(frozen=True)
+class Retries:
+    """Run requests with retries.
+
+    :param policy: the limits.
+    :param clock: returns the current time in epoch seconds.
+    :param sleep: waits for a number of seconds.
+    :param draw: returns a random number in [0, 1).
+    :param rate_limiter: delays all other threads when the server limits the rate.
+    :param observer: receives retries and waits.
+    """
+
+    policy: RetryPolicy
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    draw: Callable[[], float]
+    rate_limiter: RateLimiter | None = None
+    observer: Observer = field(default_factory=NoObserver)
+
+    def run(self, attempt: Callable[[], T], *, mutation: bool) -> T:
+        """Return what ``attempt`` returns, or raise its last error.
+
+        :param attempt: sends the request once.
+        :param mutation: whether the request is a mutation.
+        :raises RedBrickAPIError: if no further attempt is allowed.
+        """
+        number = 1
+        while True:
+            try:
+                return attempt()
+            except RedBrickAPIError as error:
+                wait = seconds_until_retry(
+                    error,
+                    mutation=mutation,
+                    attempt=number,
+                    now=self.clock(),
+                    draw=self.draw(),
+                    policy=self.policy,
+                )
+                if wait is None:
+                    raise
+                self.observer.retrying(error.operation, error)
+                if isinstance(error, RedBrickRateLimitError):
+                    self.observer.waited(wait)
+                    if self.rate_limiter is not None:
+                        self.rate_limiter.hold(wait)
+                log.info("Retrying in %.1f s (attempt %d): %s", wait, number + 1, error)
+            self.sleep(wait)
+            number += 1

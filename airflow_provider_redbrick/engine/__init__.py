@@ -1,0 +1,1 @@
+"""One change to many tasks, each applied once: outcomes, mutations, executor, polling."""

@@ -1,0 +1,382 @@
+"""Convert RedBrick's stored ("flat") labels to the documented `series` format.
+
+Stored labels are one flat list in which each label states its series and type. In the `series` format, each series
+lists its boxes, polygons, measurements and so on. The result equals the vendor's export before masks are processed: a
+segmentation is the path of one file whose voxel values are the keys of `segmentMap`.
+
+No label is dropped. A label without an equivalent (unknown type, damaged, empty classification, or replaced by a later
+label for the same task or voxels) is kept as stored in the list `"unknown"` of its series, or of the first series if
+its own cannot exist. RedBrick does not accept that key: callers that send series back must leave it out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from airflow_provider_redbrick.client.models.parsing import json_object
+from airflow_provider_redbrick.labels.shapes import SHAPES, Fields, OddLabelError
+from airflow_provider_redbrick.labels.taxonomy import Attribute, Taxonomy
+
+UNKNOWN = "unknown"
+
+# A higher index that the task does not have is damage, and must not create that many empty series.
+MAX_SERIES = 1000
+
+
+@dataclass(frozen=True)
+class SeriesLabels:
+    """A task's labels.
+
+    :param series: one dict per series, in the task's order.
+    :param classification: the classification of the whole task, if any.
+    """
+
+    series: list[dict[str, Any]]
+    classification: dict[str, Any] | None
+
+
+def to_series(
+    flat: Sequence[Mapping[str, Any]],
+    *,
+    series_info: Sequence[Mapping[str, Any]] = (),
+    labels_map: Sequence[Mapping[str, Any] | None] = (),
+    items: Sequence[str] = (),
+    taxonomy: Callable[[], Taxonomy] | None = None,
+) -> SeriesLabels:
+    """Convert a task's stored labels to the `series` format.
+
+    No stored value makes it raise, and its arguments are not changed.
+
+    :param flat: the decoded `labelsData`, with category and attribute names filled in.
+    :param series_info: the task's `seriesInfo` (`name`, `metaData`, `imageHeaders`, `itemsIndices`).
+    :param labels_map: the task's `labelsMap`.
+    :param items: the task's item paths; without them instance classifications have no `fileName`.
+    :param taxonomy: reads the project's taxonomy; called only if a value is the word "true" or "false" in any case. For
+        attributes of type TEXT or SELECT that is text, for others a boolean. Without a checkable taxonomy it is a
+        boolean, as in the vendor's export: older projects store booleans as words.
+    :return: at least one series, and as many as `flat`, `series_info` or `labels_map` refer to.
+    """
+    infos = [info if isinstance(info, Mapping) else {} for info in series_info or ({},)]
+    work = _Conversion(infos, items or (), taxonomy or Taxonomy)
+    for position, entry in enumerate(labels_map or ()):
+        work.add_mask(position, entry)
+    placed = [(label, work.series_of(label)) for label in flat]
+    for _, index in placed:
+        work.grow_to(index or 0)
+    for label, index in placed:
+        work.add_label(label, index)
+    return SeriesLabels(work.series, work.classification)
+
+
+class _Conversion:
+    """The result under construction; index None means a series that cannot exist."""
+
+    def __init__(
+        self, infos: Sequence[Mapping[str, Any]], items: Sequence[str], taxonomy: Callable[[], Taxonomy]
+    ) -> None:
+        self._taxonomy = taxonomy
+        self.series: list[Fields] = [_about(info) for info in infos]
+        self.classification: Fields | None = None
+        self._max_series = max(MAX_SERIES, len(infos))
+        self._files = _Files(infos, items)
+        # What was stored for what is in force, in case something stored later replaces it.
+        self._classified_by: tuple[Any, int] | None = None
+        self._segmented_by: dict[tuple[int, str], Any] = {}
+
+    def grow_to(self, index: int) -> Fields:
+        while len(self.series) <= index:
+            self.series.append({})
+        return self.series[index]
+
+    def series_of(self, label: Any) -> int | None:
+        """Return the series index of a label; 0 if it states none."""
+        if not isinstance(label, Mapping):
+            return None
+        index = label.get("volumeindex")
+        return 0 if index is None else self._possible(index)
+
+    def _possible(self, index: Any) -> int | None:
+        return index if _is_count(index) and index < self._max_series else None
+
+    def _keep(self, stored: Any, index: int | None) -> None:
+        self.grow_to(index or 0).setdefault(UNKNOWN, []).append(stored)
+
+    # Masks
+
+    def add_mask(self, position: int, entry: Any) -> None:
+        """Record the mask file of a series; an entry may be null."""
+        index = self._series_of_mask(position, entry)
+        path = entry.get("labelName") if isinstance(entry, Mapping) else entry
+        if path and (index is None or not isinstance(entry, Mapping) or not isinstance(path, str)):
+            self._keep(entry, index)
+        elif index is not None:
+            series = self.grow_to(index)
+            if path:
+                _expect_mask(series)
+                paths = _as_list(series.get("segmentations"))
+                if path not in paths:
+                    series["segmentations"] = [*paths, path] if paths else path
+
+    def _series_of_mask(self, position: int, entry: Any) -> int | None:
+        if isinstance(entry, Mapping):
+            if entry.get("seriesIndex") is not None:
+                return self._possible(entry["seriesIndex"])
+            index = self._files.series_with(entry.get("imageIndex"))
+            if index is not None:
+                return index
+        return self._possible(position)
+
+    # Labels
+
+    def add_label(self, stored: Any, index: int | None) -> None:
+        if index is None:
+            self._keep(stored, None)
+            return
+        try:
+            label = {key: value for key, value in stored.items() if value is not None}
+            self._place(self._with_flags(label), stored, index)
+        except OddLabelError:
+            self._keep(stored, index)
+
+    def _place(self, label: Fields, stored: Any, index: int) -> None:
+        if label.get("studyclassify") or label.get("tasklevelclassify"):
+            self._classify_task(_telling(_common(label)), stored, index)
+        elif label.get("seriesclassify") or label.get("multiclassify"):
+            self._list(index, "classifications", _telling({**_common(label), **self._video(label, index)}))
+        elif label.get("instanceclassify"):
+            self._list(index, "instanceClassifications", self._instance_classification(label, index))
+        elif isinstance(label.get("dicom"), Mapping) and label["dicom"].get("instanceid"):
+            self._segment(label, stored, index)
+        else:
+            self._shape(label, index)
+
+    def _with_flags(self, label: Fields) -> Fields:
+        """Return a label with booleans in place of their words."""
+        stored = _as_list(label.get("attributes"))
+        if not any(map(_is_flag_in_words, stored)):
+            return label
+        texts = _text_attributes(label, self._taxonomy())
+        attributes = [
+            {**each, "value": _FLAGS[each["value"].lower()]}
+            if _is_flag_in_words(each) and each.get("name") not in texts
+            else each
+            for each in stored
+        ]
+        return {**label, "attributes": attributes}
+
+    def _list(self, index: int, key: str, fields: Fields) -> None:
+        self.series[index].setdefault(key, []).append(fields)
+
+    def _classify_task(self, fields: Fields, stored: Any, index: int) -> None:
+        if self._classified_by:
+            self._keep(*self._classified_by)
+        self.classification, self._classified_by = fields, (stored, index)
+
+    def _instance_classification(self, label: Fields, index: int) -> Fields:
+        frame = label.get("frameindex")
+        if not _is_count(frame):
+            raise OddLabelError("no frame")
+        fields = {"fileIndex": frame, "values": _common(label).get("attributes", {})}
+        name = self._files.name(index, frame)
+        return fields if name is None else {**fields, "fileName": name}
+
+    def _segment(self, label: Fields, stored: Any, index: int) -> None:
+        instance = label["dicom"]["instanceid"]
+        if isinstance(instance, bool) or not isinstance(instance, int | str):
+            raise OddLabelError("no instance number")
+        fields = _common(label)
+        if label["dicom"].get("groupids"):
+            fields["overlappingGroups"] = label["dicom"]["groupids"]
+        # A segment that names no series is in the masks of all of them.
+        for place in (index,) if "volumeindex" in label else range(len(self.series)):
+            key = (place, str(instance))
+            if key in self._segmented_by:
+                self._keep(self._segmented_by[key], place)
+            self._segmented_by[key] = stored
+            series = _expect_mask(self.series[place])
+            path = series.get("segmentations")
+            mask = {"mask": path} if isinstance(path, str) else {}
+            series["segmentMap"][str(instance)] = {**fields, **mask}
+
+    def _shape(self, label: Fields, index: int) -> None:
+        shape = next((shape for shape in SHAPES if label.get(shape.stored)), None)
+        if shape is None:
+            raise OddLabelError("of no known kind")
+        fields = {**shape.read(label[shape.stored]), **_common(label)}
+        if shape.video:
+            fields.update(self._video(label, index))
+        if shape.stats and isinstance(label.get("stats"), Mapping):
+            fields["stats"] = {key: value for key, value in label["stats"].items() if value is not None}
+        self._list(index, shape.listed, fields)
+
+    def _video(self, label: Fields, index: int) -> Fields:
+        """Return {"video": ...} for a label on one frame or slice, else {}."""
+        item, frame = label.get("globalitemsindex"), label.get("frameindex")
+        if not (_is_count(item) or _is_count(frame)):
+            return {}
+        places = {
+            "seriesItemIndex": self._files.rank(index, item) if _is_count(item) else None,
+            "seriesFrameIndex": label.get("seriesframeindex"),
+            "frameIndex": frame,
+        }
+        return {
+            "video": {
+                "trackId": label.get("trackid", ""),
+                "keyFrame": label.get("keyframe", True),
+                "endTrack": label.get("end", True),
+                **{key: place for key, place in places.items() if place is not None},
+            }
+        }
+
+
+class _Files:
+    """The items of each series, identified by their index among the task's items."""
+
+    def __init__(self, infos: Sequence[Mapping[str, Any]], items: Sequence[str]) -> None:
+        self._items = items
+        self._views: list[Sequence[int]] = [_counts(info.get("itemsIndices")) for info in infos]
+        if not all(self._views):
+            # Without a complete division everything is in the first series.
+            everything = range(len(items) if items else sys.maxsize)
+            self._views = [everything, *(() for _ in infos[1:])]
+        self._ranks: dict[int, Mapping[int, int]] = {}
+
+    def series_with(self, item: Any) -> int | None:
+        return next((index for index, view in enumerate(self._views) if _is_count(item) and item in view), None)
+
+    def name(self, series: int, place: int) -> str | None:
+        """Return the item at a place in the series' viewing order.
+
+        :return: "" if there is no such item; None if the items are unknown.
+        """
+        if not self._items:
+            return None
+        view = self._view(series)
+        return self._items[view[place]] if place < len(view) and view[place] < len(self._items) else ""
+
+    def rank(self, series: int, item: int) -> int | None:
+        """Return an item's index in its series, which keeps the task's item order."""
+        view = self._view(series)
+        if isinstance(view, range):
+            return item if item in view else None
+        if series not in self._ranks:
+            self._ranks[series] = {item: rank for rank, item in enumerate(sorted(view))}
+        return self._ranks[series].get(item)
+
+    def _view(self, series: int) -> Sequence[int]:
+        return self._views[series] if series < len(self._views) else ()
+
+
+def _about(info: Mapping[str, Any]) -> Fields:
+    """Return a series' own fields; metadata and headers are stored as JSON text."""
+    about: Fields = {"name": info["name"]} if info.get("name") else {}
+    for key in ("metaData", "imageHeaders"):
+        if value := json_object(info.get(key)):
+            about[key] = value
+    return about
+
+
+def _common(label: Fields) -> Fields:
+    """Return the fields that every label type may have."""
+    fields: Fields = {}
+    if label.get("labelid"):
+        fields["id"] = label["labelid"]
+    if "category" in label:
+        fields["category"] = without_root(label["category"])
+    attributes = _attributes(label.get("attributes"))
+    if attributes:
+        fields["attributes"] = attributes
+    if "linkid" in label:
+        fields["group"] = label["linkid"]
+    if label.get("readonly"):
+        fields["readOnly"] = label["readonly"]
+    return fields
+
+
+def without_root(stored: Any) -> Any:
+    """Return a category without the root of older taxonomies.
+
+    For example, [["object", "tumor"]] becomes "tumor".
+    """
+    path = stored[0] if isinstance(stored, list) and stored else None
+    if not isinstance(path, list) or len(path) < 2:
+        return stored
+    return path[1] if len(path) == 2 else path[1:]
+
+
+def _attributes(stored: Any) -> Fields:
+    attributes: Fields = {}
+    for attribute in _as_list(stored):
+        if not isinstance(attribute, Mapping) or not isinstance(attribute.get("name"), str):
+            raise OddLabelError("an attribute without a name")
+        attributes[attribute["name"]] = attribute.get("value")
+    return attributes
+
+
+_FLAGS = {"true": True, "false": False}
+
+
+def _is_flag_in_words(attribute: object) -> bool:
+    value = attribute.get("value") if isinstance(attribute, Mapping) else None
+    return isinstance(value, str) and value.lower() in _FLAGS
+
+
+def _text_attributes(label: Fields, taxonomy: Taxonomy) -> set[str]:
+    """Return the names of a label's text attributes, according to the taxonomy."""
+    if not taxonomy.checkable:
+        return set()
+    if label.get("studyclassify") or label.get("tasklevelclassify"):
+        known: Iterable[Attribute] = taxonomy.task_attributes
+    elif label.get("seriesclassify") or label.get("multiclassify"):
+        known = taxonomy.series_attributes
+    elif label.get("instanceclassify"):
+        known = taxonomy.instance_attributes
+    else:
+        known = _object_attributes(label, taxonomy)
+    return {attribute.name for attribute in known if attribute.kind in {"TEXT", "SELECT"}}
+
+
+def _object_attributes(label: Fields, taxonomy: Taxonomy) -> Iterator[Attribute]:
+    """Yield the attributes of a label's category and type."""
+    category = without_root(label.get("category"))
+    path = category if isinstance(category, list) else [category]
+    if not path or not all(isinstance(name, str) for name in path):
+        return
+    label_type = (
+        "SEGMENTATION" if label.get("dicom") else next((s.label_type for s in SHAPES if label.get(s.stored)), "")
+    )
+    for found in taxonomy.find(path):
+        if found.label_type == label_type:
+            yield from found.attributes
+
+
+def _telling(classification: Fields) -> Fields:
+    """Return a classification unless it has only an id, as the editor leaves behind."""
+    if classification.keys() == {"id"}:
+        raise OddLabelError("says nothing")
+    return classification
+
+
+def _expect_mask(series: Fields) -> Fields:
+    # A stored mask is a file of instance numbers, which is none of the three special forms.
+    for key in ("binaryMask", "semanticMask", "pngMask"):
+        series[key] = False
+    series.setdefault("segmentMap", {})
+    return series
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _counts(value: Any) -> list[int]:
+    return value if isinstance(value, list) and all(map(_is_count, value)) else []
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

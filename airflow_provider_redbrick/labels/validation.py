@@ -1,0 +1,408 @@
+"""Validate labels in the `series` format: structure and taxonomy.
+
+RedBrick's label check receives neither the task nor the project, so it cannot apply the project's taxonomy.
+
+``video.seriesItemIndex`` counts the items of the label's series. ``fileIndex`` counts its files; where a series is one
+file, that may be a video or a volume, whose frames or slices are counted instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_redbrick.labels.schema import (
+    CLASSIFICATION,
+    LARGEST_INSTANCE,
+    LISTED,
+    NOT_SENT,
+    OF_SERIES,
+    SEGMENT,
+    Kind,
+    Violations,
+    is_list,
+    is_number,
+    join,
+    mask_value,
+    name_of,
+    number,
+    shown,
+    unknown_key,
+)
+from airflow_provider_redbrick.labels.series_format import UNKNOWN, to_series
+from airflow_provider_redbrick.labels.taxonomy import Attribute, ObjectType, Taxonomy, suggestion
+
+_SERIES_KEYS = dict.fromkeys([*LISTED, "segmentMap", *OF_SERIES, *NOT_SENT])
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One validation error in the labels of a task.
+
+    :param series: the series, counted from 0; None for an error that concerns the whole task.
+    :param key: the list or field of the series, e.g. ``boundingBoxes``.
+    :param index: the label in the list; in ``segmentMap`` the voxel value.
+    :param field: the field within the label, e.g. ``points[2].xNorm``.
+    :param message: what must change.
+    """
+
+    series: int | None
+    key: str
+    index: int | None
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        label = self.key if self.index is None else f"{self.key}[{self.index}]"
+        series = "" if self.series is None else f"series {self.series}"
+        where = ", ".join(part for part in (series, label, self.field) if part)
+        return f"{where}: {self.message}" if where else self.message
+
+
+def check_labels(body: Mapping[str, Any], taxonomy: Taxonomy) -> list[Problem]:
+    """Validate labels in the `series` format.
+
+    :param body: has ``series``, ``classification`` or both; other keys are ignored.
+    :param taxonomy: the project's taxonomy.
+    :return: the validation errors; empty if the taxonomy is not checkable.
+    """
+    return list(_task(body, taxonomy)) if taxonomy.checkable else []
+
+
+def check_stored(labels: Sequence[Any], taxonomy: Taxonomy) -> list[Problem]:
+    """Validate labels in the older format, which is the stored format.
+
+    Labels without an equivalent in the ``series`` format (types that only old projects have) are not validated.
+
+    :param labels: the flat list of stored labels.
+    :param taxonomy: the project's taxonomy.
+    :return: the validation errors; empty if the taxonomy is not checkable.
+    """
+    return list(_stored(labels, taxonomy)) if taxonomy.checkable else []
+
+
+def _stored(labels: Sequence[Any], taxonomy: Taxonomy) -> Iterator[Problem]:
+    for place, label in enumerate(labels):
+        found = to_series([label], taxonomy=lambda: taxonomy)
+        body = {"series": found.series, "classification": found.classification}
+        for problem in _task(body, taxonomy):
+            if problem.key != UNKNOWN:
+                yield Problem(None, "labels", place, problem.field, problem.message)
+
+
+def _task(body: object, taxonomy: Taxonomy) -> Iterator[Problem]:
+    if not isinstance(body, Mapping):
+        yield Problem(None, "", None, "", f"must be an object, not {shown(body)}")
+        return
+    series, classification = body.get("series"), body.get("classification")
+    if classification is not None:
+        for field, message in _label(CLASSIFICATION, classification, taxonomy, taxonomy.task_attributes):
+            yield Problem(None, "classification", None, field, message)
+    if series is not None and not is_list(series):
+        yield Problem(None, "series", None, "", f"must be a list of objects, not {shown(series)}")
+        return
+    for index, one in enumerate(series or ()):
+        for key, place, field, message in _series(one, taxonomy):
+            yield Problem(index, key, place, field, message)
+
+
+_InSeries = Iterator[tuple[str, int | None, str, str]]
+
+
+def _series(series: object, taxonomy: Taxonomy) -> _InSeries:
+    """Yield key, index, field and message of each validation error in one series."""
+    if not isinstance(series, Mapping):
+        yield "", None, "", f"must be an object, not {shown(series)}"
+        return
+    for key, value in series.items():
+        if value is None or key in NOT_SENT:
+            continue
+        if key in LISTED:
+            yield from _listed(key, value, taxonomy)
+        elif key == "segmentMap":
+            yield from _segment_map(value, series, taxonomy)
+        elif key in OF_SERIES:
+            for field, message in OF_SERIES[key](value):
+                yield key, None, field, message
+        else:
+            yield from _unknown(key, value)
+    if series.get("pngMask") is True and series.get("binaryMask") is not True:
+        yield "pngMask", None, "", "needs binaryMask to be true as well"
+
+
+def _unknown(key: object, value: object) -> _InSeries:
+    if key != UNKNOWN:
+        name, message = unknown_key(key, _SERIES_KEYS)
+        yield name, None, "", message
+    elif value != []:
+        yield UNKNOWN, None, "", "labels of an unknown kind cannot be sent, and would be lost"
+
+
+def _listed(key: str, labels: object, taxonomy: Taxonomy) -> _InSeries:
+    if not is_list(labels):
+        yield key, None, "", f"must be a list of objects, not {shown(labels)}"
+        return
+    kinds = LISTED[key]
+    said = taxonomy.instance_attributes if key == "instanceClassifications" else taxonomy.series_attributes
+    for index, label in enumerate(labels):
+        found = _label(kinds, label, taxonomy, said) if isinstance(kinds, Kind) else _of_type(kinds, label, taxonomy)
+        for field, message in found:
+            yield key, index, field, message
+
+
+def _segment_map(segments: object, series: Mapping[str, Any], taxonomy: Taxonomy) -> _InSeries:
+    if not isinstance(segments, Mapping):
+        yield "segmentMap", None, "", f"must be an object, not {shown(segments)}"
+        return
+    own_masks = series.get("binaryMask") is True
+    if segments and not own_masks and not series.get("segmentations"):
+        yield "segmentMap", None, "", "is without its mask: segmentations is missing"
+    keys: dict[int, object] = {}
+    for key, segment in segments.items():
+        instance = mask_value(key)
+        if instance is None:
+            message = f"a value in a mask is a whole number from 1 to {LARGEST_INSTANCE}, not {shown(key)}"
+            yield "segmentMap", None, name_of(key), message
+            continue
+        if keys.setdefault(instance, key) is not key:
+            yield "segmentMap", instance, "", f"has two entries, {shown(keys[instance])} and {shown(key)}"
+        # A segment may be given as its category alone.
+        label = segment if isinstance(segment, Mapping) else {"category": segment}
+        for field, message in _label(SEGMENT, label, taxonomy, ()):
+            yield "segmentMap", instance, field, message
+        if own_masks and label.get("mask") is None:
+            yield "segmentMap", instance, "mask", "is missing: with binaryMask each segment needs a mask of its own"
+
+
+# ------------------------------------------------------------------ one label
+
+
+def _of_type(kinds: Mapping[str, Kind], label: object, taxonomy: Taxonomy) -> Violations:
+    """Validate a label of a list in which each label states its own type."""
+    if not isinstance(label, Mapping):
+        yield "", f"must be an object, not {shown(label)}"
+        return
+    named = label.get("type")
+    kind = kinds.get(named) if isinstance(named, str) else None
+    if kind is not None:
+        yield from _label(kind, label, taxonomy, ())
+    elif named is None:
+        yield "type", f"is missing: one of {', '.join(map(repr, kinds))}"
+    else:
+        yield "type", f"must be one of {', '.join(map(repr, kinds))}, not {shown(named)}"
+
+
+def _label(kind: Kind, label: object, taxonomy: Taxonomy, said: Sequence[Attribute]) -> Violations:
+    """Validate one label.
+
+    :param said: the attributes allowed in a classification; labels with a category use the category's attributes.
+    """
+    yield from kind.rule(label)
+    if not isinstance(label, Mapping):
+        return
+    yield from kind.together(label)
+    if kind.label_type:
+        category = label.get("category")
+        object_type, message = _category(category, kind.label_type, taxonomy)
+        if message:
+            yield "category", message
+        if object_type is None:
+            # The allowed attributes are unknown then, but the value must still be an object.
+            yield from _attributes(kind.said_in, label.get(kind.said_in), None)
+            return
+        said = object_type.attributes
+    yield from _attributes(kind.said_in, label.get(kind.said_in), said)
+
+
+def _category(category: object, label_type: str, taxonomy: Taxonomy) -> tuple[ObjectType | None, str]:
+    """Return the object type of a label's category, or the validation error."""
+    if category is None:
+        return None, "is missing: a name, a list of nested names, or a class id"
+    path: Sequence[Any] = category if is_list(category) else [category]
+    names = path and all(isinstance(name, str) for name in path)
+    if not names and (isinstance(category, bool) or not isinstance(category, int)):
+        return None, f"must be a name, a list of nested names, or a class id, not {shown(category)}"
+    found = taxonomy.find(path if names else category)  # type: ignore[arg-type]
+    of_type = [each for each in found if each.label_type == label_type]
+    allowed = next((each for each in of_type if not each.archived), None)
+    if allowed is not None:
+        return allowed, ""
+    written = shown("/".join(path)) if names else shown(category)
+    if of_type:
+        message = f"category {written} is archived"
+    elif found:
+        kinds = " and ".join(dict.fromkeys(each.label_type for each in found))
+        message = f"category {written} is for {kinds}, not for {label_type}"
+    else:
+        message = f"unknown category {written}"
+    instead = suggestion(path[-1] if names else written, taxonomy.categories(label_type), f"{label_type} categories")
+    return None, f"{message}; {instead}"
+
+
+# ------------------------------------------------------------------ attributes
+
+
+def _attributes(key: str, given: object, known: Sequence[Attribute] | None) -> Violations:
+    """Validate attributes by name; `known` is None if they are unknown."""
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        yield key, f"must be an object, not {shown(given)}"
+        return
+    for name, value in given.items() if known is not None else ():
+        attribute = next((each for each in known or () if each.name == name), None)
+        message: str | None
+        if attribute is None:
+            names = (each.name for each in known or () if not each.archived)
+            message = f"unknown attribute {shown(name)}; {suggestion(name_of(name), names, 'attributes')}"
+        elif attribute.archived:
+            message = f"attribute {shown(name)} is archived"
+        else:
+            message = _VALUES[attribute.kind](attribute, value) if attribute.kind in _VALUES else None
+        if message:
+            yield join(key, name_of(name)), message
+
+
+def _bool(_attribute: Attribute, value: object) -> str | None:
+    return None if isinstance(value, bool) else f"must be true or false, not {shown(value)}"
+
+
+def _text(_attribute: Attribute, value: object) -> str | None:
+    return None if isinstance(value, str) else f"must be text, not {shown(value)}"
+
+
+def _number(attribute: Attribute, value: object) -> str | None:
+    wrong = next((message for _, message in number(value)), None)
+    if wrong is not None or not is_number(value):
+        return wrong
+    if attribute.minimum is not None and value < attribute.minimum:
+        return f"must be at least {attribute.minimum:.15g}, not {shown(value)}"
+    if attribute.maximum is not None and value > attribute.maximum:
+        return f"must be at most {attribute.maximum:.15g}, not {shown(value)}"
+    return None
+
+
+def _select(attribute: Attribute, value: object) -> str | None:
+    if isinstance(value, bool):
+        # RedBrick's export converts the option names "true" and "false" to booleans.
+        spelled = (each for each in attribute.options if each.casefold() == str(value).casefold())
+        value = next(spelled, value)
+    if not isinstance(value, str):
+        return f"must be the name of an option, not {shown(value)}"
+    return _option(attribute, value)
+
+
+def _multiselect(attribute: Attribute, value: object) -> str | None:
+    if not is_list(value) or not all(isinstance(each, str) for each in value):
+        return f"must be a list of names of options, not {shown(value)}"
+    return next((message for each in value if (message := _option(attribute, each))), None)
+
+
+def _option(attribute: Attribute, name: str) -> str | None:
+    if name in attribute.options:
+        return None
+    if name in attribute.archived_options:
+        return f"option {shown(name)} is archived; {suggestion(name, attribute.options, 'options')}"
+    return f"unknown option {shown(name)}; {suggestion(name, attribute.options, 'options')}"
+
+
+_VALUES: Mapping[str, Callable[[Attribute, Any], str | None]] = {
+    "BOOL": _bool,
+    "TEXT": _text,
+    "NUMBER": _number,
+    "SELECT": _select,
+    "MULTISELECT": _multiselect,
+}
+
+
+_ITEM = "video.seriesItemIndex"
+_FILE = "fileIndex"
+_OF_ONE_FRAME = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+@dataclass(frozen=True)
+class ItemReference:
+    """A label that refers to an item of its series by number.
+
+    :param series: the series, counted from 0.
+    :param label: the label, e.g. ``boundingBoxes[2]``.
+    :param field: the field that holds the number.
+    :param index: the item's number, counted from 0.
+    """
+
+    series: int
+    label: str
+    field: str
+    index: int
+
+    def beyond(self, items: int, *, names: Sequence[str] = ()) -> str | None:
+        """Return an error message if the item does not exist in its series.
+
+        :param items: the number of items in the series; 0 if unknown.
+        :param names: the names of the items, as far as known.
+        """
+        may_have_frames = items == 1 and not (names and names[0].lower().endswith(_OF_ONE_FRAME))
+        if self.index < items or not items or (self.field == _FILE and may_have_frames):
+            return None
+        has = "1 item" if items == 1 else f"{items} items"
+        return (
+            f"series {self.series}, {self.label}, {self.field}: {self.index} is beyond the series, which has {has}, "
+            f"counted from 0"
+        )
+
+
+def item_references(all_series: Any) -> tuple[ItemReference, ...]:
+    """Return the highest item reference of each series and field."""
+    highest: dict[tuple[int, str], ItemReference] = {}
+    for reference in _references(all_series):
+        key = (reference.series, reference.field)
+        if key not in highest or highest[key].index < reference.index:
+            highest[key] = reference
+    return tuple(highest.values())
+
+
+def series_items(series_info: Sequence[Mapping[str, Any]], items: Sequence[str]) -> list[list[int]]:
+    """Return the task's items in each series, in order; empty if unknown.
+
+    :param series_info: the task's ``seriesInfo``; without a complete division all items are in the first series.
+    :param items: the task's items, as far as they were read.
+    """
+    views = [sorted(info.get("itemsIndices") or ()) for info in series_info]
+    if views and all(views):
+        return views
+    return [list(range(len(items)))] if items else []
+
+
+def misplaced(references: Iterable[ItemReference], views: Sequence[Sequence[int]], items: Sequence[str]) -> str | None:
+    """Return an error message for the first label on an item that does not exist.
+
+    :param references: the labels that refer to items.
+    :param views: the items of each series, see :func:`series_items`.
+    :param items: the names of the task's items, as far as they were read.
+    """
+    for reference in references:
+        view = views[reference.series] if reference.series < len(views) else ()
+        names = [items[place] for place in view if place < len(items)]
+        problem = reference.beyond(len(view), names=names)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _references(all_series: Any) -> Iterator[ItemReference]:
+    for index, series in enumerate(all_series if is_list(all_series) else ()):
+        for key, labels in series.items() if isinstance(series, Mapping) else ():
+            for place, label in enumerate(labels if is_list(labels) else ()):
+                for field, position in _named(label):
+                    yield ItemReference(index, f"{key}[{place}]", field, position)
+
+
+def _named(label: Any) -> Iterator[tuple[str, int]]:
+    if not isinstance(label, Mapping):
+        return
+    video = label.get("video")
+    item = video.get("seriesItemIndex") if isinstance(video, Mapping) else None
+    for field, position in ((_ITEM, item), (_FILE, label.get("fileIndex"))):
+        if isinstance(position, int) and not isinstance(position, bool):
+            yield field, position

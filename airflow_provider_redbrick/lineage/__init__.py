@@ -1,1 +1,0 @@
-"""OpenLineage lineage of operators: source and target stages."""

@@ -1,1 +1,0 @@
-"""Operator links to RedBrick's web app."""

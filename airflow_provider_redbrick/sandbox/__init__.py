@@ -1,1 +1,0 @@
-"""A local RedBrick server for demos and tests."""

@@ -1,1 +1,0 @@
-../../../example_dags/approve_corrections.py

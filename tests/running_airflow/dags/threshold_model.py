@@ -1,1 +1,0 @@
-../../../example_dags/threshold_model.py

@@ -1,0 +1,1 @@
+../../../../example_dags/approve_corrections.py

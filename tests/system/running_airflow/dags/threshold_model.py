@@ -1,0 +1,1 @@
+../../../../example_dags/threshold_model.py

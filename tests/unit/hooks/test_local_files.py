@@ -1,0 +1,223 @@
+"""Local files, and what is there instead of one."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_redbrick.exceptions import NoSuchFileError, RedBrickInputError
+from airflow_provider_redbrick.hooks.files import (
+    FilesBeside,
+    check_folders,
+    find_items,
+    local_path,
+    open_file,
+    open_input,
+)
+from airflow_provider_redbrick.operators.base import open_report
+from airflow_provider_redbrick.operators.staged_directory import StagedDirectory
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with all that may be there instead of a file; it is the working directory, and home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "lost").symlink_to("gone/file")
+    (tmp_path / "lost-folder").symlink_to("gone")
+    (tmp_path / "round").symlink_to("round")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path
+
+
+TROUBLE = {
+    "folder": "it is a folder, not a file",
+    "folder/": "it is a folder, not a file",
+    ".": "it is a folder, not a file",
+    "~/folder": "it is a folder, not a file",
+    "lost": "'lost' is a link to 'gone/file', which does not exist",
+    "lost-folder/file": "'lost-folder' is a link to 'gone', which does not exist",
+    "round": "Too many levels of symbolic links",
+    "file/below": "'file' is a file, not a folder",
+    "pipe": "it is a pipe or a device, not a file",
+    "x\0y": "its name has characters that are invalid in file names",
+    "x" * 300: "File name too long",
+}
+
+
+@pytest.mark.parametrize("path", TROUBLE)
+def test_what_is_no_file_is_called_what_it_is(folder, path):
+    with pytest.raises(RedBrickInputError) as caught:
+        open_file(path)
+    assert str(caught.value) == TROUBLE[path]
+    assert not isinstance(caught.value, NoSuchFileError)
+
+
+@pytest.mark.parametrize("path", ["folder", "lost", "lost-folder/file", "round", "file/below", "pipe"])
+def test_so_is_what_a_uri_of_this_machine_leads_to(folder, path):
+    with pytest.raises(OSError, match=re.escape(TROUBLE[path].split("'")[-1])):
+        open_file(f"file://{folder}/{path}")
+
+
+@pytest.mark.parametrize("path", ["file", "link", "~/file", "./folder/../file", "file://{}/file"])
+def test_files_are_opened(folder, path):
+    with open_file(path.format(folder)) as file:
+        assert file.read() == b"x"
+
+
+def test_a_file_that_is_called_like_a_home_directory_is_that_file(folder):
+    (folder / "~").mkdir()
+    (folder / "~" / "file").write_bytes(b"y")
+    with open_file("~/file") as file:
+        assert file.read() == b"y"
+
+
+def test_of_what_is_not_there_it_is_said_where_it_was_looked_for(folder):
+    for path, words in (
+        ("gone", f"there is no such file in the working directory '{folder}'"),
+        (f"{folder}/gone", "there is no such file"),
+        ("~/gone", "there is no such file"),
+        ("~not-a-user/x", "there is no such file, nor a home directory of '~not-a-user'"),
+    ):
+        with pytest.raises(NoSuchFileError) as caught:
+            open_file(path)
+        assert str(caught.value) == words
+
+
+@contextmanager
+def unprivileged_user():
+    """Be a user who may read little; only root can be another one."""
+    if os.geteuid() != 0:
+        pytest.skip("this takes root")
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(folder):
+    (folder / "file").chmod(0o600)
+    with unprivileged_user(), pytest.raises(RedBrickInputError, match="permission denied for user 65534") as caught:
+        open_file(str(folder / "file"))
+    assert not isinstance(caught.value, NoSuchFileError)
+
+
+@pytest.mark.parametrize("path", TROUBLE)
+def test_a_list_says_so_too(folder, path):
+    with pytest.raises(RedBrickInputError, match=r"tasks_path .* cannot be read: ") as caught:
+        open_input("tasks_path", path)
+    assert str(caught.value).endswith(f"cannot be read: {TROUBLE[path]}.")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!doctype html><html>Sign in</html>", "it looks like an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it looks like a Git LFS pointer"),
+        (b"<?xml version='1.0'?><Error/>", "it looks like an XML error message"),
+    ],
+)
+def test_what_stands_in_for_a_list_is_named(folder, content, words):
+    (folder / "tasks.jsonl").write_bytes(content)
+    with pytest.raises(RedBrickInputError, match=words):
+        open_input("tasks_path", "tasks.jsonl")
+
+
+def test_a_list_is_read_from_its_beginning(folder):
+    for content in (b'{"a": 1}\n', b"", gzip.compress(b"{}")):
+        (folder / "tasks.jsonl").write_bytes(content)
+        with open_input("tasks_path", "tasks.jsonl") as file:
+            assert file.read() == content
+
+
+class TestBesideAList:
+    @pytest.mark.parametrize("path", ["folder", "folder/", "lost", "lost-folder/file", "pipe"])
+    def test_what_is_no_file_is_called_what_it_is(self, folder, path):
+        with pytest.raises(RedBrickInputError) as caught:
+            FilesBeside(str(folder / "tasks.jsonl"))(path)
+        assert TROUBLE[path].split("'")[-1] in str(caught.value)
+        assert not isinstance(caught.value, NoSuchFileError)
+
+    def test_what_is_not_there_was_looked_for_beside_the_list(self, folder):
+        with pytest.raises(NoSuchFileError, match=r"there is no such file in the folder of .*tasks\.jsonl"):
+            FilesBeside(str(folder / "tasks.jsonl"))("gone")
+
+    def test_home_is_found_where_it_is_allowed(self, folder):
+        (folder / "lists").mkdir()
+        path = str(folder / "lists" / "tasks.jsonl")
+        with pytest.raises(RedBrickInputError, match="into none of allowed_folders"):
+            FilesBeside(path)("~/file")
+        with FilesBeside(path, check_folders("allowed_folders", ["~"]))("~/file") as file:
+            assert file.read() == b"x"
+
+
+def test_home_may_be_allowed(folder):
+    assert [local_path(place) for place in check_folders("allowed_folders", ["~/folder"])] == [str(folder / "folder")]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("{}/folder", "it is a folder, not a file"),
+        ("file://{}/folder", "it is a folder, not a file"),
+        ("{}/lost", "is a link to 'gone/file', which does not exist"),
+        ("{}/lost-folder/report.jsonl", "is a link to 'gone', which does not exist"),
+        ("{}/file/report.jsonl", "file' is a file, not a folder"),
+    ],
+)
+def test_a_report_that_cannot_be_written_says_why(folder, path, words):
+    with pytest.raises(RedBrickInputError, match="report_path") as caught, open_report(path.format(folder), {}):
+        pass
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("{}/file", "file' is a file, not a folder"),
+        ("{}/file/below", "file' is a file, not a folder"),
+        ("{}/lost-folder", "is a link to 'gone', which does not exist"),
+    ],
+)
+def test_so_does_an_export(folder, path, words):
+    def export():
+        with StagedDirectory(path.format(folder)) as directory:
+            directory.open("tasks.jsonl")
+
+    with pytest.raises(RedBrickInputError, match="Nothing can be written") as caught:
+        export()
+    assert words in str(caught.value)
+
+
+class TestFolders:
+    def test_what_systems_leave_there_is_left_out(self, tmp_path, caplog):
+        for name in (
+            "b.dcm",
+            "a.dcm",
+            "IM1",
+            "._a.dcm",
+            ".DS_Store",
+            "DICOMDIR",
+            "Thumbs.db",
+            "desktop.ini",
+            ".hidden",
+        ):
+            (tmp_path / name).write_bytes(b"x")
+        (tmp_path / "below").mkdir()
+        with caplog.at_level("INFO"):
+            found = find_items(str(tmp_path))
+        assert [Path(path).name for path in found] == ["IM1", "a.dcm", "b.dcm"]
+        assert "left out 6 of 9 files" in caplog.text
+
+    @pytest.mark.parametrize("scheme", ["", "file://"])
+    def test_one_that_is_not_there_has_none(self, tmp_path, scheme):
+        assert find_items(f"{scheme}{tmp_path}/gone") == []

@@ -1,0 +1,101 @@
+"""What was converted is compared with what was given, by series and kind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from label_samples import CLASSIFICATION, GOOD, MASKS, SEGMENT, listed_in
+
+from airflow_provider_redbrick.labels.tally import difference
+from redbrick_sandbox.conversion import convert
+
+BOX = {"bbox2d": {"xnorm": 0}, "volumeindex": 0}
+TASK = {"series": [{"boundingBoxes": [{}, {}], "items": "a"}, {"segmentMap": {"1": "x", "2": "y"}, "items": "b"}]}
+SEGMENTS = [{"dicom": {"instanceid": n}, "volumeindex": 1} for n in (1, 2)]
+
+
+def without_series(label):
+    return {key: value for key, value in label.items() if key != "volumeindex"}
+
+
+def test_the_same_is_no_difference():
+    assert difference(TASK, {"labels": [BOX, BOX, *SEGMENTS]}) is None
+    assert difference({"series": [{}]}, {}) is None
+    assert difference({"series": []}, {"labels": None}) is None
+    assert difference({"labels": []}, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([BOX, *SEGMENTS], "series 0, boundingBoxes: 2 given, 1 converted"),
+        ([BOX, BOX, BOX, *SEGMENTS], "series 0, boundingBoxes: 2 given, 3 converted"),
+        ([BOX, BOX, SEGMENTS[0]], "series 1, segmentMap[2]: 1 given, 0 converted"),
+        (
+            [BOX, {**BOX, "volumeindex": 1}, *SEGMENTS],
+            "series 0, boundingBoxes: 2 given, 1 converted; series 1, boundingBoxes: 0 given, 1 converted",
+        ),
+        (
+            [BOX, {"ellipse": {"xnorm": 0}, "volumeindex": 0}, *SEGMENTS],
+            "series 0, boundingBoxes: 2 given, 1 converted; series 0, ellipses: 0 given, 1 converted",
+        ),
+        (
+            [BOX, {"volumeindex": 0, "odd": 1}, *SEGMENTS],
+            "series 0, boundingBoxes: 2 given, 1 converted; series 0, labels of no known kind: 0 given, 1 converted",
+        ),
+        ([BOX, BOX, *SEGMENTS, {"studyclassify": True}], "classification: 0 given, 1 converted"),
+    ],
+)
+def test_each_difference_is_named_with_both_numbers(labels, words):
+    assert difference(TASK, {"labels": labels}) == words
+
+
+def test_an_angle_is_no_length():
+    task = {"series": [{"measurements": [{"type": "length"}]}]}
+    assert difference(task, {"labels": [{"length3d": {"normal": []}}]}) is None
+    assert difference(task, {"labels": [{"angle3d": {"normal": []}}]}) == (
+        "series 0, measurements of type length: 1 given, 0 converted; "
+        "series 0, measurements of type angle: 0 given, 1 converted"
+    )
+
+
+def test_labels_that_do_not_say_their_series_are_in_the_first_one():
+    assert difference(TASK, {"labels": [without_series(BOX), without_series(BOX), *SEGMENTS]}) is None
+    assert difference(TASK, {"labels": [BOX, BOX, SEGMENTS[0], without_series(SEGMENTS[1])]}) == (
+        "series 1, segmentMap[2]: 1 given, 0 converted; series 0, segmentMap[2]: 0 given, 1 converted"
+    )
+    boxes = {"series": [{}, {"boundingBoxes": [{}]}]}
+    assert difference(boxes, {"labels": [without_series(BOX)]}) == (
+        "series 1, boundingBoxes: 1 given, 0 converted; series 0, boundingBoxes: 0 given, 1 converted"
+    )
+
+
+def test_only_so_many_are_named():
+    task = {"series": [{"polygons": [{}]} for _ in range(9)]}
+    assert difference(task, {}).endswith("series 4, polygons: 1 given, 0 converted; and 4 more")
+
+
+@pytest.mark.parametrize("key", ["heatMaps", "transforms", "centerline"])
+def test_what_else_belongs_to_the_images_of_new_tasks(key):
+    task = {"series": [{}, {key: [{}, {}]}]}
+    assert difference(task, {}) is None
+    assert difference(task, {}, layout=True) == f"series 1, {key}: 2 given, 0 converted"
+    assert difference(task, {key: [{"seriesIndex": 1}, {"seriesIndex": 1}]}, layout=True) is None
+
+
+def without_drawing(label):
+    """A label without the attribute that the conversion takes no value of."""
+    attributes = {key: value for key, value in label.get("attributes", {}).items() if key != "drawing"}
+    return {**label, "attributes": attributes} if attributes else label
+
+
+def test_the_sandbox_converts_completely_what_the_rules_allow():
+    segment = without_drawing(SEGMENT)
+    series = {"items": "a", **MASKS, "segmentMap": {"1": segment, "65535": segment}}
+    for kind, label in GOOD.items():
+        series.setdefault(listed_in(kind), []).append(without_drawing(label))
+    task = {"name": "t", "series": [{"items": "b"}, series], "classification": CLASSIFICATION}
+    result = convert(json.dumps([task]))
+    assert result.error is None
+    assert difference(task, result.converted[0]) is None

@@ -1,0 +1,71 @@
+"""The plugin as Airflow loads it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import airflow_provider_redbrick
+from airflow_provider_redbrick.get_provider_info import get_provider_info
+from airflow_provider_redbrick.plugins import access
+from airflow_provider_redbrick.plugins.redbrick import RedBrickPlugin
+
+
+def test_airflow_finds_it_by_its_entry_point():
+    entries = [entry for entry in metadata.entry_points(group="airflow.plugins") if entry.name == "redbrick"]
+    assert [entry.load() for entry in entries] == [RedBrickPlugin]
+
+
+def test_its_page_is_in_the_navigation():
+    (view,) = RedBrickPlugin().external_views
+    assert (view["name"], view["destination"], view["url_route"]) == ("RedBrick", "nav", "redbrick")
+    # Behind a path prefix an absolute one would lead elsewhere.
+    assert not view["href"].startswith("/")
+
+
+def test_airflow_loads_it():
+    from airflow import plugins_manager
+
+    if hasattr(plugins_manager, "get_fastapi_plugins"):
+        apps, _ = plugins_manager.get_fastapi_plugins()
+    else:  # before 3.2
+        plugins_manager.initialize_fastapi_plugins()
+        apps = plugins_manager.fastapi_apps
+    assert [app["url_prefix"] for app in apps].count("/redbrick") == 1
+
+
+SCRIPT = """
+import sys
+from airflow.providers.common.compat.sdk import AirflowPlugin
+before = set(sys.modules)
+from airflow_provider_redbrick.plugins.redbrick import RedBrickPlugin
+RedBrickPlugin().external_views
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_processes_that_have_no_pages_import_next_to_nothing():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    ours = {"airflow_provider_redbrick", "airflow_provider_redbrick.plugins"}
+    assert set(done.stdout.split()) <= {*ours, "airflow_provider_redbrick.plugins.redbrick"}
+
+
+def test_every_option_is_described_with_the_default_that_counts():
+    options = get_provider_info()["config"]["redbrick"]["options"]
+    used = {}
+    for path in Path(airflow_provider_redbrick.__file__).parent.glob("plugins/*.py"):
+        asked = r'_(?:text|number|secret)\("(\w+)", ([\w."]+)'
+        used |= dict(re.findall(asked, path.read_text()))
+    assert {"boards", "queue_history_days", "webhook_secret", "webhook_conn_id"} <= set(used)
+    assert set(used) <= set(options)
+    assert options["boards"]["default"] == access.DEFAULT
+    assert float(options["queue_history_days"]["default"]) == float(used["queue_history_days"])
+
+
+def test_the_webhooks_secret_is_one():
+    secret = get_provider_info()["config"]["redbrick"]["options"]["webhook_secret"]
+    assert secret["sensitive"]
+    assert not secret["default"]
