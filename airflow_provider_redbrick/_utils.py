@@ -1,20 +1,25 @@
-"""Renew in a forked child the resources that it must not share with its parent.
+"""Threads, forks and iteration: helpers that every layer uses.
 
-A child of ``os.fork`` has one thread and a copy of everything else: thread pools without threads, locks that a thread
-of the parent held and that are never released in the child, and sockets on which parent and child would read each
-other's responses. Airflow's workers, ``multiprocessing`` and servers with several processes fork.
+Design notes on values that are read once:
+
+1. The first thread that needs a value reads it, and the others wait for it.
+2. Each object and value has its own lock: a slow server delays only the threads that need its value.
+3. The lock is removed after the read, because an object with a lock cannot be copied.
+4. In a forked child the lock is renewed.
+
+Design notes on forks. A child of ``os.fork`` has one thread and a copy of the rest: thread pools without threads,
+locks that a thread of the parent held, and sockets on which parent and child would read each other's responses.
+Airflow's workers, ``multiprocessing`` and servers with several processes fork.
 
 1. An object that owns a pool, a lock or a socket registers itself with :func:`renew_after_fork` when it is created.
 2. In the child, before any other code runs, each living object replaces what it owns.
 3. Inherited resources are abandoned, never closed: closing a pool or a session takes locks that may be held.
 4. A lock is used as ``with owner.lock:``, which releases the lock that it took, even if the owner was renewed.
 
-A byte of JSON can become a hundred bytes in memory, so a size limit alone does not limit memory.
-
-Airflow's Task SDK reads connections, Variables and XComs over one stream that belongs to the triggerer's event loop.
-Below Airflow 3.2.2, a blocking SDK call in a thread starts a second event loop on that stream, unless ``asgiref`` knows
-the first one. The two loops then receive each other's answers ("Response read out of order"), and the triggerer ends
-with all its triggers. Design note:
+Design notes on the triggerer. Airflow's Task SDK reads connections, Variables and XComs over one stream that belongs to
+the triggerer's event loop. Below Airflow 3.2.2, a blocking SDK call in a thread starts a second event loop on that
+stream, unless ``asgiref`` knows the first one. The two loops then receive each other's answers ("Response read out of
+order"), and the triggerer ends with all its triggers.
 
 1. All blocking code of triggers and notifiers goes through :func:`in_thread`, never through ``asyncio.to_thread``.
 2. Code in :func:`in_thread` calls the Task SDK in that same thread: threads of another pool do not know the loop.
@@ -23,8 +28,11 @@ with all its triggers. Design note:
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
@@ -32,9 +40,14 @@ from asgiref.sync import sync_to_async
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from typing_extensions import Self
+
 
 MOST_VALUES = 10_000_000
-"""Maximum objects, lists and elements in a text. A large task has some hundred thousand."""
+"""Maximum objects, lists and elements in a text. A large task has some hundred thousand.
+
+A byte of JSON can become a hundred bytes in memory, so a size limit alone does not limit memory.
+"""
 
 
 def count_values(text: str | bytes) -> int:
@@ -113,3 +126,59 @@ def in_chunks(entries: Iterable[T], size: int) -> Iterator[list[T]]:
     """
     remaining = iter(entries)
     return iter(lambda: list(islice(remaining, size)), [])
+
+
+def run_concurrently(*reads: Callable[[], Any]) -> list[Any]:
+    """Run functions concurrently and return their results in order.
+
+    :raises RedBrickAPIError: the error of the first function, in order, that failed.
+    """
+    pool = ThreadPoolExecutor(len(reads), thread_name_prefix="redbrick-read")
+    try:
+        return [future.result() for future in [pool.submit(read) for read in reads]]
+    finally:
+        # A caller that is stopped does not wait for the remaining responses.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Reading:
+    """Lock for a value that is being read; renewed in a forked child."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        renew_after_fork(self, _Reading._renew)
+
+    def _renew(self) -> None:
+        self.lock = RLock()
+
+
+class read_once(cached_property[T]):  # noqa: N801 - used like functools.cached_property
+    """Cached property that the first thread computes while the others wait.
+
+    Threads wait only for the same object: another object's server may be slow or not answer at all.
+    """
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
+        """Return the value, computing it on first use.
+
+        The value is stored in the instance, which then bypasses this descriptor.
+
+        :param instance: the object; ``None`` for access on the class.
+        :param owner: the class.
+        """
+        if instance is None:
+            return self
+        values, name = vars(instance), str(self.attrname)
+        lock_name = f"{name} is being read"
+        with values.setdefault(lock_name, _Reading()).lock:
+            if name not in values:
+                values[name] = self.func(instance)
+            # Waiting threads already have the lock. An object with a lock could not be copied.
+            values.pop(lock_name, None)
+            return values[name]

@@ -35,13 +35,12 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from airflow_provider_redbrick._utils import in_chunks
+from airflow_provider_redbrick._utils import in_chunks, read_once
 from airflow_provider_redbrick.actions.callables import CallableFailedError
 from airflow_provider_redbrick.annotations.conversion import Converted, Labels
 from airflow_provider_redbrick.annotations.snapshot import open_mask
 from airflow_provider_redbrick.assignments.claims import UNCLAIMED, claim, undo_claims
 from airflow_provider_redbrick.client.models.task import SAVED, Detail, Task
-from airflow_provider_redbrick.client.operations.account import read_once
 from airflow_provider_redbrick.client.transport import http
 from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor, in_parallel
 from airflow_provider_redbrick.engine.executor import apply_all

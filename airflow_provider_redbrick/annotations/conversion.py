@@ -17,10 +17,9 @@ from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_provider_redbrick._utils import in_chunks
+from airflow_provider_redbrick._utils import in_chunks, read_once
 from airflow_provider_redbrick.annotations.masks import Mask, Masked, OpenFile, take_masks
 from airflow_provider_redbrick.annotations.snapshot import NOT_LABELS, content_hash, copied_files, open_mask, plain_body
-from airflow_provider_redbrick.client.operations.account import read_once
 from airflow_provider_redbrick.exceptions import (
     NoSuchFileError,
     RedBrickAPIError,

@@ -16,8 +16,8 @@ from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_redbrick import __version__
+from airflow_provider_redbrick._utils import read_once
 from airflow_provider_redbrick.client.models.parsing import check_uuid
-from airflow_provider_redbrick.client.operations.account import read_once
 from airflow_provider_redbrick.client.transport.retry import RetryPolicy
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,

@@ -68,9 +68,9 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
         :raises RedBrickInputError: if a parameter is invalid, or the project uses consensus.
         :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
         """
+        from airflow_provider_redbrick._utils import run_concurrently
         from airflow_provider_redbrick.actions.balance import SharingRules, plan_queue
         from airflow_provider_redbrick.assignments.assign import check_people
-        from airflow_provider_redbrick.client.operations.account import run_concurrently
         from airflow_provider_redbrick.hooks.stage import working_stage
 
         self.check_inputs()

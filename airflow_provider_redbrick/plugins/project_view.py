@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_redbrick.client.operations.account import run_concurrently
+from airflow_provider_redbrick._utils import run_concurrently
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
     RedBrickAuthError,

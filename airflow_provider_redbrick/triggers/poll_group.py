@@ -32,9 +32,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_redbrick._utils import in_thread
+from airflow_provider_redbrick._utils import in_thread, read_once
 from airflow_provider_redbrick.client.models.task import Detail
-from airflow_provider_redbrick.client.operations.account import read_once
 from airflow_provider_redbrick.engine.polling import STALE_AFTER_S, TasksCondition
 from airflow_provider_redbrick.exceptions import (
     PERMANENT_ERRORS,

@@ -20,7 +20,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick._utils import in_chunks
+from airflow_provider_redbrick._utils import in_chunks, read_once, run_concurrently
 from airflow_provider_redbrick.client.models.parsing import Name, identifier, reading, text
 from airflow_provider_redbrick.client.models.task import (
     STAYED,
@@ -34,7 +34,7 @@ from airflow_provider_redbrick.client.models.task import (
 )
 from airflow_provider_redbrick.client.models.workflow import Stage, Workflow, public_stage_name
 from airflow_provider_redbrick.client.operations import queries
-from airflow_provider_redbrick.client.operations.account import Scope, read_once, run_concurrently
+from airflow_provider_redbrick.client.operations.account import Scope
 from airflow_provider_redbrick.client.operations.remote_labeling import RemoteStage
 from airflow_provider_redbrick.client.operations.task_reads import TASKS_PER_READ, pages, read_aliased
 from airflow_provider_redbrick.client.operations.uploads import ProjectFiles, ProjectImports

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick._utils import read_once
 from airflow_provider_redbrick.client.models.parsing import identifier, reading
 from airflow_provider_redbrick.client.operations import queries
-from airflow_provider_redbrick.client.operations.account import read_once
 from airflow_provider_redbrick.client.transport.graphql import Call
 from airflow_provider_redbrick.exceptions import RedBrickNotFoundError
 

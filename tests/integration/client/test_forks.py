@@ -85,7 +85,7 @@ sys.exit(9)
 # The parent forks while threads read a value: parent and child each request it once.
 READING = """
 import os, sys, threading, time
-from airflow_provider_redbrick.client.operations.account import read_once
+from airflow_provider_redbrick._utils import read_once
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 began, go_on = threading.Event(), threading.Event()

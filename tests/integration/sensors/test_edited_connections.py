@@ -44,7 +44,7 @@ def edit(sandbox, monkeypatch):
 @pytest.fixture
 def impatient_for_edits(monkeypatch):
     """Each look reads the connection again."""
-    for module in ("sensors.base", "triggers.shared"):
+    for module in ("sensors.base", "triggers.poll_group"):
         monkeypatch.setattr(f"airflow_provider_redbrick.{module}.STALE_AFTER_S", 0.0)
 
 

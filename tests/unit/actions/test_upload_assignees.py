@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_redbrick._utils import read_once
 from airflow_provider_redbrick.actions.upload import Assignees
 from airflow_provider_redbrick.client.models.task import Member, User
 from airflow_provider_redbrick.client.models.workflow import Stage, Workflow
-from airflow_provider_redbrick.client.operations.account import read_once
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 STAGES = (Stage("In", "labelset-input"), Stage("Label", "manual-labeling"), Stage("Check", "expert-review"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 
-from airflow_provider_redbrick.client.operations.account import read_once
+from airflow_provider_redbrick._utils import read_once
 
 
 class Server:
