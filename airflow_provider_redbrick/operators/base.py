@@ -44,12 +44,16 @@ from airflow_provider_redbrick.links import InLinkedProject
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from os import PathLike
+    from typing import TypeVar
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.client.models.workflow import Stage
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
     from airflow_provider_redbrick.engine.outcomes import Outcome
+    from airflow_provider_redbrick.hooks.files import FilesBeside
+
+    ListedT = TypeVar("ListedT")
 
 
 class StoppableOperator(InLinkedProject, TracedOperator):
@@ -391,3 +395,51 @@ def _open_report(path: str, map_index: object) -> tuple[str, Any]:
         path = str(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     return path, place.open("w")  # type: ignore[no-untyped-call]
+
+
+class EmptyFileError(RedBrickInputError):
+    """Raised if a file that must list tasks has no entries."""
+
+
+class RedBrickListFileBaseOperator(RedBrickBaseOperator):
+    """Base of the operators whose tasks may come from a file.
+
+    :param allowed_folders: further folders, as absolute paths or URIs, that files named in the list may be in. Default:
+        only the list's own folder and its subfolders. A URI matches with its connection and bucket. Files named in the
+        DAG itself may be anywhere.
+    """
+
+    def __init__(self, *, allowed_folders: Sequence[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.allowed_folders = allowed_folders
+
+    def get_project(self) -> RedBrickProject:
+        """Validate ``allowed_folders`` and return the project.
+
+        :raises RedBrickInputError: if a parameter is invalid.
+        """
+        from airflow_provider_redbrick.hooks.files import check_folders
+
+        check_folders("allowed_folders", self.allowed_folders)
+        return super().get_project()
+
+    def tasks_of(self, read: Callable[[], Iterable[ListedT]]) -> Iterable[ListedT]:
+        """Return the tasks of a file, or apply ``on_empty`` if it has none.
+
+        Without ``on_empty`` an empty file is a failure, since it may be truncated.
+
+        :param read: parses the open file.
+        """
+        try:
+            return read()
+        except EmptyFileError as error:
+            return self.nothing(str(error), default="fail")
+
+    def files_beside(self, path: str) -> FilesBeside:
+        """Return a callable that opens the files that a list of tasks names.
+
+        :param path: path of the list.
+        """
+        from airflow_provider_redbrick.hooks.files import FilesBeside, check_folders
+
+        return FilesBeside(path, check_folders("allowed_folders", self.allowed_folders))

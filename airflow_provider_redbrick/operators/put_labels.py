@@ -11,8 +11,8 @@ from airflow_provider_redbrick.client.transport.redaction import strip_signature
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.lineage import ON, STAY
+from airflow_provider_redbrick.operators.base import RedBrickListFileBaseOperator
 from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageBaseOperator
-from airflow_provider_redbrick.operators.task_inputs import RedBrickListFileBaseOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

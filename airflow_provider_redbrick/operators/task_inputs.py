@@ -26,14 +26,10 @@ from airflow_provider_redbrick.engine.task_reader import CHUNK, find_ids_by_name
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.labels.file_reader import Entry, read_entries
-from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
+from airflow_provider_redbrick.operators.base import EmptyFileError
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline
-
-
-class EmptyFileError(RedBrickInputError):
-    """Raised if a file that must list tasks has no entries."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,57 +179,3 @@ def refuse_duplicates(what: str, values: Sequence[str]) -> None:
     duplicates = sorted(value for value, times in Counter(values).items() if value and times > 1)
     if duplicates:
         raise RedBrickInputError(f"Duplicate {what}: {', '.join(duplicates[:5])}. Nothing was sent.")
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import TypeVar
-
-    from airflow_provider_redbrick.client.operations.project import RedBrickProject
-    from airflow_provider_redbrick.hooks.files import FilesBeside
-
-    ListedT = TypeVar("ListedT")
-
-
-class RedBrickListFileBaseOperator(RedBrickBaseOperator):
-    """Base of the operators whose tasks may come from a file.
-
-    :param allowed_folders: further folders, as absolute paths or URIs, that files named in the list may be in. Default:
-        only the list's own folder and its subfolders. A URI matches with its connection and bucket. Files named in the
-        DAG itself may be anywhere.
-    """
-
-    def __init__(self, *, allowed_folders: Sequence[str] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.allowed_folders = allowed_folders
-
-    def get_project(self) -> RedBrickProject:
-        """Validate ``allowed_folders`` and return the project.
-
-        :raises RedBrickInputError: if a parameter is invalid.
-        """
-        from airflow_provider_redbrick.hooks.files import check_folders
-
-        check_folders("allowed_folders", self.allowed_folders)
-        return super().get_project()
-
-    def tasks_of(self, read: Callable[[], Iterable[ListedT]]) -> Iterable[ListedT]:
-        """Return the tasks of a file, or apply ``on_empty`` if it has none.
-
-        Without ``on_empty`` an empty file is a failure, since it may be truncated.
-
-        :param read: parses the open file.
-        """
-        try:
-            return read()
-        except EmptyFileError as error:
-            return self.nothing(str(error), default="fail")
-
-    def files_beside(self, path: str) -> FilesBeside:
-        """Return a callable that opens the files that a list of tasks names.
-
-        :param path: path of the list.
-        """
-        from airflow_provider_redbrick.hooks.files import FilesBeside, check_folders
-
-        return FilesBeside(path, check_folders("allowed_folders", self.allowed_folders))

@@ -25,7 +25,7 @@ PACKAGE = Path(airflow_provider_redbrick.__file__).parent
 INFO = get_provider_info()
 (CONNECTION_TYPE,) = INFO["connection-types"]
 KINDS = {"operators": BaseOperator, "sensors": BaseSensorOperator, "triggers": BaseTrigger, "hooks": BaseHook}
-BASES = {"operators.base", "operators.stage_base", "operators.task_inputs", "sensors.base", "triggers.base"}
+BASES = {"operators.base", "operators.stage_base", "sensors.base", "triggers.base"}
 
 
 def test_the_entry_point_imports_nothing():
