@@ -4,13 +4,13 @@
 key, and ``draft_and_release`` unassigns it so that people find the draft. Saved drafts are released even if the run is
 stopped. A task that a reviewer returned to the key is skipped, since the same prediction would not help.
 
-Tasks are not claimed, so a person may label one while the model runs. Two rules protect that work:
+With ``anywhere``, tasks are not claimed, so a person may label one while the model runs. Two rules protect that work:
 
 1. A task that a person holds is skipped unless ``take_from_people`` is set.
 2. A task that was read too long ago is read again before its labels are sent. It is skipped if its labels have changed,
    and checked again if it moved or was assigned.
 
-The API returns the first N tasks of such a stage and has no cursor. Submitted tasks leave the stage, skipped ones stay
+A remote-labeling stage: the API returns its first N tasks and has no cursor. Submitted tasks leave the stage, skipped ones stay
 in front. The listing therefore asks for one page more whenever an answer contains nothing new.
 """
 

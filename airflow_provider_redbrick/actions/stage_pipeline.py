@@ -19,7 +19,7 @@ many tasks at once. Answers are therefore collected for at most ``MAX_BUFFER_S``
 and applied before the next task is asked about. Invariants:
 
 1. A crash loses at most the answers of the last ``MAX_BUFFER_S`` seconds plus one call.
-2. At most ``MOST_MASKS`` masks are held at a time (plus those of one answer), started each may be an open file.
+2. At most ``MOST_MASKS`` masks are held at a time (plus those of one answer), because each may be an open file.
 3. An error that the callable raises for one task fails this task only.
 4. The user's labels are copied before any other code of the user runs, so that later changes to them have no effect.
 """

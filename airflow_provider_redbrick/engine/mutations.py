@@ -1,7 +1,7 @@
 """Task mutations and the reads that show whether they were applied.
 
 RedBrick has no idempotency key, so a mutation whose answer was lost (dropped connection, timeout, 5xx, a body that is
-not the API's) may or may not have been applied. `applying` decides when to send and when to read; this module says what
+not the API's) may or may not have been applied. ``executor`` decides when to send and when to read; this module says what
 a read proves.
 
 Invariants:

@@ -2,7 +2,7 @@
 
 Operators import this module whenever a DAG is parsed. Imports that only a request needs are therefore in methods.
 
-It makes one attempt with a timeout of at most 8 seconds.
+``RedBrickQuickHook`` makes one attempt with a timeout of at most 8 seconds, for pages and links.
 """
 
 from __future__ import annotations

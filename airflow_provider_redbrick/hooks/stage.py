@@ -328,7 +328,7 @@ def working_stage(project: RedBrickProject, name: object) -> Stage:
     if stage.is_ground_truth:
         raise RedBrickInputError("Tasks in Ground Truth are finished. To change their labels, reopen them first.")
     if stage.is_passed_through:
-        # Its queue is always empty, so that processing it would label_check like success.
+        # Its queue is always empty, so that processing it would look like success.
         known = ", ".join(known.name for known in project.info.workflow.stages if known.is_label or known.is_review)
         raise RedBrickInputError(f"Tasks only pass through {stage.name!r}. They wait in: {known or 'no stage'}.")
     return stage

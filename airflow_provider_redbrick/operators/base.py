@@ -5,7 +5,9 @@
 3. All tasks are attempted before ``fail_on`` decides whether the Airflow task fails. The manifest is then pushed to the
    XCom ``manifest``, since a task that fails returns nothing.
 4. An input that lists no work is handled as ``on_empty`` says. It never means "all tasks".
-5. Reasons and names are made to_valid_utf8 and stripped of URL signatures before they reach a log, report or XCom.
+5. Reasons and names are made valid UTF-8 and stripped of URL signatures before they reach a log, report or XCom.
+
+Design notes on stopping:
 
 1. Airflow calls ``on_kill`` in the main thread. While work is in progress it raises, and the work's ``finally`` blocks
    release claims on the way out.

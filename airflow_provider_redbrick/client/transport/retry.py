@@ -61,8 +61,7 @@ class RateLimiter:
         self._clock = clock
         self._sleep = sleep
         self._next = 0.0
-        self._held_until = 0.0
-        self._holder: int | None = None
+        self._holds: dict[int, float] = {}
         self._lock = threading.Lock()
         renew_after_fork(self, RateLimiter._renew)
 
@@ -70,8 +69,9 @@ class RateLimiter:
         """Wait until this thread may send a request; return the seconds waited."""
         with self._lock:
             now = self._clock()
-            held = self._held_until if self._holder != threading.get_ident() else 0.0
-            turn = max(now, self._next, held)
+            self._holds = {thread: until for thread, until in self._holds.items() if until > now}
+            held = [until for thread, until in self._holds.items() if thread != threading.get_ident()]
+            turn = max(now, self._next, *held)
             self._next = turn + self._interval if self._interval else 0.0
         if turn > now:
             self._sleep(turn - now)
@@ -83,8 +83,8 @@ class RateLimiter:
         The calling thread is not delayed: it waits by itself.
         """
         with self._lock:
-            self._held_until = max(self._held_until, self._clock() + seconds)
-            self._holder = threading.get_ident()
+            thread = threading.get_ident()
+            self._holds[thread] = max(self._holds.get(thread, 0.0), self._clock() + seconds)
 
     def _renew(self) -> None:
         self._lock = threading.Lock()

@@ -74,6 +74,14 @@ def test_hold_delays_all_other_threads():
     assert clock.slept == [7]
 
 
+def test_shorter_hold_of_another_thread_does_not_end_a_longer_one():
+    clock, limiter = limited()
+    in_another_thread(lambda: limiter.hold(60))
+    limiter.hold(1)
+    limiter.wait()
+    assert clock.slept == [60]
+
+
 def test_hold_does_not_delay_the_calling_thread():
     clock, limiter = limited()
     limiter.hold(7)
