@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_provider_redbrick.client.models.workflow import normalize_stage_name
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.hooks.validation import CheckedOperatorInputs
-from airflow_provider_redbrick.lineage import IN, NOWHERE, STAY, Flow, file_place, leads_to, stage_place
+from airflow_provider_redbrick.lineage import IN, NOWHERE, STAY, Flow, destination_stages, file_dataset, stage_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ class InRedBrickProject(CheckedOperatorInputs, BaseOperator):
     def get_project(self) -> RedBrickProject:
         """Return the project.
 
-        :raises RedBrickInputError: if an input that was given is absent, or no project is given.
+        :raises RedBrickInputError: if a template renders to nothing, or no project is set.
         """
         self.check_inputs()
         return self.hook.project(self.project_id, org_id=self.org_id)
@@ -66,21 +66,22 @@ class InRedBrickProject(CheckedOperatorInputs, BaseOperator):
 class TracedOperator(InRedBrickProject):
     """Base of the operators with OpenLineage lineage.
 
-    OpenLineage is imported only when its listener calls. Without its provider, there is no lineage.
+    OpenLineage is imported only when its listener calls. Without its provider, no lineage is recorded.
     """
 
     operation = ""
     reads_from = ""
-    """The field with the path of the input file, if there is one."""
+    """Name of the field with the path of the input file; empty without one."""
     writes_to = ""
-    """The field with the path of the output file, if there is one."""
-    _seen: tuple[RedBrickProject, Stage | None, Mapping[str, int]] | None = None
+    """Name of the field with the path of the output file; empty without one."""
+    _traced_run: tuple[RedBrickProject, Stage | None, Mapping[str, int]] | None = None
 
     @property
     def moves(self) -> str:
         """Position of the tasks after the operator.
 
-        One of ``stay``, ``on``, ``back``, ``in`` (it creates them) or ``nowhere``.
+        One of ``stay``, ``on`` (the next stage), ``back`` (the first stage), ``in`` (newly created) or ``nowhere`` (it
+        only reads).
         """
         return STAY
 
@@ -91,7 +92,7 @@ class TracedOperator(InRedBrickProject):
         :param stage: the stage; None for the whole project.
         :param counts: task counts by outcome. Read when the run has ended, so it may still change.
         """
-        self._seen = (project, stage, counts)
+        self._traced_run = (project, stage, counts)
 
     def flow(self) -> Flow:
         """Return the run's inputs and outputs.
@@ -99,22 +100,24 @@ class TracedOperator(InRedBrickProject):
         Before the run they come from its parameters; after it, also from the project's workflow.
         """
         read, written = self._files(self.reads_from), self._files(self.writes_to)
-        if self._seen is None:
+        if self._traced_run is None:
             settings = self.hook.settings
             org_id, project_id = self.org_id or settings.org_id, self.project_id or settings.project_id
-            here = stage_place(str(org_id), str(project_id), self._stage_named())
-            there = [here] if self.moves in {STAY, IN} else []
+            source = stage_dataset(str(org_id), str(project_id), self._stage_name_given())
+            destinations = [source] if self.moves in {STAY, IN} else []
             counts: Mapping[str, int] = {}
         else:
-            project, stage, counts = self._seen
+            project, stage, counts = self._traced_run
             ids = (project.org_id, project.project_id)
-            here = stage_place(*ids, stage.public_name if stage else None)
+            source = stage_dataset(*ids, stage.public_name if stage else None)
             if stage is None:
-                there = [] if self.moves == NOWHERE else [here]
+                destinations = [] if self.moves == NOWHERE else [source]
             else:
-                there = [stage_place(*ids, name) for name in leads_to(project.info.workflow, stage, self.moves)]
-        inputs = read if self.moves == IN else (here, *read)
-        return Flow(self.operation, inputs, (*there, *written), dict(counts), self._model())
+                destinations = [
+                    stage_dataset(*ids, name) for name in destination_stages(project.info.workflow, stage, self.moves)
+                ]
+        inputs = read if self.moves == IN else (source, *read)
+        return Flow(self.operation, inputs, (*destinations, *written), dict(counts), self._model())
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """Return the project and stage as datasets."""
@@ -135,7 +138,7 @@ class TracedOperator(InRedBrickProject):
             return None
         return to_openlineage(self.flow())
 
-    def _stage_named(self) -> str | None:
+    def _stage_name_given(self) -> str | None:
         name = getattr(self, "stage_name", None)
         return normalize_stage_name(name) if isinstance(name, str) else None
 
@@ -146,4 +149,4 @@ class TracedOperator(InRedBrickProject):
 
     def _files(self, name: str) -> tuple[Any, ...]:
         path = getattr(self, name, None) if name else None
-        return (file_place(str(path)),) if isinstance(path, str | PathLike) else ()
+        return (file_dataset(str(path)),) if isinstance(path, str | PathLike) else ()

@@ -1,6 +1,6 @@
-"""Inputs and outputs of an operator's run, as plain data.
+"""Lineage of an operator's run as plain data: its input and output datasets.
 
-OpenLineage's own objects are made from it later.
+``lineage_facets`` converts it to OpenLineage's classes, which may not be installed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.client.models.workflow import Stage, Workflow
 
-# Where tasks are after an operator.
+# Position of the tasks after an operator: in the same stage, in the next one, in the first one, not changed because it
+# only reads, or newly created.
 STAY = "stay"
 ON = "on"
 BACK = "back"
@@ -49,7 +50,7 @@ class Flow:
     model: Mapping[str, str] = field(default_factory=dict)
 
 
-def stage_place(org_id: str, project_id: str, stage_name: str | None) -> Dataset:
+def stage_dataset(org_id: str, project_id: str, stage_name: str | None) -> Dataset:
     """Return a stage as a dataset, or the project if no stage is named.
 
     RedBrick's ids are unique across servers, so the server is not part of the name.
@@ -62,7 +63,7 @@ def stage_place(org_id: str, project_id: str, stage_name: str | None) -> Dataset
     return Dataset(f"redbrick://{org_id}", name)
 
 
-def file_place(path: str) -> Dataset:
+def file_dataset(path: str) -> Dataset:
     """Return a file, given by local path or URI, as a dataset.
 
     The connection id of an Airflow URI is left out.
@@ -73,24 +74,25 @@ def file_place(path: str) -> Dataset:
     return Dataset(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", parts.path.strip("/") or "/")
 
 
-def leads_to(workflow: Workflow, stage: Stage, move: str) -> list[str]:
+def destination_stages(workflow: Workflow, stage: Stage, move: str) -> list[str]:
     """Return the public names of the stages that tasks are in after an operator.
 
     :param workflow: the project's workflow.
     :param stage: the stage that the operator works on.
-    :param move: ``stay``, ``on``, ``back`` to the first stage, or ``nowhere`` for a read-only operator.
+    :param move: ``stay``, ``on`` to the next stage, ``back`` to the first stage, or ``nowhere`` for an operator
+        that only reads.
     """
     if move == STAY:
         return [stage.public_name]
     if move == ON:
-        return _named(workflow, stage)
+        return _next_stages(workflow, stage)
     if move == BACK and workflow.stages:
         first = workflow.stages[0]
-        return _named(workflow, first)[:1] if first.is_passed_through else [first.public_name]
+        return _next_stages(workflow, first)[:1] if first.is_passed_through else [first.public_name]
     return []
 
 
-def _named(workflow: Workflow, stage: Stage) -> list[str]:
+def _next_stages(workflow: Workflow, stage: Stage) -> list[str]:
     """Return the public names of the next stages in which tasks wait."""
     known = {other.name: other for other in workflow.stages}
     names: list[str] = []

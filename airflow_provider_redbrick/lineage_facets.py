@@ -1,6 +1,6 @@
-"""Lineage of operators: datasets, and their OpenLineage objects.
+"""OpenLineage objects of an operator's lineage.
 
-OpenLineage's classes are imported only where its provider is installed, by the methods that its listener calls.
+This module is imported only where OpenLineage's provider is installed, by the methods that its listener calls.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ def to_openlineage(flow: Flow) -> OperatorLineage[Any, Any]:
     """Convert a flow to OpenLineage's operator lineage."""
     facet = RedBrickRunFacet(flow.operation, dict(flow.counts), dict(flow.model))
     return OperatorLineage(
-        inputs=[InputDataset(place.namespace, place.name) for place in flow.inputs],
-        outputs=[_output(flow, place) for place in flow.outputs],
+        inputs=[InputDataset(dataset.namespace, dataset.name) for dataset in flow.inputs],
+        outputs=[_output(flow, dataset) for dataset in flow.outputs],
         run_facets={"redbrick": facet},
     )
 
 
-def _output(flow: Flow, place: Dataset) -> OutputDataset:
+def _output(flow: Flow, dataset: Dataset) -> OutputDataset:
     """Return an output, with its task count if there is only one output."""
-    number = flow.counts.get("done", flow.counts.get("tasks"))
-    if number is None or len(flow.outputs) > 1:
-        return OutputDataset(place.namespace, place.name)
-    rows = OutputStatisticsOutputDatasetFacet(rowCount=number)
-    return OutputDataset(place.namespace, place.name, outputFacets={"outputStatistics": rows})
+    count = flow.counts.get("done", flow.counts.get("tasks"))
+    if count is None or len(flow.outputs) > 1:
+        return OutputDataset(dataset.namespace, dataset.name)
+    rows = OutputStatisticsOutputDatasetFacet(rowCount=count)
+    return OutputDataset(dataset.namespace, dataset.name, outputFacets={"outputStatistics": rows})

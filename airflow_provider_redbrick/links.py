@@ -1,6 +1,7 @@
-"""Operator links that open RedBrick's web app from Airflow.
+"""Operator links to RedBrick's web app, and their addresses.
 
-Pure functions of a connection's settings.
+The worker computes the addresses, because it has the rendered ids and the connection, and stores them as XComs before
+the work starts. Showing a link then needs no request and no connection.
 """
 
 from __future__ import annotations
@@ -26,16 +27,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Attributes that belong to one attempt. Runs in one process share the operator, and each must read the connection anew.
-_OF_ONE_ATTEMPT = ("hook", "_project", "_poll_budget")
+_PUBLIC_APP = "https://app.redbrickai.com"
+
+# Attributes of one attempt. Runs in one process share the operator, and each must read the connection again.
+_ATTEMPT_ATTRIBUTES = ("hook", "_project", "_poll_budget")
 
 
 class RedBrickProjectLink(BaseOperatorLink):
-    """Link to the project that an Airflow task works in.
-
-    The worker computes the address, because it has the rendered ids and the connection, and stores it as an XCom.
-    Showing the link then needs no request and no connection.
-    """
+    """Link to the project that an Airflow task works in."""
 
     name = "RedBrick project"
 
@@ -73,7 +72,7 @@ class InLinkedProject(InRedBrickProject):
 
         Airflow itself publishes them when the task has ended.
         """
-        for name in _OF_ONE_ATTEMPT:
+        for name in _ATTEMPT_ATTRIBUTES:
             vars(self).pop(name, None)
         super().pre_execute(context)
         task_instance: Any = context.get("ti")
@@ -132,15 +131,12 @@ def _only_task(operator: object) -> object:
     return None
 
 
-_PUBLIC_APP = "https://app.redbrickai.com"
-
-
 def project_address(settings: Settings, org_id: str, project_id: str) -> str:
     """Return a project's address in the web app; empty if it is unknown.
 
-    * The connection's ``web_url``, where it has one.
+    * The connection's ``web_url``, if it is set.
     * For RedBrick's public API: ``https://app.redbrickai.com``.
-    * For a loopback host, that is the sandbox: its board.
+    * For a loopback host, which is the sandbox: the sandbox's board.
     * For any other host that has the API under ``/api``: the host itself.
 
     An API behind an ``amazonaws.com`` gateway does not reveal the address of its web app.
@@ -166,7 +162,7 @@ def project_address(settings: Settings, org_id: str, project_id: str) -> str:
 def task_address(settings: Settings, org_id: str, project_id: str, task_id: str) -> str:
     """Return a task's address in the web app; empty if it is unknown.
 
-    RedBrick documents no address of a single task. This one opens its project and names the task.
+    RedBrick documents no address of a single task. This address opens the project, with the task's id in the query.
 
     :param settings: the connection's settings.
     :param org_id: the organization's UUID.

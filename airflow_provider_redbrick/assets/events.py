@@ -3,7 +3,7 @@
 Operators add a summary of their manifest to the events of their outlets. The webhook registers events in the API
 server, as a trigger would from the triggerer.
 
-Registration uses Airflow's database, so never call it on an event loop. It flushes and leaves the commit to the caller.
+Registration uses Airflow's database, so never call it on an event loop. The commit is left to the caller.
 """
 
 from __future__ import annotations
@@ -58,15 +58,17 @@ def _uri(outlet: Any, events: Any) -> str:
     return str(uri or "")
 
 
-def wake(*, org_id: str, project_id: str, stage_name: str, extra: Mapping[str, Any], session: Session) -> int:
+def register_stage_events(
+    *, org_id: str, project_id: str, stage_name: str, extra: Mapping[str, Any], session: Session
+) -> int:
     """Register an event for each active asset of a stage.
 
-    DAGs scheduled on these assets then run. The function flushes, and leaves the commit to the caller.
+    DAGs scheduled on these assets then run. The session is flushed, not committed.
 
     :param org_id: the organization's UUID.
     :param project_id: the project's UUID.
     :param stage_name: the stage's name.
-    :param extra: what DAGs read as the event's ``extra["payload"]``: small, and JSON.
+    :param extra: the event's ``extra["payload"]``: a small JSON object.
     :param session: a session of Airflow's own database.
     :return: the number of events.
     :raises RedBrickInputError: if an id is no UUID, or the stage name is blank.

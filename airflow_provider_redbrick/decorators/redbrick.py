@@ -20,13 +20,7 @@ from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOp
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from airflow.providers.common.compat.sdk import TaskDecorator
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import TaskDecorator
 
@@ -70,6 +64,7 @@ class ForEachTaskOperator(DecoratedOperator):
 
         :param content: the value to render.
         :param args: further positional arguments of Airflow's method.
+        :param kwargs: further keyword arguments of Airflow's method.
         """
         return CheckedInputs.render_template(cast("CheckedInputs", self), content, *args, **kwargs)
 

@@ -79,9 +79,9 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
 
     def notify(self, context: Context) -> None:
         """Read the queues, and deliver the message."""
-        additions = self._look()
+        additions = self._read_queues()
         try:
-            send = _receiver(self.send)
+            send = _resolve_send(self.send)
         except RedBrickInputError:
             self.log.warning("Not delivered: %s", additions["redbrick_message"])
             raise
@@ -96,7 +96,7 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
 
         await in_thread(self.notify, context)
 
-    def _look(self) -> Mapping[str, Any]:
+    def _read_queues(self) -> Mapping[str, Any]:
         """Return the additions to the context.
 
         Never raises: a message about a problem must be sent.
@@ -116,7 +116,7 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
                 counts = project.queues()
                 queues = f"{info.name}: {', '.join(f'{name} {count}' for name, count in counts.items())}"
         except Exception as error:  # noqa: BLE001 - the message is sent in any case
-            # The text of foreign errors may contain the connection's fields.
+            # The text of other errors may contain the connection's fields.
             reason = str(error) if isinstance(error, RedBrickError) else type(error).__name__
             queues = f"The queues could not be read through connection {self.redbrick_conn_id!r}: {reason}"
             self.log.warning("%s", queues)
@@ -126,20 +126,20 @@ class RedBrickQueueNotifier(CheckedInputs, BaseNotifier):
         return {"redbrick_message": text, "redbrick_counts": counts, "redbrick_url": address}
 
 
-def _receiver(send: object) -> Callable[[Context], Any] | None:
-    """Return what delivers a message.
+def _resolve_send(send: object) -> Callable[[Context], Any] | None:
+    """Return the callable that delivers a message; None to log it.
 
-    :raises RedBrickInputError: when it cannot.
+    :raises RedBrickInputError: if ``send`` cannot be imported, or is neither a notifier nor a plain function.
     """
     if send is None:
         return None
     try:
-        found = pkgutil.resolve_name(send) if isinstance(send, str) else send
+        receiver = pkgutil.resolve_name(send) if isinstance(send, str) else send
     except Exception as error:
         raise RedBrickInputError(f"send: {short_repr(send)} cannot be imported: {error}") from error
-    if not callable(found) or inspect.iscoroutinefunction(found):
-        raise RedBrickInputError(f"send must be a notifier or a plain function, not {type(found).__name__}.")
-    return _unrendered(found) if isinstance(found, BaseNotifier) else cast("Callable[[Context], Any]", found)
+    if not callable(receiver) or inspect.iscoroutinefunction(receiver):
+        raise RedBrickInputError(f"send must be a notifier or a plain function, not {type(receiver).__name__}.")
+    return _unrendered(receiver) if isinstance(receiver, BaseNotifier) else cast("Callable[[Context], Any]", receiver)
 
 
 def _unrendered(notifier: N) -> N:

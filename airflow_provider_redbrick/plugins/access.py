@@ -1,9 +1,12 @@
-"""Options of the section ``[redbrick]`` of Airflow's configuration.
+"""Configuration and read access of the plugin: options, projects and cached reads.
 
-An invalid value is logged as an error that names the option, and the default is used: no option keeps Airflow's API
-server from starting. No message contains a value that may be secret.
+Design note:
 
-The page lists the projects of the option ``[redbrick] boards`` first, then each RedBrick connection's own project.
+1. An invalid option of the section ``[redbrick]`` is logged as an error that names the option, and its default is used.
+   No option keeps Airflow's API server from starting.
+2. No message contains a value that may be secret.
+3. The page lists the projects of the option ``boards`` first, then each RedBrick connection's own project.
+4. RedBrick is read in threads of the plugin. Users who view the same project at the same time share one read.
 """
 
 from __future__ import annotations
@@ -33,135 +36,10 @@ log = logging.getLogger(__name__)
 
 MIN_SECRET_LENGTH = 20
 # Maximum of days or minutes. A larger value is a mistake, or exceeds the range of dates.
-_MOST = 100_000
+_MAX_NUMBER = 100_000
 # Characters that need no encoding in a URL path segment. Clients encode or cut off anything else.
 _SECRET = re.compile(r"[A-Za-z0-9._~!$&()*+,;=:@-]*")
-
-
-@dataclass(frozen=True)
-class PageOptions:
-    """Options of the RedBrick page.
-
-    :param boards: the projects that it lists first.
-    :param history_days: days of queue history; 0 keeps none.
-    :param sample_minutes: minutes between counts of the queues; 0 disables counting.
-    """
-
-    boards: tuple[Choice, ...]
-    history_days: float
-    sample_minutes: float
-
-
-@dataclass(frozen=True)
-class WebhookOptions:
-    """Options of the webhook.
-
-    :param secret: the part of the address that only RedBrick knows.
-    :param connection_id: the connection that verifies events.
-    """
-
-    secret: str = field(repr=False)
-    connection_id: str
-
-
-def page_options(*, report: bool = False) -> PageOptions:
-    """Read the page's options.
-
-    :param report: whether to log invalid values. Used once, when the server starts, not at every page view.
-    """
-    note = _logged if report else _silent
-    choices, problems = read_choices(_text("boards", DEFAULT, note))
-    for problem in problems:
-        note("boards", f"{problem}, and is left out")
-    return PageOptions(
-        tuple(choices),
-        history_days=_number("queue_history_days", 7.0, note),
-        sample_minutes=_number("queue_sample_minutes", 15.0, note),
-    )
-
-
-def webhook_options() -> WebhookOptions | None:
-    """Read the webhook's options; None without a valid secret and connection id.
-
-    Invalid values are logged.
-    """
-    secret = _secret("webhook_secret", _logged)
-    if secret is None:
-        return None
-    connection_id = _text("webhook_conn_id", DEFAULT, _logged)
-    if not is_connection_id(connection_id):
-        _logged("webhook_conn_id", f"{short_repr(connection_id)} is not a connection id. The webhook stays disabled")
-        return None
-    return WebhookOptions(secret, connection_id)
-
-
-def _logged(option: str, words: str) -> None:
-    log.error("[redbrick] %s: %s.", option, words)
-
-
-def _silent(_option: str, _words: str) -> None:
-    pass
-
-
-def _text(option: str, default: str, note: Callable[[str, str], None]) -> str:
-    """Return an option without the surrounding white space of commands and files."""
-    try:
-        return str(conf.get("redbrick", option, fallback=default) or "").strip()
-    except Exception as error:  # noqa: BLE001 - releases of Airflow differ in what they raise
-        note(option, f"it cannot be read ({type(error).__name__}), and {default!r} is used instead")
-        return default
-
-
-def _number(option: str, default: float, note: Callable[[str, str], None]) -> float:
-    """Return an option that is a number of at least 0."""
-    text = _text(option, str(default), note)
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= _MOST:
-        note(option, f"{short_repr(text)} is no number from 0 to {_MOST}, and {default:g} is used instead")
-        return default
-    return number
-
-
-def _secret(option: str, note: Callable[[str, str], None]) -> str | None:
-    """Return a secret; None if it is not set, or cannot be part of an address."""
-    disabled = "The webhook stays disabled"
-    elsewhere = _comes_from_elsewhere(option)
-    try:
-        if elsewhere:
-            # Before 3.1, Airflow may not yet know that the option is sensitive, and would not run its command.
-            ProvidersManager().initialize_providers_configuration()  # type: ignore[no-untyped-call]
-        # The output of commands and files usually ends in a line break, which is stripped below.
-        secret = str(conf.get("redbrick", option, fallback="") or "")
-    except Exception as error:  # noqa: BLE001 - a command that fails, a secrets backend that does not answer
-        # The error's text may contain the command's output.
-        note(option, f"it cannot be read ({type(error).__name__}). {disabled}")
-        return None
-    stripped = secret.strip()
-    if not stripped:
-        if secret or elsewhere:
-            note(option, f"the secret is blank. {disabled}")
-        return None
-    if len(stripped) < MIN_SECRET_LENGTH:
-        note(option, f"the secret is shorter than {MIN_SECRET_LENGTH} characters. {disabled}")
-        return None
-    if not _SECRET.fullmatch(stripped):
-        note(option, f"the secret has characters that need encoding in a URL. Use letters and digits. {disabled}")
-        return None
-    return stripped
-
-
-def _comes_from_elsewhere(option: str) -> bool:
-    """Return whether a command or a secrets backend provides the option's value."""
-    names = (f"{option}_cmd", f"{option}_secret")
-    return any(
-        os.environ.get(f"AIRFLOW__REDBRICK__{name.upper()}") or conf.has_option("redbrick", name) for name in names
-    )
-
-
-DEFAULT = "redbrick_default"
+DEFAULT_CONN_ID = "redbrick_default"
 # Airflow's pattern without the slash, which separates the project id.
 _CONNECTION_ID = re.compile(r"[\w#!()\-.:\\]{1,250}")
 
@@ -215,70 +93,197 @@ def all_choices(configured: Iterable[Choice], connection_ids: Iterable[str]) -> 
     return [*choices, *(Choice(connection_id) for connection_id in connection_ids if connection_id not in named)]
 
 
+@dataclass(frozen=True)
+class PageOptions:
+    """Options of the RedBrick page.
+
+    :param boards: the projects that it lists first.
+    :param history_days: days of queue history; 0 keeps none.
+    :param sample_minutes: minutes between counts of the queues; 0 disables counting.
+    """
+
+    boards: tuple[Choice, ...]
+    history_days: float
+    sample_minutes: float
+
+
+@dataclass(frozen=True)
+class WebhookOptions:
+    """Options of the webhook.
+
+    :param secret: the part of the address that only RedBrick knows.
+    :param connection_id: the connection that verifies events.
+    """
+
+    secret: str = field(repr=False)
+    connection_id: str
+
+
+def page_options(*, report: bool = False) -> PageOptions:
+    """Read the page's options.
+
+    :param report: whether to log invalid values. Used once, when the server starts, not at every page view.
+    """
+    log_problem = _log_problem if report else _ignore_problem
+    choices, problems = read_choices(_text("boards", DEFAULT_CONN_ID, log_problem))
+    for problem in problems:
+        log_problem("boards", f"{problem}, and is left out")
+    return PageOptions(
+        tuple(choices),
+        history_days=_number("queue_history_days", 7.0, log_problem),
+        sample_minutes=_number("queue_sample_minutes", 15.0, log_problem),
+    )
+
+
+def webhook_options() -> WebhookOptions | None:
+    """Read the webhook's options; None without a valid secret and connection id.
+
+    Invalid values are logged.
+    """
+    secret = _secret("webhook_secret", _log_problem)
+    if secret is None:
+        return None
+    connection_id = _text("webhook_conn_id", DEFAULT_CONN_ID, _log_problem)
+    if not is_connection_id(connection_id):
+        _log_problem(
+            "webhook_conn_id", f"{short_repr(connection_id)} is not a connection id. The webhook stays disabled"
+        )
+        return None
+    return WebhookOptions(secret, connection_id)
+
+
+def _log_problem(option: str, problem: str) -> None:
+    log.error("[redbrick] %s: %s.", option, problem)
+
+
+def _ignore_problem(_option: str, _problem: str) -> None:
+    pass
+
+
+def _text(option: str, default: str, log_problem: Callable[[str, str], None]) -> str:
+    """Return an option without the surrounding white space of commands and files."""
+    try:
+        return str(conf.get("redbrick", option, fallback=default) or "").strip()
+    except Exception as error:  # noqa: BLE001 - releases of Airflow differ in what they raise
+        log_problem(option, f"it cannot be read ({type(error).__name__}), and {default!r} is used instead")
+        return default
+
+
+def _number(option: str, default: float, log_problem: Callable[[str, str], None]) -> float:
+    """Return an option that is a number of at least 0."""
+    text = _text(option, str(default), log_problem)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= _MAX_NUMBER:
+        log_problem(option, f"{short_repr(text)} is no number from 0 to {_MAX_NUMBER}, and {default:g} is used instead")
+        return default
+    return number
+
+
+def _secret(option: str, log_problem: Callable[[str, str], None]) -> str | None:
+    """Return a secret; None if it is not set, or cannot be part of an address."""
+    disabled = "The webhook stays disabled"
+    is_indirect = _is_indirect(option)
+    try:
+        if is_indirect:
+            # Before 3.1, Airflow may not yet know that the option is sensitive, and would not run its command.
+            ProvidersManager().initialize_providers_configuration()  # type: ignore[no-untyped-call]
+        # The output of commands and files usually ends in a line break, which is stripped below.
+        secret = str(conf.get("redbrick", option, fallback="") or "")
+    except Exception as error:  # noqa: BLE001 - a command that fails, a secrets backend that does not answer
+        # The error's text may contain the command's output.
+        log_problem(option, f"it cannot be read ({type(error).__name__}). {disabled}")
+        return None
+    stripped = secret.strip()
+    if not stripped:
+        if secret or is_indirect:
+            log_problem(option, f"the secret is blank. {disabled}")
+        return None
+    if len(stripped) < MIN_SECRET_LENGTH:
+        log_problem(option, f"the secret is shorter than {MIN_SECRET_LENGTH} characters. {disabled}")
+        return None
+    if not _SECRET.fullmatch(stripped):
+        log_problem(
+            option, f"the secret has characters that need encoding in a URL. Use letters and digits. {disabled}"
+        )
+        return None
+    return stripped
+
+
+def _is_indirect(option: str) -> bool:
+    """Return whether a command or a secrets backend provides the option's value."""
+    names = (f"{option}_cmd", f"{option}_secret")
+    return any(
+        os.environ.get(f"AIRFLOW__REDBRICK__{name.upper()}") or conf.has_option("redbrick", name) for name in names
+    )
+
+
 class BusyError(Exception):
-    """All slots hold unfinished reads."""
+    """All entries of the cache are unfinished reads."""
 
 
-class Asking:
-    """Run reads in its own threads and keep their results for some seconds.
+class ReadCache:
+    """Run reads in threads of its own and cache their results for some seconds.
 
-    All methods are thread-safe. Concurrent callers with the same key share one read. A result is kept for ``keep``
-    seconds, and so is an error. The API server's own threads stay free.
+    All methods are thread-safe. Concurrent callers with the same key share one read. Errors are cached like results.
+    The API server's own threads stay free.
 
-    :param keep: seconds that a result is kept.
-    :param places: the maximum number of kept results and unfinished reads together.
+    :param ttl_s: seconds that a result is cached.
+    :param max_entries: the maximum number of cached results and unfinished reads together.
     :param threads: the maximum number of concurrent reads.
     """
 
-    def __init__(self, *, keep: float, places: int, threads: int) -> None:
-        self._keep = keep
-        self._places = places
+    def __init__(self, *, ttl_s: float, max_entries: int, threads: int) -> None:
+        self._ttl_s = ttl_s
+        self._max_entries = max_entries
         self._threads = threads
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._asked: OrderedDict[Hashable, tuple[Future[Any], float]] = OrderedDict()
-        renew_after_fork(self, Asking._renew)
+        self._entries: OrderedDict[Hashable, tuple[Future[Any], float]] = OrderedDict()
+        renew_after_fork(self, ReadCache._renew)
 
-    def ask(self, key: Hashable, question: Callable[[], Any]) -> Future[Any]:
+    def submit(self, key: Hashable, read: Callable[[], Any]) -> Future[Any]:
         """Return the future result of a read.
 
         :param key: identifies the read: calls with the same key share one result.
-        :param question: the blocking read.
-        :raises BusyError: if all slots hold unfinished reads.
+        :param read: the blocking read.
+        :raises BusyError: if all entries are unfinished reads.
         """
         with self._lock:
-            known = self._asked.get(key)
-            if known is not None and self._is_good(known):
-                return known[0]
-            self._asked.pop(key, None)
+            entry = self._entries.get(key)
+            if entry is not None and self._is_usable(entry):
+                return entry[0]
+            self._entries.pop(key, None)
             self._make_room()
             if self._pool is None:
                 # Created late, because most servers fork before the first read.
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="redbrick-page")
-            future = self._pool.submit(question)
-            self._asked[key] = (future, time.monotonic())
-        future.add_done_callback(lambda _: self._answered(key, future))
+            future = self._pool.submit(read)
+            self._entries[key] = (future, time.monotonic())
+        future.add_done_callback(lambda _: self._start_lifetime(key, future))
         return future
 
     def _renew(self) -> None:
         # The parent's threads do not exist in this process.
-        abandon(self._pool, self._asked)
-        self._lock, self._pool, self._asked = Lock(), None, OrderedDict()
+        abandon(self._pool, self._entries)
+        self._lock, self._pool, self._entries = Lock(), None, OrderedDict()
 
-    def _is_good(self, known: tuple[Future[Any], float]) -> bool:
-        return not known[0].done() or time.monotonic() - known[1] < self._keep
+    def _is_usable(self, entry: tuple[Future[Any], float]) -> bool:
+        return not entry[0].done() or time.monotonic() - entry[1] < self._ttl_s
 
-    def _answered(self, key: Hashable, future: Future[Any]) -> None:
+    def _start_lifetime(self, key: Hashable, future: Future[Any]) -> None:
         """Start the result's lifetime when the read ends."""
         with self._lock:
-            known = self._asked.get(key)
-            if known is not None and known[0] is future:
-                self._asked[key] = (future, time.monotonic())
+            entry = self._entries.get(key)
+            if entry is not None and entry[0] is future:
+                self._entries[key] = (future, time.monotonic())
 
     def _make_room(self) -> None:
-        if len(self._asked) < self._places:
+        if len(self._entries) < self._max_entries:
             return
-        answered = next((key for key, (future, _) in self._asked.items() if future.done()), None)
-        if answered is None:
+        finished = next((key for key, (future, _) in self._entries.items() if future.done()), None)
+        if finished is None:
             raise BusyError
-        del self._asked[answered]
+        del self._entries[finished]

@@ -1,4 +1,4 @@
-"""The RedBrick page: its files and its JSON endpoints.
+"""Application of the RedBrick page: static files and JSON endpoints.
 
 Design note on access:
 
@@ -26,13 +26,20 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
 from airflow_provider_redbrick.plugins import queue_history
-from airflow_provider_redbrick.plugins.access import Asking, BusyError, Choice, all_choices, page_options
-from airflow_provider_redbrick.plugins.project_view import TaskActivity, read_project, show, show_runs, trouble
+from airflow_provider_redbrick.plugins.access import BusyError, Choice, ReadCache, all_choices, page_options
+from airflow_provider_redbrick.plugins.project_view import (
+    TaskActivity,
+    error_payload,
+    project_payload,
+    read_project,
+    run_rows,
+)
 from airflow_provider_redbrick.plugins.queue_history import QueueSampler
 
 log = logging.getLogger(__name__)
 
-KEPT_SECONDS = 8.0
+# A board is read at most this often, however many users look at it.
+CACHE_TTL_S = 8.0
 _FILES = {
     "page.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
@@ -45,7 +52,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'; require-trusted-types-for 'script'"
 )
-_SAFE = {
+_SECURITY_HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -57,15 +64,15 @@ User = Annotated[Any, Depends(get_user)]
 
 def page_app() -> FastAPI:
     """Return the page's application, for signed-in users of Airflow."""
-    asking = Asking(keep=KEPT_SECONDS, places=64, threads=4)
-    _sample()
-    may_see = [Depends(requires_access_view(AccessView.WEBSITE))]
-    app = FastAPI(title="RedBrick", docs_url=None, redoc_url=None, openapi_url=None, dependencies=may_see)
+    cache = ReadCache(ttl_s=CACHE_TTL_S, max_entries=64, threads=4)
+    _start_sampler()
+    may_view = [Depends(requires_access_view(AccessView.WEBSITE))]
+    app = FastAPI(title="RedBrick", docs_url=None, redoc_url=None, openapi_url=None, dependencies=may_view)
 
     @app.middleware("http")
-    async def safely(request: Request, call_next: Any) -> Any:
+    async def add_security_headers(request: Request, call_next: Any) -> Any:
         response = await call_next(request)
-        response.headers.update(_SAFE)
+        response.headers.update(_SECURITY_HEADERS)
         return response
 
     @app.get("/")
@@ -81,8 +88,8 @@ def page_app() -> FastAPI:
     @app.get("/boards")
     def boards(user: User) -> JSONResponse:
         choices = _choices()
-        may = {conn_id: _may_read(user, conn_id) for conn_id in {choice.connection_id for choice in choices}}
-        allowed = [choice for choice in choices if may[choice.connection_id]]
+        readable = {conn_id: _may_read(user, conn_id) for conn_id in {choice.connection_id for choice in choices}}
+        allowed = [choice for choice in choices if readable[choice.connection_id]]
         return JSONResponse(
             [{"connection": choice.connection_id, "project": choice.project_id or ""} for choice in allowed]
         )
@@ -90,19 +97,19 @@ def page_app() -> FastAPI:
     @app.get("/boards/{connection_id}", dependencies=[Depends(requires_access_connection("GET"))])
     async def board(connection_id: str, user: User, project: Annotated[str, Query(max_length=64)] = "") -> JSONResponse:
         try:
-            question = partial(_read, connection_id, project or None)
-            shown, moved = await asyncio.wrap_future(asking.ask((connection_id, project), question))
+            read = partial(_read, connection_id, project or None)
+            payload, activity = await asyncio.wrap_future(cache.submit((connection_id, project), read))
         except BusyError as error:
-            shown, moved = trouble(error), []
-        if moved:
+            payload, activity = error_payload(error), []
+        if activity:
             dag_ids = await run_in_threadpool(lambda: get_auth_manager().get_authorized_dag_ids(user=user))
-            moved = queue_history.filter_by_dags(moved, dag_ids)
-        return JSONResponse({**shown, "connection": connection_id, "runs": show_runs(moved)})
+            activity = queue_history.filter_by_dags(activity, dag_ids)
+        return JSONResponse({**payload, "connection": connection_id, "runs": run_rows(activity)})
 
     return app
 
 
-def _sample() -> None:
+def _start_sampler() -> None:
     options = page_options(report=True)
     if options.sample_minutes > 0 and options.history_days > 0:
         QueueSampler(options.boards, minutes=options.sample_minutes, days=options.history_days).start()
@@ -123,23 +130,23 @@ def _may_read(user: Any, connection_id: str) -> bool:
 
 
 def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], list[TaskActivity]]:
-    """Return a project's view or error, and what DAGs did in it."""
+    """Return a project's payload, or that of the error, and the DAGs' activity in it."""
     read_at = {"read_at": pendulum.now("UTC").isoformat(timespec="seconds")}
     try:
-        facts = read_project(connection_id, project_id)
+        data = read_project(connection_id, project_id)
     except Exception as error:
-        shown = trouble(error)
-        if shown["state"] == "broken":
-            log.exception("The project could not be read through connection %r", connection_id)
-        return shown | read_at, []
-    counts = {stage.public_name: facts.counts[stage.name] for stage in facts.stages}
+        payload = error_payload(error)
+        if payload["state"] == "broken":
+            log.exception("The project could not be read through connection %r.", connection_id)
+        return payload | read_at, []
+    counts = {stage.public_name: data.counts[stage.name] for stage in data.stages}
     try:
         days = page_options().history_days
         # Keep history of offered projects only (rule 4).
         kept = days > 0 and Choice(connection_id, project_id) in _choices()
-        courses = queue_history.update_history(facts.project_id, counts, days=days) if kept else {}
-        moved = queue_history.list_activity(facts.project_id)
-    except Exception:  # the project is shown without them
-        log.exception("Airflow's own records could not be read")
-        courses, moved = {}, []
-    return show(facts, courses) | read_at, moved
+        history = queue_history.update_history(data.project_id, counts, days=days) if kept else {}
+        activity = queue_history.list_activity(data.project_id)
+    except Exception:  # the project is shown without history and runs
+        log.exception("Airflow's own records could not be read. The page shows the project without them.")
+        history, activity = {}, []
+    return project_payload(data, history) | read_at, activity

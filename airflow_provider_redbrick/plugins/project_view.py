@@ -1,10 +1,11 @@
-"""View model of the RedBrick page.
+"""View model of the RedBrick page: project data and the JSON that is drawn.
 
-Pure functions from data that was read to the JSON that the page draws. Design note:
+Design note:
 
-1. Every request is made once, with short timeouts: a user is waiting. At most ``LISTED`` tasks per stage are listed.
+1. Every request is made once, with short timeouts: a user is waiting. At most ``MAX_LISTED_TASKS`` tasks per stage are
+   listed.
 2. Names of stages, people and tasks are untrusted text. They go into JSON only, never into markup.
-3. Text of unexpected errors is not shown, because it may contain secrets. The log has it.
+3. The text of an unexpected error is not shown, because it may contain secrets. The API server's log has it.
 """
 
 from __future__ import annotations
@@ -39,15 +40,18 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
 
 
+# The page shows at most this many rows of runs, and assignees of a stage.
 MAX_RUNS = 12
 MAX_PEOPLE = 8
+# Tasks of a stage that are listed at most to count assignees.
+MAX_LISTED_TASKS = 1_000
 _KINDS = {
     "manual-labeling": "label",
     "remote-labeling": "model",
     "expert-review": "review",
     "labelset-output": "truth",
 }
-_COURSE_SIZE = (100.0, 24.0)
+_CHART_SIZE = (100.0, 24.0)
 
 Sample = tuple[int, int]
 """Time in epoch seconds, and number of tasks."""
@@ -104,34 +108,36 @@ class TaskActivity:
     counts: Mapping[str, int]
 
 
-def show(facts: ProjectData, courses: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
-    """Return the project and its stages as the page draws them.
+def project_payload(data: ProjectData, history: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+    """Return the project and its stages as JSON for the page.
 
-    :param facts: the project data.
-    :param courses: the queue history by public stage name, oldest sample first.
+    :param data: the project data.
+    :param history: the queue history by public stage name, oldest sample first.
     """
     stages = [
-        _column(stage, facts.counts.get(stage.name, 0), facts.held.get(stage.name), courses.get(stage.public_name, ()))
-        for stage in facts.stages
-        if facts.counts.get(stage.name) or not stage.is_passed_through
+        _stage_payload(
+            stage, data.counts.get(stage.name, 0), data.held.get(stage.name), history.get(stage.public_name, ())
+        )
+        for stage in data.stages
+        if data.counts.get(stage.name) or not stage.is_passed_through
     ]
-    address = facts.address if facts.address.startswith(("https://", "http://")) else ""
-    project = {"name": facts.name or facts.project_id, "project_id": facts.project_id, "address": address}
+    address = data.address if data.address.startswith(("https://", "http://")) else ""
+    project = {"name": data.name or data.project_id, "project_id": data.project_id, "address": address}
     return {"state": "ok", "message": "", "project": project, "stages": stages}
 
 
-def _column(stage: Stage, count: int, held: AssigneeCounts | None, samples: Sequence[Sample]) -> dict[str, Any]:
+def _stage_payload(stage: Stage, count: int, held: AssigneeCounts | None, samples: Sequence[Sample]) -> dict[str, Any]:
     return {
         "title": stage.public_name,
         "kind": _KINDS.get(stage.kind, "other"),
         "count": count,
-        "held": _shares(held) if held else [],
+        "held": _assignee_rows(held) if held else [],
         "looked_at": held.looked_at if held and held.looked_at < count else None,
-        "course": course(samples),
+        "course": history_path(samples),
     }
 
 
-def _shares(held: AssigneeCounts) -> list[dict[str, Any]]:
+def _assignee_rows(held: AssigneeCounts) -> list[dict[str, Any]]:
     """Return the assignees with most tasks first, and unassigned tasks last."""
     people = sorted(held.by_name.items(), key=lambda entry: (-entry[1], entry[0]))
     shown, rest = people[:MAX_PEOPLE], people[MAX_PEOPLE:]
@@ -143,7 +149,7 @@ def _shares(held: AssigneeCounts) -> list[dict[str, Any]]:
     return [{"name": name, "count": count, "share": round(count / most, 3)} for name, count in shown]
 
 
-def course(samples: Sequence[Sample]) -> dict[str, Any] | None:
+def history_path(samples: Sequence[Sample]) -> dict[str, Any] | None:
     """Return the queue history as an SVG path in a box of 100 by 24.
 
     The line has steps, because a queue keeps its length until the next sample. Its scale starts at zero.
@@ -152,7 +158,7 @@ def course(samples: Sequence[Sample]) -> dict[str, Any] | None:
     """
     if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
         return None
-    width, height = _COURSE_SIZE
+    width, height = _CHART_SIZE
     begin, end = samples[0][0], samples[-1][0]
     lengths = [count for _, count in samples]
     most = max(1, *lengths)
@@ -161,16 +167,19 @@ def course(samples: Sequence[Sample]) -> dict[str, Any] | None:
     return {"path": "".join(steps), "low": min(lengths), "high": max(lengths), "begin": begin, "end": end}
 
 
-def show_runs(moved: Sequence[TaskActivity]) -> list[dict[str, Any]]:
-    """Return the latest Airflow tasks first, with mapped instances summed up."""
+def run_rows(activity: Sequence[TaskActivity]) -> list[dict[str, Any]]:
+    """Return the rows of the runs table, the latest first.
+
+    Mapped instances of one Airflow task are summed up.
+    """
     groups: dict[tuple[str, str, str], list[TaskActivity]] = {}
-    for instance in moved:
+    for instance in activity:
         groups.setdefault((instance.dag_id, instance.run_id, instance.task_id), []).append(instance)
-    rows = [_run(group) for group in groups.values()]
+    rows = [_run_row(group) for group in groups.values()]
     return sorted(rows, key=lambda row: row["at"], reverse=True)[:MAX_RUNS]
 
 
-def _run(group: Sequence[TaskActivity]) -> dict[str, Any]:
+def _run_row(group: Sequence[TaskActivity]) -> dict[str, Any]:
     latest = max(group, key=lambda instance: instance.at)
     counts: dict[str, int] = {}
     for instance in group:
@@ -202,8 +211,8 @@ def read_manifest(value: object) -> tuple[str, str, dict[str, int]] | None:
     return str(value.get("operation") or ""), str(value.get("stage_name") or ""), counts
 
 
-def trouble(error: Exception) -> dict[str, Any]:
-    """Return what the page shows instead of a project that could not be read."""
+def error_payload(error: Exception) -> dict[str, Any]:
+    """Return the state and message that the page shows when a read failed."""
     if isinstance(error, RedBrickAPIError):
         states = {RedBrickAuthError: "wrong_key", RedBrickNotFoundError: "no_project"}
         return {"state": states.get(type(error), "no_answer"), "message": error.message}
@@ -218,18 +227,16 @@ def trouble(error: Exception) -> dict[str, Any]:
     return {"state": "broken", "message": f"The project could not be read ({kind}). See the API server's log."}
 
 
-LISTED = 1_000
-"""Maximum number of tasks of a stage that are listed to count assignees."""
-
-
 class PageHook(RedBrickQuickHook):
     """Hook for connection ids that come from a URL."""
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Connection:
-        """Return a connection, which must be of RedBrick's type.
+        """Return a connection of RedBrick's type.
 
         The password of another type must not be sent to RedBrick.
+
+        :raises RedBrickInputError: if the connection has another type.
         """
         connection = super().get_connection(conn_id)
         if connection.conn_type == cls.conn_type:
@@ -255,7 +262,7 @@ def read_project(connection_id: str, project_id: str | None) -> ProjectData:
         stages = info.workflow.stages
         counts = project.counts(stages)
         busy = [stage for stage in stages if (stage.is_label or stage.is_review) and counts[stage.name]]
-        held = run_concurrently(*(partial(_held, project, stage) for stage in busy)) if busy else []
+        held = run_concurrently(*(partial(_count_assignees, project, stage) for stage in busy)) if busy else []
         return ProjectData(
             project.org_id,
             project.project_id,
@@ -267,8 +274,8 @@ def read_project(connection_id: str, project_id: str | None) -> ProjectData:
         )
 
 
-def _held(project: RedBrickProject, stage: Stage) -> AssigneeCounts:
-    holders = Counter(task.assignee for task in islice(project.list_tasks(stage), LISTED))
+def _count_assignees(project: RedBrickProject, stage: Stage) -> AssigneeCounts:
+    holders = Counter(task.assignee for task in islice(project.list_tasks(stage), MAX_LISTED_TASKS))
     names: Counter[str] = Counter()
     for user, count in holders.items():
         if user is not None:

@@ -1,6 +1,7 @@
-"""The Airflow plugin.
+"""Airflow plugin: the RedBrick page and the webhook endpoint.
 
-Airflow imports it in each of its processes. Only the API server asks for the applications.
+Airflow imports this module in each of its processes, so it imports nothing else of the provider. Only the API server
+creates the applications.
 """
 
 from __future__ import annotations

@@ -4,15 +4,16 @@ Design note on limits and stale data:
 
 1. ``timeout`` and ``execution_timeout`` mean the same on a worker, deferred, and started from the trigger. Time spent
    deferred counts towards ``execution_timeout``, although Airflow itself leaves it out.
-2. ``soft_fail`` and ``never_fail`` apply once, to the error that the limit stands for.
+2. ``soft_fail`` and ``never_fail`` apply once, to the error of the limit that ended the wait.
 3. The connection is read again every ``STALE_AFTER_S`` seconds: a sensor may poll for weeks. The organization and the
    project are those of the first poll.
 4. A permanent error counts only if it comes from data read during the same poll. Otherwise the connection is read again
    and the poll is repeated once.
-5. Invalid parameters fail the sensor also with ``silent_fail``: they are not failed polls.
+5. Invalid parameters fail the sensor even with ``silent_fail``, because they are not failed polls.
 
-The triggerer renders templates since Airflow 3.3, to text, and from the serialized DAG. It has the DAG run itself. A
-lookup of XComs or Variables would block its event loop, or is never answered there.
+Design note on ``start_from_trigger``: since Airflow 3.3 the triggerer renders templates, to text and from the
+serialized DAG. It has the DAG run. A template that reads an XCom or a Variable blocks the triggerer's event loop or is
+never answered, so a worker takes the first poll of such a sensor.
 """
 
 from __future__ import annotations
@@ -103,8 +104,8 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.deferrable = validation.flag("deferrable", deferrable)
-        self._wants_start = validation.flag("start_from_trigger", start_from_trigger)
-        self._why_on_worker = ""
+        self._start_requested = validation.flag("start_from_trigger", start_from_trigger)
+        self._worker_reason = ""
         self._opened: tuple[RedBrickProject, float] | None = None
 
     def plan_start(self) -> None:
@@ -114,18 +115,18 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
 
         :raises RedBrickInputError: if it is requested of a sensor that is not deferrable.
         """
-        if not self._wants_start:
+        if not self._start_requested:
             return
         if not self.deferrable:
             raise RedBrickInputError("start_from_trigger=True needs deferrable=True.")
         from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
         if not hasattr(BaseTrigger, "render_template_fields"):
-            self._why_on_worker = "this Airflow is older than 3.3"
+            self._worker_reason = "this Airflow is older than 3.3"
             return
         values = {name: getattr(self, name) for name in (*InLinkedProject.template_fields, *self.awaited)}
-        self._why_on_worker = worker_reason(values, self._dag, native=self.render_template_as_native_obj)
-        if self._why_on_worker:
+        self._worker_reason = worker_reason(values, self._dag, native=self.render_template_as_native_obj)
+        if self._worker_reason:
             return
         limits = self._limits()
         self.start_trigger_args = StartTriggerArgs(
@@ -173,7 +174,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         """Poll once."""
         condition = self.condition()
         try:
-            poll = self._look(condition)
+            poll = self._poll(condition)
         except (RedBrickAPIError, RedBrickConnectionLookupError) as error:
             if self._poll_budget.after_error(error, now=time.time()) is not None:
                 raise
@@ -183,7 +184,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         self.log.debug("Poll result: %s", poll.observed)
         return PokeReturnValue(poll.met, poll.observed)
 
-    def _look(self, condition: Condition) -> Poll:
+    def _poll(self, condition: Condition) -> Poll:
         """Poll once. See rule 4 of the module for permanent errors."""
         began = time.monotonic()
         project = self._current(began)
@@ -228,7 +229,7 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait, and return the state observed when the condition was met."""
         with self._skip_if_never_fail(Exception):
-            # Invalid parameters are not a failed poll: they end the wait also with silent_fail.
+            # Invalid parameters are not a failed poll: they end the wait even with silent_fail.
             self.check_inputs()
             self.condition()
         if not self.deferrable:
@@ -237,14 +238,14 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         started = time.time()
         # Poll once before deferring: mistakes fail at once, and a condition that is met needs no trigger.
         with self._skip_if_never_fail(Exception):
-            first = self._first_look(context)
+            first = self._first_poll(context)
         if not first.is_done:
-            why = self._why_on_worker and f". The wait did not start in the triggerer: {self._why_on_worker}."
-            self.log.info("Condition not met (%s). Waiting in the triggerer%s", first.xcom_value, why)
+            reason = self._worker_reason and f". The wait did not start in the triggerer: {self._worker_reason}."
+            self.log.info("Condition not met (%s). Waiting in the triggerer%s", first.xcom_value, reason)
             self._wait_in_triggerer(started)
         return first.xcom_value
 
-    def _first_look(self, context: Context) -> PokeReturnValue:
+    def _first_poll(self, context: Context) -> PokeReturnValue:
         try:
             return self.poke(context)
         except (AirflowFailException, AirflowSensorTimeout, AirflowSkipException):

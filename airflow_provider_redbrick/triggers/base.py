@@ -1,31 +1,26 @@
-"""Poll loop shared by all triggers of deferrable sensors.
+"""Base triggers: the poll loop of sensors and the watch loop of watchers.
 
-Design note for the two loops (``RedBrickPollTrigger`` for sensors, ``RedBrickWatchTrigger`` for asset watchers):
+Design note on polling (``RedBrickPollTrigger`` for sensors, ``RedBrickWatchTrigger`` for asset watchers):
 
 1. No blocking call runs on the event loop: reads go through a :class:`ProjectLease`, which uses threads.
 2. A trigger is serialized with ids and the connection's id. The API key never enters its arguments.
 3. Optional arguments that are not set are not serialized, so that a triggerer of an earlier release can load them.
 4. A sensor's trigger yields exactly one event and never sleeps past its deadline.
-5. A watcher's trigger never ends by itself. It survives any error and backs off.
+5. A watcher's trigger never ends by itself, because that would go unnoticed. Failed polls are retried with growing
+   pauses, up to 15 minutes. Permanent errors are logged as errors and retried every 15 minutes.
 
-Design note on event watermarks:
+Design note on the state of a watcher (its watermark):
 
-1. Delivery is at least once. The state (watermark) is saved ``STORED_AFTER`` seconds after its events are yielded, when
-   the triggerer has written them to Airflow's database. A triggerer killed in between sends them again.
+1. Delivery is at least once. The state is saved ``STORED_AFTER_S`` seconds after its events are yielded, when the
+   triggerer has written them to Airflow's database. A triggerer killed in between sends them again.
 2. The state is saved only after all events of a poll. A poll that fails leaves the state as it was.
-3. The state is stored in the asset's state store (Airflow 3.3.2 or later), otherwise in this process only.
-4. A state belongs to one project. When a watcher follows its connection to another project, it starts without state.
-   Releases that did not record the project wrote states without ``project_id``; these are accepted as they are.
-5. Failed polls are retried with growing pauses, up to 15 minutes. Permanent errors are logged as errors and retried
-   every 15 minutes: a watcher that ended would go unnoticed.
-
-Design note on stored state:
-
-1. Airflow's state store belongs to the asset. The key is a checksum of what the trigger watches, so that several
-   triggers of one asset do not overwrite each other.
-2. A state that cannot be read raises: starting without it would lose or repeat events.
-3. A state that cannot be written stays in memory and is written with the next change.
-4. Where one trigger watches for several assets, Airflow refuses access; the state is then kept in this process only.
+3. The state is stored in the asset's state store (Airflow 3.3.2 or later), otherwise in this process only. The key is a
+   checksum of what the trigger watches, so that several triggers of one asset do not overwrite each other.
+4. A state that cannot be read raises: starting without it would lose or repeat events. A state that cannot be written
+   stays in memory and is written with the next change.
+5. Where one trigger watches for several assets, Airflow refuses access. The state is then kept in this process only.
+6. A state belongs to one project. When a watcher follows its connection to another project, it starts without state.
+   Releases that did not record the project wrote states without ``project_id``. These are accepted as they are.
 """
 
 from __future__ import annotations
@@ -59,6 +54,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
+log = logging.getLogger(__name__)
+
+# Seconds after which a yielded event is certainly in Airflow's database.
+STORED_AFTER_S = 5.0
 _MAX_DOUBLINGS = 30
 
 
@@ -146,10 +145,10 @@ class RedBrickPollTrigger(BaseTrigger):
         async with shared_project(self.redbrick_conn_id, self.org_id, self.project_id, pinned=True) as lease:
             while True:
                 try:
-                    poll = await lease.ask(methodcaller("look", self.condition()))
-                except Exception as problem:
-                    error = problem if isinstance(problem, RedBrickError) else RedBrickError(type(problem).__name__)
-                    if error is not problem and not self.silent_fail:
+                    poll = await lease.call(methodcaller("poll", self.condition()))
+                except Exception as raised:
+                    error = raised if isinstance(raised, RedBrickError) else RedBrickError(type(raised).__name__)
+                    if error is not raised and not self.silent_fail:
                         raise
                     self.log.warning("A poll failed: %s", error)
                     event = budget.after_error(error, now=time.time())
@@ -160,7 +159,7 @@ class RedBrickPollTrigger(BaseTrigger):
                     yield TriggerEvent(event)  # type: ignore[no-untyped-call]
                     return
                 now = time.time()
-                pause = lease.until_next_look(self.poke_interval, now=now) + self._backoff_extra(polls)
+                pause = lease.until_next_poll(self.poke_interval, now=now) + self._backoff_extra(polls)
                 polls += 1
                 if self.max_wait and self.exponential_backoff:
                     pause = min(pause, self.max_wait)
@@ -182,10 +181,6 @@ class RedBrickPollTrigger(BaseTrigger):
         :param polls: the number of polls so far. The extra is 0, 1, 3, 7, ... times ``poke_interval``.
         """
         return self.poke_interval * (2 ** min(polls, _MAX_DOUBLINGS) - 1) if self.exponential_backoff else 0.0
-
-
-# Seconds until a yielded event is certainly in Airflow's database.
-STORED_AFTER = 5.0
 
 
 class RedBrickWatchTrigger(BaseEventTrigger):
@@ -240,7 +235,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
         """Return the arguments that describe what is watched."""
         raise NotImplementedError
 
-    async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
+    async def poll(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
         """Poll once, and decide which events to send.
 
         :param project: the shared project to read.
@@ -256,7 +251,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll, and yield an event for each change."""
-        memory = EventState(
+        event_state = EventState(
             getattr(self, "asset_state_store", None),
             [type(self).__name__, self.org_id, self.project_id, self.watches()],
         )
@@ -264,15 +259,15 @@ class RedBrickWatchTrigger(BaseEventTrigger):
         async with shared_project(self.redbrick_conn_id, self.org_id, self.project_id) as lease:
             while True:
                 try:
-                    result = await lease.ask(lambda project: self._look(project, memory))
+                    result = await lease.call(lambda project: self._poll(project, event_state))
                     if failed := backoff.after_success():
-                        self.log.info("Polling works again. Failed polls before: %d.", failed)
+                        self.log.info("Polling works again after %d failed polls.", failed)
                     for event in result.events:
                         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
                     if result.events:
-                        await asyncio.sleep(STORED_AFTER)
-                    await memory.keep(result.state)
-                    pause = lease.until_next_look(self.poke_interval, now=time.time())
+                        await asyncio.sleep(STORED_AFTER_S)
+                    await event_state.save(result.state)
+                    pause = lease.until_next_poll(self.poke_interval, now=time.time())
                 except Exception as error:  # noqa: BLE001 - a watcher that ended would go unnoticed
                     pause = backoff.after_error(error)
                     is_permanent = isinstance(error, (*PERMANENT_ERRORS, RedBrickConnectionLookupError))
@@ -280,7 +275,7 @@ class RedBrickWatchTrigger(BaseEventTrigger):
                     log("A poll failed. The next one is in %.0f s. %s: %s", pause, type(error).__name__, error)
                 await asyncio.sleep(pause)
 
-    async def _look(self, project: SharedProject, memory: EventState) -> WatchResult:
+    async def _poll(self, project: SharedProject, event_state: EventState) -> WatchResult:
         """Poll once with the saved state of the current project."""
         common = {
             "schema_version": SCHEMA_VERSION,
@@ -288,54 +283,51 @@ class RedBrickWatchTrigger(BaseEventTrigger):
             "project_id": project.project_id,
             "stage_name": self.stage(),
         }
-        state = await memory.recall()
+        state = await event_state.load()
         if state and state.get("project_id", project.project_id) != project.project_id:
             state = None
-        result = await self.look(project, state)
+        result = await self.poll(project, state)
         # Only a watcher that follows its connection needs the project in its state.
-        remembered = result.state if self.project_id else {**result.state, "project_id": project.project_id}
-        return WatchResult([{**common, **event} for event in result.events], remembered)
-
-
-log = logging.getLogger(__name__)
+        new_state = result.state if self.project_id else {**result.state, "project_id": project.project_id}
+        return WatchResult([{**common, **event} for event in result.events], new_state)
 
 
 class EventState:
-    """Store one state in an asset's state store, or in this process without one.
+    """State of one watcher, in the asset's state store or in this process only.
 
     :param store: the trigger's ``asset_state_store``. Before Airflow 3.3.2 it is None or has no asynchronous methods.
-    :param about: JSON that distinguishes this trigger's state from others of the same asset.
+    :param identity: JSON that distinguishes this trigger's state from others of the same asset.
     """
 
-    def __init__(self, store: Any, about: object) -> None:
+    def __init__(self, store: Any, identity: object) -> None:
         self._store = store if hasattr(store, "aget") else None
-        self._key = f"redbrick-{zlib.crc32(json.dumps(about, sort_keys=True).encode()):08x}"
+        self._key = f"redbrick-{zlib.crc32(json.dumps(identity, sort_keys=True).encode()):08x}"
         self._state: Mapping[str, Any] | None = None
-        self._kept: Mapping[str, Any] | None = None
-        self._recalled = False
+        self._stored: Mapping[str, Any] | None = None
+        self._loaded = False
 
-    async def recall(self) -> Mapping[str, Any] | None:
+    async def load(self) -> Mapping[str, Any] | None:
         """Return the state, or None before the first one.
 
         :raises Exception: if the store cannot be read now. Starting without the state would lose events.
         """
-        if not self._recalled:
+        if not self._loaded:
             if self._store is not None:
                 try:
-                    self._kept = await self._store.aget(self._key)
+                    self._stored = await self._store.aget(self._key)
                 except ValueError:
                     # Airflow raises this when the same trigger watches for several assets.
                     log.warning("Several assets use this trigger. Its state is kept in this process only.")
                     self._store = None
-            self._state, self._recalled = self._kept, True
+            self._state, self._loaded = self._stored, True
         return self._state
 
-    async def keep(self, state: Mapping[str, Any]) -> None:
+    async def save(self, state: Mapping[str, Any]) -> None:
         """Save a state.
 
         :raises Exception: if the store cannot be written now. The state stays in memory and is written the next time.
         """
         self._state = state
-        if self._store is not None and state != self._kept:
+        if self._store is not None and state != self._stored:
             await self._store.aset(self._key, dict(state))
-            self._kept = state
+            self._stored = state

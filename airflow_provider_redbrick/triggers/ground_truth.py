@@ -39,12 +39,12 @@ class RedBrickGroundTruthEventTrigger(RedBrickWatchTrigger):
         """Return the public name of the watched stage."""
         return GROUND_TRUTH
 
-    async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
+    async def poll(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
         """Poll once, and decide which events to send.
 
         :param project: the shared project to read.
         :param state: the state after the previous poll; None at the first one.
         :return: the events to send and the new state.
         """
-        seen = await project.read(partial(self._arrivals.look, updated_after=watermark_of(state)))
-        return announce_arrivals(state, seen, read_at=self._arrivals.read_at)
+        arrivals = await project.read(partial(self._arrivals.look, updated_after=watermark_of(state)))
+        return announce_arrivals(state, arrivals, read_at=self._arrivals.read_at)

@@ -4,16 +4,16 @@ A triggerer runs for weeks, and connections and projects may be edited while tri
 within one event loop:
 
 1. Triggers share a client if their connections *resolve to* the same address, credential, limits, organization and
-   project. Two connections with the same settings share one; an edited connection does not share with its former self.
+   project. Two connections with the same settings share one. After an edit, a connection has another client.
 2. The connection is read when a trigger joins, and every ``STALE_AFTER_S`` seconds while triggers wait. All triggers of
    that connection use the new settings from their next poll on.
-3. A client and its cached project data are never older than that.
+3. Neither a client nor its cached project data is ever older than that.
 4. A permanent error (key refused, project or stage not found) counts only if it comes from data read during the same
    poll. Otherwise the connection and the project are read again, and the poll is repeated once.
 5. While the connection cannot be read, waiting triggers continue with the settings that they have.
 6. A sensor's trigger keeps the organization and project of its first poll (``pinned``); its key, host and limits follow
    the connection. A watcher follows the connection entirely.
-7. Triggers of one project poll at the same moments. Reads that start within ``GATHER`` seconds share one request. An
+7. Triggers of one project poll at the same moments. Reads that start within ``GATHER_S`` seconds share one request. An
    invalid key fails alone: a refused request is bisected until the failing key is isolated.
 8. The last trigger to leave a project closes its client. No settings are kept of a connection without triggers.
 """
@@ -45,78 +45,8 @@ from airflow_provider_redbrick.exceptions import (
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-
-
-#: Seconds that a request is delayed, so that triggers that poll at the same moment can join it.
-GATHER = 0.05
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
-
-class RequestCoalescer(Generic[Key, Value]):
-    """Combine the keys requested within ``GATHER`` seconds into one request.
-
-    :param ask: requests some keys, in a thread, and returns each key's value or the error that prevented it.
-    """
-
-    def __init__(self, ask: Callable[[Sequence[Key]], dict[Key, Value | RedBrickError]]) -> None:
-        self._ask = ask
-        self._pending: dict[Key, None] = {}
-        self._asking: asyncio.Task[dict[Key, Value | RedBrickError]] | None = None
-
-    async def ask(self, keys: Collection[Key]) -> dict[Key, Value | RedBrickError]:
-        """Return each key's value, or the error that prevented it."""
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._answers())
-        self._pending.update(dict.fromkeys(keys))
-        # A canceled caller must not cancel the request of the others.
-        answers = await asyncio.shield(self._asking)
-        return {key: answers[key] for key in keys}
-
-    async def ask_one(self, key: Key) -> Value:
-        """Return the value of one key.
-
-        :raises RedBrickError: if it cannot be read.
-        """
-        answer = (await self.ask([key]))[key]
-        if isinstance(answer, RedBrickError):
-            raise answer.with_traceback(None)
-        return answer
-
-    async def _answers(self) -> dict[Key, Value | RedBrickError]:
-        await asyncio.sleep(GATHER)
-        keys, self._pending, self._asking = list(self._pending), {}, None
-        try:
-            return await in_thread(self._ask, keys)
-        except RedBrickError as error:
-            return dict.fromkeys(keys, error)
-
-
-def bisect_on_error(
-    ask: Callable[[Sequence[str]], dict[str, Value | RedBrickError]], keys: Sequence[str]
-) -> dict[str, Value | RedBrickError]:
-    """Request all keys together, and bisect when the server refuses.
-
-    One invalid key fails alone instead of failing the others.
-
-    :param ask: requests some keys and returns each key's value or error.
-    :param keys: the keys.
-    :return: each key's value, or the error that prevented it.
-    """
-    try:
-        return ask(keys) if keys else {}
-    except (RedBrickRefusedError, RedBrickNotFoundError) as error:
-        if len(keys) == 1:
-            return {keys[0]: error}
-    half = len(keys) // 2
-    return bisect_on_error(ask, keys[:half]) | bisect_on_error(ask, keys[half:])
-
-
-if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
     from airflow_provider_redbrick.client.models.task import Task
     from airflow_provider_redbrick.client.models.workflow import Stage
@@ -126,6 +56,71 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+# Seconds that a request is delayed, so that triggers that poll at the same moment can join it.
+GATHER_S = 0.05
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class RequestCoalescer(Generic[Key, Value]):
+    """Combine the keys requested within ``GATHER_S`` seconds into one request.
+
+    :param fetch: reads some keys, in a thread, and returns each key's value or the error that prevented it.
+    """
+
+    def __init__(self, fetch: Callable[[Sequence[Key]], dict[Key, Value | RedBrickError]]) -> None:
+        self._fetch = fetch
+        self._pending: dict[Key, None] = {}
+        self._request_task: asyncio.Task[dict[Key, Value | RedBrickError]] | None = None
+
+    async def request(self, keys: Collection[Key]) -> dict[Key, Value | RedBrickError]:
+        """Return each key's value, or the error that prevented it."""
+        if self._request_task is None:
+            self._request_task = asyncio.create_task(self._send_pending())
+        self._pending.update(dict.fromkeys(keys))
+        # A canceled caller must not cancel the request of the others.
+        results = await asyncio.shield(self._request_task)
+        return {key: results[key] for key in keys}
+
+    async def request_one(self, key: Key) -> Value:
+        """Return the value of one key.
+
+        :raises RedBrickError: if it cannot be read.
+        """
+        result = (await self.request([key]))[key]
+        if isinstance(result, RedBrickError):
+            raise result.with_traceback(None)
+        return result
+
+    async def _send_pending(self) -> dict[Key, Value | RedBrickError]:
+        await asyncio.sleep(GATHER_S)
+        keys, self._pending, self._request_task = list(self._pending), {}, None
+        try:
+            return await in_thread(self._fetch, keys)
+        except RedBrickError as error:
+            return dict.fromkeys(keys, error)
+
+
+def bisect_on_error(
+    fetch: Callable[[Sequence[str]], dict[str, Value | RedBrickError]], keys: Sequence[str]
+) -> dict[str, Value | RedBrickError]:
+    """Request all keys together, and bisect when the server refuses.
+
+    One invalid key fails alone instead of failing the others.
+
+    :param fetch: reads some keys and returns each key's value or error.
+    :param keys: the keys.
+    :return: each key's value, or the error that prevented it.
+    """
+    try:
+        return fetch(keys) if keys else {}
+    except (RedBrickRefusedError, RedBrickNotFoundError) as error:
+        if len(keys) == 1:
+            return {keys[0]: error}
+    half = len(keys) // 2
+    return bisect_on_error(fetch, keys[:half]) | bisect_on_error(fetch, keys[half:])
 
 
 class SharedProject:
@@ -150,17 +145,17 @@ class SharedProject:
         self._tasks = RequestCoalescer(self._read_all)
         self._listings: dict[tuple[str, bool], RequestCoalescer[int, int]] = {}
 
-    async def look(self, condition: Condition) -> Poll:
+    async def poll(self, condition: Condition) -> Poll:
         """Evaluate a condition.
 
         :raises RedBrickError: if the project cannot be read.
         """
         if isinstance(condition, TasksCondition):
             await self.read(condition.check)
-            tasks = await self._tasks.ask(condition.task_ids)
+            tasks = await self._tasks.request(condition.task_ids)
             return await self.read(lambda project: condition.evaluate(project, tasks))
         count = await (
-            self._list(condition) if condition.requires_listing else self._counts.ask_one(condition.stage_name)
+            self._list(condition) if condition.requires_listing else self._counts.request_one(condition.stage_name)
         )
         condition.check_stage(self._stages[condition.stage_name])
         return condition.evaluate(count)
@@ -188,7 +183,7 @@ class SharedProject:
         key = (condition.stage_name, condition.unassigned)
         if key not in self._listings:
             self._listings[key] = RequestCoalescer(partial(self._list_for_all, *key))
-        return await self._listings[key].ask_one(condition.listing_limit)
+        return await self._listings[key].request_one(condition.listing_limit)
 
     def _stage(self, name: str) -> Stage:
         stage = self._stages[name] = self._project.stage(name)
@@ -196,20 +191,20 @@ class SharedProject:
 
     def _count_all(self, names: Sequence[str]) -> dict[str, int | RedBrickError]:
         """Return each stage's count, or the error that prevented it."""
-        answers: dict[str, int | RedBrickError] = {}
+        results: dict[str, int | RedBrickError] = {}
         stages: dict[str, Stage] = {}
         for name in names:
             try:
                 stages[name] = self._stage(name)
             except RedBrickError as error:
-                answers[name] = error
+                results[name] = error
         by_name = {stage.name: stage for stage in stages.values()}
 
         def count_stages(part: Sequence[str]) -> dict[str, int | RedBrickError]:
             return dict(self._project.counts([by_name[name] for name in part]))
 
         counts = bisect_on_error(count_stages, list(by_name))
-        return answers | {name: counts[stage.name] for name, stage in stages.items()}
+        return results | {name: counts[stage.name] for name, stage in stages.items()}
 
     def _list_for_all(self, stage_name: str, unassigned: bool, limits: Sequence[int]) -> dict[int, int | RedBrickError]:
         """Count one stage's tasks up to each of the given limits, with one listing.
@@ -246,7 +241,7 @@ class _Registry:
         if known is not None and known[1] > newer_than:
             return known
         try:
-            latest = await self._reading.ask_one(conn_id)
+            latest = await self._reading.request_one(conn_id)
         except RedBrickConnectionLookupError as error:
             if known is None or needed:
                 raise
@@ -288,14 +283,14 @@ class _Registry:
 
 def _read_connections(conn_ids: Sequence[str]) -> dict[str, tuple[Settings, float] | RedBrickError]:
     """Return each connection's settings and when they were read, or the error."""
-    answers: dict[str, tuple[Settings, float] | RedBrickError] = {}
+    results: dict[str, tuple[Settings, float] | RedBrickError] = {}
     for conn_id in conn_ids:
         read_at = time.monotonic()
         try:
-            answers[conn_id] = (RedBrickHook(conn_id).load_settings(), read_at)
+            results[conn_id] = (RedBrickHook(conn_id).load_settings(), read_at)
         except RedBrickError as error:
-            answers[conn_id] = error
-    return answers
+            results[conn_id] = error
+    return results
 
 
 class ProjectLease:
@@ -319,10 +314,10 @@ class ProjectLease:
         self._joined = False
         registry.triggers[conn_id] += 1
 
-    async def ask(self, question: Callable[[SharedProject], Awaitable[Value]]) -> Value:
+    async def call(self, function: Callable[[SharedProject], Awaitable[Value]]) -> Value:
         """Call a coroutine function with the current project, and return its result.
 
-        :param question: the read. Called a second time if a permanent error may come from cached data (rule 4).
+        :param function: the read. Called a second time if a permanent error may come from cached data (rule 4).
         :raises RedBrickError: if the read fails.
         """
         began = time.monotonic()
@@ -330,13 +325,13 @@ class ProjectLease:
         shared = await self._current(settings_from=oldest if self._joined else began, project_from=oldest)
         self._joined = True
         try:
-            return await question(shared)
+            return await function(shared)
         except PERMANENT_ERRORS:
             if shared.read_at > began:
                 raise
-        return await question(await self._current(settings_from=began, project_from=began, needed=True))
+        return await function(await self._current(settings_from=began, project_from=began, needed=True))
 
-    def until_next_look(self, interval: float, *, now: float) -> float:
+    def until_next_poll(self, interval: float, *, now: float) -> float:
         """Return the seconds until the next poll.
 
         Triggers of the same project poll at the same moments, so that one request serves all. The offset depends on the

@@ -1,4 +1,4 @@
-"""Triggers for a stage's queue."""
+"""Triggers for a stage's queue: one for the sensor, one for asset watchers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
 
     The event is sent once, and again only after the queue was below the threshold. A queue that is long enough at the
     first poll counts as risen. Without a state store (before Airflow 3.3.2) that also applies after each restart of the
-    triggerer. A queue that falls and rises again between two polls counts as unchanged.
+    triggerer. A queue that falls and rises again between two polls
+    is not reported.
 
     The event has ``schema_version, org_id, project_id, stage_name, count, at_least``.
 
@@ -90,7 +91,7 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
         """Return the public name of the watched stage."""
         return normalize_stage_name(self.stage_name)
 
-    async def look(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
+    async def poll(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
         """Poll once, and decide which events to send.
 
         :param project: the shared project to read.
@@ -98,5 +99,5 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
         :return: the events to send and the new state.
         """
         at_least = int(self.at_least)
-        poll = await project.look(QueueCondition(self.stage_name, at_least))
-        return evaluate_threshold(state, poll.observed, at_least=at_least)
+        result = await project.poll(QueueCondition(self.stage_name, at_least))
+        return evaluate_threshold(state, result.observed, at_least=at_least)

@@ -1,4 +1,4 @@
-"""What Airflow is told about this provider, and what it makes of it."""
+"""Tests of the provider's metadata and of what Airflow reads from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS = {"operators": BaseOperator, "sensors": BaseSensorOperator, "triggers": B
 BASES = {"operators.base", "operators.stage_base", "sensors.base", "triggers.base"}
 
 
-def test_the_entry_point_imports_nothing():
+def test_entry_point_imports_no_other_modules():
     script = (
         "import sys; before = set(sys.modules)\n"
         "from airflow_provider_redbrick.get_provider_info import get_provider_info\n"
@@ -39,7 +39,7 @@ def test_the_entry_point_imports_nothing():
     assert set(done.stdout.split()) - ours <= {"__future__"}
 
 
-def test_the_entry_point_is_the_one_installed():
+def test_installed_entry_point_returns_the_info():
     entries = [
         entry
         for entry in metadata.entry_points(group="apache_airflow_provider")
@@ -56,16 +56,16 @@ PARTS = schema("provider.yaml.schema.json")["properties"]
 FORMS = "conn-fields" in PARTS["connection-types"]["items"]["properties"]
 
 
-def test_it_is_valid_for_airflow_at_run_time():
+def test_info_matches_the_runtime_schema():
     jsonschema.validate(INFO, schema("provider_info.schema.json"))
 
 
-@pytest.mark.skipif(not FORMS, reason="this Airflow shows no fields of a connection but the standard ones")
-def test_the_connection_form_is_valid_as_of_provider_yaml():
+@pytest.mark.skipif(not FORMS, reason="this Airflow shows only the standard fields of a connection")
+def test_connection_form_matches_the_provider_yaml_schema():
     jsonschema.validate(INFO["connection-types"], PARTS["connection-types"])
 
 
-def test_the_forms_own_schemas_are_schemas_that_take_their_defaults():
+def test_form_field_schemas_accept_their_defaults():
     for field in CONNECTION_TYPE["conn-fields"].values():
         jsonschema.Draft7Validator.check_schema(field["schema"])
         if "default" in field["schema"]:
@@ -94,13 +94,13 @@ def is_a(kind: type, module: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_listed_is_what_there_is(kind):
+def test_listed_modules_match_the_package(kind):
     assert listed(kind) == on_disk(kind)
     assert listed(kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_put_the_noun_first_and_say_what_they_are(kind):
+def test_class_names_have_prefix_and_kind(kind):
     for module in listed(kind):
         defined = [
             name
@@ -122,7 +122,7 @@ def found_at(path: str):
     return getattr(importlib.import_module(module), name)
 
 
-def test_every_decorator_is_found_by_airflow():
+def test_every_decorator_is_registered():
     from airflow.sdk import task
 
     listed = {entry["name"]: entry["class-name"] for entry in INFO["task-decorators"]}
@@ -142,13 +142,13 @@ def test_every_notifier_is_listed():
         assert path.endswith("Notifier")
 
 
-def test_every_integration_named_is_described():
+def test_every_referenced_integration_is_described():
     described = {entry["integration-name"] for entry in INFO["integrations"]}
     for kind in KINDS:
         assert {entry["integration-name"] for entry in INFO[kind]} <= described
 
 
-def test_the_connection_type_is_the_hooks():
+def test_connection_type_matches_the_hook():
     module, _, name = CONNECTION_TYPE["hook-class-name"].rpartition(".")
     hook = getattr(importlib.import_module(module), name)
     assert hook.conn_type == CONNECTION_TYPE["connection-type"]
@@ -157,7 +157,7 @@ def test_the_connection_type_is_the_hooks():
     assert hook.conn_name_attr in inspect.signature(hook).parameters
 
 
-# ------------------------------------------------------------------ what Airflow makes of it
+# ------------------------------------------------------------------ as read by Airflow
 
 
 @pytest.fixture(scope="module")
@@ -177,13 +177,13 @@ def test_airflow_loads_the_hook(manager):
     assert found.package_name == "airflow-provider-redbrick"
 
 
-@pytest.mark.skipif(not FORMS, reason="this Airflow shows no fields of a connection but the standard ones")
-def test_airflow_shows_the_forms_own_fields(manager):
+@pytest.mark.skipif(not FORMS, reason="this Airflow shows only the standard fields of a connection")
+def test_airflow_shows_the_form_fields(manager):
     ours = {name for name in manager.connection_form_widgets if name.startswith("extra__redbrick__")}
     assert ours == {f"extra__redbrick__{name}" for name in CONNECTION_TYPE["conn-fields"]}
 
 
-@pytest.mark.skipif(not FORMS, reason="this Airflow shows no fields of a connection but the standard ones")
+@pytest.mark.skipif(not FORMS, reason="this Airflow shows only the standard fields of a connection")
 def test_airflow_relabels_the_standard_fields(manager):
     behaviour = manager.field_behaviours["redbrick"]
     assert behaviour["relabeling"]["password"] == "API key"
@@ -192,7 +192,7 @@ def test_airflow_relabels_the_standard_fields(manager):
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    """What the command line says, all commands started at once."""
+    """The output of ``airflow providers``, with all commands started at once."""
     running = {}
     for command in ("list", "hooks", "behaviours"):
         environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path_factory.mktemp(command))}
@@ -200,22 +200,22 @@ def shown(tmp_path_factory):
         running[command] = subprocess.Popen(
             line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
         )
-    said = {command: process.communicate(timeout=120)[0] for command, process in running.items()}
-    return {command: json.loads(text[text.index("[{") :]) if "[{" in text else [] for command, text in said.items()}
+    outputs = {command: process.communicate(timeout=120)[0] for command, process in running.items()}
+    return {command: json.loads(text[text.index("[{") :]) if "[{" in text else [] for command, text in outputs.items()}
 
 
-def test_the_command_line_lists_the_provider(shown):
+def test_command_line_lists_the_provider(shown):
     (row,) = [row for row in shown["list"] if row["package_name"] == "airflow-provider-redbrick"]
     assert row["version"] == airflow_provider_redbrick.__version__
     assert "Medical-image labeling" in row["description"]
 
 
-def test_the_command_line_lists_the_hook(shown):
+def test_command_line_lists_the_hook(shown):
     (row,) = [row for row in shown["hooks"] if row["connection_type"] == "redbrick"]
     assert row["class"] == CONNECTION_TYPE["hook-class-name"]
     assert row["conn_id_attribute_name"] == "redbrick_conn_id"
 
 
-@pytest.mark.skipif(not FORMS, reason="this Airflow shows no fields of a connection but the standard ones")
-def test_the_command_line_lists_the_connection_form(shown):
+@pytest.mark.skipif(not FORMS, reason="this Airflow shows only the standard fields of a connection")
+def test_command_line_lists_the_connection_form(shown):
     assert "redbrick" in [row["field_behaviours"] for row in shown["behaviours"]]

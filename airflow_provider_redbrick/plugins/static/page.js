@@ -2,11 +2,11 @@
 // All text from the server is set through textContent and never parsed as markup.
 "use strict";
 
-const EVERY_MS = 10000;
+const REFRESH_MS = 10000;
 const SVG = "http://www.w3.org/2000/svg";
 const byId = (id) => document.getElementById(id);
 
-const TROUBLES = {
+const PROBLEMS = {
   no_connection: ["There is no connection", "Create a connection of type RedBrick AI under Admin, Connections."],
   bad_settings: ["The connection cannot be used", "Correct its fields under Admin, Connections."],
   wrong_key: ["RedBrick refuses the key", "Put a valid API key into the connection's password field."],
@@ -29,10 +29,10 @@ function make(tag, name, text) {
 
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
-// -- embedding in Airflow's own page -------------------------------------------------------------
+// -- embedding in Airflow's page -------------------------------------------------------------
 
-/** Return Airflow's page that embeds this one, if there is one. */
-function outside() {
+/** Return the document of Airflow's page that embeds this one; null without one. */
+function embeddingDocument() {
   try {
     return window.parent !== window && window.parent.document ? window.parent.document : null;
   } catch {
@@ -40,33 +40,33 @@ function outside() {
   }
 }
 
-/** Be as dark as Airflow is; alone, as the browser wants it. */
-function takeTheme() {
-  const around = outside();
-  const wanted = window.matchMedia("(prefers-color-scheme: dark)");
-  const look = () => {
-    const root = around && around.documentElement;
-    const named = root && (root.classList.contains("dark") ? "dark" : root.classList.contains("light") ? "light" : root.dataset.theme);
-    document.documentElement.dataset.theme = named || (wanted.matches ? "dark" : "light");
+/** Follow the theme of the embedding page, or the browser's preference without one. */
+function followTheme() {
+  const embedding = embeddingDocument();
+  const preference = window.matchMedia("(prefers-color-scheme: dark)");
+  const apply = () => {
+    const root = embedding && embedding.documentElement;
+    const themeName = root && (root.classList.contains("dark") ? "dark" : root.classList.contains("light") ? "light" : root.dataset.theme);
+    document.documentElement.dataset.theme = themeName || (preference.matches ? "dark" : "light");
   };
-  look();
-  wanted.addEventListener("change", look);
-  if (around) new MutationObserver(look).observe(around.documentElement, { attributeFilter: ["class", "data-theme"] });
+  apply();
+  preference.addEventListener("change", apply);
+  if (embedding) new MutationObserver(apply).observe(embedding.documentElement, { attributeFilter: ["class", "data-theme"] });
 }
 
-/** Links lead the whole window there, not the frame; the frame by itself may not do that. */
-function followOutside(event) {
+/** Open a link in the whole window. The frame itself is not allowed to navigate it, so Airflow's document does. */
+function openInTopWindow(event) {
   const link = event.target.closest("a[href]");
-  const around = outside();
-  if (!link || !around) return;
+  const embedding = embeddingDocument();
+  if (!link || !embedding) return;
   event.preventDefault();
-  const twin = around.createElement("a");
-  twin.href = link.href;
+  const copy = embedding.createElement("a");
+  copy.href = link.href;
   if (link.target || event.ctrlKey || event.metaKey) {
-    twin.target = "_blank";
-    twin.rel = "noopener noreferrer";
+    copy.target = "_blank";
+    copy.rel = "noopener noreferrer";
   }
-  twin.click();
+  copy.click();
 }
 
 // -- drawing -----------------------------------------------------------------------------------------
@@ -75,12 +75,14 @@ const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" 
 const minute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const moment = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 
+/** Format the beginning of a period: the day, or the time within a day. */
 function since(begin, end) {
   const from = new Date(begin * 1000);
   return end - begin > 86400 ? day.format(from) : minute.format(from);
 }
 
-function drawCourse(course) {
+/** Draw a queue's history as a line with its range. */
+function drawHistory(course) {
   const figure = make("figure", "course");
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 100 24");
@@ -94,14 +96,14 @@ function drawCourse(course) {
     svg.append(shape);
   }
   const ends = course.low === course.high ? [course.low] : [course.low, course.high];
-  const range = ends.map((each) => each.toLocaleString("en")).join(" – ");
+  const range = ends.map((entry) => entry.toLocaleString("en")).join(" – ");
   const caption = make("figcaption");
   caption.append(make("span", "", `since ${since(course.begin, course.end)}`), make("span", "", range));
   figure.append(svg, caption);
   return figure;
 }
 
-function drawHolder(holder) {
+function drawAssignee(holder) {
   const item = make("li", holder.name === "unassigned" ? "unassigned" : "");
   const name = make("span", "who", holder.name);
   name.title = holder.name;
@@ -117,19 +119,19 @@ function drawStage(stage) {
   const column = make("article", "stage");
   column.dataset.kind = stage.kind;
   column.append(make("h3", "", stage.title), make("p", "count", stage.count.toLocaleString("en")));
-  if (stage.course) column.append(drawCourse(stage.course));
+  if (stage.course) column.append(drawHistory(stage.course));
   if (stage.held.length) {
     const list = make("ul", "held");
-    list.append(...stage.held.map(drawHolder));
+    list.append(...stage.held.map(drawAssignee));
     column.append(list);
   }
   if (stage.looked_at !== null && stage.held.length) {
-    column.append(make("p", "quiet note", `who holds them: of the first ${stage.looked_at.toLocaleString("en")}`));
+    column.append(make("p", "quiet note", `Assignees of the first ${stage.looked_at.toLocaleString("en")} tasks`));
   }
   return column;
 }
 
-/** Give the address of an Airflow task; Airflow's own pages are beside this one. */
+/** Return the address of an Airflow task, relative to this page. */
 function taskAddress(run) {
   const parts = ["dags", run.dag_id, "runs", run.run_id, "tasks", run.task_id].map(encodeURIComponent);
   return `../${parts.join("/")}${run.mapped ? "/mapped" : ""}`;
@@ -141,7 +143,7 @@ function drawRun(run) {
   link.href = taskAddress(run);
   const where = make("td");
   where.append(link, make("small", "", `${run.run_id} · ${run.task_id}`));
-  const counts = run.counts.map((each) => `${each.number.toLocaleString("en")} ${each.name}`).join(", ");
+  const counts = run.counts.map((entry) => `${entry.number.toLocaleString("en")} ${entry.name}`).join(", ");
   const state = make("span", "state", run.state.replaceAll("_", " "));
   state.dataset.state = run.state;
   const ending = make("td");
@@ -153,8 +155,8 @@ function drawRun(run) {
   return row;
 }
 
-function showTrouble(state, message) {
-  const [title, hint] = TROUBLES[state] || ["The project cannot be shown", ""];
+function showProblem(state, message) {
+  const [title, hint] = PROBLEMS[state] || ["The project cannot be shown", ""];
   byId("trouble").hidden = false;
   byId("trouble").dataset.state = state;
   byId("trouble-title").textContent = title;
@@ -189,7 +191,7 @@ function clear() {
 
 // -- requests ----------------------------------------------------------------------------------------
 
-/** Get JSON, or throw an object with the state that is shown instead. */
+/** Request JSON, or throw an object with the state to show. */
 async function get(path) {
   let response;
   try {
@@ -204,25 +206,26 @@ async function get(path) {
 }
 
 const chosen = { connection: "", project: "" };
-let asked = 0;
+// Number of the latest request. Responses to earlier ones are dropped.
+let lastRequest = 0;
 let timer = 0;
 
 async function refresh() {
   window.clearTimeout(timer);
-  asked += 1;
-  const mine = asked;
+  lastRequest += 1;
+  const request = lastRequest;
   try {
     const query = chosen.project ? `?${new URLSearchParams({ project: chosen.project })}` : "";
     const board = await get(`boards/${encodeURIComponent(chosen.connection)}${query}`);
-    if (mine !== asked) return;
+    if (request !== lastRequest) return;
     if (board.state === "ok") showBoard(board);
-    else showTrouble(board.state, board.message);
+    else showProblem(board.state, board.message);
   } catch (problem) {
-    if (mine !== asked) return;
-    showTrouble(problem.state, problem.message);
+    if (request !== lastRequest) return;
+    showProblem(problem.state, problem.message);
   }
   // A hidden page makes no requests.
-  if (!document.hidden) timer = window.setTimeout(refresh, EVERY_MS);
+  if (!document.hidden) timer = window.setTimeout(refresh, REFRESH_MS);
 }
 
 const nameOf = (board) => (board.project ? `${board.connection} / ${board.project}` : board.connection);
@@ -245,24 +248,24 @@ function offer(boards) {
 }
 
 async function begin() {
-  takeTheme();
-  document.addEventListener("click", followOutside);
+  followTheme();
+  document.addEventListener("click", openInTopWindow);
   document.addEventListener("visibilitychange", () => { if (!document.hidden && chosen.connection) refresh(); });
-  const wanted = new URLSearchParams(window.location.search);
+  const parameters = new URLSearchParams(window.location.search);
   let boards = [];
   try {
     boards = await get("boards");
   } catch (problem) {
-    showTrouble(problem.state, problem.message);
+    showProblem(problem.state, problem.message);
     return;
   }
-  if (wanted.get("connection")) {
-    Object.assign(chosen, { connection: wanted.get("connection"), project: wanted.get("project") || "" });
+  if (parameters.get("connection")) {
+    Object.assign(chosen, { connection: parameters.get("connection"), project: parameters.get("project") || "" });
     if (!boards.some((board) => nameOf(board) === nameOf(chosen))) boards.push({ ...chosen });
   } else if (boards.length) {
     Object.assign(chosen, boards[0]);
   } else {
-    showTrouble("nothing", "");
+    showProblem("nothing", "");
     return;
   }
   offer(boards);

@@ -120,23 +120,23 @@ sys.exit(9)
 
 PAGE = """
 import os, sys, threading, time
-from airflow_provider_redbrick.plugins.access import Asking
-from airflow_provider_redbrick.plugins.webhook import Seen
+from airflow_provider_redbrick.plugins.access import ReadCache
+from airflow_provider_redbrick.plugins.webhook import EventDeduplicator
 
-asking = Asking(keep=60, places=8, threads=2)
-seen = Seen(10)
-assert asking.ask("one", lambda: 1).result(10) == 1
+cache = ReadCache(ttl_s=60, max_entries=8, threads=2)
+events = EventDeduplicator(10)
+assert cache.submit("one", lambda: 1).result(10) == 1
 never = threading.Event()
-asking.ask("hangs", never.wait)
-asking._lock.acquire()
-seen._lock.acquire()
+cache.submit("hangs", never.wait)
+cache._lock.acquire()
+events._lock.acquire()
 child = os.fork()
 if child == 0:
-    assert asking.ask("one", lambda: 2).result(10) == 2
-    assert asking.ask("hangs", lambda: 3).result(10) == 3
-    assert seen.new([]) == []
+    assert cache.submit("one", lambda: 2).result(10) == 2
+    assert cache.submit("hangs", lambda: 3).result(10) == 3
+    assert events.add([]) == []
     os._exit(0)
-asking._lock.release()
+cache._lock.release()
 never.set()
 until = time.monotonic() + 20
 while time.monotonic() < until:

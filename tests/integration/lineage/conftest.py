@@ -1,4 +1,4 @@
-"""What the tests of lineage share with the operators'."""
+"""Fixtures of the lineage tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What OpenLineage's listener is told of each operator, before and after its work."""
+"""Tests of each operator's OpenLineage lineage, before and after the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from label_samples import BOX
 
 from airflow_provider_redbrick.exceptions import RedBrickTasksFailedError
-from airflow_provider_redbrick.lineage import Dataset, file_place
+from airflow_provider_redbrick.lineage import Dataset, file_dataset
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator
 from airflow_provider_redbrick.operators.balance_assignments import RedBrickBalanceAssignmentsOperator
 from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasksOperator
@@ -20,23 +20,23 @@ from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOper
 from airflow_provider_redbrick.operators.reopen_ground_truth import RedBrickReopenGroundTruthOperator
 from airflow_provider_redbrick.operators.upload_tasks import RedBrickUploadTasksOperator
 
-# Comes with an extra, which the oldest that is supported has not.
+# Installed with an extra, which the oldest supported Airflow does not have.
 Serde = pytest.importorskip("openlineage.client.serde").Serde
 
 TASK_INSTANCE = SimpleNamespace()
 
 
-def labelled(_task):
+def labeler(_task):
     return [{"boundingBoxes": [BOX]}]
 
 
 def prelabel(**options):
-    return RedBrickPrelabelOperator(task_id="t", **{"stage_name": "Label", "labeler": labelled, **options})
+    return RedBrickPrelabelOperator(task_id="t", **{"stage_name": "Label", "labeler": labeler, **options})
 
 
 @pytest.fixture
 def names(sandbox):
-    """The datasets of the sandbox's project by their stages; those of files as they are."""
+    """Return dataset names. A stage is named without its project."""
     project = f"{sandbox.project_id}/"
 
     def of(datasets) -> list[str]:
@@ -58,7 +58,7 @@ def rows(dataset) -> int | None:
         (lambda: prelabel(write="draft_and_release"), {}, ["Label"], ["Label"]),
         (
             lambda: RedBrickPutLabelsOperator(
-                task_id="t", stage_name="Label", tasks=[{"name": "task-000001", "series": labelled(None)}]
+                task_id="t", stage_name="Label", tasks=[{"name": "task-000001", "series": labeler(None)}]
             ),
             {},
             ["Label"],
@@ -88,7 +88,7 @@ def rows(dataset) -> int | None:
     ],
     ids=["prelabel", "draft", "put_labels", "auto_review", "balance", "reopen", "list"],
 )
-def test_where_tasks_come_from_and_where_they_go(sandbox, run, names, *, make, seeds, inputs, outputs):
+def test_datasets_before_and_after_the_run(sandbox, run, names, *, make, seeds, inputs, outputs):
     sandbox.seed_tasks(1, **seeds)
     operator = make()
     before = operator.get_openlineage_facets_on_start()
@@ -100,11 +100,11 @@ def test_where_tasks_come_from_and_where_they_go(sandbox, run, names, *, make, s
     facet = after.run_facets["redbrick"]
     assert facet.counts.get("done", facet.counts.get("tasks")) == 1
     assert [rows(output) for output in after.outputs] == ([1] if len(outputs) == 1 else [None] * len(outputs))
-    # It goes over the wire as JSON.
+    # The facet is sent as JSON.
     assert json.loads(Serde.to_json(facet))["operation"] == operator.operation
 
 
-def test_the_model_and_the_tasks_of_any_stage(sandbox, run, names):
+def test_write_anywhere_reports_project_and_model(sandbox, run, names):
     ids = sandbox.seed_tasks(3)
     operator = prelabel(stage_name=None, task_ids=ids, write="anywhere", model_name="lungs", model_version="2.1")
     run.try_once(operator)
@@ -114,9 +114,9 @@ def test_the_model_and_the_tasks_of_any_stage(sandbox, run, names):
     assert after.run_facets["redbrick"].counts["done"] == 3
 
 
-def test_what_was_done_before_a_failure_is_told(sandbox, run, names):
+def test_failure_reports_counts_of_completed_tasks(sandbox, run, names):
     sandbox.seed_tasks(3)
-    answers = iter([labelled(None), "no labels at all", labelled(None)])
+    answers = iter([labeler(None), "no labels at all", labeler(None)])
     operator = prelabel(labeler=lambda _task: next(answers))
     with pytest.raises(RedBrickTasksFailedError):
         run.try_once(operator)
@@ -126,22 +126,22 @@ def test_what_was_done_before_a_failure_is_told(sandbox, run, names):
     assert (counts["done"], counts["failed"]) == (2, 1)
 
 
-def test_files_are_datasets_too(sandbox, run, names, tmp_path):
+def test_files_are_datasets(sandbox, run, names, tmp_path):
     sandbox.seed_tasks(2, ground_truth=True)
     folder = tmp_path / "out"
     export = RedBrickExportTasksOperator(task_id="t", export_path=str(folder))
     run.try_once(export)
-    told = export.get_openlineage_facets_on_complete(TASK_INSTANCE)
-    assert (names(told.inputs), names(told.outputs)) == (["Ground Truth"], [str(folder)])
-    assert rows(told.outputs[0]) == 2
+    lineage = export.get_openlineage_facets_on_complete(TASK_INSTANCE)
+    assert (names(lineage.inputs), names(lineage.outputs)) == (["Ground Truth"], [str(folder)])
+    assert rows(lineage.outputs[0]) == 2
 
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_text('{"name": "study", "items": "a.dcm"}')
     storage = "0a9c6e10-5b1d-4c8e-9f00-00000000abcd"
     upload = RedBrickUploadTasksOperator(task_id="t", tasks_path=str(tasks), storage_id=storage)
     run.try_once(upload)
-    told = upload.get_openlineage_facets_on_complete(TASK_INSTANCE)
-    assert (names(told.inputs), names(told.outputs)) == ([str(tasks)], [sandbox.project_id])
+    lineage = upload.get_openlineage_facets_on_complete(TASK_INSTANCE)
+    assert (names(lineage.inputs), names(lineage.outputs)) == ([str(tasks)], [sandbox.project_id])
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_files_are_datasets_too(sandbox, run, names, tmp_path):
         ("/data/a.jsonl", Dataset("file", "/data/a.jsonl")),
     ],
 )
-def test_a_files_dataset_does_not_name_the_connection(path, place):
-    assert file_place(path) == place
+def test_file_dataset_omits_the_connection(path, place):
+    assert file_dataset(path) == place
 
 
-def test_without_openlineage_there_is_nothing_to_tell(sandbox, run, monkeypatch):
+def test_missing_openlineage_gives_no_lineage(sandbox, run, monkeypatch):
     sandbox.seed_tasks(1)
     monkeypatch.setitem(sys.modules, "airflow.providers.openlineage.extractors", None)
     monkeypatch.delitem(sys.modules, "airflow_provider_redbrick.lineage_facets", raising=False)

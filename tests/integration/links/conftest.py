@@ -1,4 +1,4 @@
-"""What the links' tests share."""
+"""Fixtures of the links' tests."""
 
 from __future__ import annotations
 

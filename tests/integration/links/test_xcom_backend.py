@@ -1,4 +1,4 @@
-"""Links with an XCom backend that keeps values in an object storage: the UI reads them from Airflow's database."""
+"""Links with an object storage XCom backend. The UI reads links from Airflow's database."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ assert str(run(bag.dags["linked"]).state) == "success"
 
 
 @pytest.mark.skipif(BEFORE_3_1, reason="this Airflow's DAG.test does not run tasks as its workers do")
-def test_links_are_in_the_database_whatever_keeps_the_values(sandbox, tmp_path):
+def test_links_are_stored_in_the_database_with_custom_xcom_backend(sandbox, tmp_path):
     home, dags, values = tmp_path / "home", tmp_path / "dags", tmp_path / "values"
     for folder in (home, dags, values):
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""What the notifier's tests share."""
+"""Fixtures of the notifier's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages with live queues, on a running server, delivered by Airflow's own notifiers."""
+"""Tests of the queue notifier on a running sandbox, with Airflow's own notifiers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from airflow_provider_redbrick.notifications.queue import RedBrickQueueNotifier
 KEY = "a-key-that-must-not-be-logged-0123456789abc"
 
 
-class Telling(BaseNotifier):
-    """A notifier as Airflow's are: with a template, and a place for what it sent."""
+class RecordingNotifier(BaseNotifier):
+    """A notifier with a template field that records what it sends."""
 
     template_fields = ("text",)
     sent: list[str] = []  # noqa: RUF012
@@ -36,30 +36,30 @@ class Telling(BaseNotifier):
 
 @pytest.fixture(autouse=True)
 def nothing_sent():
-    Telling.sent.clear()
+    RecordingNotifier.sent.clear()
 
 
-to_the_test = Telling("alert: {{ redbrick_message }}")
+importable_notifier = RecordingNotifier("alert: {{ redbrick_message }}")
 
 
 @pytest.fixture
-def told():
-    """Let a notifier speak; answers the context that was handed on."""
+def sent_context():
+    """Call a notifier, and return the context that ``send`` received."""
 
-    def speak(**options):
+    def send_message(**options):
         seen = []
         RedBrickQueueNotifier(send=seen.append, **options)({"dag": None, "ds": "2026-03-14"})
         (context,) = seen
         return context
 
-    return speak
+    return send_message
 
 
 class TestAbsentInputs:
     @pytest.mark.parametrize("name", ["project_id", "org_id", "redbrick_conn_id"])
     @pytest.mark.parametrize("template", ["{{ dag }}", "{{ '' }}"])
-    def test_one_that_was_given_is_not_taken_from_the_connection(self, sandbox, told, name, template):
-        context = told(message="Look.", **{name: template})
+    def test_empty_rendered_input_is_not_replaced_by_the_connections(self, sandbox, sent_context, name, template):
+        context = sent_context(message="Look.", **{name: template})
         assert context["redbrick_counts"] == {}
         assert context["redbrick_message"].startswith("Look.\nThe queues could not be read")
         # Airflow 3.0 leaves a template in place that renders to nothing.
@@ -67,16 +67,16 @@ class TestAbsentInputs:
         assert words in context["redbrick_message"]
         assert sandbox.stats()["requests"] == 0
 
-    def test_a_message_may_be_empty(self, sandbox, told):
-        assert "Label" in told(message="{{ '' }}")["redbrick_counts"]
+    def test_empty_message_is_allowed(self, sandbox, sent_context):
+        assert "Label" in sent_context(message="{{ '' }}")["redbrick_counts"]
 
 
 class TestMessage:
-    def test_it_has_the_queue_of_each_stage_and_the_address(self, sandbox, told):
+    def test_message_has_the_queue_of_each_stage_and_the_address(self, sandbox, sent_context):
         project = sandbox.add_project(name="Chest")
         sandbox.seed_tasks(3, project_id=project)
         sandbox.seed_tasks(2, project_id=project, stage="Review_1")
-        context = told(project_id=project, message="On {{ ds }} it failed.")
+        context = sent_context(project_id=project, message="On {{ ds }} it failed.")
         assert context["redbrick_counts"] == {
             "Input": 0,
             "Label": 3,
@@ -92,11 +92,11 @@ class TestMessage:
         ]
         assert context["ds"] == "2026-03-14"
 
-    def test_all_counts_come_in_one_request(self, sandbox, told):
-        told()
+    def test_all_counts_take_one_request(self, sandbox, sent_context):
+        sent_context()
         assert sandbox.stats()["requests"] == 2  # the stages, and their counts
 
-    def test_ids_and_the_connection_may_be_templates(self, sandbox, told, monkeypatch):
+    def test_ids_and_connection_are_rendered(self, sandbox, sent_context, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", sandbox.airflow_conn_uri)
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", "redbrick://:wrong@localhost:9/")
         project = sandbox.add_project(name="For 2026-03-14")
@@ -108,13 +108,13 @@ class TestMessage:
         assert "For 2026-03-14: Input 0" in seen[0]["redbrick_message"]
 
 
-class TestTrouble:
-    """The message goes out whatever is wrong with RedBrick, and says what."""
+class TestErrors:
+    """The message is sent despite an error, and describes it."""
 
-    def test_the_server_is_down(self, told, monkeypatch):
+    def test_unreachable_server_is_reported(self, sent_context, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", connection("http%3A%2F%2Flocalhost%3A9"))
         began = time.monotonic()
-        context = told(message="It failed.")
+        context = sent_context(message="It failed.")
         assert time.monotonic() - began < 20
         first, second, third = context["redbrick_message"].splitlines()
         assert first == "It failed."
@@ -124,16 +124,16 @@ class TestTrouble:
         assert KEY not in str(context)
 
     @pytest.mark.parametrize("fault", ["http_503", "gql_error", "html", "rate_limit_after"])
-    def test_the_server_answers_nonsense(self, sandbox, told, fault):
+    def test_invalid_response_is_reported(self, sandbox, sent_context, fault):
         sandbox.fault_once(fault, "tasksPaged", times=100)
-        context = told()
+        context = sent_context()
         assert "could not be read" in context["redbrick_message"]
         assert context["redbrick_counts"] == {}
-        assert sandbox.stats()["requests"] == 2  # asked once
+        assert sandbox.stats()["requests"] == 2  # no retry
 
-    def test_a_wrong_key(self, sandbox, told, monkeypatch):
+    def test_refused_key_is_reported(self, sandbox, sent_context, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", sandbox.airflow_conn_uri.replace(sandbox.api_key, KEY))
-        context = told()
+        context = sent_context()
         assert "could not be read" in context["redbrick_message"]
         assert KEY not in str(context)
 
@@ -145,12 +145,12 @@ class TestTrouble:
             ({"project_id": "{{ nothing }}"}, "project_id"),
         ],
     )
-    def test_what_is_given_makes_no_sense(self, sandbox, told, options, words):
-        message = told(**options)["redbrick_message"]
+    def test_invalid_input_is_reported(self, sandbox, sent_context, options, words):
+        message = sent_context(**options)["redbrick_message"]
         assert "could not be read" in message
         assert words in message
 
-    def test_what_fails_to_deliver_fails(self, sandbox):
+    def test_error_of_send_is_raised(self, sandbox):
         def refuse(context):
             raise ConnectionError("no mail today")
 
@@ -158,99 +158,106 @@ class TestTrouble:
             RedBrickQueueNotifier(send=refuse).notify({})
 
     @pytest.mark.parametrize("send", ["no_such_module.alert", "os.nope", "", "not a path!"])
-    def test_what_cannot_be_imported_is_named_and_the_message_is_not_lost(self, sandbox, send, caplog, capsys):
+    def test_send_that_cannot_be_imported_logs_the_message(self, sandbox, send, caplog, capsys):
         notifier = RedBrickQueueNotifier(message="It failed.", send=send)
         with pytest.raises(RedBrickInputError, match=r"send: .* cannot be imported"):
             notifier.notify({})
         assert "Not delivered: It failed." in caplog.text + "".join(capsys.readouterr())
 
-    def test_a_message_that_was_rendered_to_a_number(self, told):
-        assert told(message=5)["redbrick_message"].startswith("5\n")
+    def test_numeric_message_is_converted_to_text(self, sent_context):
+        assert sent_context(message=5)["redbrick_message"].startswith("5\n")
 
-    def test_a_message_that_cannot_be_stored_goes_out_without_what_is_wrong_with_it(self, told):
-        text = told(message="a\0b\ud800c")["redbrick_message"]
+    def test_invalid_characters_in_message_are_replaced(self, sent_context):
+        text = sent_context(message="a\0b\ud800c")["redbrick_message"]
         assert text.startswith("a\ufffdb?c\n")
 
-    async def nobody_waits_for(self): ...
+    async def async_send(self): ...
 
-    @pytest.mark.parametrize("send", [3, [Telling()], nobody_waits_for], ids=["number", "list", "async"])
-    def test_what_cannot_deliver(self, sandbox, send):
+    @pytest.mark.parametrize("send", [3, [RecordingNotifier()], async_send], ids=["number", "list", "async"])
+    def test_invalid_send_is_refused(self, sandbox, send):
         with pytest.raises(RedBrickInputError, match="send must be a notifier"):
             RedBrickQueueNotifier(send=send).notify({})
 
 
 class TestDelivery:
-    def test_into_the_log_when_nobody_else_does(self, sandbox, capsys):
+    def test_message_without_send_is_logged(self, sandbox, capsys):
         RedBrickQueueNotifier(message="It failed.")({"dag": None})
         logged = "".join(capsys.readouterr())
         assert "It failed.\nSandbox Demo: Input 0, " in logged
         assert sandbox.api_key not in logged
 
-    def test_by_another_notifier_again_and_again(self, sandbox):
-        other = Telling("{{ redbrick_counts['Label'] }} in Label, run {{ run }}")
+    def test_notifier_is_rendered_for_each_message(self, sandbox):
+        other = RecordingNotifier("{{ redbrick_counts['Label'] }} in Label, run {{ run }}")
         for number in (1, 2):
             sandbox.seed_tasks(1)
             RedBrickQueueNotifier(send=other)({"dag": None, "run": number})
-        assert Telling.sent == ["1 in Label, run 1", "2 in Label, run 2"]
+        assert RecordingNotifier.sent == ["1 in Label, run 1", "2 in Label, run 2"]
         assert "redbrick" in other.text
 
-    def test_one_notifier_for_several_callbacks_says_what_each_is_about(self, sandbox, monkeypatch):
+    def test_shared_notifier_renders_each_callback(self, sandbox, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.airflow_conn_uri)
         notifier = RedBrickQueueNotifier(
-            message="{{ ti }} failed.", redbrick_conn_id="{{ conn }}", project_id="{{ project }}", send=Telling()
+            message="{{ ti }} failed.",
+            redbrick_conn_id="{{ conn }}",
+            project_id="{{ project }}",
+            send=RecordingNotifier(),
         )
         first, second = (sandbox.add_project(name=name) for name in ("First", "Second"))
         notifier({"dag": None, "ti": "train", "conn": "redbrick_default", "project": first})
         notifier({"dag": None, "ti": "export", "conn": "other", "project": second})
-        assert [text.splitlines()[0] for text in Telling.sent] == ["train failed.", "export failed."]
-        assert [text.splitlines()[1].partition(":")[0] for text in Telling.sent] == ["First", "Second"]
+        assert [text.splitlines()[0] for text in RecordingNotifier.sent] == ["train failed.", "export failed."]
+        assert [text.splitlines()[1].partition(":")[0] for text in RecordingNotifier.sent] == ["First", "Second"]
         assert (notifier.message, notifier.project_id) == ("{{ ti }} failed.", "{{ project }}")
 
-    def test_what_is_deep_in_the_other_notifier_is_rendered_anew_too(self, sandbox):
+    def test_nested_fields_of_the_notifier_are_rendered_again(self, sandbox):
         class Block:
             template_fields = ("words",)
             words = "run {{ run }}"
 
-        class Blocks(Telling):
+        class Blocks(RecordingNotifier):
             def notify(self, context):
                 self.sent.append(self.text[0].words)
 
         notifier = RedBrickQueueNotifier(send=Blocks([Block()]))
         for number in (1, 2):
             notifier({"dag": None, "run": number})
-        assert Telling.sent == ["run 1", "run 2"]
+        assert RecordingNotifier.sent == ["run 1", "run 2"]
 
     @pytest.mark.skipif(BEFORE_3_1, reason="this Airflow awaits no notifiers")
-    def test_awaited_twice(self, sandbox):
-        notifier = RedBrickQueueNotifier(message="Late: {{ ds }}", send=Telling(), context={"ds": "2026-03-14"})
+    def test_awaiting_twice_renders_each_time(self, sandbox):
+        notifier = RedBrickQueueNotifier(
+            message="Late: {{ ds }}", send=RecordingNotifier(), context={"ds": "2026-03-14"}
+        )
 
-        async def speak():
+        async def send_message():
             await notifier
 
-        asyncio.run(speak())
+        asyncio.run(send_message())
         notifier.context = {"ds": "2026-03-15"}
-        asyncio.run(speak())
-        assert [text.splitlines()[0] for text in Telling.sent] == ["Late: 2026-03-14", "Late: 2026-03-15"]
+        asyncio.run(send_message())
+        assert [text.splitlines()[0] for text in RecordingNotifier.sent] == ["Late: 2026-03-14", "Late: 2026-03-15"]
 
-    def test_by_what_can_be_imported(self, sandbox):
-        RedBrickQueueNotifier(message="It failed.", send=f"{__name__}.to_the_test")({"dag": None})
-        assert Telling.sent[0].startswith("alert: It failed.\n")
+    def test_send_by_import_path(self, sandbox):
+        RedBrickQueueNotifier(message="It failed.", send=f"{__name__}.importable_notifier")({"dag": None})
+        assert RecordingNotifier.sent[0].startswith("alert: It failed.\n")
 
-    def test_the_context_is_not_touched(self, sandbox):
+    def test_context_is_not_modified(self, sandbox):
         context = {"dag": None, "ds": "2026-03-14"}
-        RedBrickQueueNotifier(send=Telling())(context)
+        RedBrickQueueNotifier(send=RecordingNotifier())(context)
         assert not {"redbrick_message", "text"} & context.keys()
 
     @pytest.mark.skipif(BEFORE_3_1, reason="this Airflow awaits no notifiers")
-    def test_awaited_as_for_deadlines(self, sandbox):
-        async def speak():
-            await RedBrickQueueNotifier(message="Late: {{ ds }}", send=Telling(), context={"ds": "2026-03-14"})
+    def test_awaiting_sends_the_message(self, sandbox):
+        async def send_message():
+            await RedBrickQueueNotifier(
+                message="Late: {{ ds }}", send=RecordingNotifier(), context={"ds": "2026-03-14"}
+            )
 
-        asyncio.run(speak())
-        assert Telling.sent[0].startswith("Late: 2026-03-14\n")
+        asyncio.run(send_message())
+        assert RecordingNotifier.sent[0].startswith("Late: 2026-03-14\n")
 
     @pytest.mark.skipif(BEFORE_3_1, reason="this Airflow awaits no notifiers")
-    def test_the_event_loop_goes_on_meanwhile(self, sandbox):
+    def test_awaiting_does_not_block_the_event_loop(self, sandbox):
         sandbox.settings(latency_ms=500)
         gaps = []
 
@@ -260,29 +267,29 @@ class TestDelivery:
                 await asyncio.sleep(0.01)
                 gaps.append(time.monotonic() - began)
 
-        async def speak():
+        async def send_message():
             ticking = asyncio.create_task(tick())
-            await RedBrickQueueNotifier(send=Telling(), context={"ds": ""})
+            await RedBrickQueueNotifier(send=RecordingNotifier(), context={"ds": ""})
             ticking.cancel()
 
-        asyncio.run(speak())
+        asyncio.run(send_message())
         assert len(gaps) > 5
 
     @pytest.mark.skipif(BEFORE_3_1, reason="Airflow below 3.1 awaits no notifiers")
-    def test_connections_are_read_in_the_event_loop_that_awaits_it(self, sandbox, monkeypatch):
+    def test_connections_are_read_in_the_awaiting_event_loop(self, sandbox, monkeypatch):
         loops = loops_of_connections(monkeypatch)
 
         def send(context):
             RedBrickHook.get_connection("redbrick_default")  # as another notifier does
 
-        async def speak():
+        async def send_message():
             await RedBrickQueueNotifier(send=send, context={"ds": ""})
             return asyncio.get_running_loop()
 
-        loop = asyncio.run(speak())
+        loop = asyncio.run(send_message())
         assert loops == [loop, loop]
 
-    def test_by_mail(self, sandbox, monkeypatch, mailbox):
+    def test_send_by_mail(self, sandbox, monkeypatch, mailbox):
         smtp = pytest.importorskip("airflow.providers.smtp.notifications.smtp")
         monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", mailbox.connection)
         sandbox.seed_tasks(2)
@@ -293,9 +300,9 @@ class TestDelivery:
             html_content="<pre>{{ redbrick_message | e }}</pre>",
         )
         RedBrickQueueNotifier(message="<It> failed.", send=mail)({"dag": None})
-        (letter,) = mailbox.letters
-        assert letter["Subject"] == "2 tasks wait"
-        (part,) = [each for each in letter.walk() if each.get_content_type() == "text/html"]
+        (message,) = mailbox.messages
+        assert message["Subject"] == "2 tasks wait"
+        (part,) = [part for part in message.walk() if part.get_content_type() == "text/html"]
         assert part.get_payload(decode=True).decode().startswith("<pre>&lt;It&gt; failed.\n")
 
 
@@ -305,25 +312,25 @@ def connection(host: str) -> str:
 
 
 class _Mail(socketserver.StreamRequestHandler):
-    """Takes letters, in as much of SMTP as that needs."""
+    """Minimal SMTP server that records messages."""
 
     def handle(self):
-        self.say("220 here")
+        self.reply("220 here")
         while line := self.rfile.readline().decode().strip():
             if line.upper() == "DATA":
-                self.say("354 go on")
+                self.reply("354 go on")
                 lines = iter(self.rfile.readline, b".\r\n")
-                self.server.letters.append(email.message_from_bytes(b"".join(lines)))
-            self.say("221 bye" if line.upper() == "QUIT" else "250 ok")
+                self.server.messages.append(email.message_from_bytes(b"".join(lines)))
+            self.reply("221 bye" if line.upper() == "QUIT" else "250 ok")
 
-    def say(self, words):
+    def reply(self, words):
         self.wfile.write(f"{words}\r\n".encode())
 
 
 @pytest.fixture
 def mailbox():
     with socketserver.TCPServer(("127.0.0.1", 0), _Mail) as server:
-        server.letters = []
+        server.messages = []
         port = server.server_address[1]
         server.connection = f"smtp://127.0.0.1:{port}/?disable_ssl=true&disable_tls=true"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -1,4 +1,4 @@
-"""The running sandbox, and Airflow's server side in this process: a database, people, and what they may see."""
+"""Fixtures of the plugin's tests: the sandbox, Airflow's database and its auth manager."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROLES = ("viewer", "op", "admin")
 
 @pytest.fixture(scope="session")
 def airflow():
-    """Make the database once, and the one who decides who may see what."""
+    """Create Airflow's database and auth manager once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", ",".join(f"{role}:{role}" for role in ROLES))
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "of no value, but " + "long " * 12 + "enough")

@@ -1,4 +1,4 @@
-"""The page's application: who may see what, and what it says when something is wrong."""
+"""Tests of the page's application: access, responses, number of requests, errors."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def signed_in(client, airflow):
     return sign_in
 
 
-# ------------------------------------------------------------------------------------- who may see what
+# ------------------------------------------------------------------------------------- access
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_without_a_session_there_is_nothing(client, sandbox, path):
+def test_request_without_session_is_refused(client, sandbox, path):
     before = sandbox.stats()["requests"]
     answer = client.get(path)
     assert answer.status_code == 401
@@ -51,17 +51,17 @@ def test_without_a_session_there_is_nothing(client, sandbox, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_token_forged_is_refused(client, path):
+def test_forged_token_is_refused(client, path):
     client.cookies.set("_token", "not.a.token")
     assert client.get(path).status_code in {401, 403}
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_session_that_is_over_is_refused(signed_in, path):
+def test_expired_session_is_refused(signed_in, path):
     assert signed_in("admin", expiration_time_in_seconds=-10).get(path).status_code == 401
 
 
-def test_who_may_not_read_connections_sees_the_page_and_no_project(signed_in, sandbox):
+def test_user_without_connection_access_sees_no_projects(signed_in, sandbox):
     before = sandbox.stats()["requests"]
     viewer = signed_in("viewer")
     assert viewer.get("/").status_code == 200
@@ -71,7 +71,7 @@ def test_who_may_not_read_connections_sees_the_page_and_no_project(signed_in, sa
 
 
 @pytest.mark.parametrize("role", ["op", "admin"])
-def test_who_may_read_connections_sees_their_projects(signed_in, sandbox, role):
+def test_user_with_connection_access_sees_projects(signed_in, sandbox, role):
     sandbox.seed_tasks(3)
     client = signed_in(role)
     assert {"connection": "redbrick_default", "project": ""} in client.get("/boards").json()
@@ -80,7 +80,7 @@ def test_who_may_read_connections_sees_their_projects(signed_in, sandbox, role):
     assert {stage["title"]: stage["count"] for stage in board["stages"]}["Label"] == 3
 
 
-def test_a_bearer_token_will_do(client, airflow, signed_in):
+def test_bearer_token_is_accepted(client, airflow, signed_in):
     signed_in("op")
     token = client.cookies.get("_token")
     client.cookies.clear()
@@ -88,7 +88,7 @@ def test_a_bearer_token_will_do(client, airflow, signed_in):
 
 
 @pytest.fixture
-def may_see(airflow, sandbox, monkeypatch):
+def limited_access(airflow, sandbox, monkeypatch):
     """A user with access to some connections and DAGs only. An admin sees all."""
     monkeypatch.setenv("AIRFLOW__REDBRICK__BOARDS", "redbrick_default, other")
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.airflow_conn_uri)
@@ -107,21 +107,21 @@ def connections(client):
     return {board["connection"] for board in client.get("/boards").json()} & {"redbrick_default", "other"}
 
 
-@pytest.mark.usefixtures("may_see")
+@pytest.mark.usefixtures("limited_access")
 def test_boards_user_without_access_to_connection_hides_it(signed_in, sandbox):
     assert connections(signed_in("admin")) == {"redbrick_default", "other"}
     assert signed_in("admin").get("/boards/other").json()["state"] == "ok"
     client = signed_in("op")
     assert connections(client) == {"redbrick_default"}
     assert client.get("/boards/redbrick_default").json()["state"] == "ok"
-    # Also while it is known what the answer would be.
+    # Also while the result is cached.
     before = sandbox.stats()["requests"]
     answer = client.get("/boards/other")
     assert (answer.status_code, "Sandbox" in answer.text) == (403, False)
     assert sandbox.stats()["requests"] == before
 
 
-@pytest.mark.usefixtures("may_see")
+@pytest.mark.usefixtures("limited_access")
 @pytest.mark.parametrize("first", ["admin", "op"])
 def test_runs_user_without_access_to_dag_hides_them(signed_in, monkeypatch, first):
     from airflow_provider_redbrick.plugins.project_view import TaskActivity
@@ -139,16 +139,16 @@ def test_runs_user_without_access_to_dag_hides_them(signed_in, monkeypatch, firs
     shown = {"admin": {"seen", "hidden"}, "op": {"seen"}}
     for role in (first, *(shown.keys() - {first}), first):
         runs = signed_in(role).get("/boards/redbrick_default").json()["runs"]
-        assert {each["dag_id"] for each in runs} == shown[role]
-    # All three were answered from one read.
+        assert {entry["dag_id"] for entry in runs} == shown[role]
+    # All three responses come from one read.
     assert len(read) == 1
 
 
-# ------------------------------------------------------------------------------------- what it sends
+# ------------------------------------------------------------------------------------- responses
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/nothing", "/static/nothing"])
-def test_every_answer_forbids_what_the_page_does_not_need(signed_in, path):
+def test_every_response_has_security_headers(signed_in, path):
     answer = signed_in("op").get(path)
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -157,7 +157,7 @@ def test_every_answer_forbids_what_the_page_does_not_need(signed_in, path):
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_the_files_name_no_other_place(signed_in):
+def test_static_files_refer_to_no_other_host(signed_in):
     client = signed_in("op")
     for path in ("/", "/static/page.js", "/static/page.css"):
         text = client.get(path).text.replace("http://www.w3.org/2000/svg", "")
@@ -167,11 +167,11 @@ def test_the_files_name_no_other_place(signed_in):
 
 
 @pytest.mark.parametrize("path", ["/static/../page.py", "/static/%2e%2e%2fpage.py", "/static/page.py"])
-def test_only_the_pages_own_files_are_given_out(signed_in, path):
+def test_static_serves_only_the_page_files(signed_in, path):
     assert signed_in("op").get(path).status_code == 404
 
 
-def test_nothing_can_be_changed_through_it(signed_in):
+def test_write_methods_are_not_allowed(signed_in):
     client = signed_in("admin")
     for verb in ("post", "put", "patch", "delete"):
         assert getattr(client, verb)("/boards/redbrick_default").status_code == 405
@@ -179,7 +179,7 @@ def test_nothing_can_be_changed_through_it(signed_in):
 
 @pytest.fixture
 def kept(airflow):
-    """The names of Airflow's Variables that samples are kept in."""
+    """Return the names of the Variables that store samples."""
     from airflow.models.variable import Variable
     from airflow.utils.session import create_session
     from sqlalchemy import delete, select
@@ -194,7 +194,7 @@ def kept(airflow):
     return names
 
 
-def test_of_a_project_that_is_not_offered_nothing_is_kept(signed_in, sandbox, kept, monkeypatch):
+def test_history_is_stored_only_for_offered_projects(signed_in, sandbox, kept, monkeypatch):
     offered, other = sandbox.add_project(name="offered"), sandbox.add_project(name="other")
     monkeypatch.setenv("AIRFLOW__REDBRICK__BOARDS", f"redbrick_default, redbrick_default/{offered}")
     client = signed_in("op")
@@ -203,10 +203,10 @@ def test_of_a_project_that_is_not_offered_nothing_is_kept(signed_in, sandbox, ke
     assert kept() == []
     for params in ({"project": offered}, {}):
         client.get("/boards/redbrick_default", params=params)
-    assert sorted(kept()) == sorted(f"redbrick_queues_{each}" for each in (offered, sandbox.project_id))
+    assert sorted(kept()) == sorted(f"redbrick_queues_{entry}" for entry in (offered, sandbox.project_id))
 
 
-def test_names_are_sent_as_they_are_in_json_alone(signed_in, sandbox):
+def test_project_name_with_markup_is_sent_as_json(signed_in, sandbox):
     name = "<script>alert(1)</script>"
     project = sandbox.add_project(name=name)
     answer = signed_in("op").get("/boards/redbrick_default", params={"project": project})
@@ -214,10 +214,10 @@ def test_names_are_sent_as_they_are_in_json_alone(signed_in, sandbox):
     assert answer.json()["project"]["name"] == name
 
 
-# ------------------------------------------------------------------------------------- how much it asks
+# ------------------------------------------------------------------------------------- number of requests
 
 
-def test_many_looks_are_one_read(signed_in, sandbox):
+def test_repeated_views_share_one_read(signed_in, sandbox):
     client = signed_in("op")
     client.get("/boards/redbrick_default")
     before = sandbox.stats()["requests"]
@@ -226,14 +226,14 @@ def test_many_looks_are_one_read(signed_in, sandbox):
     assert sandbox.stats()["requests"] == before
 
 
-def test_a_board_costs_few_requests(signed_in, sandbox):
+def test_board_takes_at_most_four_requests(signed_in, sandbox):
     sandbox.seed_tasks(300)
     before = sandbox.stats()["requests"]
     signed_in("op").get("/boards/redbrick_default")
     assert sandbox.stats()["requests"] - before <= 4
 
 
-def test_who_holds_how_much(signed_in, sandbox):
+def test_board_counts_tasks_by_assignee(signed_in, sandbox):
     ids = sandbox.seed_tasks(5)
     from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
@@ -242,14 +242,14 @@ def test_who_holds_how_much(signed_in, sandbox):
     project.claim(ids[3:4])
     board = signed_in("op").get("/boards/redbrick_default").json()
     label = next(stage for stage in board["stages"] if stage["title"] == "Label")
-    assert {each["name"]: each["count"] for each in label["held"]} == {
+    assert {entry["name"]: entry["count"] for entry in label["held"]} == {
         sandbox.members[0]: 3,
         "an API key": 1,
         "unassigned": 1,
     }
 
 
-def test_counts_are_kept_for_the_course(airflow, monkeypatch):
+def test_update_history_keeps_earlier_samples(airflow, monkeypatch):
     from airflow_provider_redbrick.plugins import queue_history
 
     project = str(uuid.uuid4())
@@ -257,11 +257,11 @@ def test_counts_are_kept_for_the_course(airflow, monkeypatch):
     an_hour_later = time.time() + 3600
     monkeypatch.setattr(queue_history, "time", SimpleNamespace(time=lambda: an_hour_later))
     for count in (9, 9):
-        courses = queue_history.update_history(project, {"Label": count}, days=7)
-        assert [seen for _, seen in courses["Label"]] == [5, 9]
+        history = queue_history.update_history(project, {"Label": count}, days=7)
+        assert [seen for _, seen in history["Label"]] == [5, 9]
 
 
-# ------------------------------------------------------------------------------------- what is wrong
+# ------------------------------------------------------------------------------------- errors
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def ids(sandbox, **extra):
 
 
 @pytest.mark.parametrize("kind", ["wrong_key", "no_answer", "bad_settings", "no_project", "another_type"])
-def test_what_is_wrong_is_said_and_the_key_is_not(signed_in, sandbox, connection, caplog, kind):
+def test_connection_problem_is_shown_without_the_key(signed_in, sandbox, connection, caplog, kind):
     fields = {
         "wrong_key": {"host": sandbox.url, "extra": ids(sandbox)},
         "no_answer": {"host": "http://localhost:9", "extra": ids(sandbox)},
@@ -288,7 +288,7 @@ def test_what_is_wrong_is_said_and_the_key_is_not(signed_in, sandbox, connection
             "password": sandbox.api_key,
             "extra": ids(sandbox, project_id="99999999-9999-9999-9999-999999999999"),
         },
-        # Its password would be sent to a server as a key.
+        # Its password must not be sent to a server as a key.
         "another_type": {"conn_type": "postgres", "host": sandbox.url, "extra": ids(sandbox)},
     }
     connection(**fields[kind])
@@ -306,14 +306,14 @@ def test_what_is_wrong_is_said_and_the_key_is_not(signed_in, sandbox, connection
         assert sandbox.stats()["requests"] == before
 
 
-def test_a_connection_that_is_not_there(signed_in, caplog):
+def test_missing_connection_is_shown_and_not_logged(signed_in, caplog):
     board = signed_in("op").get("/boards/not_there").json()
     assert (board["state"], board["runs"]) == ("no_connection", [])
     assert "not_there" in board["message"]
     assert [record for record in caplog.records if record.levelname != "INFO"] == []
 
 
-def test_an_unexpected_error_is_logged_and_not_shown(signed_in, monkeypatch, caplog):
+def test_unexpected_error_is_logged_and_not_shown(signed_in, monkeypatch, caplog):
     def broken(*_):
         raise KeyError(CANARY)
 
@@ -324,7 +324,7 @@ def test_an_unexpected_error_is_logged_and_not_shown(signed_in, monkeypatch, cap
     assert "could not be read" in caplog.text
 
 
-def test_airflows_records_may_fail_without_the_project(signed_in, sandbox, monkeypatch):
+def test_database_error_still_shows_the_project(signed_in, sandbox, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no database")
 
@@ -332,14 +332,14 @@ def test_airflows_records_may_fail_without_the_project(signed_in, sandbox, monke
     assert signed_in("op").get("/boards/redbrick_default").json()["state"] == "ok"
 
 
-def test_a_server_in_trouble_is_asked_once(signed_in, sandbox):
+def test_failing_server_is_requested_once(signed_in, sandbox):
     sandbox.faults("http_503=1")
     before = sandbox.stats()["requests"]
     assert signed_in("op").get("/boards/redbrick_default").json()["state"] == "no_answer"
     assert sandbox.stats()["requests"] - before == 1
 
 
-def test_a_slow_server_is_not_waited_for(sandbox, connection):
+def test_page_hook_limits_the_request_timeout(sandbox, connection):
     from airflow_provider_redbrick.plugins import project_view
 
     connection(host=sandbox.url, extra=ids(sandbox, timeout=300))
@@ -347,24 +347,24 @@ def test_a_slow_server_is_not_waited_for(sandbox, connection):
 
 
 @pytest.mark.parametrize("value", ["15m", "", "inf", "nan", "1e300", "-1", "7 days", "1,5"])
-def test_a_typo_in_an_option_does_not_keep_airflow_from_starting(monkeypatch, caplog, value):
+def test_invalid_option_is_logged_and_default_is_used(monkeypatch, caplog, value):
     from airflow_provider_redbrick.plugins import page
 
-    begun = []
+    started = []
     monkeypatch.setattr(
-        page, "QueueSampler", lambda *_, **options: SimpleNamespace(start=lambda: begun.append(options))
+        page, "QueueSampler", lambda *_, **options: SimpleNamespace(start=lambda: started.append(options))
     )
     for option in ("QUEUE_SAMPLE_MINUTES", "QUEUE_HISTORY_DAYS"):
         monkeypatch.setenv(f"AIRFLOW__REDBRICK__{option}", value)
     page.page_app()
-    assert begun == [{"minutes": 15.0, "days": 7.0}]
+    assert started == [{"minutes": 15.0, "days": 7.0}]
     errors = " ".join(record.getMessage() for record in caplog.records if record.levelname == "ERROR")
     assert "[redbrick] queue_sample_minutes" in errors
     assert "[redbrick] queue_history_days" in errors
 
 
 @pytest.mark.parametrize("value", ["3", " 3\n", "3.0"])
-def test_an_option_may_have_white_space_around(monkeypatch, caplog, value):
+def test_option_is_stripped(monkeypatch, caplog, value):
     from airflow_provider_redbrick.plugins.access import page_options
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__QUEUE_HISTORY_DAYS", value)
@@ -372,7 +372,7 @@ def test_an_option_may_have_white_space_around(monkeypatch, caplog, value):
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_a_board_that_is_none_is_an_error_in_the_log_and_takes_no_other_along(signed_in, monkeypatch, caplog):
+def test_invalid_board_is_logged_and_skipped(signed_in, monkeypatch, caplog):
     from airflow_provider_redbrick.plugins import page
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__BOARDS", "redbrick_default/not-an-id, redbrick_default")
@@ -388,7 +388,7 @@ def test_a_board_that_is_none_is_an_error_in_the_log_and_takes_no_other_along(si
 @pytest.mark.parametrize(
     "option", ["boards", "queue_history_days", "queue_sample_minutes", "webhook_secret", "webhook_conn_id"]
 )
-def test_an_option_that_cannot_be_read_does_not_keep_airflow_from_starting(monkeypatch, caplog, option):
+def test_unreadable_option_is_logged_and_default_is_used(monkeypatch, caplog, option):
     from airflow.providers.common.compat.sdk import conf
 
     from airflow_provider_redbrick.plugins.redbrick import RedBrickPlugin

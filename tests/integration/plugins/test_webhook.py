@@ -1,4 +1,4 @@
-"""The webhook's door: who gets in, and what becomes of what they bring."""
+"""Tests of the webhook endpoint: options, access, verification and limits."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from fixtures import eventually
 SECRET = "of-no-value-but-long-enough-0123456789"
 
 
-class Woken(list):
-    """What woke assets, as they would have got it."""
+class RegisteredEvents(list):
+    """The keyword arguments of all calls of ``register_stage_events``."""
 
-    def __call__(self, *, session, **facts):
+    def __call__(self, *, session, **arguments):
         assert session is not None
-        self.append(facts)
+        self.append(arguments)
         return 1
 
 
 @pytest.fixture
-def woken(monkeypatch):
-    found = Woken()
-    monkeypatch.setattr("airflow_provider_redbrick.assets.events.wake", found)
-    return found
+def registered(monkeypatch):
+    calls = RegisteredEvents()
+    monkeypatch.setattr("airflow_provider_redbrick.assets.events.register_stage_events", calls)
+    return calls
 
 
 @pytest.fixture
-def door(airflow, sandbox, woken, monkeypatch):
+def client(airflow, sandbox, registered, monkeypatch):
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", SECRET)
     from airflow_provider_redbrick.plugins.webhook import webhook_app
 
     app = webhook_app()
     yield TestClient(app)
-    app.app.state.waking.stop()
+    app.app.state.verifier.stop()
 
 
 @pytest.fixture
@@ -57,11 +57,11 @@ def message(sandbox):
     return write
 
 
-def post(door, body, secret=SECRET, **options):
-    return door.post(f"/{secret}", content=body, **options)
+def post(client, body, secret=SECRET, **options):
+    return client.post(f"/{secret}", content=body, **options)
 
 
-def test_it_is_shut_unless_there_is_a_secret(monkeypatch):
+def test_webhook_without_secret_is_disabled(monkeypatch):
     from airflow_provider_redbrick.plugins.redbrick import RedBrickPlugin
     from airflow_provider_redbrick.plugins.webhook import webhook_app
 
@@ -70,7 +70,7 @@ def test_it_is_shut_unless_there_is_a_secret(monkeypatch):
     assert [app["url_prefix"] for app in RedBrickPlugin().fastapi_apps] == ["/redbrick"]
 
 
-def test_a_secret_that_is_soon_guessed_opens_nothing(monkeypatch, caplog):
+def test_short_secret_disables_the_webhook(monkeypatch, caplog):
     from airflow_provider_redbrick.plugins.webhook import webhook_app
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", "hunter2")
@@ -80,7 +80,7 @@ def test_a_secret_that_is_soon_guessed_opens_nothing(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t\n"])
-def test_white_space_around_a_secret_is_none_of_it(airflow, monkeypatch, around):
+def test_secret_is_stripped(airflow, monkeypatch, around):
     from airflow_provider_redbrick.plugins.webhook import webhook_app
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", f"{around}{SECRET}{around}")
@@ -95,7 +95,7 @@ def command(monkeypatch, line):
     return webhook_app()
 
 
-def test_a_command_prints_a_line(airflow, monkeypatch):
+def test_secret_from_command_is_used(airflow, monkeypatch):
     assert post(TestClient(command(monkeypatch, f"echo {SECRET}")), '{"payload": []}').status_code == 202
 
 
@@ -110,7 +110,7 @@ def test_a_command_prints_a_line(airflow, monkeypatch):
         (f"printf '{SECRET}\\n{SECRET}\\n'", "need encoding in a URL"),
     ],
 )
-def test_a_command_that_prints_no_secret_is_an_error_in_the_log(airflow, monkeypatch, caplog, line, words):
+def test_command_without_valid_secret_is_logged(airflow, monkeypatch, caplog, line, words):
     assert command(monkeypatch, line) is None
     (record,) = [record for record in caplog.records if record.name.startswith("airflow_provider_redbrick")]
     assert record.levelname == "ERROR"
@@ -120,7 +120,7 @@ def test_a_command_that_prints_no_secret_is_an_error_in_the_log(airflow, monkeyp
 
 
 @pytest.mark.parametrize("odd", ["/", "?", "#", "%", " ", "\n", "é", '"', "\\"])
-def test_a_secret_that_cannot_be_an_address_is_an_error_in_the_log(airflow, monkeypatch, caplog, odd):
+def test_secret_with_unsafe_characters_is_logged(airflow, monkeypatch, caplog, odd):
     from airflow_provider_redbrick.plugins.redbrick import RedBrickPlugin
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", f"{SECRET}{odd}{SECRET}")
@@ -131,7 +131,7 @@ def test_a_secret_that_cannot_be_an_address_is_an_error_in_the_log(airflow, monk
 
 
 @pytest.mark.parametrize("connection_id", ["", " ", "two words", "redbrick_default/x", '"redbrick_default"'])
-def test_a_connection_id_that_is_none_is_an_error_in_the_log(airflow, monkeypatch, caplog, connection_id):
+def test_invalid_connection_id_is_logged(airflow, monkeypatch, caplog, connection_id):
     from airflow_provider_redbrick.plugins.webhook import webhook_app
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", SECRET)
@@ -140,26 +140,26 @@ def test_a_connection_id_that_is_none_is_an_error_in_the_log(airflow, monkeypatc
     assert ["webhook_conn_id" in record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_a_connection_id_may_have_white_space_around(door, sandbox, woken, message, monkeypatch):
+def test_connection_id_is_stripped(client, sandbox, registered, message, monkeypatch):
     from airflow_provider_redbrick.plugins.webhook import webhook_app
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_CONN_ID", "redbrick_default\n")
     post(TestClient(webhook_app()), message(*sandbox.seed_tasks(1)))
-    eventually(lambda: woken)
+    eventually(lambda: registered)
 
 
-def test_with_a_secret_it_is_one_of_the_plugins_applications(monkeypatch):
+def test_plugin_with_secret_has_the_webhook_application(monkeypatch):
     from airflow_provider_redbrick.plugins.redbrick import RedBrickPlugin
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", SECRET)
     assert [app["url_prefix"] for app in RedBrickPlugin().fastapi_apps] == ["/redbrick", "/redbrick-webhook"]
 
 
-def test_a_hint_is_confirmed_and_wakes(door, sandbox, woken, message):
+def test_confirmed_hint_registers_events(client, sandbox, registered, message):
     ids = sandbox.seed_tasks(3)
-    assert post(door, message(*ids[:2])).status_code == 202
-    eventually(lambda: woken)
-    assert woken == [
+    assert post(client, message(*ids[:2])).status_code == 202
+    eventually(lambda: registered)
+    assert registered == [
         {
             "org_id": sandbox.org_id,
             "project_id": sandbox.project_id,
@@ -175,23 +175,23 @@ def test_a_hint_is_confirmed_and_wakes(door, sandbox, woken, message):
     ]
 
 
-def test_ground_truth_wakes_by_its_public_name(door, sandbox, woken, message):
+def test_ground_truth_event_has_the_public_name(client, sandbox, registered, message):
     (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
-    post(door, message(task_id, stage="END"))
-    eventually(lambda: woken)
-    assert woken[0]["stage_name"] == woken[0]["extra"]["stage_name"] == "Ground Truth"
+    post(client, message(task_id, stage="END"))
+    eventually(lambda: registered)
+    assert registered[0]["stage_name"] == registered[0]["extra"]["stage_name"] == "Ground Truth"
 
 
-def settled(door, sandbox, woken, message):
-    """Whatever came before has been worked on: messages are worked on in turn."""
+def wait_for_earlier_messages(client, sandbox, registered, message):
+    """Wait until all earlier messages have been processed. Messages are processed in order."""
     (task_id,) = sandbox.seed_tasks(1)
-    post(door, message(task_id))
-    eventually(lambda: woken and woken[-1]["extra"]["task_ids"] == [task_id])
-    woken.pop()
+    post(client, message(task_id))
+    eventually(lambda: registered and registered[-1]["extra"]["task_ids"] == [task_id])
+    registered.pop()
 
 
-def test_what_the_message_says_decides_nothing(door, sandbox, woken, message):
-    """Forged with the right secret, or late: RedBrick itself says that none of it is so."""
+def test_unconfirmed_message_registers_no_events(client, sandbox, registered, message):
+    """The message is forged with the right secret, or late. RedBrick confirms none of it."""
     (task_id,) = sandbox.seed_tasks(1)
     unknown_id = "99999999-9999-9999-9999-999999999999"
     for body in (
@@ -200,103 +200,103 @@ def test_what_the_message_says_decides_nothing(door, sandbox, woken, message):
         message(unknown_id),
         message(task_id, project=unknown_id),
     ):
-        assert post(door, body).status_code == 202
-    settled(door, sandbox, woken, message)
-    assert woken == []
+        assert post(client, body).status_code == 202
+    wait_for_earlier_messages(client, sandbox, registered, message)
+    assert registered == []
 
 
-def test_the_same_event_twice_is_one(door, sandbox, woken, message):
+def test_repeated_event_registers_once(client, sandbox, registered, message):
     (task_id,) = sandbox.seed_tasks(1)
     body = message(task_id)
-    assert [post(door, body).status_code for _ in range(3)] == [202, 202, 202]
-    settled(door, sandbox, woken, message)
-    assert len(woken) == 1
+    assert [post(client, body).status_code for _ in range(3)] == [202, 202, 202]
+    wait_for_earlier_messages(client, sandbox, registered, message)
+    assert len(registered) == 1
 
 
-def test_what_came_to_nothing_may_be_sent_again(door, sandbox, woken, message):
+def test_event_is_accepted_again_after_failed_verification(client, sandbox, registered, message):
     (task_id,) = sandbox.seed_tasks(1)
     body = message(task_id)
     sandbox.faults("http_503=1")
     before = sandbox.stats()["requests"]
-    post(door, body)
+    post(client, body)
     eventually(lambda: sandbox.stats()["requests"] > before)
     sandbox.faults("")
 
-    def taken_again() -> bool:
-        post(door, body)
-        return bool(woken)
+    def resend() -> bool:
+        post(client, body)
+        return bool(registered)
 
-    eventually(taken_again)
-    settled(door, sandbox, woken, message)
-    assert len(woken) == 1
+    eventually(resend)
+    wait_for_earlier_messages(client, sandbox, registered, message)
+    assert len(registered) == 1
 
 
-def test_a_message_before_the_task_is_there_counts_when_it_is_sent_again(door, sandbox, woken, message, caplog):
+def test_early_message_registers_when_sent_again(client, sandbox, registered, message, caplog):
     caplog.set_level(logging.INFO, "airflow_provider_redbrick")
     (task_id,) = sandbox.seed_tasks(1)
     early = message(task_id, stage="Review_1")
-    assert post(door, early).status_code == 202
+    assert post(client, early).status_code == 202
     eventually(lambda: "No task of the webhook message" in caplog.text)
-    assert woken == []
+    assert registered == []
     sandbox.humans("Label")
 
-    def woken_by_it():
-        post(door, early)
-        return woken
+    def resend():
+        post(client, early)
+        return registered
 
-    eventually(woken_by_it)
-    assert [(facts["stage_name"], facts["extra"]["task_ids"]) for facts in woken] == [("Review_1", [task_id])]
-    post(door, early)
-    settled(door, sandbox, woken, message)
-    assert len(woken) == 1
+    eventually(resend)
+    assert [(event["stage_name"], event["extra"]["task_ids"]) for event in registered] == [("Review_1", [task_id])]
+    post(client, early)
+    wait_for_earlier_messages(client, sandbox, registered, message)
+    assert len(registered) == 1
 
 
-def test_it_counts_also_when_it_is_not_sent_again(door, sandbox, woken, message):
+def test_early_message_is_verified_again_without_being_resent(client, sandbox, registered, message):
     there, late = sandbox.seed_tasks(2)
     sandbox.settings(transition_ms=1500)
     sandbox.humans("Label", limit=1)
     moved = there if sandbox.task(there)["state"] == "COMPLETED" else late
-    assert post(door, message(moved, stage="Review_1")).status_code == 202
-    eventually(lambda: woken)
-    assert woken[0]["extra"]["task_ids"] == [moved]
+    assert post(client, message(moved, stage="Review_1")).status_code == 202
+    eventually(lambda: registered)
+    assert registered[0]["extra"]["task_ids"] == [moved]
 
 
-def test_of_a_message_only_what_is_confirmed_is_done(door, sandbox, woken, message):
+def test_partly_confirmed_message_registers_the_rest_later(client, sandbox, registered, message):
     (there,) = sandbox.seed_tasks(1, stage="Review_1")
     (late,) = sandbox.seed_tasks(1)
     body = message(there, late, stage="Review_1")
-    post(door, body)
-    eventually(lambda: woken)
-    assert woken.pop()["extra"]["task_ids"] == [there]
+    post(client, body)
+    eventually(lambda: registered)
+    assert registered.pop()["extra"]["task_ids"] == [there]
     sandbox.humans("Label", limit=1)
 
-    def woken_again():
-        post(door, body)
-        return woken
+    def resend():
+        post(client, body)
+        return registered
 
-    eventually(woken_again)
-    assert woken[0]["extra"]["task_ids"] == [late]
+    eventually(resend)
+    assert registered[0]["extra"]["task_ids"] == [late]
 
 
-def test_of_many_tasks_each_is_looked_at(door, sandbox, woken, message):
+def test_message_with_many_tasks_verifies_each(client, sandbox, registered, message):
     waiting = sandbox.seed_tasks(60)
     (there,) = sandbox.seed_tasks(1, stage="Review_1")
-    post(door, message(*waiting, there, stage="Review_1"))
-    eventually(lambda: woken)
-    assert woken[0]["extra"]["task_ids"] == [there]
+    post(client, message(*waiting, there, stage="Review_1"))
+    eventually(lambda: registered)
+    assert registered[0]["extra"]["task_ids"] == [there]
 
 
 @pytest.mark.parametrize("secret", ["wrong", SECRET[:-1], f"{SECRET}x", SECRET.upper(), "%00", "é", "x" * 5000])
-def test_another_secret_is_no_address(door, woken, message, sandbox, secret):
+def test_wrong_secret_is_not_found(client, registered, message, sandbox, secret):
     before = sandbox.stats()["requests"]
-    answer = post(door, message(*sandbox.seed_tasks(1)), secret)
+    answer = post(client, message(*sandbox.seed_tasks(1)), secret)
     assert answer.status_code == 404
     assert SECRET not in answer.text
-    assert (woken, sandbox.stats()["requests"]) == ([], before)
+    assert (registered, sandbox.stats()["requests"]) == ([], before)
 
 
-def ask(door, path, *headers, receive=None):
-    """Ask the application as a server does, with what no client of the tests would send; answer the status."""
+def send_request(client, path, *headers, receive=None):
+    """Send an ASGI request that test clients cannot send, and return the status."""
     sent = []
 
     async def nothing():
@@ -309,121 +309,121 @@ def ask(door, path, *headers, receive=None):
         "type": "http", "method": "POST", "path": path, "raw_path": b"/", "query_string": b"", "headers": headers,
         "root_path": "", "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": ("y", 1),
     }  # fmt: skip
-    asyncio.run(door.app(scope, receive or nothing, send))
+    asyncio.run(client.app(scope, receive or nothing, send))
     return sent[0]["status"]
 
 
 @pytest.mark.parametrize("secret", ["\udce9", f"{SECRET}\udcff"])
-def test_neither_is_an_address_that_is_no_text(door, secret):
-    assert ask(door, f"/{secret}") == 404
+def test_secret_with_surrogates_is_not_found(client, secret):
+    assert send_request(client, f"/{secret}") == 404
 
 
 @pytest.mark.parametrize("length", ["²", "1²", "½", "-1", "1e9", "x"])
-def test_a_length_that_is_no_number_says_nothing(door, length):
-    assert ask(door, f"/{SECRET}", (b"content-length", length.encode("latin-1"))) == 400
+def test_invalid_content_length_is_ignored(client, length):
+    assert send_request(client, f"/{SECRET}", (b"content-length", length.encode("latin-1"))) == 400
 
 
 @pytest.mark.parametrize("path", ["/", "", f"/{SECRET}/more", "/docs", "/openapi.json"])
-def test_there_is_nothing_else(door, path):
-    assert door.get(path).status_code in {404, 405}
+def test_other_paths_are_not_found(client, path):
+    assert client.get(path).status_code in {404, 405}
 
 
 @pytest.mark.parametrize("verb", ["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
-def test_it_takes_posts_alone(door, verb, woken):
-    assert door.request(verb, f"/{SECRET}").status_code == 405
+def test_only_post_is_allowed(client, verb, registered):
+    assert client.request(verb, f"/{SECRET}").status_code == 405
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", '{"payload": 3}', "\x00" * 100])
-def test_what_is_no_message_is_refused(door, body, woken):
-    assert post(door, body).status_code == 400
-    assert woken == []
+def test_invalid_message_is_refused(client, body, registered):
+    assert post(client, body).status_code == 400
+    assert registered == []
 
 
-def test_a_message_without_anything_for_us_is_taken(door, sandbox, woken):
+def test_message_without_stage_events_is_accepted(client, sandbox, registered):
     before = sandbox.stats()["requests"]
-    assert post(door, '{"payload": [{"event": "TASK_CREATED", "id": "1", "data": {}}]}').status_code == 202
+    assert post(client, '{"payload": [{"event": "TASK_CREATED", "id": "1", "data": {}}]}').status_code == 202
     assert sandbox.stats()["requests"] == before
 
 
-def test_no_more_is_read_than_a_message_may_have(door):
-    from airflow_provider_redbrick.plugins.webhook import LARGEST
+def test_body_without_length_is_read_up_to_the_limit(client):
+    from airflow_provider_redbrick.plugins.webhook import MAX_MESSAGE_BYTES
 
     read = []
 
     def endless():
         while True:
             read.append(1 << 14)
-            if sum(read) > 64 * LARGEST:
+            if sum(read) > 64 * MAX_MESSAGE_BYTES:
                 raise AssertionError("the body is read without a limit")
             yield b" " * (1 << 14)
 
-    # The client of the test hands a body over as a whole, so the application is asked as a server asks it.
+    # The test client sends a body as a whole, so the ASGI application is called directly.
     parts = endless()
 
     async def receive():
         return {"type": "http.request", "body": next(parts), "more_body": True}
 
-    assert ask(door, f"/{SECRET}", receive=receive) == 413
-    assert sum(read) <= LARGEST + 2 * (1 << 14)
+    assert send_request(client, f"/{SECRET}", receive=receive) == 413
+    assert sum(read) <= MAX_MESSAGE_BYTES + 2 * (1 << 14)
 
 
-def test_what_says_that_it_is_too_large_is_not_read(door):
-    from airflow_provider_redbrick.plugins.webhook import LARGEST
+def test_message_over_the_size_limit_is_refused(client):
+    from airflow_provider_redbrick.plugins.webhook import MAX_MESSAGE_BYTES
 
-    assert post(door, b" " * (LARGEST + 1)).status_code == 413
-    assert post(door, b" " * LARGEST).status_code == 400
+    assert post(client, b" " * (MAX_MESSAGE_BYTES + 1)).status_code == 413
+    assert post(client, b" " * MAX_MESSAGE_BYTES).status_code == 400
 
 
-def test_it_answers_without_waiting_for_redbrick(door, sandbox, woken, message):
+def test_response_does_not_wait_for_verification(client, sandbox, registered, message):
     (task_id,) = sandbox.seed_tasks(1)
     sandbox.settings(latency_ms=1500)
     began = time.monotonic()
-    assert post(door, message(task_id)).status_code == 202
-    assert not woken
+    assert post(client, message(task_id)).status_code == 202
+    assert not registered
     assert time.monotonic() - began < 1.4
     sandbox.settings(latency_ms=0)
-    eventually(lambda: woken)
+    eventually(lambda: registered)
 
 
-def test_no_more_wait_than_there_are_places(airflow, sandbox, woken, monkeypatch, message):
+def test_full_queue_refuses_messages_until_there_is_room(airflow, sandbox, registered, monkeypatch, message):
     from airflow_provider_redbrick.plugins import webhook
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", SECRET)
     monkeypatch.setattr(webhook, "_MAX_WAITING_HINTS", 2)
-    door = TestClient(webhook.webhook_app())
-    go_on = threading.Event()
-    monkeypatch.setattr("airflow_provider_redbrick.plugins.webhook.look", lambda *_: go_on.wait(10) and None)
+    client = TestClient(webhook.webhook_app())
+    release = threading.Event()
+    monkeypatch.setattr("airflow_provider_redbrick.plugins.webhook.confirm_hints", lambda *_: release.wait(10) and None)
     ids = sandbox.seed_tasks(3)
     bodies = [message(task_id) for task_id in ids]
-    assert [post(door, body).status_code for body in bodies] == [202, 202, 503]
-    go_on.set()
-    # It was not taken, and so it is not a repetition.
-    eventually(lambda: post(door, bodies[2]).status_code == 202)
+    assert [post(client, body).status_code for body in bodies] == [202, 202, 503]
+    release.set()
+    # The refused message was not recorded, so it is no repetition.
+    eventually(lambda: post(client, bodies[2]).status_code == 202)
 
 
 @pytest.mark.parametrize("secret", [SECRET, "x" * 40])
-def test_the_address_in_the_servers_log_does_not_tell_the_secret(door, secret):
+def test_access_log_path_hides_the_secret(client, secret):
     scope = {
         "type": "http", "method": "GET", "path": f"/redbrick-webhook/{secret}", "root_path": "/redbrick-webhook",
         "headers": [], "query_string": b"", "http_version": "1.1", "scheme": "http", "server": ("x", 80),
     }  # fmt: skip
 
     async def send(part):
-        # Some servers log when the answer begins, some when it has ended.
+        # Some servers log when the response begins, some when it has ended.
         assert scope["path"] == "/redbrick-webhook/***"
 
-    asyncio.run(door.app(scope, None, send))
+    asyncio.run(client.app(scope, None, send))
     assert scope["path"] == "/redbrick-webhook/***"
 
 
-def test_neither_secret_nor_key_is_logged(door, sandbox, woken, message, caplog):
+def test_secret_and_key_are_not_logged(client, sandbox, registered, message, caplog):
     caplog.set_level(logging.DEBUG, "airflow_provider_redbrick")
     (task_id,) = sandbox.seed_tasks(1)
-    post(door, message(task_id))
+    post(client, message(task_id))
     sandbox.faults("gql_error=1")
-    post(door, message(task_id))
+    post(client, message(task_id))
     eventually(lambda: "could not be verified" in caplog.text)
     sandbox.faults("")
-    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("airflow_provider"))
-    assert SECRET not in ours
-    assert sandbox.api_key not in ours
+    messages = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("airflow_provider"))
+    assert SECRET not in messages
+    assert sandbox.api_key not in messages

@@ -1,4 +1,4 @@
-"""Sensors run to their end in each of the three modes, as Airflow runs them."""
+"""Fixtures that run sensors to their end in each mode, as Airflow does."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ POLL = {"poke_interval": 0.05}
 
 @pytest.fixture(params=list(MODES))
 def mode(request) -> dict[str, Any]:
-    """A sensor's arguments for one mode after the other, polling often."""
+    """A sensor's arguments for each mode, with a short poke interval."""
     return {**MODES[request.param], **POLL}
 
 
 @pytest.fixture(params=["poke", "deferrable"])
 def steady_mode(request) -> dict[str, Any]:
-    """The same without rescheduling, which leaves the time in between out of execution_timeout."""
+    """The modes without rescheduling, whose pauses do not count towards execution_timeout."""
     return {**MODES[request.param], **POLL}
 
 
 class Wait:
-    """Runs a sensor until it ends, and remembers how it got there."""
+    """Run a sensor until it ends, and record deferrals and reschedules."""
 
     def __init__(self) -> None:
         self.deferred: list[TaskDeferred] = []
@@ -47,7 +47,7 @@ class Wait:
 
     @staticmethod
     def event_of(trigger: Any) -> Any:
-        """Return what ends a trigger's wait."""
+        """Return the first event of a trigger."""
         return event_of(trigger)
 
     def __call__(self, sensor: Any) -> Any:
@@ -55,7 +55,7 @@ class Wait:
         context = {"ti": SimpleNamespace(try_number=1, get_first_reschedule_date=lambda _context: first)}
         while True:
             try:
-                with limited(sensor.execution_timeout):
+                with execution_limit(sensor.execution_timeout):
                     return sensor.execute(context)
             except AirflowRescheduleException as pause:
                 self.rescheduled += 1
@@ -65,15 +65,15 @@ class Wait:
                 return sensor.resume_execution(pause.method_name, {"event": event_of(pause.trigger)}, context)
 
 
-def limited(limit: Any) -> Any:
-    """Let a block run for a time, as Airflow does with what has an ``execution_timeout``."""
+def execution_limit(limit: Any) -> Any:
+    """Enforce an ``execution_timeout`` as Airflow does."""
     if limit is None:
         return nullcontext()
     return alarm(limit.total_seconds(), AirflowTaskTimeout("the execution_timeout is over"))
 
 
 def event_of(trigger: Any) -> Any:
-    """Run a trigger as the triggerer does: rebuilt from what was stored of it, in another event loop."""
+    """Serialize, rebuild and run a trigger as the triggerer does; return its first event."""
     path, kwargs = trigger.serialize()
     module, _, name = path.rpartition(".")
     kind = getattr(__import__(module, fromlist=[name]), name)
@@ -94,7 +94,7 @@ def wait():
 
 @pytest.fixture
 def soon():
-    """Do something a moment later, while the sensor waits: ``soon(sandbox.humans, "Label", 3)``."""
+    """Call a function shortly, while the sensor waits: ``soon(sandbox.humans, "Label", 3)``."""
     timers = []
 
     def later(action: Any, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Sensors wait for weeks: meanwhile the connection is edited, its key is rotated, and stages are added and renamed."""
+"""Tests of sensors whose connection, key or stages change while they wait."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def edit(sandbox, monkeypatch):
 
 
 @pytest.fixture
-def impatient_for_edits(monkeypatch):
-    """Each look reads the connection again."""
+def no_stale_connections(monkeypatch):
+    """Let each poll read the connection again."""
     for module in ("sensors.base", "triggers.poll_group"):
         monkeypatch.setattr(f"airflow_provider_redbrick.{module}.STALE_AFTER_S", 0.0)
 
 
 @pytest.fixture
 def failing(monkeypatch) -> dict[str, Any]:
-    """Fail the next ``times`` readings of a connection with ``error``."""
+    """Fail the next ``times`` reads of a connection with ``error``."""
     state: dict[str, Any] = {"times": 0, "error": AirflowNotFoundException("The conn_id `x` isn't defined")}
     get = BaseHook.get_connection.__func__
 
@@ -73,7 +73,7 @@ def renamed() -> list[dict[str, Any]]:
 
 
 class TestRotatedKey:
-    def test_a_sensor_goes_on(self, sandbox, wait, soon, mode, edit):
+    def test_sensor_continues_with_the_new_key(self, sandbox, wait, soon, mode, edit):
         def rotate():
             sandbox.accept_keys(sandbox.api_key, NEW_KEY)
             edit(key=NEW_KEY)
@@ -83,12 +83,12 @@ class TestRotatedKey:
         soon(rotate)
         assert wait(sensor(at_least=2, **mode)) == 2
 
-    def test_a_key_that_stays_wrong_is_an_error(self, sandbox, wait, soon, mode):
+    def test_refused_key_is_an_error(self, sandbox, wait, soon, mode):
         soon(sandbox.accept_keys, NEW_KEY)
         with pytest.raises(RedBrickAuthError):
             wait(sensor(at_least=2, **mode))
 
-    def test_a_key_that_is_wrong_from_the_start_is_asked_with_once(self, sandbox, wait, mode, edit):
+    def test_key_refused_from_the_start_is_used_once(self, sandbox, wait, mode, edit):
         edit(key=NEW_KEY)
         with pytest.raises(RedBrickAuthError):
             wait(sensor(at_least=1, **mode))
@@ -96,8 +96,8 @@ class TestRotatedKey:
 
 
 class TestAnotherProject:
-    @pytest.mark.usefixtures("impatient_for_edits")
-    def test_a_sensor_keeps_the_project_that_it_began_with(self, sandbox, wait, soon, mode, edit):
+    @pytest.mark.usefixtures("no_stale_connections")
+    def test_sensor_keeps_the_project_of_its_first_poll(self, sandbox, wait, soon, mode, edit):
         other = sandbox.add_project()
         sandbox.seed_tasks(9, stage="Review_1", project_id=other)
 
@@ -108,14 +108,14 @@ class TestAnotherProject:
         soon(change)
         assert wait(sensor(at_least=2, **mode)) == 2
 
-    def test_a_deferred_wait_names_its_project(self, sandbox):
+    def test_deferred_trigger_has_the_project(self, sandbox):
         with pytest.raises(TaskDeferred) as deferred:
             sensor(at_least=2, deferrable=True).execute({})
         _, kwargs = deferred.value.trigger.serialize()
         assert (kwargs["org_id"], kwargs["project_id"]) == (sandbox.org_id, sandbox.project_id)
 
-    def test_the_connection_is_read_again_now_and_then(self, sandbox, wait, soon, edit, impatient_for_edits):
-        """Nothing is refused: the old key is good for something else."""
+    def test_stale_connection_is_read_again(self, sandbox, wait, soon, edit, no_stale_connections):
+        """The old key stays valid, so no refusal causes the read."""
         sandbox.accept_keys(sandbox.api_key, NEW_KEY)
         soon(edit, key=NEW_KEY)
         waiting = sensor(at_least=2, poke_interval=0.05, timeout=1)
@@ -125,8 +125,8 @@ class TestAnotherProject:
 
 
 class TestStages:
-    def test_a_stage_that_was_added_while_a_sensor_pokes(self, sandbox, wait, soon):
-        """The tasks go on to a stage that was not there when the sensor began."""
+    def test_poking_sensor_finds_an_added_stage(self, sandbox, wait, soon):
+        """The tasks move to a stage that did not exist when the sensor started."""
         ids = sandbox.seed_tasks(2)
 
         def change():
@@ -141,33 +141,31 @@ class TestStages:
             wait(waiting)
         assert "Review_2" in [stage.name for stage in waiting._opened[0].info.workflow.stages]
 
-    def test_a_stage_that_was_renamed_is_an_error_when_it_is_read_again(
-        self, sandbox, wait, soon, mode, impatient_for_edits
-    ):
+    def test_renamed_stage_is_an_error(self, sandbox, wait, soon, mode, no_stale_connections):
         soon(sandbox.change_stages, renamed())
         with pytest.raises(RedBrickInputError, match="no stage 'Review_1'; its stages are: Input, Label, Review_2"):
             wait(sensor(at_least=2, **mode))
 
 
 class TestMissingConnection:
-    """A secrets backend that fails for a moment looks like a connection that is missing."""
+    """A temporary failure of a secrets backend looks like a missing connection."""
 
     @pytest.mark.parametrize(
         "error", [AirflowNotFoundException("no such conn_id"), ConnectionError("vault"), OSError()]
     )
-    def test_it_may_pass(self, sandbox, wait, mode, failing, error):
+    def test_temporary_lookup_error_is_tolerated(self, sandbox, wait, mode, failing, error):
         sandbox.seed_tasks(1, stage="Review_1")
         failing.update(times=MAX_FAILED_POLLS - 1, error=error)
         assert wait(sensor(at_least=1, **mode)) == 1
         assert failing["times"] == 0
 
-    def test_five_polls_in_a_row_are_the_end(self, sandbox, wait, steady_mode):
+    def test_five_failed_lookups_end_the_wait(self, sandbox, wait, steady_mode):
         with pytest.raises(
             (RedBrickConnectionLookupError, RedBrickTriggerEventError), match="cannot find connection 'there_is_none'"
         ):
             wait(sensor(at_least=1, redbrick_conn_id="there_is_none", **steady_mode))
 
-    def test_a_sensor_that_pokes_goes_on_with_what_it_has(self, sandbox, wait, soon, failing, impatient_for_edits):
+    def test_poking_sensor_keeps_its_settings(self, sandbox, wait, soon, failing, no_stale_connections):
         def fail():
             failing["times"] = 999
             sandbox.seed_tasks(1)

@@ -1,4 +1,4 @@
-"""``exponential_backoff``, ``max_wait`` and ``silent_fail`` mean the same deferred and not."""
+"""Tests of ``exponential_backoff``, ``max_wait`` and ``silent_fail`` in each mode."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def sensor(**options) -> RedBrickStageQueueSensor:
 
 
 class TestSilentFail:
-    def test_only_the_timeout_ends_a_wait_for_a_stage_that_is_not_there(self, sandbox, wait, mode):
+    def test_missing_stage_with_silent_fail_times_out(self, sandbox, wait, mode):
         options = {**mode, "timeout": 1, "stage_name": "Nowhere"}
         with pytest.raises(RedBrickInputError, match="Nowhere"):
             wait(sensor(**options))
         with pytest.raises(AirflowSensorTimeout):
             wait(sensor(**options, silent_fail=True))
 
-    def test_tasks_that_are_not_there(self, sandbox, wait, mode):
+    def test_missing_tasks_with_silent_fail_time_out(self, sandbox, wait, mode):
         options = {"task_id": "wait", "task_ids": [A_TASK], "left_stage": "Label", **mode, "timeout": 1}
         with pytest.raises(RedBrickError):
             wait(RedBrickTasksSensor(**options))
@@ -37,12 +37,12 @@ class TestSilentFail:
             wait(RedBrickTasksSensor(**options, silent_fail=True))
 
     @pytest.mark.usefixtures("impatient")
-    def test_more_failed_polls_than_are_tolerated_without_it(self, sandbox, wait, steady_mode):
+    def test_silent_fail_tolerates_more_failed_polls(self, sandbox, wait, steady_mode):
         sandbox.seed_tasks(1, stage="Review_1")
         sandbox.fault_once("http_500", "tasksPaged", times=8)
         assert wait(sensor(**steady_mode, timeout=30, silent_fail=True)) == 1
 
-    def test_a_mistake_is_no_failed_poll(self, sandbox, wait, mode):
+    def test_invalid_parameters_fail_despite_silent_fail(self, sandbox, wait, mode):
         for options in ({"at_least": "many"}, {"at_least": None}, {"at_least": 3, "at_most": 2}):
             with pytest.raises(RedBrickInputError):
                 wait(sensor(**mode, **options, timeout=1, silent_fail=True))
@@ -50,7 +50,7 @@ class TestSilentFail:
             wait(sensor(**mode, at_least="many", timeout=1, never_fail=True))
         assert sandbox.stats()["requests"] == 0
 
-    def test_soft_fail_still_skips_at_the_timeout(self, sandbox, wait, mode):
+    def test_soft_fail_with_silent_fail_skips_at_the_timeout(self, sandbox, wait, mode):
         with pytest.raises(AirflowSkipException):
             wait(sensor(**mode, timeout=0.5, stage_name="Nowhere", silent_fail=True, soft_fail=True))
 
@@ -62,7 +62,7 @@ class TestBackoff:
             wait(sensor(deferrable=True, poke_interval=0.1, timeout=3, **options))
         return sandbox.stats()["root_fields"]["tasksPaged"] - before
 
-    def test_polls_become_rarer_but_not_rarer_than_max_wait(self, sandbox, wait):
+    def test_backoff_is_limited_by_max_wait(self, sandbox, wait):
         all_of_them = self.polls(sandbox, wait)
         rarer = self.polls(sandbox, wait, exponential_backoff=True)
         bounded = self.polls(sandbox, wait, exponential_backoff=True, max_wait=timedelta(seconds=0.3))
@@ -71,24 +71,24 @@ class TestBackoff:
         assert rarer < bounded < all_of_them
 
     @pytest.mark.parametrize("max_wait", [None, 0, timedelta(0)])
-    def test_without_max_wait_nothing_bounds_the_pause(self, max_wait):
+    def test_backoff_without_max_wait_doubles_the_pause(self, max_wait):
         trigger = deferred(sensor(exponential_backoff=True, max_wait=max_wait, poke_interval=60, deferrable=True))
         assert trigger.max_wait is None
         assert [trigger._backoff_extra(polls) for polls in range(4)] == [0, 60, 180, 420]
         assert trigger._backoff_extra(10**6) < 10**12
 
-    def test_max_wait_alone_changes_nothing(self):
+    def test_max_wait_without_backoff_has_no_effect(self):
         assert deferred(sensor(max_wait=5, poke_interval=60, deferrable=True))._backoff_extra(7) == 0
 
 
 def deferred(made) -> RedBrickStageQueueTrigger:
-    """The trigger that the sensor defers to, as the triggerer builds it from what is stored."""
+    """Return the trigger that the sensor defers to, as rebuilt by the triggerer."""
     kwargs = {"redbrick_conn_id": "x", "org_id": None, "project_id": None, **made._polling(), **made.waits_for()}
     _, stored = RedBrickStageQueueTrigger(**kwargs, deadline=1.0).serialize()
     return RedBrickStageQueueTrigger(**json.loads(json.dumps(stored)))
 
 
-def test_all_options_reach_the_trigger_and_only_those_that_are_set(sandbox, wait):
+def test_only_set_options_are_passed_to_the_trigger(sandbox, wait):
     options = {"exponential_backoff": True, "max_wait": 0.2, "silent_fail": True}
     with pytest.raises(AirflowSensorTimeout):
         wait(sensor(deferrable=True, poke_interval=timedelta(seconds=0.1), timeout=timedelta(seconds=0.3), **options))
@@ -101,7 +101,7 @@ def test_all_options_reach_the_trigger_and_only_those_that_are_set(sandbox, wait
     assert not options.keys() & wait.deferred[-1].trigger.serialize()[1].keys()
 
 
-def test_a_wait_that_begins_in_the_triggerer_has_them_too():
+def test_start_from_trigger_passes_the_options():
     pytest.importorskip("airflow.triggers.base")
     from airflow.triggers.base import BaseTrigger
 

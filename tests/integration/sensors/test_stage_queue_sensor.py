@@ -1,4 +1,4 @@
-"""Waiting for a queue, in each mode, on a running server."""
+"""Tests of the queue sensor in each mode on a running sandbox."""
 
 from __future__ import annotations
 
@@ -35,51 +35,51 @@ class TestThresholds:
         ("limits", "number"),
         [({"at_least": 3}, 3), ({"at_least": "2"}, 3), ({"at_most": 3}, 3), ({"at_least": 2, "at_most": 4}, 3)],
     )
-    def test_what_is_met_at_once_returns_the_count_and_never_waits(self, sandbox, wait, mode, limits, number):
+    def test_met_threshold_returns_the_count_without_waiting(self, sandbox, wait, mode, limits, number):
         sandbox.seed_tasks(number, stage="Review_1")
         assert wait(sensor(**limits, **mode)) == number
         assert (wait.deferred, wait.rescheduled) == ([], 0)
 
     @pytest.mark.parametrize("limits", [{"at_least": 3}, {"at_least": 3, "at_most": 5}])
-    def test_a_queue_that_grows(self, sandbox, wait, soon, mode, limits):
+    def test_growing_queue_reaches_the_threshold(self, sandbox, wait, soon, mode, limits):
         sandbox.seed_tasks(1, stage="Review_1")
         sandbox.seed_tasks(9)
         soon(sandbox.humans, "Label", 3)
-        # The people finish one task after the other, so that any number from three on may be seen.
+        # Tasks are finished one by one, so the poll may see three or more.
         assert wait(sensor(**limits, **mode)) in (3, 4)
         assert len(wait.deferred) == ("deferrable" in mode and mode["deferrable"])
 
     @pytest.mark.parametrize("limits", [{"at_most": 0}, {"at_least": 0, "at_most": 0}])
-    def test_a_queue_that_empties(self, sandbox, wait, soon, mode, limits):
+    def test_emptying_queue_reaches_the_threshold(self, sandbox, wait, soon, mode, limits):
         sandbox.seed_tasks(2, stage="Review_1")
         soon(sandbox.humans, "Review_1")
         assert wait(sensor(**limits, **mode)) == 0
 
-    def test_a_queue_that_is_too_long_for_both_limits(self, sandbox, wait, mode):
+    def test_queue_above_the_range_times_out(self, sandbox, wait, mode):
         sandbox.seed_tasks(6, stage="Review_1")
         with pytest.raises(AirflowSensorTimeout):
             wait(sensor(at_least=2, at_most=4, **{**mode, "timeout": 0.2}))
 
     @pytest.mark.parametrize("name", ["Ground Truth", "Output", "END"])
-    def test_ground_truth_by_all_its_names(self, sandbox, wait, soon, mode, name):
+    def test_all_names_of_ground_truth_are_accepted(self, sandbox, wait, soon, mode, name):
         sandbox.seed_tasks(2, ground_truth=True)
         sandbox.seed_tasks(1, stage="Review_1")
         soon(sandbox.humans, "Review_1")
         assert wait(sensor(stage_name=name, at_least=3, **mode)) == 3
 
-    def test_another_project(self, sandbox, wait, mode):
+    def test_other_project_is_counted(self, sandbox, wait, mode):
         project = sandbox.add_project()
         sandbox.seed_tasks(2, stage="Review_1", project_id=project)
         assert wait(sensor(at_least=2, project_id=project, **mode)) == 2
 
 
 class TestCounting:
-    def test_one_request_a_look(self, sandbox, wait):
+    def test_poll_takes_one_request(self, sandbox, wait):
         sandbox.seed_tasks(500, stage="Review_1")
         wait(sensor(at_least=1))
         assert sandbox.stats()["root_fields"] == {"project": 1, "tasksPaged": 1}
 
-    def test_only_unassigned(self, sandbox, wait, soon, mode):
+    def test_unassigned_counts_only_unassigned_tasks(self, sandbox, wait, soon, mode):
         sandbox.seed_tasks(5, assignee="alice@example.com")
         sandbox.seed_tasks(1)
         soon(sandbox.seed_tasks, 2)
@@ -92,45 +92,45 @@ class TestCounting:
             ({"at_least": 250}, 250),
         ],
     )
-    def test_a_listing_stops_at_the_threshold(self, sandbox, wait, limits, seen):
+    def test_listing_stops_at_the_threshold(self, sandbox, wait, limits, seen):
         sandbox.seed_tasks(500)
         assert wait(sensor(stage_name="Label", unassigned=True, **limits)) == seen
         assert sandbox.stats()["root_fields"]["genericTasks"] == -(-seen // 200)
 
-    def test_a_listing_stops_as_soon_as_there_are_too_many(self, sandbox, wait):
+    def test_listing_stops_above_at_most(self, sandbox, wait):
         sandbox.seed_tasks(500)
         with pytest.raises(AirflowSensorTimeout):
             wait(sensor(stage_name="Label", unassigned=True, at_most=3, timeout=0))
         assert sandbox.stats()["root_fields"]["genericTasks"] == 1
 
-    def test_by_listing(self, sandbox, wait, mode):
+    def test_count_by_listing_counts_all_tasks(self, sandbox, wait, mode):
         sandbox.seed_tasks(2)
         sandbox.seed_tasks(2, assignee="alice@example.com")
         assert wait(sensor(stage_name="Label", count_by="listing", at_least=4, **mode)) == 4
         assert "tasksPaged" not in sandbox.stats()["root_fields"]
 
     @pytest.mark.parametrize("how", [{"count_by": "listing"}, {"unassigned": True}])
-    def test_a_task_that_moves_while_it_is_listed_counts_once(self, sandbox, wait, mode, how, seen_twice):
+    def test_task_that_moves_during_the_listing_counts_once(self, sandbox, wait, mode, how, seen_twice):
         sandbox.seed_tasks(30, stage="Review_1", priority=0.5)
         assert wait(sensor(at_least=30, **how, **mode)) == 30
         with pytest.raises(AirflowSensorTimeout):
             wait(sensor(at_least=31, **how, **{**mode, "timeout": 0.3}))
         assert len(seen_twice) >= 2
 
-    def test_by_listing_tasks_on_their_way_out_do_not_count(self, sandbox, wait):
+    def test_listing_omits_tasks_in_transition(self, sandbox, wait):
         sandbox.seed_tasks(3)
         sandbox.settings(transition_ms=60_000)
         sandbox.humans("Label", 2)
         assert wait(sensor(stage_name="Label", count_by="listing", at_most=1)) == 1
 
-    def test_ground_truth_by_listing(self, sandbox, wait):
+    def test_ground_truth_can_be_listed(self, sandbox, wait):
         sandbox.seed_tasks(3, ground_truth=True)
         assert wait(sensor(stage_name="Ground Truth", count_by="listing", at_least=3)) == 3
 
 
 class TestRefusals:
     @pytest.mark.parametrize("name", ["Review", "review_1", "Review_1 "])
-    def test_a_wrong_stage_fails_at_once(self, sandbox, wait, mode, name):
+    def test_missing_stage_fails_at_once(self, sandbox, wait, mode, name):
         started = time.monotonic()
         with pytest.raises(RedBrickInputError, match="its stages are: Input, Label, Review_1, Failed_Review_1, Ground"):
             wait(sensor(stage_name=name, at_least=1, **{**mode, "poke_interval": HOUR}))
@@ -153,13 +153,13 @@ class TestRefusals:
             ({"at_least": 1, "count_by": "counting"}, "count_by must be one of"),
         ],
     )
-    def test_nonsense_is_refused_before_any_request(self, sandbox, wait, mode, options, words):
+    def test_invalid_parameters_are_refused_before_any_request(self, sandbox, wait, mode, options, words):
         with pytest.raises(RedBrickInputError, match=words):
             wait(sensor(**{**mode, **options}))
         assert sandbox.stats()["requests"] == 0
         assert wait.deferred == []
 
-    def test_a_wrong_key_fails_at_once(self, sandbox, wait, mode, monkeypatch):
+    def test_refused_key_fails_at_once(self, sandbox, wait, mode, monkeypatch):
         uri = sandbox.airflow_conn_uri.replace(sandbox.api_key, "x" * 43)
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", uri)
         with pytest.raises(RedBrickAuthError):
@@ -168,9 +168,9 @@ class TestRefusals:
 
 
 class TestLimits:
-    """Timeouts and the ways to skip mean the same whether deferred or not."""
+    """Timeouts, soft_fail and never_fail have the same effect in each mode."""
 
-    def test_timeout(self, sandbox, wait, mode):
+    def test_timeout_raises_sensor_timeout(self, sandbox, wait, mode):
         started = time.monotonic()
         with pytest.raises(AirflowSensorTimeout):
             wait(sensor(at_least=1, **{**mode, "timeout": 0.4}))
@@ -180,73 +180,73 @@ class TestLimits:
         with pytest.raises(AirflowSkipException):
             wait(sensor(at_least=1, soft_fail=True, **{**mode, "timeout": 0.2}))
 
-    def test_execution_timeout(self, sandbox, wait, steady_mode):
+    def test_execution_timeout_raises_task_timeout(self, sandbox, wait, steady_mode):
         started = time.monotonic()
         with pytest.raises(AirflowTaskTimeout):
             wait(sensor(at_least=1, execution_timeout=timedelta(seconds=1), **steady_mode))
         assert 0.9 < time.monotonic() - started < 5
 
     def test_execution_timeout_is_a_failure_even_with_soft_fail(self, sandbox, wait, steady_mode):
-        # Long sleeps, so that it is the sleep that is cut short and not a look at the server.
+        # A long interval, so that the timeout interrupts the pause and not a poll.
         options = {**steady_mode, "poke_interval": 30, "soft_fail": True}
         with pytest.raises(AirflowTaskTimeout):
             wait(sensor(at_least=1, execution_timeout=timedelta(seconds=1), **options))
 
-    def test_the_shorter_of_both_limits_counts(self, sandbox, wait, steady_mode):
+    def test_shorter_limit_applies(self, sandbox, wait, steady_mode):
         options = {**steady_mode, "timeout": 0.3}
         with pytest.raises(AirflowSensorTimeout):
             wait(sensor(at_least=1, execution_timeout=timedelta(seconds=20), **options))
 
-    def test_a_long_interval_does_not_stretch_a_short_timeout_when_deferred(self, sandbox, wait):
+    def test_deferred_timeout_is_kept_with_a_long_interval(self, sandbox, wait):
         started = time.monotonic()
         with pytest.raises(AirflowSensorTimeout, match="within the sensor's timeout"):
             wait(sensor(at_least=1, deferrable=True, poke_interval=HOUR, timeout=0.4))
         assert time.monotonic() - started < 5
 
-    def test_never_fail_skips_what_a_look_raises(self, sandbox, wait, mode):
+    def test_never_fail_skips_an_error_of_a_poll(self, sandbox, wait, mode):
         with pytest.raises(AirflowSkipException):
             wait(sensor(stage_name="Nowhere", at_least=1, never_fail=True, **mode))
 
-    def test_never_fail_skips_at_the_timeout_too(self, sandbox, wait, mode):
+    def test_never_fail_skips_at_the_timeout(self, sandbox, wait, mode):
         with pytest.raises(AirflowSkipException):
             wait(sensor(at_least=1, never_fail=True, **{**mode, "timeout": 0.2}))
 
     @pytest.mark.parametrize("stage", ["Input", "Failed_Review_1"])
-    def test_what_can_never_be_is_refused_instead_of_waited_for(self, sandbox, wait, mode, stage):
+    def test_condition_that_cannot_be_met_is_refused(self, sandbox, wait, mode, stage):
         with pytest.raises(RedBrickInputError, match=f"only pass through {stage}, so its queue never reaches 1"):
             wait(sensor(stage_name=stage, at_least=1, **mode))
         with pytest.raises(RedBrickInputError, match="none of them counts as unassigned"):
             wait(sensor(stage_name="Ground Truth", at_least=1, unassigned=True, **mode))
         assert wait(sensor(stage_name=stage, at_most=0, **mode)) == 0
 
-    def test_a_trigger_that_begins_the_wait_refuses_it_too(self, sandbox, wait):
+    def test_trigger_refuses_a_condition_that_cannot_be_met(self, sandbox, wait):
         options = {"redbrick_conn_id": "redbrick_default", "org_id": None, "project_id": None, "poke_interval": 0.05}
         event = wait.event_of(RedBrickStageQueueTrigger(stage_name="Input", at_least=1, timeout=5.0, **options))
         assert (event["status"], event["error"]) == ("error", "RedBrickInputError")
 
-    def test_soft_fail_does_not_hide_a_mistake(self, sandbox, wait, mode):
+    def test_soft_fail_does_not_skip_invalid_parameters(self, sandbox, wait, mode):
         with pytest.raises(RedBrickInputError):
             wait(sensor(stage_name="Nowhere", at_least=1, soft_fail=True, **mode))
 
-    def test_airflow_waits_a_little_longer_than_the_trigger(self, sandbox, wait):
+    def test_airflows_trigger_timeout_is_longer_than_the_sensors(self, sandbox, wait):
         with pytest.raises(AirflowSensorTimeout):
             wait(sensor(at_least=1, deferrable=True, timeout=0.2))
         assert timedelta(seconds=30) < wait.deferred[0].timeout < timedelta(minutes=5)
 
 
-class TestTroubleWhileDeferred:
-    def test_a_few_failed_polls_do_no_harm(self, sandbox, wait, soon, impatient):
+class TestErrorsWhileDeferred:
+    def test_four_failed_polls_are_tolerated(self, sandbox, wait, soon, impatient):
         sandbox.seed_tasks(1)
         sandbox.fault_once("http_503", "tasksPaged", skip=1, times=4)
         soon(sandbox.humans, "Label")
         assert wait(sensor(at_least=1, deferrable=True, poke_interval=0.05)) == 1
 
-    def test_five_in_a_row_are_the_end(self, sandbox, wait, impatient):
+    def test_five_failed_polls_end_the_wait(self, sandbox, wait, impatient):
         sandbox.fault_once("http_503", "tasksPaged", skip=1, times=50)
         with pytest.raises(RedBrickTriggerEventError, match=r"Gave up after 5 failed polls in a row.*HTTP 503"):
             wait(sensor(at_least=1, deferrable=True, poke_interval=0.01))
 
-    def test_never_fail_skips_then_and_soft_fail_does_not(self, sandbox, wait, impatient):
+    def test_never_fail_skips_after_failed_polls_and_soft_fail_does_not(self, sandbox, wait, impatient):
         options = {"at_least": 1, "deferrable": True, "poke_interval": 0.01}
         for extra, ending in (({"never_fail": True}, AirflowSkipException), ({"soft_fail": True}, RedBrickError)):
             sandbox.faults("")
@@ -257,11 +257,11 @@ class TestTroubleWhileDeferred:
     @pytest.mark.parametrize(
         "event", [None, {}, {"status": "done"}, "success", {"version": 1}, ["success"], {"status": None}]
     )
-    def test_an_event_that_is_not_understood_is_a_failure(self, sandbox, event):
+    def test_invalid_event_is_an_error(self, sandbox, event):
         with pytest.raises(RedBrickTriggerEventError, match="not understood"):
             sensor(at_least=1).resume_execution("execute_complete", {"event": event}, {})
 
-    def test_an_event_of_an_older_version_is_understood(self, sandbox):
+    def test_event_of_an_earlier_release_is_accepted(self, sandbox):
         assert (
             sensor(at_least=1).resume_execution("execute_complete", {"event": {"status": "success", "seen": 4}}, {})
             == 4
@@ -289,7 +289,7 @@ class TestTroubleWhileDeferred:
                 RedBrickInputError,
                 "gone",
             ),
-            # What a later version may say of an error is an error all the same.
+            # An error with unknown fields of a later release is still an error.
             (
                 {"version": 9, "status": "error", "message": "gone", "error": "Exception"},
                 RedBrickTriggerEventError,
@@ -298,20 +298,20 @@ class TestTroubleWhileDeferred:
             ({"version": 9, "status": "success", "seen": 7, "more": [1]}, None, ""),
         ],
     )
-    def test_events_as_the_releases_write_them(self, sandbox, event, ending, words):
+    def test_events_of_all_releases_are_accepted(self, sandbox, event, ending, words):
         with nullcontext() if ending is None else pytest.raises(ending, match=words):
             assert sensor(at_least=1).resume_execution("execute_complete", {"event": event}, {}) == 7
 
-    def test_no_event_at_all_is_a_failure(self, sandbox):
+    def test_missing_event_is_an_error(self, sandbox):
         with pytest.raises(RedBrickTriggerEventError):
             sensor(at_least=1).resume_execution("execute_complete", None, {})
 
-    def test_airflows_own_timeout_of_the_trigger_is_the_sensors_timeout(self, sandbox):
+    def test_airflows_trigger_timeout_raises_sensor_timeout(self, sandbox):
         reason = {"error": "Trigger timeout"}
         with pytest.raises(AirflowSensorTimeout):
             sensor(at_least=1).resume_execution("__fail__", reason, {})
 
-    def test_airflows_own_end_of_a_wait_is_the_shorter_limits(self, sandbox):
+    def test_airflows_trigger_timeout_raises_the_shorter_limits_error(self, sandbox):
         reason = {"error": "Trigger timeout"}
         with pytest.raises(AirflowTaskTimeout):
             sensor(at_least=1, execution_timeout=timedelta(seconds=9)).resume_execution("__fail__", reason, {})
@@ -327,7 +327,7 @@ class TestTroubleWhileDeferred:
         with pytest.raises((AirflowSkipException, AirflowSensorTimeout)):
             sensor(at_least=1, **{leniently: True}).resume_execution("__fail__", reason, {})
 
-    def test_nothing_secret_is_in_what_is_stored(self, sandbox):
+    def test_serialized_trigger_has_no_secret(self, sandbox):
         sandbox.seed_tasks(1)
         with pytest.raises(TaskDeferred) as deferred:
             sensor(at_least=5, deferrable=True).execute({})

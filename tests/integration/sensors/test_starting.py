@@ -1,4 +1,4 @@
-"""Sensors whose wait begins in the triggerer, as the scheduler sees them: read from the stored DAG."""
+"""Tests of ``start_from_trigger`` with the serialized DAG, as the scheduler reads it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tasks(**options) -> RedBrickTasksSensor:
 
 
 def scheduled(made: DAG) -> Any:
-    """The sensor as the scheduler reads it."""
+    """Return the sensor as the scheduler reads it."""
     from airflow.serialization.serialized_objects import DagSerialization
 
     stored = json.loads(json.dumps(DagSerialization.to_dict(made)))
@@ -46,7 +46,7 @@ def scheduled(made: DAG) -> Any:
 
 
 def started(task: Any) -> Any:
-    """The trigger that the triggerer builds."""
+    """Return the trigger that the triggerer builds."""
     from airflow.serialization.decoders import smart_decode_trigger_kwargs
     from airflow.serialization.serialized_objects import BaseSerialization
 
@@ -56,7 +56,7 @@ def started(task: Any) -> Any:
 
 
 @pytest.mark.parametrize("make", [queue, tasks])
-def test_the_trigger_waits_for_what_the_sensor_says(make):
+def test_trigger_has_the_sensors_condition(make):
     with dag() as made:
         sensor = make(project_id="{{ params.project }}")
     task = scheduled(made)
@@ -67,12 +67,12 @@ def test_the_trigger_waits_for_what_the_sensor_says(make):
     assert trigger.condition() == sensor.condition()
     assert (trigger.project_id, trigger.poke_interval) == ("{{ params.project }}", 30)
     assert (trigger.deadline, trigger.limits.timeout) == (None, 600.0)
-    # What the triggerer is to render, it finds by these names.
+    # The triggerer finds the fields to render by these names.
     assert all(hasattr(trigger, name) for name in sensor.template_fields)
     assert set(sensor.template_fields) <= set(sensor.start_trigger_args.trigger_kwargs)
 
 
-def test_airflow_gives_the_trigger_up_after_both_limits():
+def test_trigger_timeout_exceeds_the_limits():
     with dag() as made:
         queue(execution_timeout=timedelta(seconds=60))
     task = scheduled(made)
@@ -80,7 +80,7 @@ def test_airflow_gives_the_trigger_up_after_both_limits():
     assert timedelta(minutes=5) < task.start_trigger_args.timeout < timedelta(minutes=30)
 
 
-def test_two_sensors_do_not_get_into_each_others_way():
+def test_sensors_do_not_share_start_arguments():
     with dag():
         first, second = queue(), queue(task_id="other", stage_name="Review_1", start_from_trigger=False)
         third = queue(task_id="third", stage_name="Review_1")
@@ -98,7 +98,7 @@ def test_two_sensors_do_not_get_into_each_others_way():
         ({}, {"project_id": "{{ params.project }}", "render_template_as_native_obj": True}),
     ],
 )
-def test_what_only_a_worker_can_render_begins_on_a_worker(in_dag, options):
+def test_templates_that_need_a_worker_start_on_a_worker(in_dag, options):
     with dag(**in_dag) as made:
         queue(**options)
     assert scheduled(made).start_from_trigger is False
@@ -117,7 +117,7 @@ def test_what_only_a_worker_can_render_begins_on_a_worker(in_dag, options):
         "{{ ds",
     ],
 )
-def test_what_has_to_be_looked_up_is_looked_up_on_a_worker(template):
+def test_templates_with_lookups_start_on_a_worker(template):
     """Airflow 3.3's triggerer blocks or waits indefinitely when a template reads an XCom."""
     with dag() as made:
         queue(stage_name=template)
@@ -137,13 +137,13 @@ def test_what_has_to_be_looked_up_is_looked_up_on_a_worker(template):
         "{# no variables #}Label",
     ],
 )
-def test_what_the_run_itself_says_is_rendered_in_the_triggerer(template):
+def test_templates_of_run_variables_start_in_the_triggerer(template):
     with dag() as made:
         queue(stage_name=template)
     assert scheduled(made).start_from_trigger is True
 
 
-def test_an_upstream_tasks_output_is_known_on_a_worker_alone():
+def test_upstream_output_starts_on_a_worker():
     with dag() as made:
         tasks(task_ids=EmptyOperator(task_id="ids").output)
     assert scheduled(made).start_from_trigger is False
@@ -152,29 +152,29 @@ def test_an_upstream_tasks_output_is_known_on_a_worker_alone():
     assert scheduled(made).start_from_trigger is False
 
 
-def test_templates_of_a_sensor_without_a_dag_are_left_to_a_worker():
+def test_templates_without_a_dag_start_on_a_worker():
     assert queue(stage_name="{{ params.stage }}").start_from_trigger is False
     assert queue().start_from_trigger is True
 
 
-def test_it_needs_a_deferrable_sensor():
+def test_start_from_trigger_needs_deferrable():
     with pytest.raises(RedBrickInputError, match="start_from_trigger=True needs deferrable=True"):
         queue(deferrable=False)
 
 
-def test_a_worker_says_why_it_was_needed(sandbox, wait, monkeypatch):
+def test_worker_logs_why_it_was_needed(sandbox, wait, monkeypatch):
     with dag(render_template_as_native_obj=True):
         sensor = queue(project_id="{{ params.project }}", timeout=0.2)
     sensor.project_id = sandbox.project_id
-    said = []
-    monkeypatch.setattr(sensor.log, "info", lambda words, *values: said.append(words % values))
+    logged = []
+    monkeypatch.setattr(sensor.log, "info", lambda words, *values: logged.append(words % values))
     with pytest.raises(AirflowSensorTimeout):
         wait(sensor)
-    assert "The wait did not start in the triggerer: only a worker renders project_id to native objects" in said[0]
+    assert "The wait did not start in the triggerer: only a worker renders project_id to native objects" in logged[0]
 
 
-def test_where_a_worker_runs_it_all_the_same_it_waits_as_ever(sandbox, wait):
-    """``airflow dags test`` starts nothing from triggers."""
+def test_sensor_executed_by_a_worker_defers(sandbox, wait):
+    """``airflow dags test`` does not start sensors from triggers."""
     with dag(), pytest.raises(AirflowSensorTimeout):
         wait(queue(timeout=0.2))
     assert len(wait.deferred) == 1

@@ -1,4 +1,4 @@
-"""Waiting for tasks, in each mode, on a running server."""
+"""Tests of the tasks sensor in each mode on a running sandbox."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sensor(**options) -> RedBrickTasksSensor:
 
 
 def sampled(sandbox, percent: float) -> str:
-    """A project in which only a share of the tasks is held for review."""
+    """Create a project that reviews only a share of the tasks."""
     return sandbox.add_project(
         [
             {"stageName": "Input", "brickName": "labelset-input", "routing": {"nextStageName": "Label"}},
@@ -43,13 +43,13 @@ class TestLeft:
         assert wait(sensor(task_ids=ids, left_stage="Label", **mode)) == {"Review_1": 3}
         assert len(wait.deferred) == bool(mode["deferrable"])
 
-    def test_not_before_the_last_one(self, sandbox, wait, mode):
+    def test_tasks_left_needs_all_tasks(self, sandbox, wait, mode):
         ids = sandbox.seed_tasks(3)
         sandbox.humans("Label", 2)
         with pytest.raises(AirflowSensorTimeout):
             wait(sensor(task_ids=ids, left_stage="Label", **{**mode, "timeout": 0.2}))
 
-    def test_at_once_when_they_have(self, sandbox, wait, mode):
+    def test_tasks_that_have_left_return_without_waiting(self, sandbox, wait, mode):
         ids = [*sandbox.seed_tasks(1, stage="Review_1"), *sandbox.seed_tasks(2, ground_truth=True)]
         assert wait(sensor(task_ids=ids, left_stage="Label", **mode)) == {"Ground Truth": 2, "Review_1": 1}
         assert (wait.deferred, wait.rescheduled) == ([], 0)
@@ -62,13 +62,13 @@ class TestLeft:
         soon(sandbox.graphql, query, {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id})
         assert wait(sensor(task_ids=[task_id], left_stage="Ground Truth", **mode)) == {"Label": 1}
 
-    def test_a_task_on_its_way_out_has_left(self, sandbox, wait):
+    def test_task_in_transition_has_left(self, sandbox, wait):
         sandbox.settings(transition_ms=60_000)
         ids = sandbox.seed_tasks(2)
         sandbox.humans("Label")
         assert wait(sensor(task_ids=ids, left_stage="Label")) == {"Label": 2}
 
-    def test_a_rejected_task_has_left_the_review(self, sandbox, wait):
+    def test_rejected_task_has_left_the_review(self, sandbox, wait):
         ids = sandbox.seed_tasks(2, stage="Review_1")
         sandbox.humans("Review_1", accept_ratio=0)
         assert wait(sensor(task_ids=ids, left_stage="Review_1")) == {"Label": 2}
@@ -86,14 +86,14 @@ class TestReached:
         soon(sandbox.humans, "Review_1")
         assert wait(sensor(task_ids=ids, reached_stage=name, **mode)) == {"Ground Truth": 2}
 
-    def test_a_task_that_jumps_over_the_review(self, sandbox, wait, soon, mode):
+    def test_task_that_skips_the_review_has_reached_it(self, sandbox, wait, soon, mode):
         project = sampled(sandbox, 0)
         ids = sandbox.seed_tasks(2, project_id=project)
         soon(sandbox.humans, "Label", project_id=project)
         seen = wait(sensor(task_ids=ids, reached_stage="Review_1", project_id=project, **mode))
         assert seen == {"Ground Truth": 2}
 
-    def test_some_jump_and_some_do_not(self, sandbox, wait, soon, mode):
+    def test_sampled_review_counts_both_ways(self, sandbox, wait, soon, mode):
         project = sampled(sandbox, 0.5)
         ids = sandbox.seed_tasks(20, project_id=project)
         soon(sandbox.humans, "Label", project_id=project)
@@ -101,31 +101,31 @@ class TestReached:
         assert sum(seen.values()) == 20
         assert set(seen) == {"Ground Truth", "Review_1"}
 
-    def test_a_task_on_its_way_has_not_arrived(self, sandbox, wait, mode):
+    def test_task_in_transition_has_not_reached_the_next_stage(self, sandbox, wait, mode):
         sandbox.settings(transition_ms=400)
         ids = sandbox.seed_tasks(2)
         sandbox.humans("Label")
         assert wait(sensor(task_ids=ids, reached_stage="Review_1", **mode)) == {"Review_1": 2}
 
-    def test_a_rejected_task_on_its_way_back_has_not_arrived(self, sandbox, wait):
+    def test_rejected_task_in_transition_has_not_reached_the_stage(self, sandbox, wait):
         sandbox.settings(transition_ms=60_000)
         ids = sandbox.seed_tasks(1, stage="Review_1")
         sandbox.humans("Review_1", accept_ratio=0)
         with pytest.raises(AirflowSensorTimeout):
             wait(sensor(task_ids=ids, reached_stage="Ground Truth", timeout=0))
 
-    def test_many(self, sandbox, wait):
+    def test_many_tasks_are_read_in_batches(self, sandbox, wait):
         ids = sandbox.seed_tasks(120, stage="Review_1")
         assert wait(sensor(task_ids=ids, reached_stage="Review_1")) == {"Review_1": 120}
 
 
 class TestTasksThatAreNot:
-    def test_an_unknown_task_fails_at_once_with_its_id(self, sandbox, wait, mode):
+    def test_unknown_task_fails_at_once_with_its_id(self, sandbox, wait, mode):
         ids = sandbox.seed_tasks(1)
         with pytest.raises(RedBrickNotFoundError, match=ANY_ID):
             wait(sensor(task_ids=[*ids, ANY_ID], left_stage="Label", **mode))
 
-    def test_a_task_deleted_in_the_meantime_fails_with_its_id(self, sandbox, wait, soon, mode):
+    def test_deleted_task_fails_with_its_id(self, sandbox, wait, soon, mode):
         ids = sandbox.seed_tasks(2)
         query = (
             "mutation ($o: UUID!, $p: UUID!, $t: [UUID!]) { deleteTasks(orgId: $o, projectId: $p, taskIds: $t) { ok } }"
@@ -140,7 +140,10 @@ class TestRefusals:
         ("options", "words"),
         [
             ({"task_ids": [ANY_ID]}, "Give either left_stage or reached_stage"),
-            ({"task_ids": [ANY_ID], "left_stage": "Label", "reached_stage": "Label"}, "and not both"),
+            (
+                {"task_ids": [ANY_ID], "left_stage": "Label", "reached_stage": "Label"},
+                "Give either left_stage or reached_stage",
+            ),
             ({"task_ids": [], "left_stage": "Label"}, "task_ids is empty"),
             ({"task_ids": "{{ ids }}", "left_stage": "Label"}, "task_ids must be a list"),
             ({"task_ids": ["17"], "left_stage": "Label"}, r"task_ids\[0\]"),
@@ -149,19 +152,19 @@ class TestRefusals:
             ({"task_ids": [ANY_ID], "reached_stage": " "}, "reached_stage must not be empty"),
         ],
     )
-    def test_nonsense_is_refused_before_any_request(self, sandbox, wait, mode, options, words):
+    def test_invalid_parameters_are_refused_before_any_request(self, sandbox, wait, mode, options, words):
         with pytest.raises(RedBrickInputError, match=words):
             wait(sensor(**mode, **options))
         assert sandbox.stats()["requests"] == 0
         assert wait.deferred == []
 
-    def test_a_stage_that_tasks_only_pass_through_is_no_place_to_arrive(self, sandbox, wait, mode):
+    def test_pass_through_stage_cannot_be_reached(self, sandbox, wait, mode):
         ids = sandbox.seed_tasks(1)
         with pytest.raises(RedBrickInputError, match="only pass through Failed_Review_1"):
             wait(sensor(task_ids=ids, reached_stage="Failed_Review_1", **mode))
 
     @pytest.mark.parametrize("parameter", ["left_stage", "reached_stage"])
-    def test_a_wrong_stage_fails_at_once(self, sandbox, wait, mode, parameter):
+    def test_missing_stage_fails_at_once(self, sandbox, wait, mode, parameter):
         ids = sandbox.seed_tasks(1)
         with pytest.raises(RedBrickInputError, match="Review_1"):
             wait(sensor(task_ids=ids, **{parameter: "Reviews"}, **mode))
@@ -169,7 +172,7 @@ class TestRefusals:
 
 
 class TestConsensus:
-    def test_the_first_who_has_submitted_has_left_and_all_of_them_have_reached(self, sandbox):
+    def test_consensus_task_leaves_at_first_submission_and_reaches_at_last(self, sandbox):
         project = sandbox.add_project(consensus=True)
         (task_id,) = sandbox.seed_tasks(1, project_id=project)
         claim(sandbox, task_id, p=project)

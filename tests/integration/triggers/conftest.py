@@ -1,4 +1,4 @@
-"""What the triggers' tests share."""
+"""Fixtures of the triggers' tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Event triggers, driven as the triggerer drives them: stored, built again, run in an event loop that others share."""
+"""Tests of event triggers: serialized, rebuilt and run as the triggerer does."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ ID = "00000000-0000-0000-0000-000000000001"
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch):
-    """An event is stored at once, and what failed is tried again soon."""
-    monkeypatch.setattr(base, "STORED_AFTER", 0.0)
+def short_pauses(monkeypatch):
+    """Shorten the pauses after events and errors."""
+    monkeypatch.setattr(base, "STORED_AFTER_S", 0.0)
     monkeypatch.setattr("airflow_provider_redbrick.engine.watching._SHORTEST_PAUSE", 0.05)
     monkeypatch.setattr("airflow_provider_redbrick.engine.watching._LONGEST_PAUSE", 0.1)
 
 
 class Store(dict):
-    """An asset's state store, as Airflow 3.3.2 gives it to an event trigger; JSON goes in and out."""
+    """An asset's state store as in Airflow 3.3.2, which stores JSON."""
 
     failing = 0
 
@@ -49,11 +49,11 @@ class Store(dict):
     def check(self):
         if self.failing:
             self.failing -= 1
-            raise RuntimeError("the API server is away")
+            raise RuntimeError("the API server does not answer")
 
 
 class SharedStore(Store):
-    """What Airflow gives to a trigger that watches for several assets."""
+    """The state store of a trigger that watches for several assets."""
 
     def check(self):
         raise ValueError("Task has 2 concrete inlets and outlets")
@@ -68,23 +68,23 @@ def truth(**options: Any) -> RedBrickGroundTruthEventTrigger:
 
 
 class Watcher:
-    """A trigger at work, and what it has told."""
+    """A running trigger and the events that it has sent."""
 
     def __init__(self, trigger: RedBrickWatchTrigger, store: Any = None) -> None:
         self.trigger = rebuilt(trigger)
         self.trigger.asset_state_store = store
-        self.told: list[dict[str, Any]] = []
-        self._looks = 0
+        self.sent: list[dict[str, Any]] = []
+        self._polls = 0
 
     async def __aenter__(self):
-        look = self.trigger.look
+        poll = self.trigger.poll
 
         async def counted(*args):
-            found = await look(*args)
-            self._looks += 1
+            found = await poll(*args)
+            self._polls += 1
             return found
 
-        self.trigger.look = counted
+        self.trigger.poll = counted
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -94,20 +94,23 @@ class Watcher:
 
     async def _run(self):
         async for event in self.trigger.run():
-            self.told.append(json.loads(json.dumps(event.payload)))
+            self.sent.append(json.loads(json.dumps(event.payload)))
 
-    async def looked(self, times: int = 2):
-        """Wait until it has looked, and has told and written down what it saw at all looks but the last."""
-        enough = self._looks + times
+    async def polled(self, times: int = 2):
+        """Wait for more polls. The events and the state of all but the last one are then processed.
+
+        :param times: the number of polls to wait for.
+        """
+        enough = self._polls + times
         until = time.monotonic() + 20
-        while self._looks < enough:
+        while self._polls < enough:
             assert not self._task.done(), self._task
             assert time.monotonic() < until
             await asyncio.sleep(0.01)
 
     @property
     def ids(self) -> list[str]:
-        return [task_id for event in self.told for task_id in event["task_ids"]]
+        return [task_id for event in self.sent for task_id in event["task_ids"]]
 
 
 def rebuilt(trigger: Any) -> Any:
@@ -116,19 +119,19 @@ def rebuilt(trigger: Any) -> Any:
     return getattr(import_module(module), name)(**json.loads(json.dumps(kwargs)))
 
 
-def away(function, *args, **kwargs):
+def in_thread(function, *args, **kwargs):
     return asyncio.to_thread(function, *args, **kwargs)
 
 
 class TestStored:
     @pytest.mark.parametrize("trigger", [queue(), truth(), truth(org_id=ID, project_id=ID, redbrick_conn_id="other")])
-    def test_what_is_stored_builds_the_same_again_and_airflow_knows_it_again(self, trigger):
+    def test_serialized_trigger_is_rebuilt_with_the_same_hash(self, trigger):
         again = rebuilt(trigger)
         assert again.serialize() == trigger.serialize()
         hashes = {BaseEventTrigger.hash(*each.serialize()) for each in (trigger, again)}
         assert len(hashes) == 1
 
-    def test_airflow_takes_them_for_watchers(self):
+    def test_asset_watcher_accepts_the_triggers(self):
         for trigger in (queue(), truth()):
             assert AssetWatcher(name="watcher", trigger=trigger).trigger is trigger
 
@@ -146,28 +149,28 @@ class TestStored:
             ({"poke_interval": "60"}, "poke_interval must be a number of seconds"),
         ],
     )
-    def test_nonsense_is_refused_when_the_dag_is_read(self, bad, words):
+    def test_invalid_arguments_are_refused_when_the_dag_is_parsed(self, bad, words):
         with pytest.raises(RedBrickInputError, match=words):
             queue(**bad)
 
 
 class TestQueue:
-    def test_the_crossing_is_told_once_and_again_after_the_queue_was_below(self, sandbox):
+    def test_event_is_sent_once_per_crossing(self, sandbox):
         async def scene():
             async with Watcher(queue()) as watcher:
-                await watcher.looked()
-                assert watcher.told == []
-                await away(sandbox.seed_tasks, 4, stage="Review_1")
-                await watcher.looked()
-                assert [event["count"] for event in watcher.told] == [4]
-                await away(sandbox.seed_tasks, 2, stage="Review_1")
-                await watcher.looked()
-                assert len(watcher.told) == 1
-                await away(sandbox.humans, "Review_1")
-                await watcher.looked()
-                await away(sandbox.seed_tasks, 3, stage="Review_1")
-                await watcher.looked()
-            return watcher.told
+                await watcher.polled()
+                assert watcher.sent == []
+                await in_thread(sandbox.seed_tasks, 4, stage="Review_1")
+                await watcher.polled()
+                assert [event["count"] for event in watcher.sent] == [4]
+                await in_thread(sandbox.seed_tasks, 2, stage="Review_1")
+                await watcher.polled()
+                assert len(watcher.sent) == 1
+                await in_thread(sandbox.humans, "Review_1")
+                await watcher.polled()
+                await in_thread(sandbox.seed_tasks, 3, stage="Review_1")
+                await watcher.polled()
+            return watcher.sent
 
         first, second = asyncio.run(scene())
         assert first == {
@@ -180,33 +183,33 @@ class TestQueue:
         }
         assert second["count"] == 3
 
-    def test_what_was_told_is_known_after_a_restart(self, sandbox):
+    def test_restart_with_state_sends_no_event_again(self, sandbox):
         sandbox.seed_tasks(3, stage="Review_1")
         store = Store()
 
         async def scene():
             async with Watcher(queue(), store) as first:
-                await first.looked()
+                await first.polled()
             async with Watcher(queue(), store) as second:
-                await second.looked()
+                await second.polled()
             async with Watcher(queue(at_least=2), store) as another:
-                await another.looked()
-            return [len(watcher.told) for watcher in (first, second, another)]
+                await another.polled()
+            return [len(watcher.sent) for watcher in (first, second, another)]
 
         assert asyncio.run(scene()) == [1, 0, 1]
         assert sandbox.api_key not in repr(store)
 
-    def test_ground_truth_has_one_name(self, sandbox):
+    def test_ground_truth_event_has_the_public_name(self, sandbox):
         sandbox.seed_tasks(3, ground_truth=True)
 
         async def scene():
             async with Watcher(queue(stage_name="END")) as watcher:
-                await watcher.looked()
-            return watcher.told
+                await watcher.polled()
+            return watcher.sent
 
         assert [event["stage_name"] for event in asyncio.run(scene())] == ["Ground Truth"]
 
-    def test_many_watchers_of_a_project_ask_together(self, sandbox):
+    def test_watchers_of_a_project_share_requests(self, sandbox):
         async def scene():
             watchers = [
                 Watcher(queue(stage_name=name, at_least=1_000 + i, poke_interval=1.0))
@@ -215,54 +218,54 @@ class TestQueue:
             ]
             for watcher in watchers:
                 await watcher.__aenter__()
-            await watchers[0].looked(3)
+            await watchers[0].polled(3)
             for watcher in watchers:
                 await watcher.__aexit__()
 
         asyncio.run(scene())
-        # The workflow, and a request a look for all.
+        # The workflow, and one request per poll for all.
         assert sandbox.stats()["requests"] <= 6
 
 
 class TestGroundTruth:
-    def test_arrivals_are_told_once(self, sandbox):
+    def test_arrivals_are_sent_once(self, sandbox):
         old = sandbox.seed_tasks(2, ground_truth=True)
 
         async def scene():
             async with Watcher(truth(), Store()) as watcher:
-                await watcher.looked()
-                ids = await away(sandbox.seed_tasks, 3, stage="Review_1")
-                await away(sandbox.humans, "Review_1", 2)
-                await watcher.looked()
-                await away(sandbox.humans, "Review_1", 1)
-                await watcher.looked(4)
+                await watcher.polled()
+                ids = await in_thread(sandbox.seed_tasks, 3, stage="Review_1")
+                await in_thread(sandbox.humans, "Review_1", 2)
+                await watcher.polled()
+                await in_thread(sandbox.humans, "Review_1", 1)
+                await watcher.polled(4)
                 return watcher, ids
 
         watcher, ids = asyncio.run(scene())
         assert sorted(watcher.ids) == sorted(ids)
         assert not set(watcher.ids) & set(old)
-        assert sum(event["count"] for event in watcher.told) == 3
-        assert {event["stage_name"] for event in watcher.told} == {"Ground Truth"}
+        assert sum(event["count"] for event in watcher.sent) == 3
+        assert {event["stage_name"] for event in watcher.sent} == {"Ground Truth"}
 
-    def test_what_arrives_while_the_triggerer_is_down_is_told(self, sandbox):
+    def test_arrivals_during_downtime_are_sent(self, sandbox):
         store = Store()
         ids = sandbox.seed_tasks(3, stage="Review_1")
 
         async def scene():
             async with Watcher(truth(), store) as first:
-                await first.looked()
-                await away(sandbox.humans, "Review_1", 1)
-                await first.looked()
-            await away(sandbox.humans, "Review_1", 2)
+                await first.polled()
+                await in_thread(sandbox.humans, "Review_1", 1)
+                await first.polled()
+            await in_thread(sandbox.humans, "Review_1", 2)
             async with Watcher(truth(), store) as second:
-                await second.looked()
+                await second.polled()
             return first.ids, second.ids
 
         before, after = asyncio.run(scene())
         assert (len(before), len(after)) == (1, 2)
         assert sorted(before + after) == sorted(ids)
 
-    def test_a_corrected_task_is_no_news_and_a_reopened_one_is(self, sandbox):
+    def test_corrected_task_is_not_sent_again_and_reopened_one_is(self, sandbox):
         (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
         ids = {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id}
         correct = """mutation ($o: UUID!, $p: UUID!, $t: UUID!) { putLabels(orgId: $o, projectId: $p, taskId: $t,
@@ -270,69 +273,69 @@ class TestGroundTruth:
 
         async def scene():
             async with Watcher(truth(), Store()) as watcher:
-                await watcher.looked()
-                await away(sandbox.humans, "Review_1")
-                await watcher.looked()
+                await watcher.polled()
+                await in_thread(sandbox.humans, "Review_1")
+                await watcher.polled()
                 assert watcher.ids == [task_id]
-                await away(sandbox.graphql, correct, ids)
-                await watcher.looked(3)
+                await in_thread(sandbox.graphql, correct, ids)
+                await watcher.polled(3)
                 assert watcher.ids == [task_id]
-                await away(sandbox.graphql, REOPEN, ids)
-                await watcher.looked()
-                await away(sandbox.humans, "Label")
-                await away(sandbox.humans, "Review_1")
-                await watcher.looked(3)
+                await in_thread(sandbox.graphql, REOPEN, ids)
+                await watcher.polled()
+                await in_thread(sandbox.humans, "Label")
+                await in_thread(sandbox.humans, "Review_1")
+                await watcher.polled(3)
             return watcher.ids
 
         assert asyncio.run(scene()) == [task_id, task_id]
 
-    def test_a_look_without_news_is_one_small_request(self, sandbox):
+    def test_poll_without_arrivals_takes_one_request(self, sandbox):
         sandbox.seed_tasks(500, ground_truth=True, updated_at="2026-01-01T00:00:00Z")
 
         async def scene():
             async with Watcher(truth(), Store()) as watcher:
-                await watcher.looked()
-                before = (await away(sandbox.stats))["requests"]
-                looks = watcher._looks
-                await watcher.looked(5)
-                return (await away(sandbox.stats))["requests"] - before, watcher._looks - looks
+                await watcher.polled()
+                before = (await in_thread(sandbox.stats))["requests"]
+                polls = watcher._polls
+                await watcher.polled(5)
+                return (await in_thread(sandbox.stats))["requests"] - before, watcher._polls - polls
 
-        requests, looks = asyncio.run(scene())
-        assert requests <= looks + 1
+        requests, polls = asyncio.run(scene())
+        assert requests <= polls + 1
 
 
-class TestTrouble:
+class TestErrors:
     @pytest.mark.parametrize("fault", ["http_503", "drop_before", "gql_error", "html", "http_500"])
-    def test_an_outage_is_outlived(self, sandbox, impatient, fault):
+    def test_watcher_survives_an_outage(self, sandbox, impatient, fault):
         sandbox.fault_once(fault, "tasksPaged", skip=1, times=12)
 
         async def scene():
             async with Watcher(queue()) as watcher:
-                await watcher.looked(1)
-                await away(sandbox.seed_tasks, 3, stage="Review_1")
-                await watcher.looked()
-            return watcher.told
+                await watcher.polled(1)
+                await in_thread(sandbox.seed_tasks, 3, stage="Review_1")
+                await watcher.polled()
+            return watcher.sent
 
         assert len(asyncio.run(scene())) == 1
 
-    def test_a_wrong_key_is_said_and_a_new_one_found(self, sandbox, monkeypatch, caplog):
+    def test_refused_key_is_logged_until_it_is_replaced(self, sandbox, monkeypatch, caplog):
         good, bad = sandbox.airflow_conn_uri, sandbox.airflow_conn_uri.replace(sandbox.api_key, "y" * 43)
         sandbox.seed_tasks(3, stage="Review_1")
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", bad)
-        said: list[tuple] = []
+        logged: list[tuple] = []
 
         async def scene():
             async with Watcher(queue()) as watcher:
-                monkeypatch.setattr(watcher.trigger.log, "error", lambda *words: said.append(words))
-                while not said:  # noqa: ASYNC110 - a log has no event
+                monkeypatch.setattr(watcher.trigger.log, "error", lambda *words: logged.append(words))
+                while not logged:  # noqa: ASYNC110 - a log has no event
                     await asyncio.sleep(0.01)
                 monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", good)
-                await watcher.looked()
-            return watcher.told
+                await watcher.polled()
+            return watcher.sent
 
         assert len(asyncio.run(scene())) == 1
-        assert "HTTP 401" in str(said[0][-1])
-        assert "y" * 43 not in str(said)
+        assert "HTTP 401" in str(logged[0][-1])
+        assert "y" * 43 not in str(logged)
 
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -342,78 +345,78 @@ class TestTrouble:
             ({"project_id": ID}, "no project"),
         ],
     )
-    def test_a_mistake_is_said_and_the_watcher_lives(self, sandbox, monkeypatch, options, words):
-        said: list[tuple] = []
+    def test_permanent_error_is_logged_and_polling_continues(self, sandbox, monkeypatch, options, words):
+        logged: list[tuple] = []
 
         async def scene():
             async with Watcher(queue(**options)) as watcher:
-                monkeypatch.setattr(watcher.trigger.log, "error", lambda *words: said.append(words))
-                while len(said) < 3:
+                monkeypatch.setattr(watcher.trigger.log, "error", lambda *words: logged.append(words))
+                while len(logged) < 3:
                     assert not watcher._task.done()
                     await asyncio.sleep(0.01)
 
         asyncio.run(scene())
-        assert words in str(said[-1][-1])
+        assert words in str(logged[-1][-1])
 
-    def test_what_cannot_be_recalled_is_not_forgotten(self, sandbox):
-        """A watcher that began anew because Airflow could not be asked would tell everything again, or miss it."""
+    def test_unreadable_state_is_read_again(self, sandbox):
+        """A watcher that started without state would repeat or lose events."""
         sandbox.seed_tasks(3, stage="Review_1")
         store = Store()
 
         async def scene():
             async with Watcher(queue(), store) as first:
-                await first.looked()
+                await first.polled()
             store.failing = 3
             async with Watcher(queue(), store) as second:
-                await second.looked()
-            return len(first.told), len(second.told), store.failing
+                await second.polled()
+            return len(first.sent), len(second.sent), store.failing
 
         assert asyncio.run(scene()) == (1, 0, 0)
 
-    def test_what_cannot_be_written_down_is_written_the_next_time(self):
+    def test_unwritten_state_is_saved_the_next_time(self):
         store = Store()
-        memory = EventState(store, "any")
+        event_state = EventState(store, "any")
 
         async def scene():
-            assert await memory.recall() is None
+            assert await event_state.load() is None
             store.failing = 1
             with pytest.raises(RuntimeError):
-                await memory.keep({"above": True})
-            assert await memory.recall() == {"above": True}
-            await memory.keep({"above": True})
-            return await EventState(store, "any").recall()
+                await event_state.save({"above": True})
+            assert await event_state.load() == {"above": True}
+            await event_state.save({"above": True})
+            return await EventState(store, "any").load()
 
         assert asyncio.run(scene()) == {"above": True}
 
-    def test_a_trigger_of_several_assets_remembers_in_its_process(self, sandbox):
+    def test_trigger_of_several_assets_keeps_state_in_the_process(self, sandbox):
         sandbox.seed_tasks(3, stage="Review_1")
 
         async def scene():
             async with Watcher(queue(), SharedStore()) as watcher:
-                await watcher.looked(3)
-            return watcher.told
+                await watcher.polled(3)
+            return watcher.sent
 
         assert len(asyncio.run(scene())) == 1
 
-    def test_an_event_that_was_sent_and_not_written_down_is_sent_again(self, sandbox, monkeypatch):
-        """The triggerer is killed between sending an event and storing it: two are better than none."""
+    def test_event_without_saved_state_is_sent_again(self, sandbox, monkeypatch):
+        """The triggerer is killed after it sent the event and before it saved the state."""
         sandbox.seed_tasks(3, stage="Review_1")
         store = Store()
-        monkeypatch.setattr(base, "STORED_AFTER", 60.0)
+        monkeypatch.setattr(base, "STORED_AFTER_S", 60.0)
 
         async def scene():
             async with Watcher(queue(), store) as first:
-                while not first.told:  # noqa: ASYNC110 - it stays within the one look
+                while not first.sent:  # noqa: ASYNC110 - all events belong to one poll
                     await asyncio.sleep(0.01)
-            monkeypatch.setattr(base, "STORED_AFTER", 0.0)
+            monkeypatch.setattr(base, "STORED_AFTER_S", 0.0)
             async with Watcher(queue(), store) as second:
-                await second.looked()
-            return len(first.told), len(second.told)
+                await second.polled()
+            return len(first.sent), len(second.sent)
 
         assert asyncio.run(scene()) == (1, 1)
 
 
-def test_slow_looks_never_block_the_loop(sandbox):
+def test_slow_polls_do_not_block_the_event_loop(sandbox):
     ids = sandbox.seed_tasks(60, stage="Review_1")
 
     async def heartbeat(gaps):
@@ -424,18 +427,18 @@ def test_slow_looks_never_block_the_loop(sandbox):
 
     async def scene():
         async with Watcher(queue(at_least=1_000)) as first, Watcher(truth(), Store()) as second:
-            await first.looked()
-            await second.looked()
-            await away(sandbox.settings, latency_ms=1_000)
+            await first.polled()
+            await second.polled()
+            await in_thread(sandbox.settings, latency_ms=1_000)
             gaps: list[float] = []
             heart = asyncio.create_task(heartbeat(gaps))
-            await away(sandbox.humans, "Review_1")
-            await first.looked()
-            await second.looked()
+            await in_thread(sandbox.humans, "Review_1")
+            await first.polled()
+            await second.polled()
             heart.cancel()
             return gaps, second.ids
 
-    gaps, told = asyncio.run(scene())
-    assert sorted(told) == sorted(ids)
+    gaps, sent = asyncio.run(scene())
+    assert sorted(sent) == sorted(ids)
     assert len(gaps) > 50
     assert max(gaps) < 0.6

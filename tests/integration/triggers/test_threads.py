@@ -1,4 +1,4 @@
-"""Airflow's Task SDK is called from threads that lead back to the triggerer's own event loop."""
+"""Tests of calling Airflow's Task SDK from threads of the triggerer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def poll(kind: Any, **options: Any) -> Any:
 
 @pytest.fixture(params=["count", "listing", "tasks", "ground truth event", "queue event"])
 def trigger(request, sandbox):
-    """One of each way to look at a project; its condition is met, or its first event is due."""
+    """One trigger of each kind, whose condition is met or whose first event is due."""
     (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
     if request.param == "tasks":
         return poll(RedBrickTasksTrigger, task_ids=[task_id], left_stage="Label")
@@ -33,7 +33,7 @@ def trigger(request, sandbox):
     return poll(RedBrickStageQueueTrigger, stage_name="Review_1", at_least=1, count_by=request.param)
 
 
-def test_a_trigger_reads_its_connection_in_the_event_loop_of_the_triggerer(trigger, sandbox, monkeypatch):
+def test_connection_is_read_in_the_triggerers_event_loop(trigger, sandbox, monkeypatch):
     loops = loops_of_connections(monkeypatch)
 
     async def scene() -> asyncio.AbstractEventLoop:
@@ -42,7 +42,7 @@ def test_a_trigger_reads_its_connection_in_the_event_loop_of_the_triggerer(trigg
         while not (loops or waiting.done()):  # noqa: ASYNC110 - a thread fills it
             await asyncio.sleep(0.01)
         if isinstance(trigger, RedBrickGroundTruthEventTrigger):
-            waiting.cancel()  # what was ground truth before is no event
+            waiting.cancel()  # earlier ground truth sends no event
         await asyncio.gather(waiting, return_exceptions=True)
         await run.aclose()
         return asyncio.get_running_loop()
@@ -51,7 +51,7 @@ def test_a_trigger_reads_its_connection_in_the_event_loop_of_the_triggerer(trigg
     assert loops == [loop]
 
 
-def test_in_thread_keeps_the_event_loop_free_and_passes_everything_on():
+def test_in_thread_keeps_the_event_loop_free_and_passes_arguments():
     async def scene() -> tuple[str, float]:
         blocked = asyncio.ensure_future(in_thread(lambda word, *, pause: time.sleep(pause) or word, "done", pause=0.3))
         began = time.monotonic()
@@ -63,6 +63,6 @@ def test_in_thread_keeps_the_event_loop_free_and_passes_everything_on():
     assert pause < 0.3
 
 
-def test_in_thread_raises_what_the_function_raises():
+def test_in_thread_raises_the_functions_error():
     with pytest.raises(ZeroDivisionError):
         asyncio.run(in_thread(lambda: 1 / 0))

@@ -1,4 +1,4 @@
-"""Triggers, driven as the triggerer drives them: in an event loop that they share with others."""
+"""Tests of the sensors' triggers, run in one event loop as the triggerer does."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTri
 from airflow_provider_redbrick.triggers.tasks import RedBrickTasksTrigger
 
 IDS = [str(uuid.UUID(int=number)) for number in (1, 2)]
-PLAIN = (str, int, float, bool, type(None))
+JSON_TYPES = (str, int, float, bool, type(None))
 
 
-# As the first release writes them, word for word.
-_COMMON_BEFORE = {
+# Serialized triggers exactly as the first release wrote them.
+_FIRST_RELEASE_COMMON = {
     "redbrick_conn_id": "redbrick_default",
     "org_id": None,
     "project_id": IDS[0],
@@ -33,11 +33,11 @@ _COMMON_BEFORE = {
     "deadline": 1_790_000_000.0,
     "deadline_name": "timeout",
 }
-STORED_BEFORE = [
+FIRST_RELEASE_TRIGGERS = [
     (
         "airflow_provider_redbrick.triggers.stage_queue.RedBrickStageQueueTrigger",
         {
-            **_COMMON_BEFORE,
+            **_FIRST_RELEASE_COMMON,
             "stage_name": "Review_1",
             "at_least": 1,
             "at_most": None,
@@ -47,7 +47,7 @@ STORED_BEFORE = [
     ),
     (
         "airflow_provider_redbrick.triggers.tasks.RedBrickTasksTrigger",
-        {**_COMMON_BEFORE, "task_ids": IDS, "left_stage": "Label", "reached_stage": None},
+        {**_FIRST_RELEASE_COMMON, "task_ids": IDS, "left_stage": "Label", "reached_stage": None},
     ),
 ]
 
@@ -72,7 +72,7 @@ def tasks(**options: Any) -> RedBrickTasksTrigger:
 
 
 async def events(trigger: Any) -> list[dict[str, Any]]:
-    """Run a trigger to its own end and collect all it says."""
+    """Run a trigger to its end and return all its events."""
     return [event.payload async for event in trigger.run()]
 
 
@@ -101,60 +101,62 @@ class TestStored:
             tasks(deadline=None, timeout=60.0, execution_timeout=30.0),
         ],
     )
-    def test_what_is_stored_builds_the_same_again(self, trigger):
+    def test_serialized_trigger_is_rebuilt(self, trigger):
         stored = trigger.serialize()
         again = rebuilt(trigger)
         assert type(again) is type(trigger)
         assert again.serialize() == stored
         assert again.condition() == trigger.condition()
         for value in stored[1].values():
-            assert isinstance(value, PLAIN) or (isinstance(value, list) and all(isinstance(v, PLAIN) for v in value))
+            assert isinstance(value, JSON_TYPES) or (
+                isinstance(value, list) and all(isinstance(v, JSON_TYPES) for v in value)
+            )
 
-    @pytest.mark.parametrize("stored", STORED_BEFORE, ids=lambda stored: stored[0].rpartition(".")[2])
-    def test_what_was_stored_before_an_upgrade_still_waits(self, sandbox, stored):
-        """A release is installed while sensors wait: what the one before has stored is built by this one."""
+    @pytest.mark.parametrize("stored", FIRST_RELEASE_TRIGGERS, ids=lambda stored: stored[0].rpartition(".")[2])
+    def test_trigger_of_an_earlier_release_is_rebuilt(self, sandbox, stored):
+        """A release is installed while sensors wait, so it loads triggers of the earlier one."""
         path, kwargs = stored
         module, _, name = path.rpartition(".")
         trigger = getattr(import_module(module), name)(**kwargs)
         assert trigger.serialize() == (path, kwargs)
         assert only_event(trigger)["status"] == "error"  # there is no such project
 
-    def test_airflows_own_serialization_takes_it(self):
+    def test_arguments_survive_airflows_serialization(self):
         serde = pytest.importorskip("airflow.sdk.serde")
         for trigger in (queue(), tasks()):
             _, kwargs = trigger.serialize()
             assert serde.deserialize(serde.serialize(kwargs)) == kwargs
 
-    def test_it_holds_no_secret_before_and_after_running(self, sandbox):
+    def test_trigger_holds_no_secret(self, sandbox):
         trigger = queue(at_least=0)
         only_event(trigger)
         assert sandbox.api_key not in repr(trigger.serialize())
         assert sandbox.api_key not in repr(vars(trigger))
 
-    def test_building_one_looks_nothing_up(self, monkeypatch):
+    def test_init_does_not_read_the_connection(self, monkeypatch):
         monkeypatch.delenv("AIRFLOW_CONN_REDBRICK_DEFAULT", raising=False)
         queue(redbrick_conn_id="there is none")
         tasks(redbrick_conn_id="there is none")
 
 
 class TestStartedByAirflow:
-    """Airflow itself has made the trigger, of what stands in the DAG, and no worker has seen it."""
+    """Airflow creates the trigger from the serialized DAG, without a worker."""
 
     def started(self, **options):
         trigger = rebuilt(queue(deadline=None, **options))
         trigger.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=START_BACKSTOP_S + 60)
         return trigger
 
-    def test_what_is_met_ends_at_the_first_poll(self, sandbox):
+    def test_met_condition_ends_at_the_first_poll(self, sandbox):
         sandbox.seed_tasks(1, stage="Review_1")
         assert only_event(self.started(timeout=60.0)) == {"version": 1, "status": "success", "seen": 1}
 
-    def test_rendered_text_is_read(self, sandbox):
+    def test_rendered_text_is_converted(self, sandbox):
         sandbox.seed_tasks(2, stage="Review_1")
         assert only_event(self.started(timeout=60.0, at_least="2", project_id=sandbox.project_id))["seen"] == 2
 
     def test_deadline_is_kept_after_trigger_moves_to_another_triggerer(self, sandbox):
-        """It began 3,540 seconds ago, in a triggerer that is gone."""
+        """The wait began 3,540 seconds ago in another triggerer."""
         trigger = self.started(timeout=3_600.0, poke_interval=3_600.0)
         trigger.timeout_after += timedelta(seconds=-59.7)
         started = time.monotonic()
@@ -171,14 +173,14 @@ class TestStartedByAirflow:
             ({"project_id": ""}, "project_id must not be empty"),
         ],
     )
-    def test_a_mistake_is_the_first_polls(self, sandbox, options, words):
+    def test_invalid_arguments_are_an_error_at_the_first_poll(self, sandbox, options, words):
         event = only_event(self.started(timeout=60.0, **options))
         assert (event["status"], event["error"]) == ("error", "RedBrickInputError")
         assert words in event["message"]
 
 
 class TestEvents:
-    def test_success_is_the_only_event_and_says_what_was_seen(self, sandbox):
+    def test_success_event_has_the_observed_state(self, sandbox):
         sandbox.seed_tasks(2, stage="Review_1")
         assert only_event(queue()) == {"version": 1, "status": "success", "seen": 2}
         ids = sandbox.seed_tasks(1)
@@ -188,28 +190,28 @@ class TestEvents:
             "seen": {"Label": 1},
         }
 
-    def test_an_event_is_json(self, sandbox):
+    def test_event_is_json(self, sandbox):
         event = only_event(queue(at_least=0))
         assert json.loads(json.dumps(event)) == event
 
     @pytest.mark.parametrize("name", ["timeout", "execution_timeout"])
-    def test_the_deadline_comes_in_spite_of_a_long_interval(self, sandbox, name):
+    def test_deadline_is_kept_with_a_long_interval(self, sandbox, name):
         started = time.monotonic()
         event = only_event(queue(poke_interval=3600.0, deadline=time.time() + 0.3, deadline_name=name))
         assert time.monotonic() - started < 5
         assert (event["status"], event["deadline"]) == ("timeout", name)
         assert name in event["message"]
 
-    def test_what_happens_at_the_deadline_still_counts(self, sandbox):
-        """The last look is after the deadline: a triggerer that was down may have missed the moment."""
+    def test_last_poll_after_the_deadline_counts(self, sandbox):
+        """One poll follows the deadline, because the triggerer may have been down."""
         sandbox.seed_tasks(1, stage="Review_1")
         assert only_event(queue(deadline=time.time() - 3600))["status"] == "success"
 
-    def test_a_deadline_long_past_is_an_event_after_one_look(self, sandbox):
+    def test_past_deadline_polls_once(self, sandbox):
         assert only_event(queue(deadline=time.time() - 3600))["status"] == "timeout"
         assert sandbox.stats()["root_fields"]["tasksPaged"] == 1
 
-    def test_it_fires_when_it_happens(self, sandbox):
+    def test_event_is_sent_when_the_condition_is_met(self, sandbox):
         sandbox.seed_tasks(3)
 
         async def scene() -> tuple[list[dict[str, Any]], float]:
@@ -224,15 +226,15 @@ class TestEvents:
         assert event["seen"] == 3
         assert delay < 2
 
-    def test_stages_are_read_once(self, sandbox):
+    def test_workflow_is_read_once(self, sandbox):
         only_event(queue(deadline=time.time() + 0.5))
         fields = sandbox.stats()["root_fields"]
         assert fields["project"] == 1
         assert fields["tasksPaged"] > 3
 
 
-class TestTrouble:
-    def test_four_failed_polls_in_a_row_are_borne_again_and_again(self, sandbox, impatient):
+class TestErrors:
+    def test_four_failed_polls_in_a_row_are_tolerated_repeatedly(self, sandbox, impatient):
         sandbox.fault_once("http_503", "tasksPaged", times=4)
         sandbox.fault_once("drop_before", "tasksPaged", skip=1, times=4)
         sandbox.seed_tasks(1, stage="Review_1")
@@ -256,7 +258,7 @@ class TestTrouble:
             ("html", "not JSON"),
         ],
     )
-    def test_five_in_a_row_are_the_end_with_the_last_reason(self, sandbox, impatient, fault, words):
+    def test_five_failed_polls_end_with_the_last_error(self, sandbox, impatient, fault, words):
         sandbox.fault_once(fault, "tasksPaged", times=1000)
         event = only_event(queue())
         assert event["status"] == "error"
@@ -264,20 +266,20 @@ class TestTrouble:
         assert words in event["message"]
         assert sandbox.stats()["root_fields"]["tasksPaged"] == 5
 
-    def test_a_server_that_is_gone(self, sandbox, impatient, monkeypatch):
+    def test_unreachable_server_is_an_error(self, sandbox, impatient, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", sandbox.airflow_conn_uri.replace(sandbox.url[-5:], "9"))
         event = only_event(queue())
         assert event["status"] == "error"
         assert "cannot be reached" in event["message"]
 
-    def test_a_deadline_amid_failures_names_the_last_one(self, sandbox, impatient):
+    def test_timeout_message_names_the_last_error(self, sandbox, impatient):
         sandbox.fault_once("http_503", "tasksPaged", times=1000)
         event = only_event(queue(poke_interval=0.2, deadline=time.time() + 0.3))
         assert event["status"] == "timeout"
         assert "The last poll failed" in event["message"]
         assert "HTTP 503" in event["message"]
 
-    def test_a_wrong_key_is_the_end_at_once(self, sandbox, monkeypatch):
+    def test_refused_key_is_an_error_at_once(self, sandbox, monkeypatch):
         uri = sandbox.airflow_conn_uri.replace(sandbox.api_key, "y" * 43)
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", uri)
         event = only_event(queue())
@@ -294,12 +296,12 @@ class TestTrouble:
             (tasks(), "no such task"),
         ],
     )
-    def test_what_will_never_come_is_not_waited_for(self, sandbox, trigger, words):
+    def test_missing_stage_project_or_task_is_an_error(self, sandbox, trigger, words):
         event = only_event(trigger)
         assert event["status"] == "error"
         assert words in event["message"]
 
-    def test_connections_are_closed_when_it_is_cancelled(self, sandbox, monkeypatch):
+    def test_canceled_trigger_closes_its_client(self, sandbox, monkeypatch):
         closed = []
         close = RedBrickClient.close
         monkeypatch.setattr(RedBrickClient, "close", lambda self: (closed.append(self), close(self))[1])
@@ -315,10 +317,10 @@ class TestTrouble:
         assert len(closed) == 1
 
 
-class TestTogether:
-    """Those who wait for the same project ask together, and do not get into each other's way."""
+class TestSharedPolls:
+    """Triggers of the same project share requests and stay independent."""
 
-    def test_one_request_a_poll_will_do_for_all_stages(self, sandbox):
+    def test_one_request_per_poll_counts_all_stages(self, sandbox):
         stages = ("Label", "Review_1", "Ground Truth")
         deadline = time.time() + 2.2
 
@@ -328,13 +330,13 @@ class TestTogether:
             ]
             return await asyncio.gather(*(events(trigger) for trigger in waiting))
 
-        ended = asyncio.run(scene())
-        assert [event["status"] for (event,) in ended] == ["timeout"] * 60
-        # The workflow, the first poll, one a second, and the last at the deadline.
+        results = asyncio.run(scene())
+        assert [event["status"] for (event,) in results] == ["timeout"] * 60
+        # The workflow, the first poll, one poll per second, and the last one at the deadline.
         assert sandbox.stats()["requests"] <= 1 + 1 + 3 + 1
         assert sandbox.stats()["root_fields"]["tasksPaged"] <= 5 * 3
 
-    def test_one_request_a_poll_will_do_for_the_tasks_of_all(self, sandbox):
+    def test_one_request_per_poll_reads_all_tasks(self, sandbox):
         ids = sandbox.seed_tasks(30)
         deadline = time.time() + 2.2
 
@@ -342,12 +344,12 @@ class TestTogether:
             waiting = [tasks(task_ids=ids[i : i + 2], poke_interval=1.0, deadline=deadline) for i in range(29)]
             return await asyncio.gather(*(events(trigger) for trigger in waiting))
 
-        ended = asyncio.run(scene())
-        assert [event["status"] for (event,) in ended] == ["timeout"] * 29
+        results = asyncio.run(scene())
+        assert [event["status"] for (event,) in results] == ["timeout"] * 29
         assert sandbox.stats()["requests"] <= 1 + 1 + 3 + 1
 
     @pytest.mark.parametrize("how", [{"unassigned": True}, {"count_by": "listing"}])
-    def test_one_listing_a_poll_will_do_for_all_thresholds(self, sandbox, how):
+    def test_one_listing_per_poll_serves_all_thresholds(self, sandbox, how):
         sandbox.seed_tasks(30)
         deadline = time.time() + 2.2
 
@@ -358,11 +360,11 @@ class TestTogether:
             ]
             return await asyncio.gather(*(events(trigger) for trigger in waiting))
 
-        ended = asyncio.run(scene())
-        assert [event["status"] for (event,) in ended] == ["timeout"] * 20
+        results = asyncio.run(scene())
+        assert [event["status"] for (event,) in results] == ["timeout"] * 20
         assert sandbox.stats()["requests"] <= 1 + 1 + 3 + 1
 
-    def test_each_counts_as_far_as_its_own_threshold_and_in_its_own_way(self, sandbox):
+    def test_shared_listing_respects_each_threshold(self, sandbox):
         sandbox.seed_tasks(5)
         sandbox.seed_tasks(3, assignee="alice@example.com")
 
@@ -381,7 +383,7 @@ class TestTogether:
         assert gone["status"] == "error"
         assert "no stage 'Gone'" in gone["message"]
 
-    def test_each_sees_its_own_tasks(self, sandbox):
+    def test_shared_read_returns_each_triggers_tasks(self, sandbox):
         ids = sandbox.seed_tasks(2) + sandbox.seed_tasks(2, stage="Review_1")
 
         async def scene() -> list[list[dict[str, Any]]]:
@@ -392,7 +394,7 @@ class TestTogether:
         assert (waiting["status"], through["status"], through["seen"]) == ("timeout", "success", {"Review_1": 2})
         assert lost["status"] == "error"
 
-    def test_each_gets_the_count_of_its_own_stage(self, sandbox):
+    def test_shared_count_returns_each_triggers_stage(self, sandbox):
         sandbox.seed_tasks(2)
         sandbox.seed_tasks(3, stage="Review_1")
         sandbox.seed_tasks(4, ground_truth=True)
@@ -403,7 +405,7 @@ class TestTogether:
 
         assert [event["seen"] for (event,) in asyncio.run(scene())] == [2, 3, 4]
 
-    def test_a_stage_that_is_gone_is_the_end_for_its_own_sensor_alone(self, sandbox):
+    def test_missing_stage_fails_its_own_trigger_only(self, sandbox):
         async def scene() -> list[list[dict[str, Any]]]:
             return await asyncio.gather(*(events(queue(stage_name=name, at_least=0)) for name in ("Gone", "Label")))
 
@@ -411,7 +413,7 @@ class TestTogether:
         assert (gone["status"], label["status"]) == ("error", "success")
         assert "no stage 'Gone'" in gone["message"]
 
-    def test_a_count_that_is_refused_is_the_failure_of_its_own_stage_alone(self, sandbox, monkeypatch):
+    def test_refused_count_fails_its_own_trigger_only(self, sandbox, monkeypatch):
         counts = RedBrickProject.counts
 
         def refuses(self, stages):
@@ -427,7 +429,7 @@ class TestTogether:
         (label,), (review,) = asyncio.run(scene())
         assert (label["status"], review["status"]) == ("success", "error")
 
-    def test_one_that_is_cancelled_leaves_the_others_waiting(self, sandbox):
+    def test_canceled_trigger_leaves_the_others_waiting(self, sandbox):
         sandbox.settings(latency_ms=300)
 
         async def scene() -> list[dict[str, Any]]:
@@ -440,11 +442,11 @@ class TestTogether:
         (event,) = asyncio.run(scene())
         assert event["status"] == "success"
 
-    def test_who_comes_after_a_key_was_refused_finds_the_new_one(self, sandbox, monkeypatch):
+    def test_trigger_after_a_refused_key_uses_the_new_one(self, sandbox, monkeypatch):
         good, bad = sandbox.airflow_conn_uri, sandbox.airflow_conn_uri.replace(sandbox.api_key, "y" * 43)
 
         async def scene() -> list[str]:
-            # One trigger waits all the time, so that the shared client is never closed.
+            # One trigger waits throughout, so that the shared client is never closed.
             async with shared_project("redbrick_default", None, None):
                 monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", bad)
                 (refused,) = await events(queue(at_least=0))
@@ -455,8 +457,8 @@ class TestTogether:
         assert asyncio.run(scene()) == ["error", "success"]
 
 
-class TestLoop:
-    def test_slow_polls_never_block_it(self, sandbox):
+class TestEventLoop:
+    def test_slow_polls_do_not_block_the_event_loop(self, sandbox):
         sandbox.settings(latency_ms=300)
         ids = sandbox.seed_tasks(60)
 
@@ -467,16 +469,16 @@ class TestLoop:
                 gaps.append(time.monotonic() - before - 0.01)
 
         async def scene() -> list[float]:
-            # Importing and the first thread have their cost once; it is not what is measured.
+            # Warm up: imports and the first thread are not measured.
             await events(queue(at_least=0))
             gaps: list[float] = []
-            heart = asyncio.create_task(heartbeat(gaps))
+            heartbeat_task = asyncio.create_task(heartbeat(gaps))
             waiting = [queue(at_least=10), queue(at_least=10, count_by="listing"), tasks(task_ids=ids)]
             for trigger in waiting:
                 trigger.deadline = time.time() + 1.5
-            ended = await asyncio.gather(*(events(trigger) for trigger in waiting))
-            heart.cancel()
-            assert [event["status"] for (event,) in ended] == ["timeout"] * 3
+            results = await asyncio.gather(*(events(trigger) for trigger in waiting))
+            heartbeat_task.cancel()
+            assert [event["status"] for (event,) in results] == ["timeout"] * 3
             return gaps
 
         gaps = asyncio.run(scene())

@@ -1,4 +1,4 @@
-"""Waking a stage's assets, in Airflow's own database."""
+"""Tests of registering asset events, in Airflow's own database."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from airflow_provider_redbrick.assets.events import wake
+from airflow_provider_redbrick.assets.events import register_stage_events
 from airflow_provider_redbrick.assets.stages import stage_asset
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
@@ -32,8 +32,8 @@ def stage():
     return {"org_id": str(uuid.uuid4()), "project_id": str(uuid.uuid4()), "stage_name": "Label"}
 
 
-def known(session, asset, *, active=True):
-    """Make an asset known to Airflow, as the DAG processor does."""
+def add_asset(session, asset, *, active=True):
+    """Add an asset to Airflow's database, as the DAG processor does."""
     from airflow.models.asset import AssetActive, AssetModel
 
     session.add(AssetModel(name=asset.name, uri=asset.uri, group="asset"))
@@ -51,34 +51,34 @@ def events(session, asset):
     return [event.extra for event in found if event.uri == asset.uri]
 
 
-@pytest.mark.parametrize("name", [None, "called otherwise"])
-def test_a_stages_asset_has_an_event_whatever_it_is_called(session, stage, name):
+@pytest.mark.parametrize("name", [None, "another name"])
+def test_event_is_registered_for_the_assets_of_the_stage(session, stage, name):
     asset, other = stage_asset(**stage, name=name), stage_asset(**{**stage, "stage_name": "Review_1"})
-    known(session, asset)
-    known(session, other)
+    add_asset(session, asset)
+    add_asset(session, other)
     written = {**stage, "org_id": stage["org_id"].upper()}
-    assert wake(**written, extra={"count": 3}, session=session) == 1
+    assert register_stage_events(**written, extra={"count": 3}, session=session) == 1
     assert events(session, asset) == [{"from_webhook": True, "payload": {"count": 3}}]
     assert events(session, other) == []
 
 
-def test_an_asset_that_no_dag_knows_is_not_woken(session, stage):
-    assert wake(**stage, extra={}, session=session) == 0
-    known(session, stage_asset(**stage), active=False)
-    assert wake(**stage, extra={}, session=session) == 0
+def test_inactive_asset_gets_no_event(session, stage):
+    assert register_stage_events(**stage, extra={}, session=session) == 0
+    add_asset(session, stage_asset(**stage), active=False)
+    assert register_stage_events(**stage, extra={}, session=session) == 0
 
 
-def test_nothing_is_committed(session, stage, database):
+def test_register_leaves_the_commit_to_the_caller(session, stage, database):
     from airflow.utils.session import create_session
 
-    known(session, stage_asset(**stage))
-    assert wake(**stage, extra={}, session=session) == 1
+    add_asset(session, stage_asset(**stage))
+    assert register_stage_events(**stage, extra={}, session=session) == 1
     session.rollback()
     with create_session() as another:
         assert events(another, stage_asset(**stage)) == []
 
 
 @pytest.mark.parametrize("bad", [{"org_id": "x"}, {"project_id": ""}, {"stage_name": " "}])
-def test_nonsense_is_refused_before_the_session_is_touched(stage, bad):
+def test_invalid_ids_are_refused_before_the_session_is_used(stage, bad):
     with pytest.raises(RedBrickInputError):
-        wake(**{**stage, **bad}, extra={}, session=None)
+        register_stage_events(**{**stage, **bad}, extra={}, session=None)

@@ -1,4 +1,4 @@
-"""One stage has one URI."""
+"""Tests of stage assets, their URIs and their outlet events."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ BASE = f"redbrick://{ORG}/{PROJECT}"
 
 
 @pytest.mark.parametrize("name", ["Label", "Review 1", "a/b?c#d%20e", "Prüfung", "..", " Label"])
-def test_a_uri_says_which_stage_it_is_whatever_it_is_called(name):
+def test_stage_uri_encodes_the_stage_name(name):
     uri = stage_uri(**AT, stage_name=name)
     assert Asset(uri).uri == uri
     assert unquote(urlsplit(uri).path.rpartition("/")[2]) == name
 
 
 @pytest.mark.parametrize("name", ["Ground Truth", "Output", "END", "ground truth"])
-def test_ground_truth_by_any_of_its_names_is_one_asset(name):
+def test_all_names_of_ground_truth_give_one_asset(name):
     assert stage_asset(**AT, stage_name=name).uri == f"{BASE}/Ground%20Truth"
     assert Asset(f"{BASE}/{name.replace(' ', '%20')}").uri == f"{BASE}/Ground%20Truth"
 
@@ -38,7 +38,7 @@ def test_ground_truth_by_any_of_its_names_is_one_asset(name):
         f"redbrick://{ORG.replace('-', '')}/{PROJECT}/Review 1",
     ],
 )
-def test_airflow_writes_a_uri_in_its_one_form(written):
+def test_airflow_normalizes_the_uri(written):
     assert Asset(written).uri == f"{BASE}/Review%201"
 
 
@@ -54,13 +54,13 @@ def test_airflow_writes_a_uri_in_its_one_form(written):
         ("redbrick:///Label", "redbrick://<org_id>/<project_id>/<stage>"),
     ],
 )
-def test_what_is_no_stage_is_refused_when_the_dag_is_read(written, words):
+def test_invalid_uri_is_refused_when_the_dag_is_parsed(written, words):
     with pytest.raises(ValueError, match=words):
         Asset(written)
 
 
 @pytest.mark.parametrize("written", [f"{BASE}/Label#x", f"redbrick://key@{ORG}/{PROJECT}/Label"])
-def test_what_some_airflows_drop_is_refused_by_the_others(written):
+def test_uri_with_fragment_or_user_is_refused(written):
     with pytest.raises(RedBrickInputError):
         normalize_uri(urlsplit(written))
 
@@ -68,18 +68,18 @@ def test_what_some_airflows_drop_is_refused_by_the_others(written):
 @pytest.mark.parametrize(
     "bad", [{"org_id": ""}, {"project_id": None}, {"stage_name": " "}, {"stage_name": None}, {"stage_name": "a\0"}]
 )
-def test_an_asset_of_nothing_is_refused(bad):
+def test_stage_asset_refuses_invalid_parts(bad):
     with pytest.raises(RedBrickInputError):
         stage_asset(**{**AT, "stage_name": "Label", **bad})
 
 
-def test_an_asset_is_called_like_its_uri_unless_it_has_a_name():
+def test_stage_asset_name_defaults_to_the_uri():
     assert stage_asset(**AT, stage_name="Label").name == f"{BASE}/Label"
     assert stage_asset(**AT, stage_name="Label", name="labels").name == "labels"
 
 
 @pytest.mark.filterwarnings("ignore:ProvidersManager.asset_factories is deprecated")
-def test_airflow_makes_assets_by_the_factory():
+def test_asset_factory_is_registered():
     from airflow.providers_manager import ProvidersManager
 
     factory = ProvidersManager().asset_factories["redbrick"]
@@ -101,18 +101,18 @@ MANIFEST = {
 
 
 class Events(dict):
-    """As Airflow gives them to a task: by asset, made when they are asked for."""
+    """Outlet events by asset, created on first access as in Airflow."""
 
     def __getitem__(self, asset):
         return self.setdefault(asset.uri, SimpleNamespace(extra={}))
 
 
-def test_outlets_of_ours_are_told_the_sums_and_others_nothing():
-    ours, other = stage_asset(**AT, stage_name="Review_1"), Asset("s3://bucket/key")
+def test_only_redbrick_outlets_get_the_summary():
+    asset, other = stage_asset(**AT, stage_name="Review_1"), Asset("s3://bucket/key")
     events = Events()
-    add_to_outlet_events({"outlet_events": events}, [ours, other], MANIFEST)
+    add_to_outlet_events({"outlet_events": events}, [asset, other], MANIFEST)
     assert {uri: found.extra for uri, found in events.items()} == {
-        ours.uri: {
+        asset.uri: {
             "schema_version": 1,
             "operation": "prelabel",
             **AT,
@@ -122,30 +122,30 @@ def test_outlets_of_ours_are_told_the_sums_and_others_nothing():
     }
 
 
-def test_what_a_dag_has_put_there_stays():
-    ours = stage_asset(**AT, stage_name="Review_1")
+def test_values_from_the_dag_are_kept():
+    asset = stage_asset(**AT, stage_name="Review_1")
     events = Events()
-    events[ours].extra.update(operation="mine")
-    add_to_outlet_events({"outlet_events": events}, [ours], MANIFEST)
-    assert events[ours].extra["operation"] == "mine"
-    assert events[ours].extra["counts"] == {"done": 3, "failed": 1}
+    events[asset].extra.update(operation="mine")
+    add_to_outlet_events({"outlet_events": events}, [asset], MANIFEST)
+    assert events[asset].extra["operation"] == "mine"
+    assert events[asset].extra["counts"] == {"done": 3, "failed": 1}
 
 
-def test_no_outlets_and_no_context_are_no_trouble():
+def test_missing_outlets_or_context_are_ignored():
     add_to_outlet_events({}, [stage_asset(**AT, stage_name="Label")], MANIFEST)
     add_to_outlet_events({"outlet_events": Events()}, [], MANIFEST)
 
 
 class Named:
-    """An outlet that names an asset, as ``Asset.ref(name=...)`` does: where that is, Airflow looks up."""
+    """An outlet like ``Asset.ref(name=...)``, which Airflow resolves by name."""
 
     name = "finished"
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_an_outlet_may_name_its_asset(known, caplog):
-    ours = stage_asset(**AT, stage_name="Review_1")
-    event = SimpleNamespace(extra={}, key=SimpleNamespace(name="finished", uri=ours.uri))
+def test_outlet_by_asset_name_is_resolved(known, caplog):
+    asset = stage_asset(**AT, stage_name="Review_1")
+    event = SimpleNamespace(extra={}, key=SimpleNamespace(name="finished", uri=asset.uri))
 
     class ByName(dict):
         def __getitem__(self, asset):
@@ -159,6 +159,6 @@ def test_an_outlet_may_name_its_asset(known, caplog):
 
 
 @pytest.mark.parametrize("watchers", [None, "watcher", [object()], object()])
-def test_watchers_are_watchers(watchers):
+def test_invalid_watchers_are_refused(watchers):
     with pytest.raises(RedBrickInputError, match="must be a list of AssetWatcher"):
         stage_asset(**AT, stage_name="Label", watchers=watchers)

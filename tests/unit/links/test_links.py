@@ -1,4 +1,4 @@
-"""Where the buttons beside an Airflow task lead."""
+"""Tests of the operator links."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def settings(host=None, **extra):
         ),
     ],
 )
-def test_the_web_app_belongs_to_the_api(host, extra, address):
+def test_project_address_follows_the_api_host(host, extra, address):
     assert project_address(settings(host, **extra), ORG, PROJECT) == address
 
 
-def test_a_task_is_named_within_its_project():
+def test_task_address_adds_the_task_to_the_project():
     assert task_address(settings(), ORG, PROJECT, TASK) == (
         f"https://app.redbrickai.com/{ORG}/projects/{PROJECT}?taskId={TASK}"
     )
@@ -88,7 +88,7 @@ def links(operator):
     return [link.get_link(operator, ti_key=None) for link in operator.operator_extra_links]
 
 
-def test_the_ids_are_the_operators_or_the_connections(connection):
+def test_link_uses_ids_of_operator_or_connection(connection):
     here = f"https://app.redbrickai.com/{ORG}/projects/{PROJECT}"
     assert links(RedBrickListTasksOperator(task_id="a")) == [here, ""]
     elsewhere = RedBrickListTasksOperator(task_id="b", org_id=OTHER, project_id=TASK)
@@ -109,24 +109,24 @@ def test_the_ids_are_the_operators_or_the_connections(connection):
         (lambda: RedBrickTasksSensor(task_id="a", task_ids=["{{ params.id }}"], left_stage="L"), False),
     ],
 )
-def test_only_one_task_has_a_link(connection, operator, is_linked):
+def test_task_link_needs_exactly_one_task(connection, operator, is_linked):
     project, task = links(operator())
     assert project
     assert task == (f"{project}?taskId={TASK}" if is_linked else "")
 
 
 @pytest.mark.parametrize("given", [{"project_id": "{{ params.project }}"}, {"project_id": " "}, {"org_id": "x"}])
-def test_what_is_no_id_leads_nowhere(connection, given):
+def test_invalid_ids_give_no_link(connection, given):
     assert links(RedBrickListTasksOperator(task_id="a", **given)) == ["", ""]
 
 
-def test_a_missing_connection_leads_nowhere(monkeypatch):
+def test_missing_connection_gives_no_link(monkeypatch):
     monkeypatch.delenv("AIRFLOW_CONN_REDBRICK_DEFAULT", raising=False)
     assert links(RedBrickListTasksOperator(task_id="a", redbrick_conn_id="not_there")) == ["", ""]
 
 
 class Instance:
-    """As much of a task instance as links need."""
+    """A task instance with the methods that links use."""
 
     def __init__(self, fails=False):
         self.xcoms = {}
@@ -138,13 +138,13 @@ class Instance:
         self.xcoms[key] = value
 
 
-def test_the_links_are_there_before_the_work_begins(connection):
+def test_pre_execute_publishes_the_links(connection):
     instance = Instance()
     RedBrickListTasksOperator(task_id="a").pre_execute({"ti": instance})
     assert instance.xcoms == {RedBrickProjectLink().xcom_key: f"https://app.redbrickai.com/{ORG}/projects/{PROJECT}"}
 
 
-def test_a_second_run_of_an_operator_reads_the_connection_anew(connection):
+def test_second_run_reads_the_connection_again(connection):
     operator, instance = RedBrickListTasksOperator(task_id="a"), Instance()
     operator.pre_execute({"ti": instance})
     connection(project_id=OTHER)
@@ -152,14 +152,14 @@ def test_a_second_run_of_an_operator_reads_the_connection_anew(connection):
     assert instance.xcoms == {RedBrickProjectLink().xcom_key: f"https://app.redbrickai.com/{ORG}/projects/{OTHER}"}
 
 
-def test_links_never_fail_a_task(connection):
+def test_link_errors_do_not_fail_the_task(connection):
     RedBrickListTasksOperator(task_id="a").pre_execute({"ti": Instance(fails=True)})
     RedBrickListTasksOperator(task_id="a").pre_execute({})
     connection(web_url="javascript:alert(1)")
     RedBrickListTasksOperator(task_id="a").pre_execute({"ti": Instance()})
 
 
-def test_every_operator_and_sensor_has_them():
+def test_every_operator_and_sensor_has_the_links():
     seen = 0
     for kind in ("operators", "sensors"):
         for module in (name for entry in INFO[kind] for name in entry["python-modules"]):
@@ -171,6 +171,6 @@ def test_every_operator_and_sensor_has_them():
     assert seen >= 10
 
 
-def test_they_are_registered():
+def test_links_are_registered():
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in (RedBrickProjectLink, RedBrickTaskLink)}
     assert set(INFO["extra-links"]) == names

@@ -1,4 +1,4 @@
-"""Answers are shared, kept for a while, and bounded."""
+"""Tests of the read cache: shared reads, expiry and limits."""
 
 from __future__ import annotations
 
@@ -7,89 +7,89 @@ import time
 
 import pytest
 
-from airflow_provider_redbrick.plugins.access import Asking, BusyError
+from airflow_provider_redbrick.plugins.access import BusyError, ReadCache
 
 
-class Question:
-    """Counts how often it is asked, and answers when it may."""
+class CountingRead:
+    """A read that counts its calls and can block until released."""
 
-    def __init__(self, answer="answer", waits=False):
-        self.asked = 0
-        self.answer = answer
-        self.may_answer = threading.Event()
-        if not waits:
-            self.may_answer.set()
+    def __init__(self, result="result", blocks=False):
+        self.calls = 0
+        self.result = result
+        self.may_return = threading.Event()
+        if not blocks:
+            self.may_return.set()
 
     def __call__(self):
-        self.asked += 1
-        assert self.may_answer.wait(10)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        self.calls += 1
+        assert self.may_return.wait(10)
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
 
 
-def test_who_asks_at_the_same_time_gets_the_same_answer():
-    asking, question = Asking(keep=60, places=4, threads=4), Question(waits=True)
+def test_concurrent_callers_share_one_read():
+    cache, read = ReadCache(ttl_s=60, max_entries=4, threads=4), CountingRead(blocks=True)
     futures = []
-    threads = [threading.Thread(target=lambda: futures.append(asking.ask("a", question))) for _ in range(20)]
+    threads = [threading.Thread(target=lambda: futures.append(cache.submit("a", read))) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    question.may_answer.set()
-    assert {future.result(10) for future in futures} == {"answer"}
+    read.may_return.set()
+    assert {future.result(10) for future in futures} == {"result"}
     assert len(futures) == 20
-    assert question.asked == 1
+    assert read.calls == 1
 
 
-def test_an_answer_is_kept_for_a_while_and_then_asked_for_again():
-    asking, question = Asking(keep=0.05, places=4, threads=1), Question()
-    assert asking.ask("a", question).result(10) == "answer"
-    assert asking.ask("a", question).result(10) == "answer"
-    assert question.asked == 1
+def test_result_is_cached_until_it_expires():
+    cache, read = ReadCache(ttl_s=0.05, max_entries=4, threads=1), CountingRead()
+    assert cache.submit("a", read).result(10) == "result"
+    assert cache.submit("a", read).result(10) == "result"
+    assert read.calls == 1
     time.sleep(0.06)
-    asking.ask("a", question).result(10)
-    assert question.asked == 2
+    cache.submit("a", read).result(10)
+    assert read.calls == 2
 
 
-def test_the_time_counts_from_the_answer_on():
-    asking, question = Asking(keep=0.2, places=4, threads=1), Question(waits=True)
-    future = asking.ask("a", question)
+def test_lifetime_starts_when_the_read_ends():
+    cache, read = ReadCache(ttl_s=0.2, max_entries=4, threads=1), CountingRead(blocks=True)
+    future = cache.submit("a", read)
     time.sleep(0.25)
-    question.may_answer.set()
+    read.may_return.set()
     future.result(10)
-    asking.ask("a", question).result(10)
-    assert question.asked == 1
+    cache.submit("a", read).result(10)
+    assert read.calls == 1
 
 
-def test_an_error_is_an_answer_too():
-    asking, question = Asking(keep=60, places=4, threads=1), Question(ValueError("no"))
+def test_error_is_cached():
+    cache, read = ReadCache(ttl_s=60, max_entries=4, threads=1), CountingRead(ValueError("no"))
     for _ in range(3):
         with pytest.raises(ValueError, match="no"):
-            asking.ask("a", question).result(10)
-    assert question.asked == 1
+            cache.submit("a", read).result(10)
+    assert read.calls == 1
 
 
-def test_different_questions_do_not_wait_for_each_other():
-    asking, slow = Asking(keep=60, places=4, threads=2), Question(waits=True)
-    waiting = asking.ask("slow", slow)
-    assert asking.ask("quick", Question("soon")).result(10) == "soon"
-    slow.may_answer.set()
+def test_reads_of_different_keys_run_concurrently():
+    cache, slow = ReadCache(ttl_s=60, max_entries=4, threads=2), CountingRead(blocks=True)
+    waiting = cache.submit("slow", slow)
+    assert cache.submit("quick", CountingRead("soon")).result(10) == "soon"
+    slow.may_return.set()
     waiting.result(10)
 
 
-def test_the_oldest_answer_makes_room():
-    asking, first, second = Asking(keep=60, places=2, threads=1), Question(), Question()
-    for key, question in (("a", first), ("b", second), ("c", Question()), ("b", second), ("a", first)):
-        asking.ask(key, question).result(10)
-    assert (first.asked, second.asked) == (2, 1)
+def test_oldest_result_is_evicted():
+    cache, first, second = ReadCache(ttl_s=60, max_entries=2, threads=1), CountingRead(), CountingRead()
+    for key, read in (("a", first), ("b", second), ("c", CountingRead()), ("b", second), ("a", first)):
+        cache.submit(key, read).result(10)
+    assert (first.calls, second.calls) == (2, 1)
 
 
-def test_there_are_no_more_open_questions_than_places():
-    asking, question = Asking(keep=60, places=2, threads=1), Question(waits=True)
-    futures = [asking.ask("a", question), asking.ask("b", question)]
+def test_full_cache_of_unfinished_reads_raises_busy():
+    cache, read = ReadCache(ttl_s=60, max_entries=2, threads=1), CountingRead(blocks=True)
+    futures = [cache.submit("a", read), cache.submit("b", read)]
     with pytest.raises(BusyError):
-        asking.ask("c", question)
-    question.may_answer.set()
-    assert [future.result(10) for future in futures] == ["answer", "answer"]
-    assert asking.ask("c", question).result(10) == "answer"
+        cache.submit("c", read)
+    read.may_return.set()
+    assert [future.result(10) for future in futures] == ["result", "result"]
+    assert cache.submit("c", read).result(10) == "result"

@@ -1,4 +1,4 @@
-"""What is kept of how long queues were."""
+"""Tests of the stored queue history."""
 
 from __future__ import annotations
 
@@ -13,29 +13,34 @@ NOW = 1_800_000_000
 DAY = 86_400
 
 
-def looked_at_every(seconds, *, days, length):
-    """Return the history that is kept for frequent views and these queue lengths."""
-    courses = {}
+def sampled_every(seconds, *, days, length):
+    """Return the history of a queue that is sampled every few seconds.
+
+    :param seconds: seconds between two samples.
+    :param days: the period.
+    :param length: the queue's length as a function of time.
+    """
+    history = {}
     for at in range(NOW - int(days * DAY), NOW + 1, seconds):
-        courses = queue_history.add(courses, {"Label": length(at)}, now=at, days=7)
-    return courses["Label"]
+        history = queue_history.add_sample(history, {"Label": length(at)}, now=at, days=7)
+    return history["Label"]
 
 
-def test_the_first_and_the_last_look_are_kept():
-    courses = queue_history.add({}, {"Label": 3}, now=NOW, days=7)
-    courses = queue_history.add(courses, {"Label": 5}, now=NOW + 4, days=7)
-    assert courses == {"Label": [(NOW, 3), (NOW + 4, 5)]}
+def test_add_sample_keeps_first_and_last():
+    history = queue_history.add_sample({}, {"Label": 3}, now=NOW, days=7)
+    history = queue_history.add_sample(history, {"Label": 5}, now=NOW + 4, days=7)
+    assert history == {"Label": [(NOW, 3), (NOW + 4, 5)]}
 
 
-def test_a_queue_that_does_not_change_takes_two_samples():
-    kept = looked_at_every(600, days=2, length=lambda _: 7)
+def test_constant_queue_takes_two_samples():
+    kept = sampled_every(600, days=2, length=lambda _: 7)
     assert kept == [(NOW - 2 * DAY, 7), (NOW, 7)]
 
 
-def test_the_newer_the_denser_and_bounded():
+def test_samples_thin_out_with_age_and_are_limited():
     draw = random.Random(1)
-    kept = looked_at_every(60, days=9, length=lambda _: draw.randint(0, 1000))
-    assert 300 < len(kept) <= queue_history.MOST
+    kept = sampled_every(60, days=9, length=lambda _: draw.randint(0, 1000))
+    assert 300 < len(kept) <= queue_history.MAX_SAMPLES
     assert kept[0][0] >= NOW - 7 * DAY
     assert kept[-1][0] == NOW
     gaps = [after[0] - before[0] for before, after in pairwise(kept)]
@@ -43,31 +48,31 @@ def test_the_newer_the_denser_and_bounded():
     assert gaps[0] > 3600
 
 
-def test_what_is_too_old_is_dropped():
-    courses = {"Label": [(NOW - 8 * DAY, 1), (NOW - DAY, 2)]}
-    assert queue_history.add(courses, {"Label": 3}, now=NOW, days=7) == {"Label": [(NOW - DAY, 2), (NOW, 3)]}
+def test_add_sample_drops_old_samples():
+    history = {"Label": [(NOW - 8 * DAY, 1), (NOW - DAY, 2)]}
+    assert queue_history.add_sample(history, {"Label": 3}, now=NOW, days=7) == {"Label": [(NOW - DAY, 2), (NOW, 3)]}
 
 
-def test_a_stage_that_is_gone_is_forgotten():
-    assert queue_history.add({"Old": [(NOW - 5, 1)]}, {"New": 2}, now=NOW, days=7) == {"New": [(NOW, 2)]}
+def test_add_sample_drops_removed_stages():
+    assert queue_history.add_sample({"Old": [(NOW - 5, 1)]}, {"New": 2}, now=NOW, days=7) == {"New": [(NOW, 2)]}
 
 
 @pytest.mark.parametrize(
     ("count", "later", "due"),
     [(3, 5, False), (3, 599, False), (3, 600, True), (4, 5, False), (4, 30, True)],
 )
-def test_it_is_written_when_something_changed_or_it_is_time(count, later, due):
+def test_is_due_after_change_or_long_interval(count, later, due):
     assert queue_history.is_due({"Label": [(NOW, 3)]}, {"Label": count}, now=NOW + later) is due
 
 
-def test_another_stage_is_written_at_once():
+def test_is_due_when_stages_change():
     assert queue_history.is_due({}, {"Label": 1}, now=NOW)
     assert queue_history.is_due({"Label": [(NOW, 1)]}, {"Label": 1, "Review_1": 0}, now=NOW)
 
 
-def test_what_is_written_is_read_again():
-    courses = {"Label": [(NOW, 3), (NOW + 9, 4)], 'R"1': [(NOW, 0)]}
-    assert queue_history.read(queue_history.written(courses)) == courses
+def test_serialized_history_is_parsed_unchanged():
+    history = {"Label": [(NOW, 3), (NOW + 9, 4)], 'R"1': [(NOW, 0)]}
+    assert queue_history.parse_history(queue_history.serialize_history(history)) == history
 
 
 @pytest.mark.parametrize(
@@ -84,5 +89,5 @@ def test_what_is_written_is_read_again():
         '{"stages": {"a": []}}',
     ],
 )
-def test_read_invalid_text_returns_empty_history(text):
-    assert queue_history.read(text) == {}
+def test_parse_history_of_invalid_text_is_empty(text):
+    assert queue_history.parse_history(text) == {}

@@ -1,4 +1,4 @@
-"""The plugin as Airflow loads it."""
+"""Tests of the plugin's registration and options."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from airflow_provider_redbrick.plugins import access
 from airflow_provider_redbrick.plugins.redbrick import RedBrickPlugin
 
 
-def test_airflow_finds_it_by_its_entry_point():
+def test_entry_point_loads_the_plugin():
     entries = [entry for entry in metadata.entry_points(group="airflow.plugins") if entry.name == "redbrick"]
     assert [entry.load() for entry in entries] == [RedBrickPlugin]
 
 
-def test_its_page_is_in_the_navigation():
+def test_page_is_in_the_navigation():
     (view,) = RedBrickPlugin().external_views
     assert (view["name"], view["destination"], view["url_route"]) == ("RedBrick", "nav", "redbrick")
-    # Behind a path prefix an absolute one would lead elsewhere.
+    # An absolute address would be wrong behind a path prefix.
     assert not view["href"].startswith("/")
 
 
-def test_airflow_loads_it():
+def test_airflow_loads_the_plugin():
     from airflow import plugins_manager
 
     if hasattr(plugins_manager, "get_fastapi_plugins"):
@@ -47,13 +47,13 @@ print(*sorted(set(sys.modules) - before))
 """
 
 
-def test_processes_that_have_no_pages_import_next_to_nothing():
+def test_importing_the_plugin_imports_no_other_modules():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     ours = {"airflow_provider_redbrick", "airflow_provider_redbrick.plugins"}
     assert set(done.stdout.split()) <= {*ours, "airflow_provider_redbrick.plugins.redbrick"}
 
 
-def test_every_option_is_described_with_the_default_that_counts():
+def test_every_option_is_documented_with_its_default():
     options = get_provider_info()["config"]["redbrick"]["options"]
     used = {}
     for path in Path(airflow_provider_redbrick.__file__).parent.glob("plugins/*.py"):
@@ -61,11 +61,11 @@ def test_every_option_is_described_with_the_default_that_counts():
         used |= dict(re.findall(asked, path.read_text()))
     assert {"boards", "queue_history_days", "webhook_secret", "webhook_conn_id"} <= set(used)
     assert set(used) <= set(options)
-    assert options["boards"]["default"] == access.DEFAULT
+    assert options["boards"]["default"] == access.DEFAULT_CONN_ID
     assert float(options["queue_history_days"]["default"]) == float(used["queue_history_days"])
 
 
-def test_the_webhooks_secret_is_one():
+def test_webhook_secret_is_sensitive():
     secret = get_provider_info()["config"]["redbrick"]["options"]["webhook_secret"]
     assert secret["sensitive"]
     assert not secret["default"]

@@ -1,4 +1,4 @@
-"""What the webhook's messages are taken for."""
+"""Tests of parsing webhook messages and of recording their events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.plugins.webhook import Hint, Seen, read_hints
+from airflow_provider_redbrick.plugins.webhook import EventDeduplicator, Hint, read_hints
 
 ORG = "22222222-2222-2222-2222-222222222222"
 PROJECT = "33333333-3333-3333-3333-333333333333"
@@ -24,15 +24,15 @@ def message(*events):
     return json.dumps({"version": "v1.0", "events": len(events), "payload": list(events)}).encode()
 
 
-def test_a_task_that_entered_a_stage():
+def test_read_hints_of_stage_event():
     assert read_hints(message(event())) == [Hint("event-1", ORG, PROJECT, "Label", TASK)]
 
 
-def test_ground_truth_has_its_public_name():
+def test_read_hints_uses_the_public_stage_name():
     assert [hint.stage_name for hint in read_hints(message(event(stageName="END")))] == ["Ground Truth"]
 
 
-def test_other_events_are_left_out():
+def test_read_hints_skips_other_events():
     kinds = ("TASK_CREATED", "TASK_DELETED", "SOMETHING_NEW", None)
     events = [event(i, kind=kind) for i, kind in enumerate(kinds)]
     assert [hint.event_id for hint in read_hints(message(*events, event(9)))] == ["event-9"]
@@ -66,7 +66,7 @@ def test_other_events_are_left_out():
         [],
     ],
 )
-def test_what_is_amiss_sinks_nothing_else(bad):
+def test_read_hints_skips_invalid_events(bad):
     assert [hint.event_id for hint in read_hints(message(bad, event(2)))] == ["event-2"]
 
 
@@ -86,12 +86,12 @@ def test_what_is_amiss_sinks_nothing_else(bad):
         b"[" * 200_000,
     ],
 )
-def test_what_is_no_message(body):
+def test_read_hints_refuses_invalid_messages(body):
     with pytest.raises(RedBrickInputError):
         read_hints(body)
 
 
-def test_a_message_is_not_endless():
+def test_read_hints_refuses_too_many_events():
     with pytest.raises(RedBrickInputError, match="too many"):
         read_hints(message(*map(event, range(501))))
 
@@ -100,28 +100,28 @@ def hints(*numbers):
     return [Hint(str(number), ORG, PROJECT, "Label", TASK) for number in numbers]
 
 
-def test_an_event_is_new_once():
-    seen = Seen(10)
-    assert seen.new(hints(1, 2, 1)) == hints(1, 2)
-    assert seen.new(hints(2, 3)) == hints(3)
+def test_add_returns_each_event_once():
+    events = EventDeduplicator(10)
+    assert events.add(hints(1, 2, 1)) == hints(1, 2)
+    assert events.add(hints(2, 3)) == hints(3)
 
 
-def test_what_came_to_nothing_may_come_again():
-    seen = Seen(10)
-    seen.forget(seen.new(hints(1)))
-    assert seen.new(hints(1)) == hints(1)
+def test_add_returns_released_events_again():
+    events = EventDeduplicator(10)
+    events.release(events.add(hints(1)))
+    assert events.add(hints(1)) == hints(1)
 
 
-def test_memory_is_bounded_and_forgets_the_oldest():
-    seen = Seen(3)
-    seen.new(hints(1, 2, 3, 4))
-    assert seen.new(hints(2, 3, 4)) == []
-    assert seen.new(hints(1)) == hints(1)
+def test_oldest_events_are_forgotten():
+    events = EventDeduplicator(3)
+    events.add(hints(1, 2, 3, 4))
+    assert events.add(hints(2, 3, 4)) == []
+    assert events.add(hints(1)) == hints(1)
 
 
-def test_only_one_of_many_threads_finds_it_new():
-    seen, found = Seen(10), []
-    threads = [threading.Thread(target=lambda: found.extend(seen.new(hints(1)))) for _ in range(20)]
+def test_add_returns_an_event_to_one_thread_only():
+    events, found = EventDeduplicator(10), []
+    threads = [threading.Thread(target=lambda: found.extend(events.add(hints(1)))) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
