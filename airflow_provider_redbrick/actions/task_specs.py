@@ -1,4 +1,11 @@
-"""Read and validate users' descriptions of new tasks, without requests."""
+"""Read and validate users' descriptions of new tasks, without requests.
+
+1. A description follows the layout of an export, so exported rows can be uploaded again. Fields that only describe the
+   exported task are accepted and ignored.
+2. An error message names up to five errors, each with its place.
+3. If a file repeats a name, the first description counts, even if it is invalid.
+4. Labels and their items are validated later, against the project's taxonomy.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +43,13 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.annotations.snapshot import MaskCopy, MaskKey
     from airflow_provider_redbrick.labels.file_reader import Entry
 
-_NAMED = 5
-_LABELS = frozenset({*LISTED, "segmentations", "segmentMap"})
+_MAX_NAMED = 5
+_LABEL_FIELDS = frozenset({*LISTED, "segmentations", "segmentMap"})
 
 
 @dataclass(frozen=True, repr=False)
 class NewTask:
-    """The description of a task to create; the repr shows nothing of it.
+    """The description of a task to create; the repr omits its content.
 
     :param name: the task's name, unique in the project.
     :param series: the series: ``items``, and optionally ``name``, ``metaData`` and labels.
@@ -82,17 +89,17 @@ class NewTask:
     @property
     def files(self) -> list[str]:
         """The distinct paths of all its items."""
-        found: dict[str, None] = {}
+        paths: dict[str, None] = {}
         for series in self.series:
-            found.update(dict.fromkeys(listed(series["items"])))
-            found.update(dict.fromkeys(entry["item"] for entry in series.get("heatMaps") or ()))
-        return list(found)
+            paths.update(dict.fromkeys(listed(series["items"])))
+            paths.update(dict.fromkeys(entry["item"] for entry in series.get("heatMaps") or ()))
+        return list(paths)
 
     @property
-    def says_labels(self) -> bool:
+    def specifies_labels(self) -> bool:
         """Whether labels are specified, possibly as an empty list."""
-        said = (key for series in self.series for key, value in series.items() if value is not None)
-        return self.has_labels or self.classification is not None or not _LABELS.isdisjoint(said)
+        fields = (key for series in self.series for key, value in series.items() if value is not None)
+        return self.has_labels or self.classification is not None or not _LABEL_FIELDS.isdisjoint(fields)
 
     @property
     def body(self) -> Mapping[str, Any]:
@@ -100,22 +107,22 @@ class NewTask:
         body = {"series": self.series, "classification": self.classification}
         return {key: value for key, value in body.items() if value is not None}
 
-    def to_import(self, body: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
+    def to_import(self, body: Mapping[str, Any], item_names: Mapping[str, str]) -> dict[str, Any]:
         """Return the task in the server's import format.
 
         :param body: its labels without their masks.
-        :param called: the name of each item in the conversion.
+        :param item_names: the name of each item in the conversion.
         :raises RedBrickInputError: if it has labels that cannot be sent.
         """
         all_series = enumerate(list_of_objects(body["series"], "series"))
-        task = {**body, "name": self.name, "series": [_imported(series, i, called) for i, series in all_series]}
+        task = {**body, "name": self.name, "series": [_imported(series, i, item_names) for i, series in all_series]}
         check_json(task)
         return task
 
     def failure(self, reason: object) -> Outcome:
         """Return the outcome of a task that was not created."""
-        told = f"{self.place}: {reason}" if self.place else reason
-        return failed("", told, name=self.name)
+        message = f"{self.place}: {reason}" if self.place else reason
+        return failed("", message, name=self.name)
 
 
 def read_new_task(value: object, *, place: str = "") -> NewTask:
@@ -125,9 +132,12 @@ def read_new_task(value: object, *, place: str = "") -> NewTask:
     :param place: the position in a file, for messages.
     :raises RedBrickInputError: if it is invalid; the message names up to five errors.
     """
-    found = [f"{where}: {words}" if where else f"it {words}" for where, words in islice(_problems(value), _NAMED)]
-    if found or not isinstance(value, Mapping):
-        raise RedBrickInputError("; ".join(found))
+    messages = [
+        f"{location}: {message}" if location else f"it {message}"
+        for location, message in islice(_problems(value), _MAX_NAMED)
+    ]
+    if messages or not isinstance(value, Mapping):
+        raise RedBrickInputError("; ".join(messages))
     check_storable(value)
     return NewTask(
         name=value["name"],
@@ -150,9 +160,9 @@ def read_new_tasks(entries: Iterable[Entry]) -> Iterator[NewTask | Outcome]:
     """
     places: dict[str, str] = {}
     for entry in entries:
-        found = entry.value.get("name") if entry.value is not None else None
-        name = found if isinstance(found, str) else ""
-        # Of two with one name the first counts, whatever becomes of it.
+        value = entry.value.get("name") if entry.value is not None else None
+        name = value if isinstance(value, str) else ""
+        # If a name is repeated, the first description counts, even if it fails.
         first = places.setdefault(name, entry.place) if name else entry.place
         yield _read(entry, name, first)
 
@@ -160,7 +170,7 @@ def read_new_tasks(entries: Iterable[Entry]) -> Iterator[NewTask | Outcome]:
 def _read(entry: Entry, name: str, first: str) -> NewTask | Outcome:
     problem = entry.problem
     if first != entry.place:
-        problem = f"{first} has this name already, and only the first counts"
+        problem = f"{first} already has this name, and only the first is used"
     elif entry.value is not None:
         try:
             return read_new_task(entry.value, place=entry.place)
@@ -169,23 +179,23 @@ def _read(entry: Entry, name: str, first: str) -> NewTask | Outcome:
     return failed("", f"{entry.place}: {problem}", name=name)
 
 
-# ------------------------------------------------------------------ what a description must look like
+# ------------------------------------------------------------------ rules
 
 
-def _texts(value: Any) -> Violations:
-    """Check texts by name."""
+def _text_values(value: Any) -> Violations:
+    """Check an object whose values are text."""
     yield from mapping(value)
     for key, inner in value.items() if isinstance(value, Mapping) else ():
-        for _, words in text(inner):
-            yield name_of(key), words
+        for _, message in text(inner):
+            yield name_of(key), message
 
 
-def _people(value: Any) -> Violations:
+def _assignees(value: Any) -> Violations:
     """Validate emails by stage; a blank one is an unrendered template."""
     yield from mapping(value)
     for stage, emails in value.items() if isinstance(value, Mapping) else ():
-        given = emails if is_list(emails) and emails else [emails]
-        for email in given:
+        listed_emails = emails if is_list(emails) and emails else [emails]
+        for email in listed_emails:
             if not isinstance(email, str) or not email.strip():
                 yield name_of(stage), f"must be an email or a list of emails, not {shown(email)}"
 
@@ -197,69 +207,69 @@ def _series(value: Any) -> Violations:
         return
     if value.get("items") is None:
         yield "items", "is missing"
-    for key, rule in _OF_SERIES.items():
+    for key, rule in _SERIES_RULES.items():
         if value.get(key) is not None:
-            for place, words in rule(value[key]):
-                yield join(key, place), words
+            for inner_place, message in rule(value[key]):
+                yield join(key, inner_place), message
 
 
 def _heat_map(value: Any) -> Violations:
     """Check that a heat map has an item; the server validates the rest."""
     yield from mapping(value)
-    for _, words in path(value.get("item")) if isinstance(value, Mapping) else ():
-        yield "item", words
+    for _, message in path(value.get("item")) if isinstance(value, Mapping) else ():
+        yield "item", message
 
 
-_OF_SERIES = {
+_SERIES_RULES = {
     "items": paths,
     "name": text,
-    "metaData": _texts,
+    "metaData": _text_values,
     "imageHeaders": mapping,
     "heatMaps": each(_heat_map),
 }
-# What the row of an export says of the task it was, which is not the one that is created.
-_OF_EXPORTS = (
+# Fields of an exported row that describe the exported task, not the one to create.
+_EXPORT_FIELDS = (
     *("taskId", "currentStageName", "labelsId", "updatedBy", "updatedAt"),
-    # In exports of RedBrick's own SDK.
+    # Only in exports of RedBrick's SDK.
     *("createdBy", "createdAt", "updatedByUserId", "status"),
 )
-_ENTRY = record(
+_TASK_RULE = record(
     {"name": must_be("text that is not blank", lambda value: isinstance(value, str) and bool(value.strip()))},
     {
         "items": paths,
         "series": each(_series, least=1, what="series"),
         "classification": mapping,
         "isGroundTruth": flag,
-        "metaData": _texts,
-        "preAssign": _people,
+        "metaData": _text_values,
+        "preAssign": _assignees,
         "priority": must_be("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
         "storageId": must_be("a UUID", is_uuid),
-        **dict.fromkeys(_OF_EXPORTS, anything),
+        **dict.fromkeys(_EXPORT_FIELDS, anything),
     },
 )
 
 
 def _problems(value: object) -> Violations:
-    yield from _ENTRY(value)
+    yield from _TASK_RULE(value)
     if not isinstance(value, Mapping):
         return
-    given = [key for key in ("items", "series") if value.get(key) is not None]
-    if len(given) == 2:
-        yield "items", "goes without 'series', each of which has items of its own"
-    elif not given:
-        yield "items", "is missing, and so is 'series'"
+    present = [key for key in ("items", "series") if value.get(key) is not None]
+    if len(present) == 2:
+        yield "items", "cannot be combined with 'series', which have their own items"
+    elif not present:
+        yield "items", "is missing; specify 'items' or 'series'"
 
 
 # ------------------------------------------------------------------ series
 
 
-def _imported(series: Mapping[str, Any], index: int, called: Mapping[str, str]) -> dict[str, Any]:
+def _imported(series: Mapping[str, Any], index: int, item_names: Mapping[str, str]) -> dict[str, Any]:
     items = series["items"]
-    own = {key: series[key] for key in ("name", "metaData", "imageHeaders") if series.get(key) is not None}
-    own["items"] = called[items] if isinstance(items, str) else [called[item] for item in items]
+    fields = {key: series[key] for key in ("name", "metaData", "imageHeaders") if series.get(key) is not None}
+    fields["items"] = item_names[items] if isinstance(items, str) else [item_names[item] for item in items]
     if series.get("heatMaps"):
-        own["heatMaps"] = [{**entry, "item": called[entry["item"]]} for entry in series["heatMaps"]]
-    return {**series_labels(series, index), **own}
+        fields["heatMaps"] = [{**entry, "item": item_names[entry["item"]]} for entry in series["heatMaps"]]
+    return {**series_labels(series, index), **fields}
 
 
 def listed(items: Any) -> list[str]:

@@ -1,9 +1,13 @@
 """Create tasks, once per name.
 
+Task names are unique in a project, and a request may succeed although its answer is lost. Therefore:
+
 1. Names are looked up first; a task whose name exists is not created again.
 2. Everything that can fail without a side effect is checked before the first upload: items, labels, assignees.
 3. Files are uploaded once per task, even if the creation request is repeated.
-4. After a lost answer, the name is looked up to determine whether the task was created.
+4. After a lost answer, the name is looked up to determine whether the task was created. If no answer was lost and the
+   name exists, another client created the task.
+5. Each description gets exactly one outcome. While RedBrick does not answer, further tasks fail without a request.
 """
 
 from __future__ import annotations
@@ -44,13 +48,14 @@ _NOTHING_SENT = "Nothing was sent"
 
 @dataclass(frozen=True)
 class Uploading:
-    """Creates tasks that are not there yet.
+    """Create tasks that do not exist yet.
 
-    :param converter: makes labels ready to be sent; also knows how files are found.
-    :param storage_id: where the items are already, of tasks that do not say so themselves; None to bring files into
-        RedBrick's own storage.
-    :param is_ground_truth: put tasks straight into ground truth, where their descriptions say nothing of it.
-    :param may_open: raises for the name of a file that must not be opened.
+    :param project: the project.
+    :param converter: validates and converts labels, and opens files.
+    :param storage_id: the default external storage of items; None to upload files to RedBrick's own storage.
+    :param is_ground_truth: the default for descriptions that do not specify it: create tasks in ground truth.
+    :param may_open: raises for a file name that must not be opened.
+    :param breaker: stops requests while RedBrick does not answer.
     """
 
     project: RedBrickProject
@@ -62,33 +67,35 @@ class Uploading:
 
     @cached_property
     def assignees(self) -> Assignees:
-        """The assignees that tasks may have."""
+        """Validates the assignees of tasks."""
         return Assignees(self.project)
 
-    def run(self, given: Iterable[NewTask | Outcome]) -> Iterator[Outcome]:
+    def run(self, descriptions: Iterable[NewTask | Outcome]) -> Iterator[Outcome]:
         """Create tasks and yield exactly one outcome for each.
 
         :param given: descriptions with distinct names, and the outcomes of invalid descriptions.
         """
-        at_a_time = self.project.client.max_concurrency
-        store = Items(self.project.imports, self.converter.open_file, at_a_time=at_a_time, may_open=self.may_open)
+        max_concurrency = self.project.client.max_concurrency
+        store = Items(
+            self.project.imports, self.converter.open_file, max_concurrency=max_concurrency, may_open=self.may_open
+        )
         with store as items:
-            for chunk in in_chunks(given, CHUNK):
-                yield from (one for one in chunk if isinstance(one, Outcome))
-                yield from self._bring_in([one for one in chunk if isinstance(one, NewTask)], items)
+            for chunk in in_chunks(descriptions, CHUNK):
+                yield from (entry for entry in chunk if isinstance(entry, Outcome))
+                yield from self._create_missing([entry for entry in chunk if isinstance(entry, NewTask)], items)
 
-    def _bring_in(self, chunk: Sequence[NewTask], items: Items) -> Iterator[Outcome]:
+    def _create_missing(self, chunk: Sequence[NewTask], items: Items) -> Iterator[Outcome]:
         """Create the tasks that do not exist yet."""
         if not chunk:
             return
         missing: list[NewTask] = []
-        found = find_ids_by_name(self.project, [new.name for new in chunk], self.breaker)
+        task_ids_by_name = find_ids_by_name(self.project, [new.name for new in chunk], self.breaker)
         for new in chunk:
-            task_ids = found[new.name]
+            task_ids = task_ids_by_name[new.name]
             if isinstance(task_ids, str):
                 yield new.failure(task_ids)
             elif task_ids:
-                yield already_done(task_ids[0], THERE, name=new.name)
+                yield already_done(task_ids[0], ALREADY_EXISTS, name=new.name)
             else:
                 missing.append(new)
         steps = list(self._plan(missing, items))
@@ -97,14 +104,14 @@ class Uploading:
 
     def _plan(self, chunk: Sequence[NewTask], items: Items) -> Iterator[Creation | Outcome]:
         """Validate and convert tasks; yield a creation or a failure for each."""
-        ready: dict[str, tuple[_Ready, dict[str, Any]]] = {}
+        ready: dict[str, tuple[_ValidatedTask, dict[str, Any]]] = {}
         for new in chunk:
             if self.breaker.is_open:
                 yield new.failure(NOT_ATTEMPTED)
                 continue
             try:
-                one = self._ready(new, items)
-                ready[new.name] = one, new.to_import(one.masked.body, one.called)
+                validated = self._validate(new, items)
+                ready[new.name] = validated, new.to_import(validated.masked.body, validated.item_names)
             except RedBrickInputError as error:
                 yield new.failure(f"{str(error).rstrip('.')}. {_NOTHING_SENT}")
             except RedBrickAPIError as error:
@@ -113,12 +120,14 @@ class Uploading:
         tasks = [(name, task) for name, (_, task) in ready.items()]
         converted = convert_all(self.project.client, tasks, layout=True)
         for name, stored in converted.items():
-            one, task = ready[name]
-            problem = stored if isinstance(stored, str) else _strange(stored, one, task)
+            validated, task = ready[name]
+            problem = stored if isinstance(stored, str) else _items_problem(stored, validated, task)
             if problem is not None:
-                yield one.new.failure(f"It {problem.rstrip('.')}. {_NOTHING_SENT}")
+                yield validated.new.failure(f"It {problem.rstrip('.')}. {_NOTHING_SENT}")
             elif not isinstance(stored, str):
-                yield Creation(one.new, self._maker(one, stored, items), self.breaker, one.detail)
+                yield Creation(
+                    validated.new, self._datapoint_factory(validated, stored, items), self.breaker, validated.detail
+                )
 
     def _storage_of(self, new: NewTask) -> str | None:
         """Return the storage that has a task's items; None if they are files to upload.
@@ -129,52 +138,56 @@ class Uploading:
             raise RedBrickInputError(f"its storageId is {new.storage_id}, but the operator's is {self.storage_id}")
         return new.storage_id or self.storage_id
 
-    def _ready(self, new: NewTask, items: Items) -> _Ready:
+    def _validate(self, new: NewTask, items: Items) -> _ValidatedTask:
         """Check what can be checked of a task before its labels are converted.
 
-        :raises RedBrickInputError: when it cannot be created.
+        :raises RedBrickInputError: if the task cannot be created.
         """
         is_ground_truth = self.is_ground_truth if new.is_ground_truth is None else new.is_ground_truth
-        if is_ground_truth and not new.says_labels:
-            raise RedBrickInputError("ground truth needs labels, if only an empty list of them")
+        if is_ground_truth and not new.specifies_labels:
+            raise RedBrickInputError("ground truth needs labels; an empty list is sufficient")
         pre_assign = self.assignees.check(new.pre_assign)
         files = new.files
-        called = {name: name for name in files}
+        item_names = {name: name for name in files}
         storage_id = self._storage_of(new)
         if storage_id is None:
             items.check(files)
-            called = {name: f"{i}/{file_name(name)}" for i, name in enumerate(files)}
+            item_names = {name: f"{i}/{file_name(name)}" for i, name in enumerate(files)}
         else:
             check_names(files)
         problem = new.misplaced
         if problem is not None:
             raise RedBrickInputError(problem)
         masked = self.converter.take_masks(new.name, new.body, copies=new.copies)
-        stray = next((mask for mask in masked.masks if mask.file is None), None)
-        if stray is not None:
-            raise RedBrickInputError(f"series {stray.series}: there is no mask file {stray.stored!r}")
-        return _Ready(new, masked, called, pre_assign, storage_id, is_ground_truth=is_ground_truth)
+        missing_mask = next((mask for mask in masked.masks if mask.file is None), None)
+        if missing_mask is not None:
+            raise RedBrickInputError(f"series {missing_mask.series}: there is no mask file {missing_mask.stored!r}")
+        return _ValidatedTask(new, masked, item_names, pre_assign, storage_id, is_ground_truth=is_ground_truth)
 
-    def _maker(self, one: _Ready, stored: Mapping[str, Any], items: Items) -> Callable[[], Datapoint]:
-        new, project = one.new, self.project
+    def _datapoint_factory(
+        self, validated: _ValidatedTask, stored: Mapping[str, Any], items: Items
+    ) -> Callable[[], Datapoint]:
+        new, project = validated.new, self.project
 
         @cache
         def datapoint() -> Datapoint:
             files = new.files
-            kept = {name: name for name in files} if one.storage_id else items.store(files, task_name=new.name)
-            path_of = {called: kept[name] for name, called in one.called.items()}
-            masks = labels_map(one.masked.masks, project.files, new.name)
-            labels = (stored.get("labels") or []) if new.says_labels else None
+            stored_paths = (
+                {name: name for name in files} if validated.storage_id else items.store(files, task_name=new.name)
+            )
+            path_of = {item_name: stored_paths[name] for name, item_name in validated.item_names.items()}
+            masks = labels_map(validated.masked.masks, project.files, new.name)
+            labels = (stored.get("labels") or []) if new.specifies_labels else None
             heat_maps = [{**entry, "item": path_of[entry["item"]]} for entry in stored.get("heatMaps") or ()]
             return Datapoint(
                 name=new.name,
-                storage_id=one.storage_id or REDBRICK_STORAGE,
+                storage_id=validated.storage_id or REDBRICK_STORAGE,
                 items=[path_of[item] for item in stored["items"]],
                 layout={**stored, "heatMaps": heat_maps or None},
                 labels=project.files.label_variables(labels, masks, task_id=new.name),
-                is_ground_truth=one.is_ground_truth,
+                is_ground_truth=validated.is_ground_truth,
                 metadata=new.metadata,
-                pre_assign=one.pre_assign,
+                pre_assign=validated.pre_assign,
                 priority=new.priority,
             )
 
@@ -182,59 +195,63 @@ class Uploading:
 
 
 @dataclass(frozen=True)
-class _Ready:
-    """A task that nothing speaks against.
+class _ValidatedTask:
+    """A validated task.
 
-    :param called: what the conversion is told its items are called.
-    :param storage_id: the storage that has its items already, if one has.
+    :param new: the task's description.
+    :param masked: its labels and their masks.
+    :param item_names: the name of each item in the conversion.
+    :param pre_assign: the validated assignees by stage.
+    :param storage_id: the external storage that holds its items; None to upload them.
+    :param is_ground_truth: whether the task is created in ground truth.
     """
 
     new: NewTask
     masked: Masked
-    called: Mapping[str, str]
+    item_names: Mapping[str, str]
     pre_assign: PreAssign | None
     storage_id: str | None
     is_ground_truth: bool
 
     @property
     def detail(self) -> dict[str, str]:
-        """What the report says of the task once it is created."""
-        if not self.new.says_labels:
+        """The report fields of the created task."""
+        if not self.new.specifies_labels:
             return {}
         return {"labels_sha256": content_hash(self.new.body, self.masked.digests)}
 
 
-def _strange(stored: Mapping[str, Any], one: _Ready, task: Mapping[str, Any]) -> str | None:
-    """Return why the items of a converted task are wrong; None if they are not."""
-    known = set(one.called.values())
+def _items_problem(stored: Mapping[str, Any], validated: _ValidatedTask, task: Mapping[str, Any]) -> str | None:
+    """Return an error message if the items of a converted task are wrong."""
+    item_names = set(validated.item_names.values())
     entries = stored.get("heatMaps") or ()
     items = [*(stored.get("items") or ()), *(entry.get("item") for entry in entries)]
-    if not stored.get("items") or not known.issuperset(items):
-        return "could not be checked: RedBrick made something else of its items"
-    return _divided(stored, [listed(series["items"]) for series in task["series"]])
+    if not stored.get("items") or not item_names.issuperset(items):
+        return "could not be checked: RedBrick's conversion changed its items"
+    return _series_items_problem(stored, [listed(series["items"]) for series in task["series"]])
 
 
-def _divided(stored: Mapping[str, Any], given: Sequence[Sequence[str]]) -> str | None:
-    """Return how the items of a converted task differ from those of its series."""
+def _series_items_problem(stored: Mapping[str, Any], series_items: Sequence[Sequence[str]]) -> str | None:
+    """Return an error message if a converted task's items differ from the series'."""
     items, infos = stored["items"], stored.get("seriesInfo") or ()
-    missing = {item for series in given for item in series}.difference(items)
+    missing = {item for series in series_items for item in series}.difference(items)
     if missing:
-        count = len({item for series in given for item in series})
-        return f"cannot be sent: RedBrick's conversion lost items: {count} given, {count - len(missing)} converted"
-    if len(infos) != len(given) and not (len(given) == 1 and not infos):
-        return f"cannot be sent: RedBrick's conversion lost series: {len(given)} given, {len(infos)} converted"
-    for index, (info, series) in enumerate(zip(infos, given, strict=False)):
-        places = info.get("itemsIndices") or ()
-        found = {items[place] for place in places if place < len(items)}
-        if found != set(series):
+        count = len({item for series in series_items for item in series})
+        return f"cannot be sent: RedBrick's conversion lost items ({count} given, {count - len(missing)} converted)"
+    if len(infos) != len(series_items) and not (len(series_items) == 1 and not infos):
+        return f"cannot be sent: RedBrick's conversion lost series ({len(series_items)} given, {len(infos)} converted)"
+    for index, (info, series) in enumerate(zip(infos, series_items, strict=False)):
+        indices = info.get("itemsIndices") or ()
+        converted_items = {items[index_in_items] for index_in_items in indices if index_in_items < len(items)}
+        if converted_items != set(series):
             return (
-                f"cannot be sent: RedBrick's conversion gave series {index} other items: {len(set(series))} given, "
-                f"{len(found.intersection(series))} converted"
+                f"cannot be sent: RedBrick's conversion changed the items of series {index} ({len(set(series))} given, "
+                f"{len(converted_items.intersection(series))} converted)"
             )
     return None
 
 
-THERE = "a task with this name is there already"
+ALREADY_EXISTS = "a task with this name already exists"
 _NOT_CREATED = "The task was not created"
 
 
@@ -280,13 +297,13 @@ class Creation(Mutation):
         :param project: the project.
         :param errors: the errors of the attempts to create it.
         """
-        found = project.find_by_name([self.new.name])[self.new.name]
-        if not found:
+        task_ids = project.find_by_name([self.new.name])[self.new.name]
+        if not task_ids:
             return None
         if all(isinstance(error, RedBrickRefusedError) for error in errors):
             # No answer was lost, so another client created the task first.
-            return already_done(found[0], THERE, name=self.new.name)
-        return done(found[0], name=self.new.name, **self.detail)
+            return already_done(task_ids[0], ALREADY_EXISTS, name=self.new.name)
+        return done(task_ids[0], name=self.new.name, **self.detail)
 
     def failure(self, reason: object) -> Outcome:
         """Return the outcome of a task that was not created."""
@@ -294,7 +311,7 @@ class Creation(Mutation):
 
 
 PreAssign = Mapping[str, "str | Sequence[str]"]
-"""By stage, one email or several."""
+"""One email or several, by stage."""
 
 
 @dataclass(frozen=True)
@@ -308,33 +325,35 @@ class Assignees:
     _missing: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def check(self, wanted: PreAssign | None) -> PreAssign | None:
-        """Return the assignees with each email as the project spells it.
+        """Return the assignees with each email in the project's spelling.
 
-        :raises RedBrickInputError: for a stage without assignees, or a member who may not work in it.
+        :param wanted: by stage, one email or several; None for no assignees.
+        :raises RedBrickInputError: if a stage does not exist, or a member has no access to it.
         """
         if not wanted:
             return None
-        return {stage: self._spelled(self._stage(stage), emails) for stage, emails in wanted.items()}
+        return {stage: self._normalized(self._stage(stage), emails) for stage, emails in wanted.items()}
 
-    def _spelled(self, stage: Stage, emails: str | Sequence[str]) -> str | list[str]:
-        given = [emails] if isinstance(emails, str) else emails
+    def _normalized(self, stage: Stage, emails: str | Sequence[str]) -> str | list[str]:
+        requested = [emails] if isinstance(emails, str) else emails
         try:
-            people = list(check_people(self._members, stage, given))
+            members = list(check_people(self._members, stage, requested))
         except RedBrickInputError as error:
             raise RedBrickInputError(f"preAssign, {stage.name}: {error}") from None
-        return people[0] if isinstance(emails, str) else people
+        return members[0] if isinstance(emails, str) else members
 
     def _stage(self, name: str) -> Stage:
         stages = self._stages()
         if name not in stages and name not in self._missing:
-            # It may have been added since the project was read, and people with it.
+            # The stage, and members with access to it, may have been added since the project was read.
             self._missing.add(name)
             forget(self.project)
             vars(self).pop("_members", None)
             stages = self._stages()
         if name not in stages:
             raise RedBrickInputError(
-                f"preAssign: {name!r} is no label or review stage of the project; those are: {', '.join(stages)}."
+                f"preAssign: {name!r} is not a label or review stage of the project. "
+                f"Its stages are {', '.join(stages)}."
             )
         return stages[name]
 

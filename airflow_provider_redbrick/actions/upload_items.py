@@ -1,4 +1,11 @@
-"""Upload the item files of new tasks to RedBrick's own storage."""
+"""Upload the item files of new tasks to RedBrick's own storage.
+
+1. Names are checked, and local files opened, before any request.
+2. Content must match the file name, so an error page or a Git LFS pointer is never uploaded as an image.
+3. Compressed files are verified to their end: local ones before the first upload of a task, remote ones when sent.
+4. Upload URLs expire, so they are requested in batches of 50 files.
+5. Uploads of all tasks share one thread pool, which limits their number.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.annotations.masks import OpenFile
     from airflow_provider_redbrick.client.operations.uploads import ProjectImports, UploadTarget
 
-# Upload URLs expire, so they are requested batch by batch.
 FILES_A_REQUEST = 50
 _VIDEOS = (".mp4", ".mov", ".avi")
 
@@ -35,7 +41,7 @@ class Items:
 
     :param imports: the project's import operations.
     :param open_file: opens files.
-    :param at_a_time: the number of concurrent uploads.
+    :param max_concurrency: the maximum number of concurrent uploads.
     :param may_open: raises for a URI that must not be opened; object store files are opened only when sent.
     """
 
@@ -44,13 +50,13 @@ class Items:
         imports: ProjectImports,
         open_file: OpenFile,
         *,
-        at_a_time: int,
+        max_concurrency: int,
         may_open: Callable[[str], None] | None = None,
     ) -> None:
         self._imports = imports
         self._open_file = open_file
         self._may_open = may_open
-        self._pool = ThreadPoolExecutor(at_a_time, thread_name_prefix="redbrick-items")
+        self._pool = ThreadPoolExecutor(max_concurrency, thread_name_prefix="redbrick-items")
 
     def __enter__(self) -> Self:
         return self
@@ -63,16 +69,17 @@ class Items:
     def check(self, files: Sequence[str]) -> None:
         """Check that files can be items and, without remote requests, that they exist.
 
-        :raises RedBrickInputError: for the first file that is not.
+        :param files: paths and URIs.
+        :raises RedBrickInputError: for the first file that cannot be an item or does not exist.
         """
         for name in files:
-            _kind(name)
+            _content_type(name)
         for name in files:
             if "://" not in name:
                 with self._opened(name):
                     pass
             elif self._may_open is not None:
-                with _about(name):
+                with _naming_item(name):
                     self._may_open(name)
 
     def store(self, files: Sequence[str], *, task_name: str) -> dict[str, str]:
@@ -83,51 +90,53 @@ class Items:
         :return: the storage path of each file.
         :raises RedBrickInputError: if a file cannot be read, or its compression is damaged.
         """
-        self._check_packed([name for name in files if "://" not in name])
+        self._check_compressed([name for name in files if "://" not in name])
         stored: dict[str, str] = {}
-        named = zip(files, _file_names(files), strict=True)
-        for batch in in_chunks(named, FILES_A_REQUEST):
-            asked = [(called, _kind(name)) for name, called in batch]
-            places = self._imports.request_targets(asked, task_name=task_name)
-            _await([self._pool.submit(self._put, name, place) for (name, _), place in zip(batch, places, strict=True)])
-            stored.update((name, place.path) for (name, _), place in zip(batch, places, strict=True))
+        named_files = zip(files, _file_names(files), strict=True)
+        for batch in in_chunks(named_files, FILES_A_REQUEST):
+            requested = [(stored_name, _content_type(name)) for name, stored_name in batch]
+            targets = self._imports.request_targets(requested, task_name=task_name)
+            _await(
+                [self._pool.submit(self._put, name, target) for (name, _), target in zip(batch, targets, strict=True)]
+            )
+            stored.update((name, target.path) for (name, _), target in zip(batch, targets, strict=True))
         return stored
 
-    def _check_packed(self, files: Sequence[str]) -> None:
+    def _check_compressed(self, files: Sequence[str]) -> None:
         """Verify local compressed files before any upload; remote ones when sent."""
-        _await([self._pool.submit(self._check_whole, name) for name in files if _is_packed(name)])
+        _await([self._pool.submit(self._check_compressed_file, name) for name in files if _is_gzip_name(name)])
 
-    def _check_whole(self, name: str) -> None:
+    def _check_compressed_file(self, name: str) -> None:
         with self._opened(name) as file:
             _check_packed_item(name, file)
 
-    def _put(self, name: str, place: UploadTarget) -> None:
+    def _put(self, name: str, target: UploadTarget) -> None:
         with self._opened(name) as file:
-            if "://" in name and _is_packed(name):
+            if "://" in name and _is_gzip_name(name):
                 _check_packed_item(name, file)
-            self._imports.put(place, file)
+            self._imports.put(target, file)
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[BinaryIO]:
         """Open a file as seekable, and check that its content matches its name."""
-        with _about(name), ExitStack() as stack:
+        with _naming_item(name), ExitStack() as stack:
             file = self._open_file(name)
             if file is None:
                 raise RedBrickInputError("there is no such file")
-            whole = stack.enter_context(_seekable(stack.enter_context(closing(file))))
-            size = whole.seek(0, io.SEEK_END)
+            seekable = stack.enter_context(_seekable(stack.enter_context(closing(file))))
+            size = seekable.seek(0, io.SEEK_END)
             if not size:
                 raise RedBrickInputError("it is empty")
-            whole.seek(0)
-            head = whole.read(LOOKED_AT)
-            problem = what_is_wrong(name, head) or (None if _is_packed(name) else cut_short(name, head, size))
+            seekable.seek(0)
+            head = seekable.read(LOOKED_AT)
+            problem = what_is_wrong(name, head) or (None if _is_gzip_name(name) else cut_short(name, head, size))
             if problem is not None:
                 raise RedBrickInputError(problem)
-            yield whole
+            yield seekable
 
 
 def _await(futures: Sequence[Future[None]]) -> None:
-    """Wait until all have succeeded, or one has failed."""
+    """Wait until all uploads have succeeded; cancel the others if one fails."""
     try:
         for future in futures:
             future.result()
@@ -150,7 +159,7 @@ def _check_packed_item(name: str, file: BinaryIO) -> None:
         raise ValueError(problem)
 
 
-def _is_packed(name: str) -> bool:
+def _is_gzip_name(name: str) -> bool:
     return name.lower().endswith(".gz")
 
 
@@ -160,13 +169,13 @@ def check_names(files: Sequence[str]) -> None:
     :raises RedBrickInputError: for the first name that no image has.
     """
     for name in files:
-        words = housekeeping(name)
-        if words is not None:
-            raise RedBrickInputError(f"{_called(name)} is {words}")
+        description = housekeeping(name)
+        if description is not None:
+            raise RedBrickInputError(f"{_item_label(name)} is {description}")
 
 
 @contextmanager
-def _about(name: str) -> Iterator[None]:
+def _naming_item(name: str) -> Iterator[None]:
     """Name the item in errors.
 
     Any exception of an object store client, on opening or reading, is this file's failure.
@@ -174,12 +183,12 @@ def _about(name: str) -> Iterator[None]:
     try:
         yield
     except RedBrickInputError as error:
-        raise RedBrickInputError(f"{_called(name)}: {strip_signatures(str(error), [name])}") from None
+        raise RedBrickInputError(f"{_item_label(name)}: {strip_signatures(str(error), [name])}") from None
     except RedBrickError:
         raise
     except Exception as error:  # noqa: BLE001 - see above
-        words = strip_signatures(str(error), [name]) or type(error).__name__
-        raise RedBrickInputError(f"{_called(name)} cannot be read: {words}") from None
+        reason = strip_signatures(str(error), [name]) or type(error).__name__
+        raise RedBrickInputError(f"{_item_label(name)} cannot be read: {reason}") from None
 
 
 @contextmanager
@@ -192,27 +201,27 @@ def _seekable(file: BinaryIO) -> Iterator[BinaryIO]:
         yield copy
 
 
-def _called(name: str) -> str:
+def _item_label(name: str) -> str:
     """Return an item's name for messages; a URL's signature is removed."""
     return f"item {strip_signatures(name, [name])!r}"
 
 
-def _kind(name: str) -> str:
+def _content_type(name: str) -> str:
     """Return an item's content type."""
-    kind = content_type(name)
-    if kind is not None:
-        return kind
-    words = housekeeping(name)
-    if words is not None:
-        raise RedBrickInputError(f"{_called(name)} is {words}")
+    mime_type = content_type(name)
+    if mime_type is not None:
+        return mime_type
+    description = housekeeping(name)
+    if description is not None:
+        raise RedBrickInputError(f"{_item_label(name)} is {description}")
     if suffix_of(name)[0] in _VIDEOS:
         raise RedBrickInputError(
-            f"{_called(name)} is a video, which RedBrick takes apart in an import of its own that names no task: give "
-            f"its frames as images, or a storage_id and where in that storage the video is"
+            f"{_item_label(name)} is a video, which RedBrick splits in a separate import that names no task. Upload "
+            f"its frames as images, or specify a storage_id and the path of the video in that storage"
         )
     raise RedBrickInputError(
-        f"{_called(name)} is of a kind that RedBrick does not take; it takes {', '.join(ITEM_SUFFIXES)}, and DICOM "
-        f"files without an ending"
+        f"{_item_label(name)} has an unsupported file type. RedBrick accepts {', '.join(ITEM_SUFFIXES)}, and "
+        f"DICOM files without a suffix"
     )
 
 
@@ -220,8 +229,8 @@ def _file_names(files: Sequence[str]) -> Iterator[str]:
     """Yield a distinct file name for each file; repeated names get a number."""
     taken: set[str] = set()
     for number, name in enumerate(files):
-        called = file_name(name)
-        while called in taken:
-            called = f"{number}-{called}"
-        taken.add(called)
-        yield called
+        base_name = file_name(name)
+        while base_name in taken:
+            base_name = f"{number}-{base_name}"
+        taken.add(base_name)
+        yield base_name

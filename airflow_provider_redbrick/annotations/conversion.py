@@ -1,10 +1,15 @@
 """Convert user labels to the format that the server stores.
 
+The server stores labels as a flat list, and converts the ``series`` format to it on request. A conversion has no side
+effect. Labels pass these steps before they are saved:
+
 1. User values are copied and validated, and their masks are extracted, before any request.
-2. The server converts labels, up to 50 tasks per request. A refused request is bisected until the invalid tasks are
-   isolated.
-3. The conversion does not know a task's items: labels are converted with placeholder items and moved afterwards.
-4. A conversion that drops or changes labels, or answers for another task, is refused.
+2. The server converts up to 50 tasks per request. A refused request is bisected until the invalid tasks are isolated,
+   so an invalid task never fails the others.
+3. The conversion does not receive a task's items. Labels are converted with placeholder items, and their item numbers
+   are mapped to the task's own items afterwards.
+4. A conversion that drops or changes labels, or answers for another task, is refused: the counts per series and label
+   type must match.
 """
 
 from __future__ import annotations
@@ -50,12 +55,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The import format requires names and items; labels do not depend on them.
-_ITEM = "https://test"
+# A placeholder: the import format requires names and items, but labels do not depend on them.
+_PLACEHOLDER_ITEM = "https://test"
 # Fields displayed with a series, and set when its task is created.
-_LAYERS = frozenset({"heatMaps", "transforms", "centerline"})
-_NAME_MASKS = ("segmentations", "segmentMap")
-_MOST_ITEMS = 100_000
+_IMAGE_FIELDS = frozenset({"heatMaps", "transforms", "centerline"})
+_MASK_FIELDS = ("segmentations", "segmentMap")
+_MAX_ITEMS = 100_000
 CONVERSIONS_A_REQUEST = 50
 
 
@@ -80,9 +85,9 @@ class Labels:
         series = (self.body or {}).get("series")
         if not isinstance(series, Sequence):
             return False
-        named = (each.get(key) for each in series if isinstance(each, Mapping) for key in _NAME_MASKS)
-        # The truth value of an array is undefined.
-        return any(bool(value) if isinstance(value, Sequence | Mapping) else value is not None for value in named)
+        values = (element.get(key) for element in series if isinstance(element, Mapping) for key in _MASK_FIELDS)
+        # Arrays have no truth value.
+        return any(bool(value) if isinstance(value, Sequence | Mapping) else value is not None for value in values)
 
     def plain(self) -> Labels:
         """Return a copy as plain JSON values, and copies of mask objects.
@@ -111,13 +116,13 @@ class Labels:
         :raises RedBrickInputError: if JSON cannot represent a value, or a mask file cannot be read.
         """
 
-        def if_there(path: str) -> BinaryIO | None:
+        def open_if_exists(path: str) -> BinaryIO | None:
             try:
                 return open_mask(path, open_file)
             except NoSuchFileError:
                 return None
 
-        return self.copied(if_there)
+        return self.copied(open_if_exists)
 
     def with_stored(self, paths: frozenset[str]) -> Labels:
         """Return the labels with the task's masks, which are not read from files."""
@@ -135,13 +140,13 @@ class Labels:
         task: dict[str, Any] = {"taskId": self.task_id, "name": self.task_id}
         if "labels" in body:
             if "series" in body or "classification" in body:
-                raise RedBrickInputError("it has both the older 'labels' and 'series' or 'classification'")
-            task.update(items=[_ITEM], labels=list_of_objects(body["labels"], "labels"))
+                raise RedBrickInputError("the older 'labels' cannot be combined with 'series' or 'classification'")
+            task.update(items=[_PLACEHOLDER_ITEM], labels=list_of_objects(body["labels"], "labels"))
         else:
-            given = body.get("series")
-            # No series and empty series are equivalent: a task has at least one.
-            series = list_of_objects([] if given is None else given, "series") or [{}]
-            task["series"] = [_with_place(series_labels(each, i), i) for i, each in enumerate(series)]
+            all_series = body.get("series")
+            # A task has at least one series, so no series and one empty series are equivalent.
+            series = list_of_objects([] if all_series is None else all_series, "series") or [{}]
+            task["series"] = [_with_placeholder_items(series_labels(element, i), i) for i, element in enumerate(series)]
             if body.get("classification") is not None:
                 task["classification"] = body["classification"]
         check_json(task)
@@ -196,27 +201,27 @@ class Converter:
     :param client: the client that requests conversions.
     :param open_file: opens mask files.
     :param check: validates labels first; None skips validation.
-    :param rounding_is_unsaid: acquired by the first warning about rounded masks, so that it is logged once.
+    :param rounding_warning_lock: acquired by the first warning about rounded masks, so that it is logged once.
     """
 
     client: RedBrickClient
     open_file: OpenFile
     check: LabelCheck | None = None
-    rounding_is_unsaid: Lock = field(default_factory=Lock, repr=False, compare=False)
+    rounding_warning_lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def convert(self, batch: Iterable[Labels]) -> dict[str, Converted | str]:
         """Return for each task ID its converted labels, or an error message."""
         result: dict[str, Converted | str] = {}
         ready: dict[str, tuple[Labels, Masked, dict[str, Any]]] = {}
-        for given in batch:
+        for user_labels in batch:
             try:
-                labels = given.plain()
+                labels = user_labels.plain()
                 masked = self.take_masks(labels.task_id, labels.body or {}, labels.stored, labels.copies)
                 ready[labels.task_id] = labels, masked, Labels(labels.task_id, masked.body).to_import()
             except RedBrickInputError as error:
-                result[given.task_id] = f"cannot be sent: {error}"
+                result[user_labels.task_id] = f"cannot be sent: {error}"
             except RedBrickAPIError as error:
-                result[given.task_id] = f"could not be checked: {error}"
+                result[user_labels.task_id] = f"could not be checked: {error}"
         converted = convert_all(self.client, [(key, task) for key, (_, _, task) in ready.items()])
         for key, stored in converted.items():
             result[key] = stored if isinstance(stored, str) else _converted(stored, *ready[key])
@@ -243,7 +248,7 @@ class Converter:
         masked = take_masks(body, self.open_file, stored, copies)
         if self.check is not None:
             self.check.judge(key, masked.doubts)
-        if masked.rounded and self.rounding_is_unsaid.acquire(blocking=False):
+        if masked.rounded and self.rounding_warning_lock.acquire(blocking=False):
             log.warning(
                 "Mask %s has values that are whole numbers only after rounding, such as 0.99999. They are rounded. "
                 "Further masks of this kind are not logged.",
@@ -252,9 +257,9 @@ class Converter:
         return masked
 
 
-def _converted(stored: Mapping[str, Any], given: Labels, masked: Masked, task: Mapping[str, Any]) -> Converted:
+def _converted(stored: Mapping[str, Any], labels: Labels, masked: Masked, task: Mapping[str, Any]) -> Converted:
     series = task.get("series") or ()
-    counts = (len(each["items"]) if isinstance(each["items"], list) else 1 for each in series)
+    counts = (len(element["items"]) if isinstance(element["items"], list) else 1 for element in series)
     starts = tuple(accumulate(counts, initial=0))
     return Converted(
         list(stored.get("labels") or ()),
@@ -262,7 +267,7 @@ def _converted(stored: Mapping[str, Any], given: Labels, masked: Masked, task: M
         masked.unmasked,
         starts[:-1],
         item_references(series),
-        content_hash(given.body or {}, masked.digests),
+        content_hash(labels.body or {}, masked.digests),
     )
 
 
@@ -283,23 +288,23 @@ def convert_all(
         converted = _convert_chunk(client, chunk)
         for key, task in chunk:
             stored = converted[key]
-            result[key] = (stored if isinstance(stored, str) else _unlike(task, stored, layout=layout)) or stored
+            result[key] = (
+                stored if isinstance(stored, str) else _conversion_problem(task, stored, layout=layout)
+            ) or stored
     return result
 
 
-def _unlike(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bool) -> str | None:
+def _conversion_problem(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bool) -> str | None:
     """Return why a conversion cannot be sent; None if it is complete."""
     if any(_differs(stored.get(key), task[key]) for key in ("taskId", "name") if key in task):
-        return "cannot be sent: RedBrick's conversion answered for another task"
+        return "cannot be sent: RedBrick's conversion is for another task"
     problem = difference(task, stored, layout=layout)
-    return (
-        None if problem is None else f"cannot be sent: RedBrick's conversion does not match what was given: {problem}"
-    )
+    return None if problem is None else f"cannot be sent: RedBrick's conversion differs from the labels: {problem}"
 
 
-def _differs(found: object, given: object) -> bool:
-    """Return whether an answer names something else; it may name nothing."""
-    return found is not None and str(found).strip().lower() != str(given).strip().lower()
+def _differs(answered: object, expected: object) -> bool:
+    """Return whether an answer has another value; an absent value does not differ."""
+    return answered is not None and str(answered).strip().lower() != str(expected).strip().lower()
 
 
 def _convert_chunk(
@@ -330,9 +335,9 @@ def read_body(value: object, task_id: str | None = None) -> Mapping[str, Any]:
         fields = fields_of(value)
         value = value if fields is None else fields
     if isinstance(value, Mapping):
-        named = value.get("taskId")
-        if None not in {task_id, named} and str(named).lower() != str(task_id).lower():
-            raise RedBrickInputError(f"the labels name another task by their taskId: {short_repr(named)}")
+        label_task_id = value.get("taskId")
+        if None not in {task_id, label_task_id} and str(label_task_id).lower() != str(task_id).lower():
+            raise RedBrickInputError(f"the labels have the taskId of another task: {short_repr(label_task_id)}")
         body = {key: value[key] for key in ("series", "classification", "labels") if value.get(key) is not None}
         if body:
             return body
@@ -340,7 +345,7 @@ def read_body(value: object, task_id: str | None = None) -> Mapping[str, Any]:
         if value:
             return {"series": list(value)}
         raise RedBrickInputError(
-            "an empty list of series says nothing: give {'series': []} for no labels, or None to leave the task alone"
+            "an empty list of series is ambiguous; return {'series': []} for no labels, or None to skip the task"
         )
     raise RedBrickInputError(
         "labels must be an object with 'series', 'classification' or the older 'labels', or a list of series, "
@@ -356,7 +361,7 @@ def series_labels(element: Mapping[str, Any], index: int) -> dict[str, Any]:
     :raises RedBrickInputError: if it has labels of an unknown type.
     """
     if element.get("unknown"):
-        raise RedBrickInputError(f"series {index} has labels of an unknown kind, which would be lost")
+        raise RedBrickInputError(f"series {index} has labels of an unknown type, which would be lost")
     return {
         key: value for key, value in element.items() if key not in NOT_LABELS and key != "unknown" and value is not None
     }
@@ -370,7 +375,7 @@ def list_of_objects(value: object, what: str) -> list[Mapping[str, Any]]:
     :raises RedBrickInputError: if it is not a list of objects.
     """
     if not isinstance(value, (list, tuple)) or not all(isinstance(element, Mapping) for element in value):
-        raise RedBrickInputError(f"its {what!r} must be a list of objects")
+        raise RedBrickInputError(f"{what!r} must be a list of objects")
     return list(value)
 
 
@@ -385,16 +390,16 @@ def check_json(task: Mapping[str, Any]) -> None:
         check_finite(to_plain(task))
 
 
-def _with_place(series: dict[str, Any], index: int) -> dict[str, Any]:
+def _with_placeholder_items(series: dict[str, Any], index: int) -> dict[str, Any]:
     """Name a series, and add as many placeholder items as its labels refer to."""
-    series = {key: value for key, value in series.items() if key not in _LAYERS}
-    last = max(_items_named(series), default=0)
-    if last >= _MOST_ITEMS:
-        raise RedBrickInputError(f"series {index} has a label on item {last}; {_MOST_ITEMS} items are the most")
-    return {**series, "name": f"{index}", "items": [_ITEM] * (last + 1) if last else _ITEM}
+    series = {key: value for key, value in series.items() if key not in _IMAGE_FIELDS}
+    last = max(_item_indices(series), default=0)
+    if last >= _MAX_ITEMS:
+        raise RedBrickInputError(f"series {index} has a label on item {last}, beyond the limit of {_MAX_ITEMS} items")
+    return {**series, "name": f"{index}", "items": [_PLACEHOLDER_ITEM] * (last + 1) if last else _PLACEHOLDER_ITEM}
 
 
-def _items_named(series: Mapping[str, Any]) -> Iterator[int]:
+def _item_indices(series: Mapping[str, Any]) -> Iterator[int]:
     for labels in series.values():
         for label in labels if isinstance(labels, list) else ():
             video = label.get("video") if isinstance(label, Mapping) else None
@@ -404,7 +409,7 @@ def _items_named(series: Mapping[str, Any]) -> Iterator[int]:
 
 
 MODES = ("strict", "warn", "off")
-_NAMED = 5
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -440,15 +445,15 @@ class LabelCheck:
         """
         if not problems:
             return
-        named = [str(problem) for problem in problems[:_NAMED]]
-        more = [f"and {len(problems) - _NAMED} more"] if len(problems) > _NAMED else []
-        words = truncate_message("; ".join([*named, *more]))
+        messages = [str(problem) for problem in problems[:_MAX_NAMED]]
+        more = [f"and {len(problems) - _MAX_NAMED} more"] if len(problems) > _MAX_NAMED else []
+        message = truncate_message("; ".join([*messages, *more]))
         if self.strict:
-            raise RedBrickInputError(words)
+            raise RedBrickInputError(message)
         log.warning(
-            "The labels for task %s are sent although something is wrong with them: %s",
+            "Task %s: labels are sent despite validation errors: %s",
             task_id,
-            truncate_message(words),
+            truncate_message(message),
         )
 
     @read_once
@@ -456,6 +461,7 @@ class LabelCheck:
         taxonomy = Taxonomy.from_wire(self.project.taxonomy)
         if not taxonomy.checkable:
             log.warning(
-                "Labels are not checked: the project has no taxonomy, or one of the first kind: %r", taxonomy.name
+                "Labels are not validated: the project has no taxonomy of the current generation. Its taxonomy is %r.",
+                taxonomy.name,
             )
         return taxonomy

@@ -1,9 +1,11 @@
 """Determine file types from content, to refuse error pages and pointers.
 
+Downloads often contain an error page or a Git LFS pointer in place of the file.
+
 1. A reliable signature takes precedence over the name.
 2. DICOM files need neither a preamble nor a suffix, so unknown content is accepted where DICOM is expected.
 3. NIfTI volumes always have a signature, so nothing else is accepted where a volume is expected.
-4. Where no content can be read, in a storage that RedBrick reads itself, names that no image has are refused.
+4. The content of files in external storage cannot be read, so only names that no image has are refused.
 """
 
 from __future__ import annotations
@@ -23,17 +25,17 @@ if TYPE_CHECKING:
 LOOKED_AT = 8192
 """The number of leading bytes that are examined."""
 
-_HOUSEKEEPING = {
+_SYSTEM_FILES = {
     "dicomdir": "a DICOMDIR, which lists other files",
-    ".ds_store": "what macOS keeps of a folder",
-    "thumbs.db": "what Windows keeps of a folder",
-    "ehthumbs.db": "what Windows keeps of a folder",
-    "desktop.ini": "what Windows keeps of a folder",
+    ".ds_store": "a system file of macOS",
+    "thumbs.db": "a system file of Windows",
+    "ehthumbs.db": "a system file of Windows",
+    "desktop.ini": "a system file of Windows",
 }
-_APPLE_DOUBLE = "what macOS keeps beside a file (AppleDouble)"
+_APPLE_DOUBLE = "a system file of macOS (AppleDouble)"
 _DICOMDIR_CLASS = re.compile(rb"\x02\x00\x02\x00UI..1\.2\.840\.10008\.1\.3\.10(?![\d.])", re.DOTALL)
 _POINTER = "a Git LFS pointer instead of the file (`git lfs pull` fetches it)"
-_STARTS = (
+_SIGNATURES = (
     (b"version https://git-lfs.github.com/spec/", "pointer", _POINTER),
     (b"version https://hawser.github.com/spec/", "pointer", _POINTER),
     (b"/annex/objects/", "pointer", "a git-annex pointer instead of the file (`git annex get` fetches it)"),
@@ -47,7 +49,7 @@ _STARTS = (
     (b"\x00\x00\x00\x0cjP  ", "jpeg 2000", "a JPEG 2000 picture"),
     (b"\x00\x05\x16\x07", "apple", _APPLE_DOUBLE),
     (b"\x00\x05\x16\x00", "apple", _APPLE_DOUBLE),
-    (b"\x00\x00\x00\x01Bud1", "apple", _HOUSEKEEPING[".ds_store"]),
+    (b"\x00\x00\x00\x01Bud1", "apple", _SYSTEM_FILES[".ds_store"]),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "ole", "an OLE file (Thumbs.db, or an older Office document)"),
     (b"%PDF-", "pdf", "a PDF document"),
     (b"PK\x03\x04", "zip", "a ZIP archive"),
@@ -66,13 +68,13 @@ _MARKUP = re.compile(
     r"\s*(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(?P<tag>!doctype\s+html|[a-z][\w:.-]*)", re.DOTALL | re.IGNORECASE
 )
 _PAGE_TAGS = {"html", "head", "body", "title", "script", "meta", "h1", "center", "pre", "p", "div", "style"}
-_STAND_INS = frozenset({"html", "xml", "pointer", "apple"})
+_STAND_IN_KEYS = frozenset({"html", "xml", "pointer", "apple"})
 _JSON = re.compile(r"\{\s*[\"}]|\[\s*[\[\]{\"\d-]")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-_NO_TEXT = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f]")
+_CONTROL_CHARACTERS = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f]")
 
-Known = tuple[str, str]
-"""A kind of file: a key, and what it is called in messages."""
+FileType = tuple[str, str]
+"""A file type: a key, and its description in messages."""
 
 
 def _is_nifti(head: bytes) -> bool:
@@ -84,7 +86,7 @@ def _is_nifti(head: bytes) -> bool:
     return head[344:348] in {b"n+1\x00", b"ni1\x00"}
 
 
-_SHAPES: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
+_TYPE_CHECKS: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
     (_is_nifti, "nifti", "a NIfTI volume"),
     (lambda head: head[:2] == b"BM" and head[6:10] == bytes(4), "bmp", "a BMP picture"),
     (lambda head: head[4:8] == b"ftyp", "video", "an MP4 or QuickTime video"),
@@ -96,18 +98,18 @@ _SHAPES: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
 
 def housekeeping(name: str) -> str | None:
     """Describe a file whose name no image has; return None for other names."""
-    called = file_name(name).lower()
-    return _APPLE_DOUBLE if called.startswith("._") else _HOUSEKEEPING.get(called)
+    base_name = file_name(name).lower()
+    return _APPLE_DOUBLE if base_name.startswith("._") else _SYSTEM_FILES.get(base_name)
 
 
-def known_kind(head: bytes) -> Known | None:
+def known_kind(head: bytes) -> FileType | None:
     """Return the file type that the first bytes prove; None if they prove none."""
     if head[128:132] == b"DICM":
         is_index = _DICOMDIR_CLASS.search(head, 132) is not None
-        return ("dicomdir", _HOUSEKEEPING["dicomdir"]) if is_index else ("dicom", "a DICOM file")
-    shapes = ((key, words) for has_shape, key, words in _SHAPES if has_shape(head))
-    starts = ((key, words) for start, key, words in _STARTS if head.startswith(start))
-    return next(chain(shapes, starts), None) or _text_kind(head)
+        return ("dicomdir", _SYSTEM_FILES["dicomdir"]) if is_index else ("dicom", "a DICOM file")
+    checked = ((key, description) for matches, key, description in _TYPE_CHECKS if matches(head))
+    by_signature = ((key, description) for signature, key, description in _SIGNATURES if head.startswith(signature))
+    return next(chain(checked, by_signature), None) or _text_kind(head)
 
 
 def what_is_wrong(name: str, head: bytes) -> str | None:
@@ -119,13 +121,17 @@ def what_is_wrong(name: str, head: bytes) -> str | None:
     suffix, compressed = suffix_of(name)
     if compressed:
         if not head.startswith(b"\x1f\x8b"):
-            known = known_kind(head)
-            return f"its name ends in .gz, and it {_looks_like(known)}" if known else "it is not compressed with gzip"
+            file_type = known_kind(head)
+            return (
+                f"its name ends in .gz, but it {_looks_like(file_type)}"
+                if file_type
+                else "it is not compressed with gzip"
+            )
         head = _decompressed(head)
         if not head:
             return "it is a damaged or empty gzip file"
-    problem = _of_kind(suffix, name, head)
-    return f"what it holds, compressed, cannot be used: {problem}" if problem and compressed else problem
+    problem = _content_problem(suffix, name, head)
+    return f"its decompressed content is invalid: {problem}" if problem and compressed else problem
 
 
 def cut_short(name: str, head: bytes, size: int) -> str | None:
@@ -138,8 +144,12 @@ def cut_short(name: str, head: bytes, size: int) -> str | None:
     :param size: the uncompressed size in bytes.
     """
     suffix, compressed = suffix_of(name)
-    needed = _nifti_size(_decompressed(head) if compressed else head) if suffix == ".nii" else 0
-    return f"it is cut short: by its header it has {needed} bytes, but it has {size}" if size < needed else None
+    expected_bytes = _nifti_size(_decompressed(head) if compressed else head) if suffix == ".nii" else 0
+    return (
+        f"it is truncated: its header states {expected_bytes} bytes, but it has {size}"
+        if size < expected_bytes
+        else None
+    )
 
 
 def _nifti_size(head: bytes) -> int:
@@ -166,66 +176,66 @@ def stand_in(file: BinaryIO) -> str | None:
     """
     if not file.seekable():
         return None
-    known = known_kind(file.read(LOOKED_AT))
+    file_type = known_kind(file.read(LOOKED_AT))
     file.seek(0)
-    return known[1] if known is not None and known[0] in _STAND_INS else None
+    return file_type[1] if file_type is not None and file_type[0] in _STAND_IN_KEYS else None
 
 
-def _of_kind(suffix: str, name: str, head: bytes) -> str | None:
-    known = known_kind(head)
-    if known is None:
+def _content_problem(suffix: str, name: str, head: bytes) -> str | None:
+    file_type = known_kind(head)
+    if file_type is None:
         if suffix == ".nii":
             return "it is not a NIfTI volume"
-        words = housekeeping(name)
-        return f"it is {words}" if words else None
-    key, words = known
+        description = housekeeping(name)
+        return f"it is {description}" if description else None
+    key, description = file_type
     if key == "gzip":
-        return f"it is compressed with gzip, which its name does not say: {file_name(name) + '.gz'!r} would"
-    return None if _ACCEPTS.get(suffix, _is_dicom)(key) else f"it {_looks_like(known)}"
+        return f"it is compressed with gzip, but its name has no .gz suffix; rename it to {file_name(name) + '.gz'!r}"
+    return None if _ACCEPTS.get(suffix, _is_dicom)(key) else f"it {_looks_like(file_type)}"
 
 
 def _is_dicom(key: str) -> bool:
     return key == "dicom"
 
 
-def _one_of(*keys: str) -> Callable[[str], bool]:
+def _accept_only(*keys: str) -> Callable[[str], bool]:
     return lambda key: key in keys
 
 
-_PICTURE = _one_of("png", "jpeg", "bmp")
+_PICTURE = _accept_only("png", "jpeg", "bmp")
 _ACCEPTS: dict[str, Callable[[str], bool]] = {
-    ".nii": _one_of("nifti"),
-    ".nrrd": _one_of("nrrd"),
-    ".json": _one_of("json", "text"),
-    ".txt": _one_of("text", "json", "html", "xml"),
-    ".html": _one_of("text", "html", "xml"),
+    ".nii": _accept_only("nifti"),
+    ".nrrd": _accept_only("nrrd"),
+    ".json": _accept_only("json", "text"),
+    ".txt": _accept_only("text", "json", "html", "xml"),
+    ".html": _accept_only("text", "html", "xml"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp"), _PICTURE),
 }
 
 
-def _looks_like(known: Known) -> str:
-    return f"looks like {known[1]}"
+def _looks_like(file_type: FileType) -> str:
+    return f"looks like {file_type[1]}"
 
 
 def _decompressed(head: bytes) -> bytes:
-    """Return the beginning of what is compressed."""
+    """Decompress the beginning of gzip data; return no bytes if they are damaged."""
     try:
         return zlib.decompressobj(wbits=31).decompress(head, LOOKED_AT)
     except zlib.error:
         return b""
 
 
-def _text_kind(head: bytes) -> Known | None:
+def _text_kind(head: bytes) -> FileType | None:
     """Return the type of a text file; None if it is no recognizable text."""
     text = _text(head)
-    found = _MARKUP.match(text)
-    if found is not None:
-        tag = found["tag"].lower()
+    markup = _MARKUP.match(text)
+    if markup is not None:
+        tag = markup["tag"].lower()
         if tag.startswith("!doctype") or tag in _PAGE_TAGS:
             return "html", "an HTML page"
         return "xml", "an XML error message" if "error" in tag else "an XML document"
     text = text.strip()
-    if not text or _NO_TEXT.search(text):
+    if not text or _CONTROL_CHARACTERS.search(text):
         return None
     if _JSON.match(text):
         return "json", "JSON text"
@@ -233,12 +243,12 @@ def _text_kind(head: bytes) -> Known | None:
 
 
 def _text(head: bytes) -> str:
-    """Decode the beginning; invalid bytes become characters that no text has."""
+    """Decode the beginning as UTF-8, UTF-16 or, if invalid, Latin-1."""
     for mark, encoding in _BOMS:
         if head.startswith(mark):
             return head[len(mark) : 1024].decode(encoding, "ignore")
     try:
         return head[:1024].decode()
     except UnicodeDecodeError as error:
-        # A character may be cut in two at the end, and some servers still write Latin-1.
+        # The last character may be incomplete; some servers use Latin-1.
         return head[: error.start].decode() if error.start > 1020 else head[:1024].decode("latin-1")

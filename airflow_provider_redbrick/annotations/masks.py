@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.client.operations.uploads import ProjectFiles
 
 OpenFile = Callable[[str], "BinaryIO | None"]
-"""Opens a file by its local path or URI. Where there is none it returns None or raises `NoSuchFileError`; what else it
-raises says why not."""
+"""Opens a file by local path or URI. A missing file gives None or raises `NoSuchFileError`; other exceptions state why
+the file cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Masked:
     :param body: the labels for the conversion: one mask per series, with a placeholder name.
     :param masks: the extracted masks.
     :param unmasked: series that explicitly have no mask.
-    :param doubts: inconsistencies of masks that could still be stored.
+    :param doubts: inconsistencies between masks and labels that do not prevent storing.
     :param digests: the SHA-256 of each mask that was read.
     :param rounded: masks with values that were whole numbers only after rounding.
     """
@@ -79,8 +79,7 @@ def take_masks(
 
     :param body: the labels as plain values.
     :param open_file: opens mask files.
-    :param stored: the paths of masks that the task already has. The server supplies them, so none is opened here: no
-        server can have a local file uploaded by using its path as a mask's name.
+    :param stored: the paths of masks that the task already has. They come from the server and are never opened locally.
     :param copies: copies of masks taken when they were returned; their files are not opened again.
     :raises RedBrickInputError: if a mask cannot be read, or contradicts its labels.
     """
@@ -89,22 +88,24 @@ def take_masks(
         return Masked(body)
 
     source = _Source(open_file, stored, copies or {})
-    shown, masks, doubts = [], [], []
+    converted_series, masks, doubts = [], [], []
     rounded: list[str] = []
     for index, series in enumerate(all_series):
-        segmentation = _of(series, index)
+        segmentation = _segmentation(series, index)
         if segmentation is None:
-            shown.append(_without_masks(series))
+            converted_series.append(_without_masks(series))
             continue
         try:
-            file, segments, odd = _made_one(segmentation, partial(source.open, index), rounded)
+            file, segments, inconsistencies = _single_mask(segmentation, partial(source.open, index), rounded)
         except RedBrickInputError as error:
             raise RedBrickInputError(f"series {index}: {error}") from None
         masks.append(Mask(index, file, None if file else segmentation.paths[0]))
-        doubts += [f"series {index}, {words}" for words in odd]
-        shown.append(_with_one_mask(series, index, segments))
-    unmasked = frozenset(i for i, series in enumerate(all_series) if _says_none(series))
-    return Masked({**body, "series": shown}, tuple(masks), unmasked, tuple(doubts), source.digests, tuple(rounded))
+        doubts += [f"series {index}, {message}" for message in inconsistencies]
+        converted_series.append(_with_one_mask(series, index, segments))
+    unmasked = frozenset(i for i, series in enumerate(all_series) if _is_explicitly_unmasked(series))
+    return Masked(
+        {**body, "series": converted_series}, tuple(masks), unmasked, tuple(doubts), source.digests, tuple(rounded)
+    )
 
 
 def labels_map(masks: Sequence[Mask], files: ProjectFiles, task_id: str) -> list[dict[str, Any] | None]:
@@ -122,19 +123,23 @@ def labels_map(masks: Sequence[Mask], files: ProjectFiles, task_id: str) -> list
     return [entries.get(index) for index in range(max(entries, default=-1) + 1)]
 
 
-def _of(series: Any, index: int) -> Segmentation | None:
+def _segmentation(series: Any, index: int) -> Segmentation | None:
     try:
         return segmentation_of(series) if isinstance(series, Mapping) else None
     except RedBrickInputError as error:
         raise RedBrickInputError(f"series {index}: {error}") from None
 
 
-def _made_one(
+def _single_mask(
     segmentation: Segmentation, open_file: OpenFile, rounded: list[str]
 ) -> tuple[BinaryIO | None, Mapping[int, frozenset[int]], list[str]]:
-    """Return the mask file (None: stored already), its instances and inconsistencies.
+    """Return the mask file, its instances and inconsistencies.
 
-    :param rounded: extended by the masks whose values are rounded.
+    The file is None if the mask is already stored.
+
+    :param segmentation: the masks of the series.
+    :param open_file: opens mask files.
+    :param rounded: receives the names of masks whose values are rounded.
     """
     with ExitStack() as stack:
         files = [open_file(path) for path in segmentation.paths]
@@ -143,18 +148,18 @@ def _made_one(
                 stack.enter_context(closing(file))
         if segmentation.is_one_file and files[0] is None:
             return None, segmentation.segments, []
-        found = [file for file in files if file is not None]
-        if len(found) < len(files):
+        opened = [file for file in files if file is not None]
+        if len(opened) < len(files):
             missing = next(path for path, file in zip(segmentation.paths, files, strict=True) if file is None)
             raise RedBrickInputError(f"there is no mask file {missing!r}")
         if not segmentation.is_one_file:
-            return _merged(segmentation, found, rounded)
-        volume = _read(found[0], segmentation.paths[0], rounded)
-        odd = _odd(volume.values, segmentation.segments)
+            return _merged(segmentation, opened, rounded)
+        volume = _read(opened[0], segmentation.paths[0], rounded)
+        inconsistencies = _inconsistencies(volume.values, segmentation.segments)
         if not volume.is_plain:
-            return write_volume(volume.voxels, volume), segmentation.segments, odd
+            return write_volume(volume.voxels, volume), segmentation.segments, inconsistencies
         stack.pop_all()
-        return found[0], segmentation.segments, odd
+        return opened[0], segmentation.segments, inconsistencies
 
 
 def _merged(
@@ -162,11 +167,11 @@ def _merged(
 ) -> tuple[BinaryIO, Mapping[int, frozenset[int]], list[str]]:
     import numpy as np
 
-    named = zip(files, segmentation.paths, strict=True)
-    volumes: Iterable[Volume] = (_read(file, path, rounded) for file, path in named)
+    opened = zip(files, segmentation.paths, strict=True)
+    volumes: Iterable[Volume] = (_read(file, path, rounded) for file, path in opened)
     taken = set(segmentation.instance_of.values())
     if not taken:
-        # Which values there are is known when all have been read; files of one instance each are read one by one.
+        # All masks are read first to collect their values. Masks of one instance each are read one by one.
         volumes = list(volumes)
         taken = set().union(*(volume.values for volume in volumes))
     remaining = iter(volumes)
@@ -178,7 +183,7 @@ def _merged(
         places = np.flatnonzero(flat)
         instance = segmentation.instance_of.get(volume.name)
         layers.lay(places, flat[places] if instance is None else np.full(places.shape, instance, np.uint16))
-    return write_volume(layers.voxels, first), layers.segments, _odd(taken, segmentation.segments)
+    return write_volume(layers.voxels, first), layers.segments, _inconsistencies(taken, segmentation.segments)
 
 
 def _read(file: BinaryIO, path: str, rounded: list[str]) -> Volume:
@@ -188,17 +193,17 @@ def _read(file: BinaryIO, path: str, rounded: list[str]) -> Volume:
     return volume
 
 
-def _odd(values: Any, segments: Mapping[int, frozenset[int]]) -> list[str]:
-    strangers = without_entry(values, segments)
-    if not strangers:
+def _inconsistencies(values: Any, segments: Mapping[int, frozenset[int]]) -> list[str]:
+    unexplained = without_entry(values, segments)
+    if not unexplained:
         return []
-    shown = ", ".join(map(str, strangers[:5])) + (", ..." if len(strangers) > 5 else "")
-    return [f"segmentMap: has no entry for {shown}, which the mask has voxels of"]
+    listed = ", ".join(map(str, unexplained[:5])) + (", ..." if len(unexplained) > 5 else "")
+    return [f"segmentMap: has no entry for {listed}, but the mask has such voxels"]
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Opens masks: copies, stored masks and files.
+    """Open masks: copies, stored masks and files.
 
     :param digests: the SHA-256 of each mask that was opened.
     """
@@ -218,16 +223,16 @@ class _Source:
         if path in self.stored:
             return None
         try:
-            file = _local(path, self.open_file)
+            file = _open_local(path, self.open_file)
             if file is not None:
                 self.digests[key] = sha256_of(file)
-        except Exception as error:  # noqa: BLE001 - what the client of an object store raises is this file's failure
-            words = str(error) or type(error).__name__
-            raise RedBrickInputError(f"mask {path!r} cannot be read: {words}") from None
+        except Exception as error:  # noqa: BLE001 - object store clients raise exceptions of any type
+            reason = str(error) or type(error).__name__
+            raise RedBrickInputError(f"mask {path!r} cannot be read: {reason}") from None
         return file
 
 
-def _local(path: str, open_file: OpenFile) -> BinaryIO | None:
+def _open_local(path: str, open_file: OpenFile) -> BinaryIO | None:
     """Return a seekable file; a remote one is copied to an unnamed temporary file."""
     try:
         file = open_mask(path, open_file)
@@ -238,10 +243,10 @@ def _local(path: str, open_file: OpenFile) -> BinaryIO | None:
     if not _has_descriptor(file):
         with closing(file):
             file = copied(file)
-    instead = stand_in(file)
-    if instead is not None:
+    file_type = stand_in(file)
+    if file_type is not None:
         file.close()
-        raise RedBrickInputError(f"it looks like {instead}")
+        raise RedBrickInputError(f"it looks like {file_type}")
     return file
 
 
@@ -262,10 +267,10 @@ def _with_one_mask(series: Mapping[str, Any], index: int, segments: Mapping[int,
 
 
 def _segment_map(
-    given: Mapping[Any, Any], segments: Mapping[int, frozenset[int]]
+    segment_map: Mapping[Any, Any], segments: Mapping[int, frozenset[int]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for instance, key in instance_keys(given).items():
-        segment = given[key]
+    for instance, key in instance_keys(segment_map).items():
+        segment = segment_map[key]
         label = dict(segment) if isinstance(segment, Mapping) else {"category": segment}
         label.pop("mask", None)
         groups = segments[instance]
@@ -274,14 +279,16 @@ def _segment_map(
         yield str(instance), label
 
 
-_OF_MASKS = frozenset({"segmentations", "segmentMap", "binaryMask", "semanticMask", "pngMask"})
+_MASK_FIELDS = frozenset({"segmentations", "segmentMap", "binaryMask", "semanticMask", "pngMask"})
 
 
 def _without_masks(series: Any) -> Any:
     return (
-        {key: value for key, value in series.items() if key not in _OF_MASKS} if isinstance(series, Mapping) else series
+        {key: value for key, value in series.items() if key not in _MASK_FIELDS}
+        if isinstance(series, Mapping)
+        else series
     )
 
 
-def _says_none(series: Any) -> bool:
+def _is_explicitly_unmasked(series: Any) -> bool:
     return isinstance(series, Mapping) and series.get("segmentations") == []

@@ -1,14 +1,13 @@
 """Take snapshots of user labels: plain values, and the bytes of their masks.
 
-User code may change a returned object, reuse an array, or write the next mask to the same path, while labels are
-converted and sent later in batches. Therefore:
+Labels are converted and sent later, in batches. Meanwhile user code may change a returned object, reuse an array, or
+write the next mask to the same path.
 
-1. A result is copied before the user's callable is called again: values and the bytes of mask files.
+1. A result is copied before the user's callable is called again: its values and the bytes of its mask files.
 2. A path that the task already has as a mask comes from the server, and is never opened as a file.
-3. The hash covers what is sent: a copied mask is hashed while it is copied.
-
-A copy has no name. It is in memory or, above 256 KiB, in a temporary file that the system
-deletes when the process ends.
+3. The hash covers what is sent: a mask is hashed while it is copied.
+4. A copy has no name. It is kept in memory or, above 256 KiB, in a temporary file that the system deletes when the
+   process ends.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ if TYPE_CHECKING:
 
 
 MaskKey = tuple[int, str]
-"""A mask of a task: its series, and the path or name that the series' labels have for it."""
+"""A mask of a task: the series index, and the mask's path or name in the labels."""
 
 NOT_LABELS = frozenset({"name", "items", "imageHeaders", "metaData"})
-"""What a series may say of itself besides its labels."""
+"""Fields of a series that describe the series itself; they are not labels."""
 
 
 def plain_body(body: object) -> tuple[Any, dict[MaskKey, MaskCopy]]:
@@ -51,18 +50,19 @@ def plain_body(body: object) -> tuple[Any, dict[MaskKey, MaskCopy]]:
 
     In the labels, a name replaces each such mask.
 
+    :param body: the labels.
     :raises RedBrickInputError: if JSON cannot represent a value.
     """
     copies: dict[MaskKey, MaskCopy] = {}
 
     def take(value: Any, place: PathKey) -> str | None:
-        if not _is_of_mask(place):
+        if not _is_mask_place(place):
             return None
         name = f"{_mask_name(place)} ({type(value).__name__})"
         try:
             copy = copied_mask(value)
-        except Exception as error:  # noqa: BLE001 - it is the user's own object, and may raise anything
-            raise _unread(place, name, error) from None
+        except Exception as error:  # noqa: BLE001 - a user's object may raise any exception
+            raise _unreadable(place, name, error) from None
         if copy is None:
             _refuse_array(value, place)
             return None
@@ -93,8 +93,8 @@ def copied_files(
             if file is not None:
                 with closing(file):
                     copies[key] = copied_mask_file(file)
-        except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
-            raise _unread(("series", index), path, error) from None
+        except Exception as error:  # noqa: BLE001 - object store clients raise exceptions of any type
+            raise _unreadable(("series", index), path, error) from None
     return copies
 
 
@@ -106,7 +106,7 @@ def open_mask(path: str, open_file: Callable[[str], BinaryIO | None]) -> BinaryI
     """
     file = open_file(path)
     if file is None and path.startswith("~"):
-        return open_file(os.path.expanduser(path))  # noqa: PTH111 - a path of no user stays as it is
+        return open_file(os.path.expanduser(path))  # noqa: PTH111 - keeps the path if there is no such user
     return file
 
 
@@ -126,19 +126,19 @@ def content_hash(body: Mapping[str, Any], digests: Mapping[MaskKey, str]) -> str
 
 
 def _hashed(series: Mapping[str, Any], index: int, digests: Mapping[MaskKey, str]) -> dict[str, Any]:
-    def named(value: Any) -> Any:
+    def replace_path(value: Any) -> Any:
         if is_list(value):
-            return [named(each) for each in value]
+            return [replace_path(element) for element in value]
         digest = digests.get((index, value)) if isinstance(value, str) else None
         return value if digest is None else f"sha256:{digest}"
 
     labels = {key: value for key, value in series.items() if value is not None and key not in NOT_LABELS}
     if "segmentations" in labels:
-        labels["segmentations"] = named(labels["segmentations"])
+        labels["segmentations"] = replace_path(labels["segmentations"])
     segments = labels.get("segmentMap")
     if isinstance(segments, Mapping):
         labels["segmentMap"] = {
-            key: {**segment, "mask": named(segment["mask"])}
+            key: {**segment, "mask": replace_path(segment["mask"])}
             if isinstance(segment, Mapping) and "mask" in segment
             else segment
             for key, segment in segments.items()
@@ -146,7 +146,7 @@ def _hashed(series: Mapping[str, Any], index: int, digests: Mapping[MaskKey, str
     return labels
 
 
-# ------------------------------------------------------------------ where masks are
+# ------------------------------------------------------------------ mask locations
 
 
 def _mask_paths(body: Any) -> Iterator[MaskKey]:
@@ -161,7 +161,7 @@ def _mask_paths(body: Any) -> Iterator[MaskKey]:
             yield index, path
 
 
-def _is_of_mask(place: PathKey) -> bool:
+def _is_mask_place(place: PathKey) -> bool:
     if len(place) < 3 or place[0] != "series":
         return False
     rest = place[2:]
@@ -179,21 +179,21 @@ def _refuse_array(value: Any, place: PathKey) -> None:
     kind = getattr(getattr(value, "dtype", None), "kind", None)
     if kind is not None and kind not in "OSU":
         raise RedBrickInputError(
-            f"{place_of(place)}: {type(value).__name__} does not say where its voxels are: give a nibabel image with "
-            f"the affine of the series, the bytes of a NIfTI file, or its path"
+            f"{place_of(place)}: {type(value).__name__} has no affine. Use a nibabel image with the affine of the "
+            f"series, the bytes of a NIfTI file, or its path"
         )
 
 
-def _unread(place: PathKey, name: str, error: Exception) -> RedBrickInputError:
-    words = str(error) or type(error).__name__
-    return RedBrickInputError(f"{place_of(place[:2])}: mask {name!r} cannot be read: {words}")
+def _unreadable(path_key: PathKey, name: str, error: Exception) -> RedBrickInputError:
+    reason = str(error) or type(error).__name__
+    return RedBrickInputError(f"{place_of(path_key[:2])}: mask {name!r} cannot be read: {reason}")
 
 
 LARGEST_IN_MEMORY = 1 << 18
-"""Bytes of a mask's copy that is kept in memory; a larger one is on the disk."""
+"""Maximum bytes of a mask copy in memory; a larger copy is written to disk."""
 
-_PIECE = 1 << 20
-_FAST = 3  # masks are mostly zeros: a higher level takes longer and gains little
+_READ_BYTES = 1 << 20
+_GZIP_LEVEL = 3  # masks are mostly zeros: a higher level takes longer and gains little
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class MaskCopy:
 def copied(file: BinaryIO) -> BinaryIO:
     """Copy the rest of a file to an unnamed temporary file, deleted when closed.
 
-    :raises RedBrickInputError: if it exceeds the size limit, which keeps it from filling the disk.
+    :raises RedBrickInputError: if it exceeds the size limit, which protects the disk.
     """
     return _written(_pieces(file.read))
 
@@ -226,8 +226,8 @@ def copied_mask(value: Any) -> MaskCopy | None:
         return _copy(iter([bytes(value)]))
     if callable(getattr(value, "to_bytes", None)):
         content = value.to_bytes()
-        # Such images are not compressed, and mostly zeros. No time in it: the same mask is the same file.
-        packed = gzip.compress(content, _FAST, mtime=0)
+        # These images are uncompressed and mostly zeros. mtime=0: equal masks give equal files.
+        packed = gzip.compress(content, _GZIP_LEVEL, mtime=0)
         return MaskCopy(_copy(iter([packed])).file, hashlib.sha256(content).hexdigest())
     if callable(getattr(value, "read", None)):
         return copied_mask_file(value)
@@ -253,7 +253,7 @@ def sha256_of(file: BinaryIO) -> str:
     """Return the SHA-256 of a whole open file in hexadecimal digits."""
     digest = hashlib.sha256()
     file.seek(0)
-    for piece in iter(partial(file.read, _PIECE), b""):
+    for piece in iter(partial(file.read, _READ_BYTES), b""):
         digest.update(piece)
     return digest.hexdigest()
 
@@ -261,20 +261,20 @@ def sha256_of(file: BinaryIO) -> str:
 def _copy(pieces: Iterator[bytes]) -> MaskCopy:
     digest = hashlib.sha256()
 
-    def hashed() -> Iterator[bytes]:
+    def hash_pieces() -> Iterator[bytes]:
         for piece in pieces:
             digest.update(piece)
             yield piece
 
-    through = hashed()
-    beginning = b""
-    for piece in through:
-        beginning += piece
-        if len(beginning) > LARGEST_IN_MEMORY:
-            file = _written(chain([beginning], through))
+    hashed_pieces = hash_pieces()
+    head = b""
+    for piece in hashed_pieces:
+        head += piece
+        if len(head) > LARGEST_IN_MEMORY:
+            file = _written(chain([head], hashed_pieces))
             break
     else:
-        file = io.BytesIO(beginning)
+        file = io.BytesIO(head)
     return MaskCopy(file, digest.hexdigest())
 
 
@@ -290,9 +290,9 @@ def _written(pieces: Iterable[bytes]) -> BinaryIO:
 
 def _pieces(read: Callable[[int], Any]) -> Iterator[bytes]:
     size = 0
-    while piece := read(_PIECE):
+    while piece := read(_READ_BYTES):
         if not isinstance(piece, bytes):
-            raise RedBrickInputError("it gives text, not bytes: open it with mode 'rb'")
+            raise RedBrickInputError("it returns text instead of bytes; open it with mode 'rb'")
         size += len(piece)
         if size > LARGEST_FILE:
             raise RedBrickInputError(f"it is larger than {LARGEST_FILE >> 20} MiB")

@@ -1,6 +1,6 @@
 """Verify gzip data completely before they are used.
 
-The checksum is at the end of the data, so damage is detected only after the last byte was read.
+The checksum is at the end of gzip data, so damage is detected only after the last byte is read.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 GZIP = b"\x1f\x8b"
 """The magic number of gzip data."""
 
-_PIECE = 1 << 20
-_MOST_UNPACKED = 64 << 30
+_READ_BYTES = 1 << 20
+_MAX_UNCOMPRESSED_BYTES = 64 << 30
 
 
 def check_gzip(file: BinaryIO) -> int:
@@ -35,10 +35,10 @@ def check_gzip(file: BinaryIO) -> int:
     size = 0
     try:
         with gzip.GzipFile(fileobj=file) as unpacked:
-            for piece in iter(partial(unpacked.read1, _PIECE), b""):
+            for piece in iter(partial(unpacked.read1, _READ_BYTES), b""):
                 size += len(piece)
-                if size > _MOST_UNPACKED:
-                    raise ValueError(f"it unpacks to more than {_MOST_UNPACKED >> 30} GiB")
+                if size > _MAX_UNCOMPRESSED_BYTES:
+                    raise ValueError(f"its uncompressed size exceeds {_MAX_UNCOMPRESSED_BYTES >> 30} GiB")
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(damage(error)) from None
     return size
@@ -61,7 +61,7 @@ def check_if_gzip(file: BinaryIO) -> int | None:
 def damage(error: Exception) -> str:
     """Return an error message for an exception raised while gzip data were read."""
     if isinstance(error, EOFError):
-        return "its gzip data are cut short"
+        return "its gzip data are truncated"
     if isinstance(error, (gzip.BadGzipFile, zlib.error)):
         return f"its gzip data are damaged: {error}"
     return str(error) or type(error).__name__
@@ -88,7 +88,7 @@ def checked_copy(file: BinaryIO) -> BinaryIO:
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
     size = 0
-    for piece in iter(partial(file.read, _PIECE), b""):
+    for piece in iter(partial(file.read, _READ_BYTES), b""):
         size += len(piece)
         if size > LARGEST_FILE:
             raise ValueError(f"it is larger than {LARGEST_FILE >> 20} MiB")

@@ -36,13 +36,13 @@ LONGEST_LINE = 256 * 2**20
 _CHUNK = 2**20
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
-_INSIDE = {b" ", b"\t", b'"', b"}", b"]"}
+_CONTINUATION_STARTS = {b" ", b"\t", b'"', b"}", b"]"}
 # Wider encodings, widest first: byte order marks, and first bytes without a mark.
-_WIDE = [
+_WIDE_ENCODINGS = [
     (name, mark, tuple(first.encode(f"{name}-{order}") for first in "[{ \t\r\n" for order in ("le", "be")))
     for name, mark in (("UTF-32", (b"\xff\xfe\0\0", b"\0\0\xfe\xff")), ("UTF-16", (b"\xff\xfe", b"\xfe\xff")))
 ]
-_UNREAD = "the rest of the file was not read"
+_UNREAD = "The rest of the file was not read"
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,16 @@ def read_entries(file: BinaryIO, *, name: str) -> Iterator[Entry]:
             yield from _lines(reader, lines, name)
         elif first:
             raise RedBrickInputError(
-                f"{name} is neither JSON Lines (one object a line) nor one JSON array of objects: it starts with "
+                f"{name} is neither JSON Lines (one object per line) nor one JSON array of objects. It starts with "
                 f"{first!r}."
             )
 
 
 def _check_encoding(start: bytes) -> None:
     """Refuse UTF-16 and UTF-32, with or without a byte order mark."""
-    for name, marks, blanks in _WIDE:
-        if start.startswith((*marks, *blanks)):
-            raise ValueError(f"it is {name}, not UTF-8: save it as UTF-8")
+    for name, marks, first_bytes in _WIDE_ENCODINGS:
+        if start.startswith((*marks, *first_bytes)):
+            raise ValueError(f"it is encoded as {name}; save it as UTF-8")
 
 
 class _UnreadError(Exception):
@@ -143,7 +143,7 @@ def _array(elements: Iterator[Element]) -> Iterator[Entry]:
         for number, element in enumerate(elements, start=1):
             yield _element(number, element)
     except _UnreadError as error:
-        yield Entry(f"entry {number + 1}", problem=f"the file cannot be read from here on ({error}); {_UNREAD}")
+        yield Entry(f"entry {number + 1}", problem=f"the file cannot be read from here on ({error}). {_UNREAD}")
     except ArrayError as error:
         reason = str(error)
         if error.last is not None and error.last.text:
@@ -153,7 +153,7 @@ def _array(elements: Iterator[Element]) -> Iterator[Entry]:
             else:
                 yield last
                 number += 1
-        yield Entry(f"entry {number + 1}", problem=f"the array is broken here ({reason}); {_UNREAD}")
+        yield Entry(f"entry {number + 1}", problem=f"the array is invalid from here on ({reason}). {_UNREAD}")
 
 
 def _element(number: int, element: Element) -> Entry:
@@ -165,7 +165,7 @@ def _element(number: int, element: Element) -> Entry:
     except StrictJSONError as error:
         problem, line = error.message, line + max(error.line, 1) - 1
     except UnicodeDecodeError as error:
-        problem = f"it is not UTF-8 from byte {element.start + error.start + 1} of the file on"
+        problem = f"it is not UTF-8 from byte {element.start + error.start + 1} of the file onwards"
         line += element.text.count(b"\n", 0, error.start)
     except BeyondError as error:
         problem = str(error)
@@ -178,15 +178,15 @@ def _lines(reader: io.BufferedReader, number: int, name: str) -> Iterator[Entry]
         while line := reader.readline(LONGEST_LINE + 1):
             number += 1
             entry = _line(f"line {number}", line, reader)
-            if number == first and entry is not None and entry.problem and _goes_on(line, reader):
+            if number == first and entry is not None and entry.problem and _spans_lines(line, reader):
                 raise RedBrickInputError(
-                    f"{name} starts with an object that goes over several lines: JSON Lines have one whole object a "
-                    f"line; objects over several lines can be read in a JSON array."
+                    f"{name} starts with an object that spans several lines. JSON Lines require one object per line. "
+                    f"Use a JSON array for objects that span several lines."
                 )
             if entry is not None:
                 yield entry
     except _UnreadError as error:
-        yield Entry(f"line {number + 1}", problem=f"the file cannot be read from here on ({error}); {_UNREAD}")
+        yield Entry(f"line {number + 1}", problem=f"the file cannot be read from here on ({error}). {_UNREAD}")
 
 
 def _line(place: str, line: bytes, reader: io.BufferedReader) -> Entry | None:
@@ -203,21 +203,21 @@ def _line(place: str, line: bytes, reader: io.BufferedReader) -> Entry | None:
     except StrictJSONError as error:
         return Entry(place, problem=f"{error.message} (column {error.column})" if error.column else error.message)
     except UnicodeDecodeError as error:
-        return Entry(place, problem=f"it is not UTF-8 from byte {error.start + 1} on")
+        return Entry(place, problem=f"it is not UTF-8 from byte {error.start + 1} onwards")
     except BeyondError as error:
         return Entry(place, problem=str(error))
 
 
 def _parsed(text: bytes) -> Any:
     if b"\0" in text:
-        raise StrictJSONError("it has NUL bytes, as UTF-16 text has: the whole file must be UTF-8")
+        raise StrictJSONError("it contains NUL bytes, as UTF-16 text does; save the file as UTF-8")
     check_depth(text)
     return read_json(text.decode())
 
 
-def _goes_on(line: bytes, reader: io.BufferedReader) -> bool:
+def _spans_lines(line: bytes, reader: io.BufferedReader) -> bool:
     """Return whether a line starts an object that spans several lines."""
-    return line.rstrip(_SPACE).endswith((b"{", b"[", b",")) and reader.peek(1)[:1] in _INSIDE
+    return line.rstrip(_SPACE).endswith((b"{", b"[", b",")) and reader.peek(1)[:1] in _CONTINUATION_STARTS
 
 
 def _entry(place: str, value: object) -> Entry:

@@ -1,14 +1,15 @@
 """Convert labels of RedBrick's first SDK generation to the `series` format.
 
-Each function accepts the labels of the SDK class with the same name. It returns what a labeler may return, which may
-also stand beside ``taskId`` in a list of labeled tasks: ``{"series": [...]}`` or ``{"classification": {...}}``. A task
-of that generation was one image or one video, so there is one series.
+Each function accepts the labels of the SDK class with the same name. It returns ``{"series": [...]}`` or
+``{"classification": {...}}``, which a labeler may return, or a list of labeled tasks may contain beside ``taskId``.
 
-Categories were paths from the root of the taxonomy. The root is removed: a path of one remaining name becomes that
-name, a longer path becomes the list of its names.
+1. A task of that generation was one image or one video, so there is one series.
+2. Categories were paths from the root of the taxonomy. The root is removed: a path of one remaining name becomes that
+   name, a longer path becomes the list of its names.
+3. Labels are validated before conversion. The first error is raised with the label's index and field.
 
-Remote-labeling stages take labels as RedBrick's first API generation did: typed objects, each with its whole path
-through the taxonomy.
+Remote-labeling stages use the format of RedBrick's first API generation: typed objects, each with its full category
+path. :func:`label_inputs` converts stored labels to it.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
 Labels = Sequence[Mapping[str, Any]]
 
-MOST_FRAMES = 1_000_000
-"""Frames of one video that get a class each: nine hours of it."""
+MAX_FRAMES = 1_000_000
+"""Maximum number of classified frames in a video: about nine hours."""
 
 
 def image_bounding_boxes(labels: Labels) -> dict[str, Any]:
@@ -75,9 +76,11 @@ def image_classification(labels: Labels, *, attribute: str) -> dict[str, Any]:
     :param attribute: the taxonomy attribute that receives the category: classifications no longer have a category.
     :raises RedBrickInputError: if the label is invalid.
     """
-    checked = _checked(labels, {}, _CLASSIFIED)
+    checked = _checked(labels, {}, _CLASSIFY_FLAG)
     if len(checked) != 1:
-        raise RedBrickInputError(f"labels must be a list of one label, not of {len(checked)}: an image has one class")
+        raise RedBrickInputError(
+            f"labels must be a list of exactly 1 label, since an image has one class, not {len(checked)}"
+        )
     return {"classification": {**_identity(checked[0]), "attributes": _values(checked, 0, attribute)}}
 
 
@@ -92,16 +95,16 @@ def video_classification(labels: Labels, *, attribute: str) -> dict[str, Any]:
     :param attribute: the taxonomy attribute that receives the category.
     :raises RedBrickInputError: if a label is invalid.
     """
-    checked = _checked(labels, _FRAME, {**_TRACK, **_CLASSIFIED})
+    checked = _checked(labels, _FRAME, {**_TRACK, **_CLASSIFY_FLAG})
     frames: dict[int, dict[str, Any]] = {}
     for index, first, after in _spans(checked):
-        if len(frames) + after - first > MOST_FRAMES:
-            raise RedBrickInputError(f"labels[{index}] holds for more frames than {MOST_FRAMES}, which are the most")
+        if len(frames) + after - first > MAX_FRAMES:
+            raise RedBrickInputError(f"labels[{index}] exceeds the limit of {MAX_FRAMES} classified frames")
         values = _values(checked, index, attribute)
         for frame in range(first, after):
             if frame in frames:
-                raise RedBrickInputError(f"labels[{index}].frameindex: frame {frame} has a class already")
-            # The id is one label's.
+                raise RedBrickInputError(f"labels[{index}].frameindex: frame {frame} is already classified")
+            # A label id must be unique, so only the first frame gets it.
             identity = _identity(checked[index]) if frame == first else {}
             frames[frame] = {**identity, "fileIndex": frame, "values": values}
     return _series("instanceClassifications", [frames[frame] for frame in sorted(frames)])
@@ -111,11 +114,11 @@ def _series(key: str, labels: list[dict[str, Any]]) -> dict[str, Any]:
     return {"series": [{key: labels}]}
 
 
-# ------------------------------------------------------------------ what labels must look like
+# ------------------------------------------------------------------ validation
 
 
 def _is_path(value: Any) -> bool:
-    """Whether a value is a list of one path, of a root and at least one name below it."""
+    """Return whether a value is a list of one path with a name below its root."""
     if not is_list(value) or len(value) != 1 or not is_list(value[0]):
         return False
     return len(value[0]) > 1 and all(isinstance(name, str) and name for name in value[0])
@@ -124,53 +127,57 @@ def _is_path(value: Any) -> bool:
 def _attribute_value(value: Any) -> Violations:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         yield from number(value)
-    elif not isinstance(value, (str, bool)) and not (is_list(value) and all(isinstance(one, str) for one in value)):
-        yield "", f"must be text, a number, true or false, or a list of texts, not {shown(value)}"
+    elif not isinstance(value, (str, bool)) and not (
+        is_list(value) and all(isinstance(element, str) for element in value)
+    ):
+        yield "", f"must be text, a number, true or false, or a list of text values, not {shown(value)}"
 
 
-_PAIRS = each(record({"name": text, "value": _attribute_value}))
+_ATTRIBUTE_PAIRS = each(record({"name": text, "value": _attribute_value}))
 
 
 def _attribute_list(value: Any) -> Violations:
-    wrong = list(_PAIRS(value))
-    yield from wrong
-    times = Counter(() if wrong else (pair["name"] for pair in value))
-    yield from (("", f"has {name!r} twice") for name, number in times.items() if number > 1)
+    violations = list(_ATTRIBUTE_PAIRS(value))
+    yield from violations
+    counts = Counter(() if violations else (pair["name"] for pair in value))
+    yield from (("", f"repeats the attribute {name!r}") for name, occurrences in counts.items() if occurrences > 1)
 
 
 _BOX: dict[str, Rule] = {"bbox2d": record({"xnorm": number, "ynorm": number, "wnorm": number, "hnorm": number})}
 _FRAME: dict[str, Rule] = {"frameindex": count}
 _TRACK: dict[str, Rule] = {"trackid": text, "keyframe": flag, "end": flag}
-_CLASSIFIED: dict[str, Rule] = {"frameclassify": flag}
-_EVERY: dict[str, Rule] = {"category": must_be("one path from the root, such as [['object', 'car']]", _is_path)}
-_ANY: dict[str, Rule] = {"attributes": _attribute_list, "labelid": text}
+_CLASSIFY_FLAG: dict[str, Rule] = {"frameclassify": flag}
+_REQUIRED_FIELDS: dict[str, Rule] = {
+    "category": must_be("one path from the root, such as [['object', 'car']]", _is_path)
+}
+_OPTIONAL_FIELDS: dict[str, Rule] = {"attributes": _attribute_list, "labelid": text}
 
 
 def _checked(
     labels: object, required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None
 ) -> list[dict[str, Any]]:
-    """Return labels that follow the rules, as plain values and without what is null."""
+    """Validate labels; return them as plain values without nulls."""
     if not is_list(labels):
         raise RedBrickInputError(f"labels must be a list of objects, not {type(labels).__name__}")
-    rule = record({**_EVERY, **required}, {**_ANY, **(optional or {})})
+    rule = record({**_REQUIRED_FIELDS, **required}, {**_OPTIONAL_FIELDS, **(optional or {})})
     checked = []
     for index, label in enumerate(labels):
         try:
             plain = _plain(label)
         except RecursionError:
-            raise RedBrickInputError(f"labels[{index}] is nested deeper than any label") from None
+            raise RedBrickInputError(f"labels[{index}] is nested too deeply") from None
         if isinstance(plain, dict):
-            # What the older API's own answers lack is null in them.
+            # The older API returns absent fields as null.
             plain = {key: value for key, value in plain.items() if value is not None}
-        for place, words in rule(plain):
-            link = ": " if words.startswith("unknown") else " "
-            raise RedBrickInputError(f"{join(f'labels[{index}]', place)}{link}{words}")
+        for field, message in rule(plain):
+            separator = ": " if message.startswith("unknown") else " "
+            raise RedBrickInputError(f"{join(f'labels[{index}]', field)}{separator}{message}")
         checked.append(plain)
     return checked
 
 
 def _plain(value: Any) -> Any:
-    """Return a value with an array library's numbers in it as plain ones."""
+    """Convert numbers of array libraries within a value to built-in types."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if is_list(value):
@@ -178,7 +185,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-# ------------------------------------------------------------------ from the old to the new
+# ------------------------------------------------------------------ conversion
 
 
 def _box(label: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,12 +219,14 @@ def _attributes(label: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _values(labels: Labels, index: int, attribute: str) -> dict[str, Any]:
-    """Return what a classification says, its category as an attribute."""
+    """Return the attributes of a classification, with its category as one of them."""
     if not isinstance(attribute, str) or not attribute.strip():
-        raise RedBrickInputError(f"attribute must be the name of the attribute that takes the class, not {attribute!r}")
+        raise RedBrickInputError(
+            f"attribute must be the name of the attribute that receives the category, not {attribute!r}"
+        )
     attributes = _attributes(labels[index])
     if attribute in attributes:
-        raise RedBrickInputError(f"labels[{index}].attributes has {attribute!r} already, which is to take the class")
+        raise RedBrickInputError(f"labels[{index}].attributes already has {attribute!r}, which receives the category")
     return {attribute: without_root(labels[index]["category"]), **attributes}
 
 
@@ -234,14 +243,14 @@ def _spans(labels: Labels) -> Iterator[tuple[int, int, int]]:
             if labels[index].get("end", True):
                 yield index, frame, frame + 1
             elif following is None:
-                raise RedBrickInputError(f"labels[{index}].end is false, but no later label of its track ends it")
+                raise RedBrickInputError(f"labels[{index}].end is false, but no later label ends its track")
             else:
                 yield index, frame, max(frame + 1, labels[following]["frameindex"])
 
 
 _SHAPES = ("bbox2d", "point", "polyline", "polygon", "ellipse", "pixel")
-_SAYINGS = ("frameclassify", "taskclassify", "tasklevelclassify", "multiclassify", "ocrvalue")
-_OF_FRAMES = ("frameindex", "trackid", "keyframe", "end")
+_CLASSIFICATIONS = ("frameclassify", "taskclassify", "tasklevelclassify", "multiclassify", "ocrvalue")
+_FRAME_FIELDS = ("frameindex", "trackid", "keyframe", "end")
 
 
 def label_inputs(stored: Sequence[Mapping[str, Any]], output: RemoteOutput) -> list[dict[str, Any]]:
@@ -251,55 +260,59 @@ def label_inputs(stored: Sequence[Mapping[str, Any]], output: RemoteOutput) -> l
     :param output: the label type and categories of the stage.
     :raises RedBrickInputError: if a label has no equivalent; the message names it.
     """
-    return [_read(label, f"labels[{index}]", output) for index, label in enumerate(stored)]
+    return [_checked_input(label, f"labels[{index}]", output) for index, label in enumerate(stored)]
 
 
-def _read(label: Mapping[str, Any], where: str, output: RemoteOutput) -> dict[str, Any]:
+def _checked_input(label: Mapping[str, Any], place: str, output: RemoteOutput) -> dict[str, Any]:
     try:
-        return _label_input(label, where, output)
+        return _label_input(label, place, output)
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise RedBrickInputError(f"{where} is not what the server makes of a label") from None
+        raise RedBrickInputError(f"{place} is not a valid stored label") from None
 
 
-def _label_input(label: Mapping[str, Any], where: str, output: RemoteOutput) -> dict[str, Any]:
-    said = {key: label[key] for key in (*_SHAPES, *_SAYINGS) if label.get(key)}
-    if not said:
-        known = ", ".join((*_SHAPES, *_SAYINGS))
-        raise RedBrickInputError(f"{where} is none of the kinds that a remote-labeling stage takes: {known}")
-    if output.kind.endswith("_BBOX") and said.keys() != {"bbox2d"}:
-        raise RedBrickInputError(f"{where} has {' and '.join(said)}, but the stage makes boxes ({output.kind})")
+def _label_input(label: Mapping[str, Any], place: str, output: RemoteOutput) -> dict[str, Any]:
+    content = {key: label[key] for key in (*_SHAPES, *_CLASSIFICATIONS) if label.get(key)}
+    if not content:
+        types = ", ".join((*_SHAPES, *_CLASSIFICATIONS))
+        raise RedBrickInputError(f"{place} has no type that a remote-labeling stage accepts. The types are {types}")
+    if output.kind.endswith("_BBOX") and content.keys() != {"bbox2d"}:
+        raise RedBrickInputError(
+            f"{place} has {' and '.join(content)}, but the stage accepts only boxes ({output.kind})"
+        )
     if output.kind.startswith("VIDEO_") and label.get("frameindex") is None:
-        raise RedBrickInputError(f"{where} names no frame, but the stage labels videos ({output.kind})")
+        raise RedBrickInputError(f"{place} has no frameindex, but the stage labels videos ({output.kind})")
     return {
-        "category": [list(_path(label.get("category"), where, output))],
+        "category": [list(_path(label.get("category"), place, output))],
         "attributes": list(_attribute_inputs(label.get("attributes"))),
         "labelid": label.get("labelid") or str(uuid.uuid4()),
-        **said,
+        **content,
         **_frame(label),
     }
 
 
 def _frame(label: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a label's video fields; without a track, it is a track of one frame."""
+    """Return a label's video fields; without a track, it gets one of its own."""
     if label.get("frameindex") is None:
         return {}
     defaults = {"trackid": str(uuid.uuid4()), "keyframe": True, "end": True}
-    return {**defaults, **{key: label[key] for key in _OF_FRAMES if label.get(key) is not None}}
+    return {**defaults, **{key: label[key] for key in _FRAME_FIELDS if label.get(key) is not None}}
 
 
-def _path(category: Any, where: str, output: RemoteOutput) -> tuple[str, ...]:
-    """Return the full path of a category given as the path, its end, or the leaf."""
-    named = category[0] if is_list(category) and category and is_list(category[0]) else category
-    names = tuple(named) if is_list(named) else (named,)
-    found = sorted(path for path in output.paths if path[len(path) - len(names) :] == names) if all(names) else []
-    if len(found) == 1 or names in found:
-        return names if names in found else found[0]
-    if found:
-        raise RedBrickInputError(f"{where}.category: {shown(names[-1])} is in several places of the taxonomy: {found}")
+def _path(category: Any, place: str, output: RemoteOutput) -> tuple[str, ...]:
+    """Return the full path of a category given as a path, its end, or its leaf."""
+    category_path = category[0] if is_list(category) and category and is_list(category[0]) else category
+    names = tuple(category_path) if is_list(category_path) else (category_path,)
+    matches = sorted(path for path in output.paths if path[len(path) - len(names) :] == names) if all(names) else []
+    if len(matches) == 1 or names in matches:
+        return names if names in matches else matches[0]
+    if matches:
+        raise RedBrickInputError(
+            f"{place}.category: {shown(names[-1])} is ambiguous. The taxonomy has the paths {matches}"
+        )
     leaves = sorted({path[-1] for path in output.paths})
-    written = "/".join(map(str, names)) if all(names) else ""
-    instead = suggestion(written.rsplit("/", 1)[-1], leaves, "categories")
-    raise RedBrickInputError(f"{where}.category: unknown category {shown(written)}; {instead}")
+    formatted = "/".join(map(str, names)) if all(names) else ""
+    hint = suggestion(formatted.rsplit("/", 1)[-1], leaves, "categories")
+    raise RedBrickInputError(f"{place}.category: unknown category {shown(formatted)}; {hint}")
 
 
 def _attribute_inputs(stored: Any) -> Iterator[dict[str, Any]]:

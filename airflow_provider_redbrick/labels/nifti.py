@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.labels.segmentation import Voxels
 
 MISSING = "masks need nibabel and numpy, which are not installed: pip install 'airflow-provider-redbrick[segmentation]'"
-# Voxels looked at in one go: counting needs several times the memory that the voxels themselves take.
-_STRIDE = 1 << 18
-# A header is read before its voxels: what it claims must not cost the memory of the machine.
-_LARGEST = 1 << 31
+# Voxels per block: rounding and counting need several times the memory of the voxels themselves.
+_BLOCK_VOXELS = 1 << 18
+# Maximum voxels, by the header: a false header must not exhaust memory.
+_MAX_VOXELS = 1 << 31
 MOST_BYTES = 4 << 30
-"""Bytes of voxels that are read, decompressed; whole numbers are made of them, which take two bytes a voxel more."""
+"""Maximum uncompressed bytes of voxels. The conversion to 16 bits needs two more bytes per voxel."""
 
-_LARGEST_HEADER = 4 << 20
-# Nothing gets smaller than this by gzip.
-_MOST_PACKED = 1032
-# How far from a whole number a value may be, with room for the rounding of the comparison itself.
-_NEAR = 0.01 + 1e-6
-_FAST = 3  # masks are mostly zeros: a higher level takes longer and gains little
+_MAX_HEADER_BYTES = 4 << 20
+# The maximum compression ratio of gzip.
+_MAX_GZIP_RATIO = 1032
+# Maximum distance from a whole number, with a margin for rounding in the comparison.
+_ROUNDING_TOLERANCE = 0.01 + 1e-6
+_GZIP_LEVEL = 3  # masks are mostly zeros: a higher level takes longer and gains little
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,16 @@ class Volume:
     def check_alike(self, other: Volume) -> None:
         """Check that another mask has the same shape and affine.
 
-        :raises RedBrickInputError: if it has not.
+        :param other: the mask to compare with.
+        :raises RedBrickInputError: if shape or affine differ.
         """
         import numpy as np
 
         if self.voxels.shape != other.voxels.shape:
-            sizes = [" x ".join(map(str, each.voxels.shape)) for each in (self, other)]
-            raise RedBrickInputError(
-                f"masks {self.name!r} ({sizes[0]}) and {other.name!r} ({sizes[1]}) are not of one size"
-            )
+            sizes = [" x ".join(map(str, volume.voxels.shape)) for volume in (self, other)]
+            raise RedBrickInputError(f"masks {self.name!r} ({sizes[0]}) and {other.name!r} ({sizes[1]}) differ in size")
         if not np.allclose(self.image.affine, other.image.affine, atol=1e-3):
-            raise RedBrickInputError(f"masks {self.name!r} and {other.name!r} are not in the same place in the world")
+            raise RedBrickInputError(f"masks {self.name!r} and {other.name!r} differ in their affine")
 
 
 def read_volume(file: BinaryIO, name: str) -> Volume:
@@ -90,15 +89,19 @@ def read_volume(file: BinaryIO, name: str) -> Volume:
     if len(shape) != 3:
         sizes = " x ".join(map(str, image.shape))
         raise RedBrickInputError(f"mask {name!r} must have 3 axes, not {len(shape)} ({sizes})")
-    if math.prod(shape) > _LARGEST:
-        raise RedBrickInputError(f"mask {name!r} says that it has {math.prod(shape)} voxels; {_LARGEST} are the most")
+    if math.prod(shape) > _MAX_VOXELS:
+        raise RedBrickInputError(
+            f"mask {name!r} has {math.prod(shape)} voxels according to its header, more than the limit of {_MAX_VOXELS}"
+        )
     with _readable(name):
         dtype = image.get_data_dtype()
     if dtype.kind not in "iuf":
         raise RedBrickInputError(f"mask {name!r} must have whole numbers as voxels, not {dtype.name}")
     size = math.prod(shape) * dtype.itemsize
     if size > MOST_BYTES:
-        raise RedBrickInputError(f"mask {name!r} says that its voxels are {size} bytes; {MOST_BYTES} are the most")
+        raise RedBrickInputError(
+            f"mask {name!r} has {size} bytes of voxels according to its header, more than the limit of {MOST_BYTES}"
+        )
     with _readable(name):
         stored = _stored(file, image.dataobj, size).reshape(shape, order="F")
         scaled = _Scaled(stored, image.dataobj.slope, image.dataobj.inter)
@@ -108,7 +111,7 @@ def read_volume(file: BinaryIO, name: str) -> Volume:
 
 
 def _without_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Remove axes of length 1 after the third; tools write one time point so."""
+    """Remove axes of length 1 after the third, such as a single time point."""
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
@@ -130,8 +133,8 @@ def write_volume(voxels: Voxels, like: Volume) -> BinaryIO:
         header.set_slope_inter(1, 0)
         image = type(like.image)(voxels.astype(np.uint8) if small else voxels, like.image.affine, header)
     file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
-    # No time in it: the same mask is the same file.
-    with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_FAST, mtime=0) as packed:
+    # mtime=0: equal masks give equal files.
+    with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_GZIP_LEVEL, mtime=0) as packed:
         image.to_stream(packed)
     return file
 
@@ -142,42 +145,42 @@ def _readable(name: str) -> Iterator[None]:
         yield
     except ImportError:
         raise RedBrickInputError(MISSING) from None
-    except Exception as error:  # noqa: BLE001 - nibabel raises what it likes about headers that make no sense
-        words = truncate_message(damage(error))
-        raise RedBrickInputError(f"mask {name!r} is no NIfTI file that can be read ({words})") from None
+    except Exception as error:  # noqa: BLE001 - nibabel raises any exception for an invalid header
+        reason = truncate_message(damage(error))
+        raise RedBrickInputError(f"mask {name!r} is not a readable NIfTI file ({reason})") from None
 
 
 def _open(file: BinaryIO) -> Any:
-    """Return nibabel's image, whose voxels are not read yet."""
+    """Open a file as a nibabel image without reading its voxels."""
     from nibabel.nifti1 import Nifti1Header, Nifti1Image
     from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
-    packed = _is_packed(file)
+    is_gzip = _is_gzip(file)
     file.seek(0)
-    stream: Any = gzip.GzipFile(fileobj=file) if packed else file
-    beginning = stream.read(Nifti2Header.template_dtype.itemsize)
-    kinds: Any = ((Nifti1Header, Nifti1Image), (Nifti2Header, Nifti2Image))
-    for header_kind, image_kind in kinds:
-        if header_kind.may_contain_header(beginning):
-            header = _header(header_kind, stream, beginning)
+    stream: Any = gzip.GzipFile(fileobj=file) if is_gzip else file
+    head = stream.read(Nifti2Header.template_dtype.itemsize)
+    formats: Any = ((Nifti1Header, Nifti1Image), (Nifti2Header, Nifti2Image))
+    for header_kind, image_kind in formats:
+        if header_kind.may_contain_header(head):
+            header = _header(header_kind, stream, head)
             voxels = image_kind.ImageArrayProxy(stream, header.copy())
             return image_kind(voxels, header.get_best_affine(), header)
-    raise ValueError("it does not begin like one")
+    raise ValueError("it has no NIfTI header")
 
 
-def _header(kind: Any, stream: Any, beginning: bytes) -> Any:
+def _header(header_type: Any, stream: Any, head: bytes) -> Any:
     """Return a header with its extensions.
 
     Extensions state their own length, which nibabel trusts: it gets only the bytes before the voxels.
     """
-    offset = float(kind(beginning[: kind.template_dtype.itemsize], check=False)["vox_offset"])
-    if not 0 <= offset <= _LARGEST_HEADER:
-        raise ValueError(f"its voxels begin at byte {offset:.0f}; {_LARGEST_HEADER} is the last that they may begin at")
+    offset = float(header_type(head[: header_type.template_dtype.itemsize], check=False)["vox_offset"])
+    if not 0 <= offset <= _MAX_HEADER_BYTES:
+        raise ValueError(f"its voxel data begin at byte {offset:.0f}, beyond the limit of {_MAX_HEADER_BYTES}")
     stream.seek(0)
-    return kind.from_fileobj(io.BytesIO(stream.read(max(int(offset), len(beginning)))))
+    return header_type.from_fileobj(io.BytesIO(stream.read(max(int(offset), len(head)))))
 
 
-def _is_packed(file: BinaryIO) -> bool:
+def _is_gzip(file: BinaryIO) -> bool:
     file.seek(0)
     return file.read(2) == GZIP
 
@@ -188,29 +191,29 @@ def _stored(file: BinaryIO, voxels: Any, size: int) -> np.ndarray:
     :param voxels: nibabel's array proxy.
     :param size: the size in bytes that the header states; memory is allocated before they are read.
     """
-    packed, length = _length(file)
-    if size > length * (_MOST_PACKED if packed else 1):
-        raise ValueError(f"its header claims {size} bytes of voxels, which it does not have")
+    is_gzip, length = _length(file)
+    if size > length * (_MAX_GZIP_RATIO if is_gzip else 1):
+        raise ValueError(f"its header states {size} bytes of voxels, but the file is shorter")
     end = voxels.offset + size
-    if not packed and length != end:
-        raise ValueError(f"by its header it has {end} bytes, but it has {length}")
+    if not is_gzip and length != end:
+        raise ValueError(f"its header states {end} bytes, but it has {length}")
     stored: np.ndarray = voxels.get_unscaled()
-    if packed:
+    if is_gzip:
         stream = voxels.file_like
         stream.seek(end)
-        # At the end of the data their checksum and their length are looked at.
+        # Reading past the end makes gzip verify checksum and length.
         if stream.read(1):
-            raise ValueError(f"by its header it has {end} bytes, but it has more")
+            raise ValueError(f"its header states {end} bytes, but it has more")
     return stored
 
 
 def _length(file: BinaryIO) -> tuple[bool, int]:
     """Return whether a file is compressed, and its size; its position is kept."""
-    at = file.tell()
-    packed = _is_packed(file)
+    position = file.tell()
+    is_gzip = _is_gzip(file)
     length = file.seek(0, io.SEEK_END)
-    file.seek(at)
-    return packed, length
+    file.seek(position)
+    return is_gzip, length
 
 
 @dataclass(frozen=True)
@@ -233,10 +236,10 @@ class _Scaled:
         """Yield blocks of scaled values in memory order."""
         from nibabel.volumeutils import apply_read_scaling
 
-        given = self.stored.ravel(order="K")
-        for start in range(0, given.size, _STRIDE):
-            place = slice(start, start + _STRIDE)
-            yield place, apply_read_scaling(given[place], self.slope, self.inter)
+        flat = self.stored.ravel(order="K")
+        for start in range(0, flat.size, _BLOCK_VOXELS):
+            block = slice(start, start + _BLOCK_VOXELS)
+            yield block, apply_read_scaling(flat[block], self.slope, self.inter)
 
 
 def _whole_numbers(scaled: _Scaled, name: str) -> tuple[Voxels, frozenset[int], bool]:
@@ -244,15 +247,15 @@ def _whole_numbers(scaled: _Scaled, name: str) -> tuple[Voxels, frozenset[int], 
     import numpy as np
 
     voxels = np.empty_like(scaled.stored, dtype=np.uint16)
-    kept = voxels.ravel(order="K")
-    seen = np.zeros(LARGEST_INSTANCE + 1, bool)
+    flat = voxels.ravel(order="K")
+    is_present = np.zeros(LARGEST_INSTANCE + 1, bool)
     is_rounded = False
-    for place, part in scaled.parts():
-        whole = _rounded(part, name)
-        is_rounded = is_rounded or bool((whole != part).any())
-        kept[place] = whole
-        seen[kept[place]] = True
-    return voxels, frozenset(np.flatnonzero(seen).tolist()) - {0}, is_rounded
+    for block, part in scaled.parts():
+        rounded = _rounded(part, name)
+        is_rounded = is_rounded or bool((rounded != part).any())
+        flat[block] = rounded
+        is_present[flat[block]] = True
+    return voxels, frozenset(np.flatnonzero(is_present).tolist()) - {0}, is_rounded
 
 
 def _rounded(part: np.ndarray, name: str) -> np.ndarray:
@@ -267,10 +270,13 @@ def _rounded(part: np.ndarray, name: str) -> np.ndarray:
     if part.dtype.kind == "u" and part.dtype.itemsize <= 2:
         return part
     with np.errstate(invalid="ignore"):  # of infinity and NaN, which are refused
-        whole = np.rint(part) if part.dtype.kind == "f" else part
-        wrong = part[~((whole >= 0) & (whole <= LARGEST_INSTANCE) & (np.abs(part - whole) <= _NEAR))]
-    if wrong.size:
+        rounded = np.rint(part) if part.dtype.kind == "f" else part
+        invalid = part[
+            ~((rounded >= 0) & (rounded <= LARGEST_INSTANCE) & (np.abs(part - rounded) <= _ROUNDING_TOLERANCE))
+        ]
+    if invalid.size:
         raise RedBrickInputError(
-            f"mask {name!r} has a voxel of {wrong[0]!s}: values are whole numbers from 0 to {LARGEST_INSTANCE}"
+            f"mask {name!r} has the voxel value {invalid[0]!s}. Values must be whole numbers from 0 to "
+            f"{LARGEST_INSTANCE}"
         )
-    return whole
+    return rounded

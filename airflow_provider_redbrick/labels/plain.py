@@ -25,14 +25,14 @@ from airflow_provider_redbrick.labels.schema import join, name_of
 from airflow_provider_redbrick.labels.strict_json import DEEPEST, BeyondError, check_depth
 
 PathKey = tuple[Any, ...]
-"""Where a value is: the keys and indices that lead to it, such as ``("series", 0, "boundingBoxes", 2, "wNorm")``."""
+"""The keys and indices that lead to a value, such as ``("series", 0, "boundingBoxes", 2, "wNorm")``."""
 
 Take = Callable[[Any, PathKey], "str | None"]
-"""Takes a value that JSON cannot hold, and returns the text to put in its place; None leaves it to the other rules."""
+"""Replaces a value that JSON cannot represent with text; None applies the other rules."""
 
-_NO_LISTS = (str, bytes, bytearray, memoryview)
-# Python itself refuses to write longer whole numbers.
-_MOST_BITS = 14_000
+_BYTES_AND_TEXT = (str, bytes, bytearray, memoryview)
+# Python refuses to format longer integers (sys.set_int_max_str_digits).
+_MAX_INTEGER_BITS = 14_000
 
 
 def to_plain(value: Any, take: Take | None = None) -> Any:
@@ -49,12 +49,12 @@ def to_plain(value: Any, take: Take | None = None) -> Any:
         text = json.dumps(value)
         check_depth(text.encode())
         copy = json.loads(text)
-        # Most values are plain already. What is not equal has been changed on the way: 1 became "1", a tuple a list.
+        # Most values are plain already. An unequal copy was converted: for example, the key 1 became "1".
         if copy == value:
             return copy
     except BeyondError as error:
         raise _refused(error) from None
-    except Exception:  # noqa: BLE001, S110 - the walk below says what is wrong, and where
+    except Exception:  # noqa: BLE001, S110 - the walk below finds the error and its place
         pass
     try:
         plain = _plain(value, (), take, DEEPEST)
@@ -69,25 +69,25 @@ def check_finite(value: Any) -> None:
 
     :raises RedBrickInputError: for the first of them, with its place.
     """
-    found = _infinite(value, ())
-    if found is not None:
-        place, number = found
-        raise _refused(_problem(place, f"{number} is not a number that JSON can hold"))
+    violation = _infinite(value, ())
+    if violation is not None:
+        place, number = violation
+        raise _refused(_problem(place, f"JSON cannot represent the number {number}"))
 
 
 def place_of(place: PathKey) -> str:
     """Format a place for messages: ``series 0, boundingBoxes[2], wNorm``."""
     in_series = len(place) > 1 and place[0] == "series" and isinstance(place[1], int)
     if not in_series:
-        return _joined(place)
+        return _dotted(place)
     rest = place[2:]
     label = rest[:2] if len(rest) > 1 and (isinstance(rest[1], int) or rest[0] == "segmentMap") else rest[:1]
-    label_name = f"{label[0]}[{label[1]}]" if len(label) > 1 else _joined(label)
-    return ", ".join(filter(None, (f"series {place[1]}", label_name, _joined(rest[len(label) :]))))
+    label_name = f"{label[0]}[{label[1]}]" if len(label) > 1 else _dotted(label)
+    return ", ".join(filter(None, (f"series {place[1]}", label_name, _dotted(rest[len(label) :]))))
 
 
 def plain_key(key: Any) -> str | None:
-    """Return an object key as JSON text; None if it is no valid key."""
+    """Return an object key as JSON text; None if it is not a valid key."""
     if isinstance(key, Enum):
         key = key.value
     if isinstance(key, str):
@@ -101,7 +101,7 @@ def plain_key(key: Any) -> str | None:
 
 
 def fields_of(value: Any) -> Any:
-    """Return a model's fields that are not None; None if it is no model."""
+    """Return a model's fields that are not None; None for other values."""
     kind = type(value)
     if isinstance(value, type):
         return None
@@ -112,8 +112,8 @@ def fields_of(value: Any) -> Any:
     names = _field_names(kind)
     if names is None:
         return None
-    read = ((name, getattr(value, name)) for name in names)
-    return {name: inner for name, inner in read if inner is not None}
+    values = ((name, getattr(value, name)) for name in names)
+    return {name: inner for name, inner in values if inner is not None}
 
 
 def _field_names(kind: type) -> list[str] | None:
@@ -126,30 +126,30 @@ def _field_names(kind: type) -> list[str] | None:
     return None
 
 
-# ------------------------------------------------------------------ the walk
+# ------------------------------------------------------------------ conversion
 
 
-def _plain(value: Any, place: PathKey, take: Take | None, left: int) -> Any:
+def _plain(value: Any, place: PathKey, take: Take | None, levels_left: int) -> Any:
     """Return a copy of a value.
 
-    :param left: the remaining depth; conversions that produce further objects count too.
+    :param levels_left: the remaining depth; each conversion to another object counts as one level.
     """
     if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, Enum)):
         return _scalar(value, place)
-    if left < 0:
+    if levels_left < 0:
         raise RedBrickInputError(f"it is nested deeper than {DEEPEST} levels")
-    taken = None if take is None else take(value, place)
-    if taken is not None:
-        return taken
+    replacement = None if take is None else take(value, place)
+    if replacement is not None:
+        return replacement
     if isinstance(value, Mapping):
-        return _object(value, place, take, left)
-    if isinstance(value, Sequence) and not isinstance(value, _NO_LISTS):
-        return [_plain(inner, (*place, i), take, left - 1) for i, inner in enumerate(value)]
-    return _plain(_simpler(value, place), place, take, left - 1)
+        return _object(value, place, take, levels_left)
+    if isinstance(value, Sequence) and not isinstance(value, _BYTES_AND_TEXT):
+        return [_plain(inner, (*place, i), take, levels_left - 1) for i, inner in enumerate(value)]
+    return _plain(_simplified(value, place), place, take, levels_left - 1)
 
 
 def _scalar(value: Any, place: PathKey) -> Any:
-    """Return a scalar as one of Python's own: those of libraries are subclasses."""
+    """Return a scalar as a built-in type; library types may be subclasses."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -157,49 +157,51 @@ def _scalar(value: Any, place: PathKey) -> Any:
     if isinstance(value, float):
         return float(value)
     number = int(value)
-    if number.bit_length() > _MOST_BITS:
+    if number.bit_length() > _MAX_INTEGER_BITS:
         raise _problem(place, "the number is too large")
     return number
 
 
-def _object(value: Mapping[Any, Any], place: PathKey, take: Take | None, left: int) -> dict[str, Any]:
+def _object(value: Mapping[Any, Any], place: PathKey, take: Take | None, levels_left: int) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     keys: dict[str, Any] = {}
     for key, inner in value.items():
         name = plain_key(key)
         if name is None:
-            raise _problem(place, f"a key must be text, not {short_repr(key)} ({_kind(key)})")
+            raise _problem(place, f"a key must be text, not {short_repr(key)} ({_type_name(key)})")
         if name in plain:
-            words = (
-                f"the keys {short_repr(keys[name])} and {short_repr(key)} are one, so that one of the two would be lost"
+            raise _problem(
+                place,
+                f"the keys {short_repr(keys[name])} and {short_repr(key)} are the same in JSON",
             )
-            raise _problem(place, words)
         keys[name] = key
-        plain[name] = _plain(inner, (*place, name), take, left - 1)
+        plain[name] = _plain(inner, (*place, name), take, levels_left - 1)
     return plain
 
 
-def _simpler(value: Any, place: PathKey) -> Any:
-    """Return what a value that is none of JSON's stands for.
+def _simplified(value: Any, place: PathKey) -> Any:
+    """Convert a value one step towards plain JSON values.
 
-    :raises RedBrickInputError: if it stands for nothing that JSON has.
+    :raises RedBrickInputError: if there is no conversion for it.
     """
     try:
-        found = _meaning(value)
-    except Exception as error:  # noqa: BLE001 - it is the user's own class, and may raise anything
-        raise _problem(place, f"{_kind(value)} is not JSON: {error or type(error).__name__}") from None
-    if found is None:
-        raise _problem(place, f"{_kind(value)} is not JSON")
-    return found
+        equivalent = _equivalent(value)
+    except Exception as error:  # noqa: BLE001 - a user's class may raise any exception
+        raise _problem(
+            place, f"{_type_name(value)} cannot be converted to JSON: {error or type(error).__name__}"
+        ) from None
+    if equivalent is None:
+        raise _problem(place, f"{_type_name(value)} cannot be converted to JSON")
+    return equivalent
 
 
-def _meaning(value: Any) -> Any:
-    """Return what a value stands for, None where that is not known."""
+def _equivalent(value: Any) -> Any:
+    """Return a simpler equivalent of a value; None if none is known."""
     if isinstance(value, type):
         return None
-    known = next((read for kind, read in _KNOWN if isinstance(value, kind)), None)
-    if known is not None:
-        return known(value)
+    convert = next((conversion for kind, conversion in _CONVERSIONS if isinstance(value, kind)), None)
+    if convert is not None:
+        return convert(value)
     if _is_remote_path(value):
         return str(value)
     fields = fields_of(value)
@@ -207,7 +209,7 @@ def _meaning(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    """Return an array's values as lists, None for what is no array."""
+    """Return the values of an array as lists; None if the value is not an array."""
     if callable(getattr(value, "tolist", None)):
         return value.tolist()
     return value.__array__().tolist() if callable(getattr(value, "__array__", None)) else None
@@ -217,7 +219,7 @@ def _number(value: Decimal) -> int | float:
     return int(value) if value.as_tuple().exponent == 0 else float(value)
 
 
-_KNOWN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+_CONVERSIONS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (Enum, lambda value: value.value),
     (Decimal, _number),
     (os.PathLike, os.fsdecode),
@@ -225,7 +227,7 @@ _KNOWN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 
 def _is_remote_path(value: Any) -> bool:
-    """Return whether a value is an Airflow object store path, which is no PathLike."""
+    """Return whether a value is an Airflow object store path (not PathLike)."""
     upath = sys.modules.get("upath")
     return upath is not None and isinstance(value, upath.UPath)
 
@@ -234,33 +236,33 @@ def _infinite(value: Any, place: PathKey) -> tuple[PathKey, float] | None:
     if isinstance(value, float):
         return None if math.isfinite(value) else (place, value)
     if isinstance(value, Mapping):
-        inside = (_infinite(inner, (*place, key)) for key, inner in value.items())
+        nested = (_infinite(inner, (*place, key)) for key, inner in value.items())
     elif isinstance(value, (list, tuple)):
-        inside = (_infinite(inner, (*place, i)) for i, inner in enumerate(value))
+        nested = (_infinite(inner, (*place, i)) for i, inner in enumerate(value))
     else:
         return None
-    return next((found for found in inside if found is not None), None)
+    return next((violation for violation in nested if violation is not None), None)
 
 
 # ------------------------------------------------------------------ messages
 
 
-def _problem(place: PathKey, words: str) -> RedBrickInputError:
+def _problem(place: PathKey, message: str) -> RedBrickInputError:
     where = place_of(place)
-    return RedBrickInputError(f"{where}: {words}" if where else words)
+    return RedBrickInputError(f"{where}: {message}" if where else message)
 
 
 def _refused(error: Exception) -> RedBrickInputError:
     return RedBrickInputError(f"it cannot be written as JSON: {error}")
 
 
-def _joined(place: PathKey) -> str:
+def _dotted(place: PathKey) -> str:
     text = ""
     for part in place:
         text = join(text, f"[{part}]" if isinstance(part, int) else name_of(part))
     return text
 
 
-def _kind(value: object) -> str:
+def _type_name(value: object) -> str:
     kind = type(value)
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")

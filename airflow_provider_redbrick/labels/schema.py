@@ -25,9 +25,9 @@ Violations = Iterator[tuple[str, str]]
 Rule = Callable[[Any], Violations]
 
 TOLERANCE = 1e-6
-"""How far past the edge of the image arithmetic may put a coordinate."""
+"""How far a coordinate may lie outside of the image, to allow for rounding."""
 
-_LONGEST = 60
+_MAX_SHOWN_CHARACTERS = 60
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (bool, "true or false"),
     (str, "text"),
@@ -39,31 +39,31 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 
 def shown(value: object) -> str:
-    """Return a short value as it is, and the kind of any other."""
+    """Format a value for messages: short scalars as JSON, others by their type."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, (str, float)):
         text = repr(value)
-        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+        return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}..."
     if isinstance(value, int):
         return str(value) if abs(value) < 10**20 else "a huge number"
-    return next((words for kind, words in _KINDS if isinstance(value, kind)), type(value).__name__)
+    return next((description for kind, description in _KINDS if isinstance(value, kind)), type(value).__name__)
 
 
 def name_of(key: object) -> str:
-    """Return a key of an object as text, which it is in JSON."""
-    return key[:_LONGEST] if isinstance(key, str) else shown(key)
+    """Format an object key for messages."""
+    return key[:_MAX_SHOWN_CHARACTERS] if isinstance(key, str) else shown(key)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value is a number that JSON can hold; true and false are none."""
+    """Return whether a value is a finite number; booleans are not numbers."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool) and not _is_infinite(value)
 
 
 def is_whole(number: Any) -> bool:
-    """Whether a number of any type has no fraction; infinity and NaN are not whole."""
+    """Return whether a number of any type has no fraction; False for infinity and NaN."""
     try:
         return bool(number == int(number))
     except (ValueError, OverflowError):
@@ -71,7 +71,7 @@ def is_whole(number: Any) -> bool:
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    """Whether a value is a list in JSON."""
+    """Return whether a value becomes a list in JSON."""
     return isinstance(value, (list, tuple))
 
 
@@ -87,38 +87,38 @@ def join(place: str, inner: str) -> str:
 # ------------------------------------------------------------------ single values
 
 
-def must_be(words: str, fits: Callable[[Any], bool]) -> Rule:
+def must_be(expected: str, accepts: Callable[[Any], bool]) -> Rule:
     """Return a rule for values that satisfy a predicate.
 
-    :param words: the expected value, for messages.
-    :param fits: the predicate.
+    :param expected: the expected value, for messages.
+    :param accepts: the predicate.
     """
 
     def rule(value: Any) -> Violations:
-        if not fits(value):
-            yield "", f"must be {words}, not {shown(value)}"
+        if not accepts(value):
+            yield "", f"must be {expected}, not {shown(value)}"
 
     return rule
 
 
 def number(value: Any) -> Violations:
-    """Check a number, which is neither infinity nor NaN."""
+    """Check that a value is a finite number."""
     if _is_infinite(value):
         yield "", f"must be finite, not {shown(value)}"
     elif not is_number(value):
         yield "", f"must be a number, not {shown(value)}"
 
 
-def share(value: Any) -> Violations:
-    """Check a coordinate, which is a share of the image's width or height."""
+def image_fraction(value: Any) -> Violations:
+    """Check a coordinate: a fraction of the image's width or height."""
     if not is_number(value):
         yield from number(value)
     elif not -TOLERANCE <= value <= 1 + TOLERANCE:
-        yield "", f"must be from 0 to 1, a share of the image, not {shown(value)}"
+        yield "", f"must be a fraction of the image from 0 to 1, not {shown(value)}"
 
 
 def size(value: Any) -> Violations:
-    """Check a width, a height or a radius."""
+    """Check that a value is a number of at least 0, as for a width or radius."""
     if not is_number(value):
         yield from number(value)
     elif value < 0:
@@ -133,16 +133,16 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _of_paths(words: str, fits: Callable[[Any], bool]) -> Rule:
-    """Return a rule for the names of files."""
-    kind = must_be(words, fits)
+def _of_paths(expected: str, accepts: Callable[[Any], bool]) -> Rule:
+    """Return a rule for file paths, which must not contain line breaks."""
+    check_type = must_be(expected, accepts)
 
     def rule(value: Any) -> Violations:
-        wrong = list(kind(value))
-        yield from wrong
-        for name in () if wrong else [value] if isinstance(value, str) else value:
+        violations = list(check_type(value))
+        yield from violations
+        for name in () if violations else [value] if isinstance(value, str) else value:
             if has_line_break(name):
-                yield "", f"must be {words} without line breaks, not {shown(name)}"
+                yield "", f"must be {expected} without line breaks, not {shown(name)}"
 
     return rule
 
@@ -162,19 +162,19 @@ comment = must_be(
 
 
 def anything(_value: Any) -> Violations:
-    """Check nothing: another rule does."""
+    """Accept any value; it is validated elsewhere."""
     return iter(())
 
 
 def finite(value: Any) -> Violations:
-    """Check that the numbers in anything are finite."""
-    left: list[tuple[str, Any]] = [("", value)]
-    while left:
-        place, value = left.pop()
+    """Check that all numbers within a value are finite."""
+    pending: list[tuple[str, Any]] = [("", value)]
+    while pending:
+        place, value = pending.pop()
         if isinstance(value, Mapping):
-            left.extend((join(place, name_of(key)), inner) for key, inner in value.items())
+            pending.extend((join(place, name_of(key)), inner) for key, inner in value.items())
         elif is_list(value):
-            left.extend((join(place, f"[{i}]"), inner) for i, inner in enumerate(value))
+            pending.extend((join(place, f"[{i}]"), inner) for i, inner in enumerate(value))
         elif _is_infinite(value):
             yield place, f"must be finite, not {shown(value)}"
 
@@ -200,8 +200,8 @@ def each(rule: Rule, *, least: int = 0, exactly: int | None = None, what: str = 
         elif len(value) < least:
             yield "", f"must have at least {least} {what}, not {len(value)}"
         for i, element in enumerate(value):
-            for place, words in rule(element):
-                yield join(f"[{i}]", place), words
+            for inner_place, message in rule(element):
+                yield join(f"[{i}]", inner_place), message
 
     return of_list
 
@@ -225,14 +225,14 @@ def record(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = N
             if key not in rules:
                 yield unknown_key(key, rules)
             elif inner is not None:
-                for place, words in rules[key](inner):
-                    yield join(key, place), words
+                for inner_place, message in rules[key](inner):
+                    yield join(key, inner_place), message
 
     return of_object
 
 
 def unknown_key(key: object, known: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the place of an unknown key, and a message with a suggestion.
+    """Return the place of an unknown key and an error message with a suggestion.
 
     :param key: the unknown key.
     :param known: the known keys.
@@ -241,7 +241,7 @@ def unknown_key(key: object, known: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _is_infinite(value: object) -> bool:
-    """Whether a value is a number beyond those that computers calculate with."""
+    """Return whether a number is infinite, NaN, or beyond the range of floats."""
     if isinstance(value, int):
         return abs(value) > sys.float_info.max
     return isinstance(value, float) and not math.isfinite(value)
@@ -276,26 +276,26 @@ class Kind:
     :param label_type: the type's name in the taxonomy; empty for classifications, which have no category.
     :param required: the rules of required fields.
     :param optional: the rules of optional fields.
-    :param together: checks fields that depend on each other.
-    :param said_in: the key that holds the attributes.
+    :param check_fields: checks fields that depend on each other.
+    :param attributes_key: the key that holds the attributes.
     """
 
     label_type: str
     required: Mapping[str, Rule]
     optional: Mapping[str, Rule]
-    together: Callable[[Mapping[str, Any]], Violations] = anything
-    said_in: str = "attributes"
+    check_fields: Callable[[Mapping[str, Any]], Violations] = anything
+    attributes_key: str = "attributes"
     rule: Rule = field(init=False)
 
     def __post_init__(self) -> None:
         # Category and attributes depend on the taxonomy and are validated separately.
         common: dict[str, Rule] = {"id": text, "group": text, "readOnly": flag, "comment": comment}
-        if self.said_in == "attributes":
+        if self.attributes_key == "attributes":
             common |= {"category": anything, "attributes": anything}
         object.__setattr__(self, "rule", record(self.required, {**self.optional, **common}))
 
 
-_IMAGE_POINT = record({"xNorm": share, "yNorm": share})
+_IMAGE_POINT = record({"xNorm": image_fraction, "yNorm": image_fraction})
 _VOXEL = record({"i": number, "j": number, "k": number})
 _WORLD = record({"x": number, "y": number, "z": number})
 _NORMAL = each(number, exactly=3, what="numbers")
@@ -328,7 +328,7 @@ _STATS: dict[str, Rule] = {
 }
 
 
-def _inside(label: Mapping[str, Any]) -> Violations:
+def _box_within_image(label: Mapping[str, Any]) -> Violations:
     """Check that a box lies within the image."""
     corner = label.get("pointTopLeft")
     for side, axis in (("wNorm", "xNorm"), ("hNorm", "yNorm")):
@@ -342,11 +342,11 @@ def _inside(label: Mapping[str, Any]) -> Violations:
 def _one_of_pairs(*pairs: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Violations]:
     """Return a check that at least one set of fields is complete."""
 
-    def located(label: Mapping[str, Any]) -> Violations:
+    def has_complete_pair(label: Mapping[str, Any]) -> Violations:
         if not any(all(label.get(name) is not None for name in pair) for pair in pairs):
             yield "", f"needs {', or '.join(' and '.join(pair) for pair in pairs)}"
 
-    return located
+    return has_complete_pair
 
 
 def _finite_objects(value: Any) -> Violations:
@@ -369,7 +369,9 @@ ANGLE = Kind(
     {"type": text, "point1": _VOXEL, "vertex": _VOXEL, "point2": _VOXEL, "normal": _NORMAL},
     {"absolutePoint1": _WORLD, "absoluteVertex": _WORLD, "absolutePoint2": _WORLD, "angle": number},
 )
-BOUNDING_BOX = Kind("BBOX", {"pointTopLeft": _IMAGE_POINT, "wNorm": size, "hNorm": size}, {**_VIDEO, **_STATS}, _inside)
+BOUNDING_BOX = Kind(
+    "BBOX", {"pointTopLeft": _IMAGE_POINT, "wNorm": size, "hNorm": size}, {**_VIDEO, **_STATS}, _box_within_image
+)
 ELLIPSE = Kind(
     "ELLIPSE",
     {"pointCenter": _IMAGE_POINT, "xRadiusNorm": size, "yRadiusNorm": size, "rotationRad": number},
@@ -385,7 +387,9 @@ CUBOID = Kind(
 )
 SEGMENT = Kind("SEGMENTATION", {}, {"mask": paths, "overlappingGroups": each(count)})
 CLASSIFICATION = Kind("", {}, _VIDEO)
-INSTANCE_CLASSIFICATION = Kind("", {"fileIndex": count, "values": anything}, {"fileName": text}, said_in="values")
+INSTANCE_CLASSIFICATION = Kind(
+    "", {"fileIndex": count, "values": anything}, {"fileName": text}, attributes_key="values"
+)
 
 MEASUREMENTS = {"length": LENGTH, "angle": ANGLE}
 LISTED: dict[str, Kind | Mapping[str, Kind]] = {

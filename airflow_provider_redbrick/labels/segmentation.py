@@ -44,49 +44,53 @@ def segmentation_of(series: Mapping[str, Any]) -> Segmentation | None:
 
     :raises RedBrickInputError: if files and segment map are inconsistent.
     """
-    given = _paths(series.get("segmentations"))
+    paths = _paths(series.get("segmentations"))
     segment_map = series.get("segmentMap") or {}
     if not isinstance(segment_map, Mapping):
-        raise RedBrickInputError("its segmentMap must be an object")
+        raise RedBrickInputError("segmentMap must be an object")
     if series.get("pngMask"):
-        raise RedBrickInputError("PNG masks cannot be sent: make NIfTI masks of them")
+        raise RedBrickInputError("PNG masks cannot be sent; convert them to NIfTI masks")
     segments = {instance: _groups(segment_map[key]) for instance, key in instance_keys(segment_map).items()}
-    both = sorted(segments.keys() & frozenset().union(*segments.values()))
-    if both:
-        raise RedBrickInputError(f"in its segmentMap {both[0]} is a segment, and stands for an overlap as well")
+    conflicts = sorted(segments.keys() & frozenset().union(*segments.values()))
+    if conflicts:
+        raise RedBrickInputError(
+            f"segmentMap uses {conflicts[0]} both as a segment and as a group number of an overlap"
+        )
     if not series.get("binaryMask"):
-        if segments and not given:
-            raise RedBrickInputError("its segmentMap is without its mask: segmentations is missing")
-        return Segmentation(given, {}, segments) if given else None
-    if not segments and not given:
+        if segments and not paths:
+            raise RedBrickInputError("segmentMap requires a mask, but segmentations is missing")
+        return Segmentation(paths, {}, segments) if paths else None
+    if not segments and not paths:
         return None
-    return Segmentation(*_binary(given, segment_map), segments)
+    return Segmentation(*_binary(paths, segment_map), segments)
 
 
-def _binary(given: Sequence[str], segment_map: Mapping[Any, Any]) -> tuple[tuple[str, ...], dict[str, int]]:
+def _binary(paths: Sequence[str], segment_map: Mapping[Any, Any]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Return the files that hold one instance each, and the instance of each file."""
     instance_of: dict[str, int] = {}
     for key, segment in segment_map.items():
         masks = _paths(segment.get("mask")) if isinstance(segment, Mapping) else ()
         if not masks:
-            raise RedBrickInputError(f"segmentMap[{key}] needs a mask of its own with binaryMask")
+            raise RedBrickInputError(f"segmentMap[{key}] requires its own mask, since binaryMask is true")
         for mask in masks:
             if mask in instance_of:
-                raise RedBrickInputError(f"{mask!r} is the mask of two segments; with binaryMask each has its own")
+                raise RedBrickInputError(
+                    f"{mask!r} is the mask of two segments, but with binaryMask each segment requires its own"
+                )
             instance_of[mask] = _instance(key)
-    strangers = [path for path in given if path not in instance_of]
-    if strangers:
-        raise RedBrickInputError(f"segmentations names {strangers[0]!r}, which is the mask of no segment")
+    unassigned = [path for path in paths if path not in instance_of]
+    if unassigned:
+        raise RedBrickInputError(f"segmentations contains {unassigned[0]!r}, which is not the mask of any segment")
     return tuple(instance_of), instance_of
 
 
 def _paths(value: Any) -> tuple[str, ...]:
     values = [value] if isinstance(value, str) else value or ()
     if not isinstance(values, (list, tuple)) or not all(isinstance(path, str) for path in values):
-        raise RedBrickInputError("its masks must be a path or a list of paths")
+        raise RedBrickInputError("masks must be a path or a list of paths")
     broken = next(filter(has_line_break, values), None)
     if broken is not None:
-        raise RedBrickInputError(f"its masks must be paths without line breaks, not {broken!r}")
+        raise RedBrickInputError(f"masks must be paths without line breaks, not {broken!r}")
     return tuple(dict.fromkeys(values))
 
 
@@ -95,22 +99,23 @@ def instance_keys(segment_map: Mapping[Any, Any]) -> dict[int, Any]:
 
     :raises RedBrickInputError: if a key denotes no value, or two keys the same value.
     """
-    found: dict[int, Any] = {}
+    keys: dict[int, Any] = {}
     for key in segment_map:
         instance = _instance(key)
-        if instance in found:
+        if instance in keys:
             raise RedBrickInputError(
-                f"segmentMap has {found[instance]!r} and {key!r}, which are both the value {instance}"
+                f"segmentMap has the keys {keys[instance]!r} and {key!r}, which both denote the value {instance}"
             )
-        found[instance] = key
-    return found
+        keys[instance] = key
+    return keys
 
 
 def _instance(key: Any) -> int:
     instance = mask_value(key)
     if instance is None:
-        words = f"a value in a mask is a whole number from 1 to {LARGEST_INSTANCE}"
-        raise RedBrickInputError(f"segmentMap[{name_of(key)}]: {words}")
+        raise RedBrickInputError(
+            f"segmentMap[{name_of(key)}]: a key must be a whole number from 1 to {LARGEST_INSTANCE}"
+        )
     return instance
 
 
@@ -119,7 +124,7 @@ def _groups(segment: Any) -> frozenset[int]:
     groups = () if groups is None else groups
     values = [mask_value(group) for group in groups] if is_list(groups) else [None]
     if None in values:
-        raise RedBrickInputError(f"its overlappingGroups must be a list of whole numbers from 1 to {LARGEST_INSTANCE}")
+        raise RedBrickInputError(f"overlappingGroups must be a list of whole numbers from 1 to {LARGEST_INSTANCE}")
     return frozenset(value for value in values if value is not None)
 
 
@@ -150,49 +155,49 @@ class Layers:
     def __post_init__(self) -> None:
         import numpy as np
 
-        # As NIfTI files have them: the first axis is the fastest.
+        # NIfTI order: the first axis varies fastest.
         self.voxels = np.zeros(self.shape, np.uint16, order="F")
         self._members: dict[int, frozenset[int]] = {}
         for instance, groups in self.segments.items():
             for group in groups:
                 self._members[group] = self._members.get(group, frozenset()) | {instance}
-        self._called = {members: group for group, members in self._members.items()}
+        self._group_of = {members: group for group, members in self._members.items()}
         self._next = 1
 
     def lay(self, places: npt.NDArray[np.intp], values: Voxels) -> None:
         """Merge one mask into the volume.
 
-        :param places: the voxels that the mask covers, counted with the first axis as the fastest.
+        :param places: the voxels that the mask covers, as flat indices; the first axis varies fastest.
         :param values: the value of each of these voxels; none is 0.
         """
         import numpy as np
 
         flat = self.voxels.reshape(-1, order="F")
-        there = flat[places]
-        free = (there == 0) | (there == values)
-        flat[places[free]] = values[free]
-        crowded, below, above = places[~free], there[~free], values[~free]
-        # All voxels with the same two values are decided at once.
-        pairs, which = np.unique(below.astype(np.uint32) << 16 | above, return_inverse=True)
+        current = flat[places]
+        is_free = (current == 0) | (current == values)
+        flat[places[is_free]] = values[is_free]
+        overlapping, old_values, new_values = places[~is_free], current[~is_free], values[~is_free]
+        # Voxels with the same pair of values get the same result.
+        pairs, pair_index = np.unique(old_values.astype(np.uint32) << 16 | new_values, return_inverse=True)
         for i, pair in enumerate(pairs.tolist()):
-            flat[crowded[which == i]] = self._together(pair >> 16, pair & 0xFFFF)
+            flat[overlapping[pair_index == i]] = self._overlap_value(pair >> 16, pair & 0xFFFF)
 
-    def _together(self, below: int, above: int) -> int:
-        """Return the value for voxels that have both values."""
-        alone = self._members.get(below, frozenset({below}))
-        members = alone | self._members.get(above, frozenset({above}))
-        if members == alone:
-            return below
-        if members not in self._called:
-            self._call(members)
-        return self._called[members]
+    def _overlap_value(self, first: int, second: int) -> int:
+        """Return the value for voxels where two values overlap."""
+        first_members = self._members.get(first, frozenset({first}))
+        members = first_members | self._members.get(second, frozenset({second}))
+        if members == first_members:
+            return first
+        if members not in self._group_of:
+            self._assign_group(members)
+        return self._group_of[members]
 
-    def _call(self, members: frozenset[int]) -> None:
+    def _assign_group(self, members: frozenset[int]) -> None:
         """Assign an unused group number to an overlap, and add it to its instances."""
         while self._next in self.taken or self._next in self.segments or self._next in self._members:
             self._next += 1
         if self._next > LARGEST_INSTANCE:
-            raise RedBrickInputError(f"its masks overlap in more ways than {LARGEST_INSTANCE} numbers can tell apart")
-        self._members[self._next], self._called[members] = members, self._next
+            raise RedBrickInputError(f"masks overlap in more ways than there are group numbers ({LARGEST_INSTANCE})")
+        self._members[self._next], self._group_of[members] = members, self._next
         for instance in members:
             self.segments[instance] = self.segments.get(instance, frozenset()) | {self._next}

@@ -4,9 +4,11 @@ Stored labels are one flat list in which each label states its series and type. 
 lists its boxes, polygons, measurements and so on. The result equals the vendor's export before masks are processed: a
 segmentation is the path of one file whose voxel values are the keys of `segmentMap`.
 
-No label is dropped. A label without an equivalent (unknown type, damaged, empty classification, or replaced by a later
-label for the same task or voxels) is kept as stored in the list `"unknown"` of its series, or of the first series if
-its own cannot exist. RedBrick does not accept that key: callers that send series back must leave it out.
+1. No stored value makes the conversion raise, and its arguments are not changed.
+2. No label is dropped. A label without an equivalent (unknown type, damaged, empty classification, or replaced by a
+   later label for the same task or voxels) is kept as stored in the list `"unknown"` of its series, or of the first
+   series if its own index is invalid.
+3. RedBrick does not accept the key `"unknown"`: callers that send series back must remove it.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from airflow_provider_redbrick.client.models.parsing import json_object
-from airflow_provider_redbrick.labels.shapes import SHAPES, Fields, OddLabelError
+from airflow_provider_redbrick.labels.shapes import SHAPES, Fields, UnsupportedLabelError
 from airflow_provider_redbrick.labels.taxonomy import Attribute, Taxonomy
 
 UNKNOWN = "unknown"
 
-# A higher index that the task does not have is damage, and must not create that many empty series.
+# A higher index of a series that the task does not have is damaged, and must not create that many empty series.
 MAX_SERIES = 1000
 
 
@@ -60,31 +62,31 @@ def to_series(
     :return: at least one series, and as many as `flat`, `series_info` or `labels_map` refer to.
     """
     infos = [info if isinstance(info, Mapping) else {} for info in series_info or ({},)]
-    work = _Conversion(infos, items or (), taxonomy or Taxonomy)
+    conversion = _Conversion(infos, items or (), taxonomy or Taxonomy)
     for position, entry in enumerate(labels_map or ()):
-        work.add_mask(position, entry)
-    placed = [(label, work.series_of(label)) for label in flat]
-    for _, index in placed:
-        work.grow_to(index or 0)
-    for label, index in placed:
-        work.add_label(label, index)
-    return SeriesLabels(work.series, work.classification)
+        conversion.add_mask(position, entry)
+    indexed_labels = [(label, conversion.series_of(label)) for label in flat]
+    for _, index in indexed_labels:
+        conversion.grow_to(index or 0)
+    for label, index in indexed_labels:
+        conversion.add_label(label, index)
+    return SeriesLabels(conversion.series, conversion.classification)
 
 
 class _Conversion:
-    """The result under construction; index None means a series that cannot exist."""
+    """The result under construction; a series index of None means an invalid index."""
 
     def __init__(
         self, infos: Sequence[Mapping[str, Any]], items: Sequence[str], taxonomy: Callable[[], Taxonomy]
     ) -> None:
         self._taxonomy = taxonomy
-        self.series: list[Fields] = [_about(info) for info in infos]
+        self.series: list[Fields] = [_series_fields(info) for info in infos]
         self.classification: Fields | None = None
         self._max_series = max(MAX_SERIES, len(infos))
         self._files = _Files(infos, items)
-        # What was stored for what is in force, in case something stored later replaces it.
-        self._classified_by: tuple[Any, int] | None = None
-        self._segmented_by: dict[tuple[int, str], Any] = {}
+        # The stored form of the labels in the result, to keep them if a later label replaces them.
+        self._classification_source: tuple[Any, int] | None = None
+        self._segment_sources: dict[tuple[int, str], Any] = {}
 
     def grow_to(self, index: int) -> Fields:
         while len(self.series) <= index:
@@ -96,26 +98,24 @@ class _Conversion:
         if not isinstance(label, Mapping):
             return None
         index = label.get("volumeindex")
-        return 0 if index is None else self._possible(index)
+        return 0 if index is None else self._valid_index(index)
 
-    def _possible(self, index: Any) -> int | None:
+    def _valid_index(self, index: Any) -> int | None:
         return index if _is_count(index) and index < self._max_series else None
 
-    def _keep(self, stored: Any, index: int | None) -> None:
+    def _keep_unknown(self, stored: Any, index: int | None) -> None:
         self.grow_to(index or 0).setdefault(UNKNOWN, []).append(stored)
-
-    # Masks
 
     def add_mask(self, position: int, entry: Any) -> None:
         """Record the mask file of a series; an entry may be null."""
         index = self._series_of_mask(position, entry)
         path = entry.get("labelName") if isinstance(entry, Mapping) else entry
         if path and (index is None or not isinstance(entry, Mapping) or not isinstance(path, str)):
-            self._keep(entry, index)
+            self._keep_unknown(entry, index)
         elif index is not None:
             series = self.grow_to(index)
             if path:
-                _expect_mask(series)
+                _with_mask_fields(series)
                 paths = _as_list(series.get("segmentations"))
                 if path not in paths:
                     series["segmentations"] = [*paths, path] if paths else path
@@ -123,62 +123,60 @@ class _Conversion:
     def _series_of_mask(self, position: int, entry: Any) -> int | None:
         if isinstance(entry, Mapping):
             if entry.get("seriesIndex") is not None:
-                return self._possible(entry["seriesIndex"])
+                return self._valid_index(entry["seriesIndex"])
             index = self._files.series_with(entry.get("imageIndex"))
             if index is not None:
                 return index
-        return self._possible(position)
-
-    # Labels
+        return self._valid_index(position)
 
     def add_label(self, stored: Any, index: int | None) -> None:
         if index is None:
-            self._keep(stored, None)
+            self._keep_unknown(stored, None)
             return
         try:
             label = {key: value for key, value in stored.items() if value is not None}
-            self._place(self._with_flags(label), stored, index)
-        except OddLabelError:
-            self._keep(stored, index)
+            self._add_supported(self._with_booleans(label), stored, index)
+        except UnsupportedLabelError:
+            self._keep_unknown(stored, index)
 
-    def _place(self, label: Fields, stored: Any, index: int) -> None:
+    def _add_supported(self, label: Fields, stored: Any, index: int) -> None:
         if label.get("studyclassify") or label.get("tasklevelclassify"):
-            self._classify_task(_telling(_common(label)), stored, index)
+            self._classify_task(_not_empty(_common(label)), stored, index)
         elif label.get("seriesclassify") or label.get("multiclassify"):
-            self._list(index, "classifications", _telling({**_common(label), **self._video(label, index)}))
+            self._append(index, "classifications", _not_empty({**_common(label), **self._video(label, index)}))
         elif label.get("instanceclassify"):
-            self._list(index, "instanceClassifications", self._instance_classification(label, index))
+            self._append(index, "instanceClassifications", self._instance_classification(label, index))
         elif isinstance(label.get("dicom"), Mapping) and label["dicom"].get("instanceid"):
             self._segment(label, stored, index)
         else:
             self._shape(label, index)
 
-    def _with_flags(self, label: Fields) -> Fields:
-        """Return a label with booleans in place of their words."""
+    def _with_booleans(self, label: Fields) -> Fields:
+        """Return a label with the words "true" and "false" as booleans."""
         stored = _as_list(label.get("attributes"))
-        if not any(map(_is_flag_in_words, stored)):
+        if not any(map(_is_boolean_word, stored)):
             return label
-        texts = _text_attributes(label, self._taxonomy())
+        text_attributes = _text_attributes(label, self._taxonomy())
         attributes = [
-            {**each, "value": _FLAGS[each["value"].lower()]}
-            if _is_flag_in_words(each) and each.get("name") not in texts
-            else each
-            for each in stored
+            {**attribute, "value": _BOOLEAN_WORDS[attribute["value"].lower()]}
+            if _is_boolean_word(attribute) and attribute.get("name") not in text_attributes
+            else attribute
+            for attribute in stored
         ]
         return {**label, "attributes": attributes}
 
-    def _list(self, index: int, key: str, fields: Fields) -> None:
+    def _append(self, index: int, key: str, fields: Fields) -> None:
         self.series[index].setdefault(key, []).append(fields)
 
     def _classify_task(self, fields: Fields, stored: Any, index: int) -> None:
-        if self._classified_by:
-            self._keep(*self._classified_by)
-        self.classification, self._classified_by = fields, (stored, index)
+        if self._classification_source:
+            self._keep_unknown(*self._classification_source)
+        self.classification, self._classification_source = fields, (stored, index)
 
     def _instance_classification(self, label: Fields, index: int) -> Fields:
         frame = label.get("frameindex")
         if not _is_count(frame):
-            raise OddLabelError("no frame")
+            raise UnsupportedLabelError("no frame")
         fields = {"fileIndex": frame, "values": _common(label).get("attributes", {})}
         name = self._files.name(index, frame)
         return fields if name is None else {**fields, "fileName": name}
@@ -186,17 +184,17 @@ class _Conversion:
     def _segment(self, label: Fields, stored: Any, index: int) -> None:
         instance = label["dicom"]["instanceid"]
         if isinstance(instance, bool) or not isinstance(instance, int | str):
-            raise OddLabelError("no instance number")
+            raise UnsupportedLabelError("no instance number")
         fields = _common(label)
         if label["dicom"].get("groupids"):
             fields["overlappingGroups"] = label["dicom"]["groupids"]
-        # A segment that names no series is in the masks of all of them.
-        for place in (index,) if "volumeindex" in label else range(len(self.series)):
-            key = (place, str(instance))
-            if key in self._segmented_by:
-                self._keep(self._segmented_by[key], place)
-            self._segmented_by[key] = stored
-            series = _expect_mask(self.series[place])
+        # A segment without a series index is in the masks of all series.
+        for series_index in (index,) if "volumeindex" in label else range(len(self.series)):
+            key = (series_index, str(instance))
+            if key in self._segment_sources:
+                self._keep_unknown(self._segment_sources[key], series_index)
+            self._segment_sources[key] = stored
+            series = _with_mask_fields(self.series[series_index])
             path = series.get("segmentations")
             mask = {"mask": path} if isinstance(path, str) else {}
             series["segmentMap"][str(instance)] = {**fields, **mask}
@@ -204,20 +202,20 @@ class _Conversion:
     def _shape(self, label: Fields, index: int) -> None:
         shape = next((shape for shape in SHAPES if label.get(shape.stored)), None)
         if shape is None:
-            raise OddLabelError("of no known kind")
+            raise UnsupportedLabelError("unknown type")
         fields = {**shape.read(label[shape.stored]), **_common(label)}
         if shape.video:
             fields.update(self._video(label, index))
         if shape.stats and isinstance(label.get("stats"), Mapping):
             fields["stats"] = {key: value for key, value in label["stats"].items() if value is not None}
-        self._list(index, shape.listed, fields)
+        self._append(index, shape.listed, fields)
 
     def _video(self, label: Fields, index: int) -> Fields:
         """Return {"video": ...} for a label on one frame or slice, else {}."""
         item, frame = label.get("globalitemsindex"), label.get("frameindex")
         if not (_is_count(item) or _is_count(frame)):
             return {}
-        places = {
+        fields = {
             "seriesItemIndex": self._files.rank(index, item) if _is_count(item) else None,
             "seriesFrameIndex": label.get("seriesframeindex"),
             "frameIndex": frame,
@@ -227,7 +225,7 @@ class _Conversion:
                 "trackId": label.get("trackid", ""),
                 "keyFrame": label.get("keyframe", True),
                 "endTrack": label.get("end", True),
-                **{key: place for key, place in places.items() if place is not None},
+                **{key: value for key, value in fields.items() if value is not None},
             }
         }
 
@@ -247,15 +245,15 @@ class _Files:
     def series_with(self, item: Any) -> int | None:
         return next((index for index, view in enumerate(self._views) if _is_count(item) and item in view), None)
 
-    def name(self, series: int, place: int) -> str | None:
-        """Return the item at a place in the series' viewing order.
+    def name(self, series: int, position: int) -> str | None:
+        """Return the item at a position in the viewing order of the series.
 
         :return: "" if there is no such item; None if the items are unknown.
         """
         if not self._items:
             return None
         view = self._view(series)
-        return self._items[view[place]] if place < len(view) and view[place] < len(self._items) else ""
+        return self._items[view[position]] if position < len(view) and view[position] < len(self._items) else ""
 
     def rank(self, series: int, item: int) -> int | None:
         """Return an item's index in its series, which keeps the task's item order."""
@@ -270,13 +268,13 @@ class _Files:
         return self._views[series] if series < len(self._views) else ()
 
 
-def _about(info: Mapping[str, Any]) -> Fields:
+def _series_fields(info: Mapping[str, Any]) -> Fields:
     """Return a series' own fields; metadata and headers are stored as JSON text."""
-    about: Fields = {"name": info["name"]} if info.get("name") else {}
+    fields: Fields = {"name": info["name"]} if info.get("name") else {}
     for key in ("metaData", "imageHeaders"):
         if value := json_object(info.get(key)):
-            about[key] = value
-    return about
+            fields[key] = value
+    return fields
 
 
 def _common(label: Fields) -> Fields:
@@ -311,17 +309,17 @@ def _attributes(stored: Any) -> Fields:
     attributes: Fields = {}
     for attribute in _as_list(stored):
         if not isinstance(attribute, Mapping) or not isinstance(attribute.get("name"), str):
-            raise OddLabelError("an attribute without a name")
+            raise UnsupportedLabelError("attribute without a name")
         attributes[attribute["name"]] = attribute.get("value")
     return attributes
 
 
-_FLAGS = {"true": True, "false": False}
+_BOOLEAN_WORDS = {"true": True, "false": False}
 
 
-def _is_flag_in_words(attribute: object) -> bool:
+def _is_boolean_word(attribute: object) -> bool:
     value = attribute.get("value") if isinstance(attribute, Mapping) else None
-    return isinstance(value, str) and value.lower() in _FLAGS
+    return isinstance(value, str) and value.lower() in _BOOLEAN_WORDS
 
 
 def _text_attributes(label: Fields, taxonomy: Taxonomy) -> set[str]:
@@ -348,20 +346,20 @@ def _object_attributes(label: Fields, taxonomy: Taxonomy) -> Iterator[Attribute]
     label_type = (
         "SEGMENTATION" if label.get("dicom") else next((s.label_type for s in SHAPES if label.get(s.stored)), "")
     )
-    for found in taxonomy.find(path):
-        if found.label_type == label_type:
-            yield from found.attributes
+    for object_type in taxonomy.find(path):
+        if object_type.label_type == label_type:
+            yield from object_type.attributes
 
 
-def _telling(classification: Fields) -> Fields:
-    """Return a classification unless it has only an id, as the editor leaves behind."""
+def _not_empty(classification: Fields) -> Fields:
+    """Refuse a classification that has only an id, which the editor leaves behind."""
     if classification.keys() == {"id"}:
-        raise OddLabelError("says nothing")
+        raise UnsupportedLabelError("empty classification")
     return classification
 
 
-def _expect_mask(series: Fields) -> Fields:
-    # A stored mask is a file of instance numbers, which is none of the three special forms.
+def _with_mask_fields(series: Fields) -> Fields:
+    # A stored mask is one file of instance numbers, so none of the three special forms applies.
     for key in ("binaryMask", "semanticMask", "pngMask"):
         series[key] = False
     series.setdefault("segmentMap", {})

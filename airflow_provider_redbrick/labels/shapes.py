@@ -15,8 +15,8 @@ from typing import Any
 Fields = dict[str, Any]
 
 
-class OddLabelError(ValueError):
-    """A stored label has no known form."""
+class UnsupportedLabelError(ValueError):
+    """A stored label has no equivalent in the `series` format."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Shape:
 
     :param stored: the stored key that holds the label.
     :param listed: the list of the series that it belongs to.
-    :param read: converts the stored value to fields; raises OddLabelError.
+    :param read: converts the stored value to fields; raises UnsupportedLabelError.
     :param label_type: the type's name in the taxonomy.
     :param video: whether the label has video fields.
     :param stats: whether the label has statistics.
@@ -42,27 +42,27 @@ class Shape:
 def _length(stored: Any) -> Fields:
     return {
         "type": "length",
-        **_points(stored, _voxel, point1="point1", point2="point2"),
+        **_required(stored, _voxel, point1="point1", point2="point2"),
         "normal": _field(stored, "normal"),
-        **_known(stored, _world, absolutePoint1="computedpoint1world", absolutePoint2="computedpoint2world"),
-        **_known(stored, _number, length="computedlength"),
+        **_optional(stored, _world, absolutePoint1="computedpoint1world", absolutePoint2="computedpoint2world"),
+        **_optional(stored, _number, length="computedlength"),
     }
 
 
 def _angle(stored: Any) -> Fields:
-    # Stored in the order drawn, so the second of the three points is the vertex.
+    # The points are stored in the order in which they were drawn, so the second one is the vertex.
     return {
         "type": "angle",
-        **_points(stored, _voxel, point1="point1", vertex="point2", point2="point3"),
+        **_required(stored, _voxel, point1="point1", vertex="point2", point2="point3"),
         "normal": _field(stored, "normal"),
-        **_known(
+        **_optional(
             stored,
             _world,
             absolutePoint1="computedpoint1world",
             absoluteVertex="computedpoint2world",
             absolutePoint2="computedpoint3world",
         ),
-        **_known(stored, _number, angle="computedangledeg"),
+        **_optional(stored, _number, angle="computedangledeg"),
     }
 
 
@@ -72,11 +72,11 @@ def _landmark(stored: Any) -> Fields:
 
 def _landmark3d(stored: Any) -> Fields:
     voxel = [_field(stored, f"point{axis}") for axis in "xyz"]
-    fields = _known(stored, _world, absolutePoint="computedpointworld")
-    # A voxel that is known in part is no point; the world may still tell where it is.
+    fields = _optional(stored, _world, absolutePoint="computedpointworld")
+    # An incomplete voxel is no point, but the world coordinates may still locate it.
     if all(coordinate is not None for coordinate in voxel):
         fields["point"] = _voxel(voxel)
-    return _located(fields)
+    return _require_location(fields)
 
 
 def _line(stored: Any) -> Fields:
@@ -85,25 +85,25 @@ def _line(stored: Any) -> Fields:
 
 def _ellipse(stored: Any) -> Fields:
     return {
-        "pointCenter": _points(stored, _number, xNorm="xcenternorm", yNorm="ycenternorm"),
-        **_points(stored, _number, xRadiusNorm="xnorm", yRadiusNorm="ynorm", rotationRad="rot"),
+        "pointCenter": _required(stored, _number, xNorm="xcenternorm", yNorm="ycenternorm"),
+        **_required(stored, _number, xRadiusNorm="xnorm", yRadiusNorm="ynorm", rotationRad="rot"),
     }
 
 
 def _bounding_box(stored: Any) -> Fields:
-    return {"pointTopLeft": _image_point(stored), **_points(stored, _number, wNorm="wnorm", hNorm="hnorm")}
+    return {"pointTopLeft": _image_point(stored), **_required(stored, _number, wNorm="wnorm", hNorm="hnorm")}
 
 
 def _cuboid(stored: Any) -> Fields:
-    return _located(
+    return _require_location(
         {
-            **_known(stored, _voxel, point1="point1", point2="point2"),
-            **_known(stored, _world, absolutePoint1="computedpoint1world", absolutePoint2="computedpoint2world"),
+            **_optional(stored, _voxel, point1="point1", point2="point2"),
+            **_optional(stored, _world, absolutePoint1="computedpoint1world", absolutePoint2="computedpoint2world"),
         }
     )
 
 
-# A label with several of these keys is what the first of them says.
+# The first of these keys that a label has determines its type.
 SHAPES = (
     Shape("length3d", "measurements", _length, "LENGTH"),
     Shape("angle3d", "measurements", _angle, "ANGLE"),
@@ -117,37 +117,37 @@ SHAPES = (
 )
 
 
-def _points(stored: Any, read: Callable[[Any], Any], **names: str) -> Fields:
+def _required(stored: Any, read: Callable[[Any], Any], **names: str) -> Fields:
     """Read required fields; `names` maps each field to its stored key."""
     return {field: read(_field(stored, key)) for field, key in names.items()}
 
 
-def _known(stored: Any, read: Callable[[Any], Any], **names: str) -> Fields:
+def _optional(stored: Any, read: Callable[[Any], Any], **names: str) -> Fields:
     """Read optional fields, which are null or empty until the editor computes them."""
     values = {field: _field(stored, key) for field, key in names.items()}
     return {field: read(value) for field, value in values.items() if value is not None and value != []}
 
 
-def _located(fields: Fields) -> Fields:
+def _require_location(fields: Fields) -> Fields:
     if not fields:
-        raise OddLabelError("no point")
+        raise UnsupportedLabelError("no location")
     return fields
 
 
 def _field(stored: Any, key: str) -> Any:
     if not isinstance(stored, Mapping):
-        raise OddLabelError("not an object")
+        raise UnsupportedLabelError("not an object")
     return stored.get(key)
 
 
 def _number(value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise OddLabelError("not a number")
+        raise UnsupportedLabelError("not a number")
     return value
 
 
 def _image_point(stored: Any) -> Fields:
-    return _points(stored, _number, xNorm="xnorm", yNorm="ynorm")
+    return _required(stored, _number, xNorm="xnorm", yNorm="ynorm")
 
 
 def _voxel(stored: Any) -> Fields:
@@ -161,11 +161,11 @@ def _world(stored: Any) -> Fields:
 def _axes(stored: Any, axes: str) -> Fields:
     values = _sequence(stored)
     if len(values) != len(axes):
-        raise OddLabelError("not three coordinates")
+        raise UnsupportedLabelError("not three coordinates")
     return {axis: _number(value) for axis, value in zip(axes, values, strict=True)}
 
 
 def _sequence(stored: Any) -> Sequence[Any]:
     if not isinstance(stored, list | tuple):
-        raise OddLabelError("not a list")
+        raise UnsupportedLabelError("not a list")
     return stored

@@ -1,21 +1,18 @@
-"""Parse users' JSON strictly: repeated keys, NaN and unstorable text are refused.
+"""Parse untrusted JSON: strict syntax, array elements one by one, bounded depth.
 
-``json.loads`` keeps only the last value of a repeated key, so labels would be lost silently (RFC 8259, section 4).
+``json.loads`` keeps only the last value of a repeated key (RFC 8259, section 4), so labels would be lost silently. It
+also stops at the first invalid array element, and its memory use grows with the square of the nesting depth. Hence:
 
-1. Valid text is parsed once. Only refused text is scanned again, to find the position.
-2. Escapes are replaced by text of the same length before quotes are located, so positions are kept.
-
-A parser stops at the first invalid element. Splitting at the commas between elements loses only the invalid element.
-
-1. Only commas and brackets outside of strings and elements separate elements. No other JSON syntax is checked here.
-2. At most one element and one piece of the stream are held in memory.
-3. An element with unbalanced brackets extends to the end of the stream, and the array is reported as unterminated.
-
-The memory that parsers take grows with the square of the depth, and parsers fail on deep nesting in different ways.
-JSON text is scanned for brackets outside of strings, in pieces of 64 KiB:
-
-1. Escaped quotes are removed before strings are located; an escape may span two pieces.
-2. Brackets become signed steps, and their running sum is the depth.
+1. :func:`read_json` refuses repeated keys, NaN, infinity, and text that cannot be stored. Valid text is parsed once;
+   only refused text is scanned again, to find the position of the error.
+2. :func:`elements_of` splits an array before parsing, so an invalid element loses no other one. Only commas and
+   brackets outside of strings and elements separate elements; no other syntax is checked. At most one element and one
+   piece of the stream are held in memory. An element with unbalanced brackets extends to the end of the stream, and the
+   array is reported as unterminated.
+3. :func:`check_depth` limits depth and number of values before parsing. Brackets outside of strings become signed
+   steps, in pieces of 64 KiB; the running sum of the steps is the depth.
+4. Escaped quotes are replaced before strings are located, since every remaining quote delimits a string. The
+   replacement has the same length where positions are reported. An escape may span two pieces.
 """
 
 from __future__ import annotations
@@ -38,10 +35,10 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
 
-_LONGEST_SHOWN = 60
+_MAX_SHOWN_CHARACTERS = 60
 _TOKEN = re.compile(r'"[^"]*"|[\[\]{},]|-?Infinity|NaN')
-# A pair of surrogates stands for one character, and is matched as well: the value tells.
-_SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+# Also matches a valid surrogate pair; the parsed value distinguishes the two.
+_SUSPECT_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
 class StrictJSONError(ValueError):
@@ -72,7 +69,7 @@ class RepeatedKeyError(ValueError):
     """
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"the key {key!r} is there twice")
+        super().__init__(f"the key {key!r} is repeated")
         self.key = key
 
 
@@ -87,7 +84,7 @@ def read_json(text: str) -> Any:
     """
     try:
         value = json.loads(text, object_pairs_hook=each_key_once, parse_constant=_refuse_constant)
-        if _SUSPECT.search(text):
+        if _SUSPECT_ESCAPE.search(text):
             check_storable(value)
     except json.JSONDecodeError as error:
         raise StrictJSONError(f"it is not JSON: {error.msg}", error.lineno, error.colno) from None
@@ -110,26 +107,26 @@ def check_storable(value: Any) -> None:
 
     :raises RedBrickInputError: if text has NUL or half a surrogate pair; the message names the field.
     """
-    # What is written in ASCII tells, at a tenth of the time: of most values there is nothing to look for.
-    if not _SUSPECT.search(json.dumps(value)):
+    # Searching the ASCII form takes a tenth of the time of the walk below, which few values need.
+    if not _SUSPECT_ESCAPE.search(json.dumps(value)):
         return
-    left = [("", value)]
-    while left:
-        where, inner = left.pop()
-        if isinstance(inner, str):
-            _check_text(where, inner)
-        elif isinstance(inner, Mapping):
-            for key, below in inner.items():
-                _check_text(f"{where}: the key" if where else "the key", key)
-                left.append((join(where, name_of(key)), below))
-        elif is_list(inner):
-            left.extend((join(where, f"[{i}]"), below) for i, below in enumerate(inner))
+    pending = [("", value)]
+    while pending:
+        place, item = pending.pop()
+        if isinstance(item, str):
+            _check_text(place, item)
+        elif isinstance(item, Mapping):
+            for key, child in item.items():
+                _check_text(f"{place}: the key" if place else "the key", key)
+                pending.append((join(place, name_of(key)), child))
+        elif is_list(item):
+            pending.extend((join(place, f"[{i}]"), child) for i, child in enumerate(item))
 
 
-def _check_text(where: str, text: str) -> None:
+def _check_text(place: str, text: str) -> None:
     if text != to_valid_utf8(text):
-        shown = f"{text[:_LONGEST_SHOWN]!a}"
-        raise RedBrickInputError(f"{where or 'it'} has characters that cannot be sent or stored: {shown}")
+        excerpt = f"{text[:_MAX_SHOWN_CHARACTERS]!a}"
+        raise RedBrickInputError(f"{place or 'it'} has characters that cannot be sent or stored: {excerpt}")
 
 
 def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -137,15 +134,15 @@ def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
     :raises RepeatedKeyError: if a key is repeated.
     """
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
         counts = Counter(key for key, _ in pairs)
         raise RepeatedKeyError(next(key for key, count in counts.items() if count > 1))
-    return found
+    return result
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise _ConstantError(f"{word} is no JSON number")
+    raise _ConstantError(f"{word} is not a JSON number")
 
 
 @dataclass
@@ -162,8 +159,8 @@ class _Level:
     def place(self) -> str:
         return self.label if self.is_object else f"[{self.index}]"
 
-    def go_on(self) -> None:
-        """Read a comma."""
+    def advance(self) -> None:
+        """Advance past a comma."""
         self.expects_key = True
         self.index += 1
 
@@ -172,42 +169,42 @@ def _first_fault(text: str) -> StrictJSONError | None:
     """Return the first repeated key or invalid number, with its position."""
     levels: list[_Level] = []
     for token in _TOKEN.finditer(without_escapes(text)):
-        kind = token[0][0]
-        words = ""
-        if kind in "{[":
-            levels.append(_Level(kind == "{"))
-        elif kind in "}]":
+        character = token[0][0]
+        problem = ""
+        if character in "{[":
+            levels.append(_Level(character == "{"))
+        elif character in "}]":
             levels.pop()
-        elif kind == ",":
-            levels[-1].go_on()
-        elif kind != '"':
+        elif character == ",":
+            levels[-1].advance()
+        elif character != '"':
             line = text.count("\n", 0, token.start()) + 1
-            return StrictJSONError(f"it is not JSON: {token[0]} is no JSON number", line)
+            return StrictJSONError(f"it is not JSON: {token[0]} is not a JSON number", line)
         elif levels and levels[-1].is_object and levels[-1].expects_key:
-            words = _key(levels, json.loads(text[token.start() : token.end()]))
-        if words:
-            before = text[: token.start()]
-            return StrictJSONError(words, before.count("\n") + 1, len(before) - before.rfind("\n"))
+            problem = _record_key(levels, json.loads(text[token.start() : token.end()]))
+        if problem:
+            preceding = text[: token.start()]
+            return StrictJSONError(problem, preceding.count("\n") + 1, len(preceding) - preceding.rfind("\n"))
     return None
 
 
-def _key(levels: list[_Level], key: str) -> str:
-    """Read a key; return what is wrong with it."""
+def _record_key(levels: list[_Level], key: str) -> str:
+    """Record a key; return an error message if it is repeated."""
     level = levels[-1]
     if key in level.keys:
         place = reduce(join, (outer.place for outer in levels[:-1]), "")
-        return f"{place or 'it'} has the key {shown(key)} twice"
+        return f"{place or 'it'} repeats the key {shown(key)}"
     level.keys.add(key)
     level.label, level.expects_key = name_of(key), False
     return ""
 
 
-_PIECE = 1 << 17
+_READ_BYTES = 1 << 17
 _SPACE = b" \t\r\n"
-# Blocks within one element are skipped as a whole, ten times as fast as bracket by bracket.
-_BLOCK = 1 << 12
-_INSIDE = re.compile(rb'"[^"]*"|[\[\]{}]')
-_BETWEEN = re.compile(rb'["\[\]{,]')
+# A block within one element is skipped as a whole, which is ten times as fast as bracket by bracket.
+_BLOCK_BYTES = 1 << 12
+_NESTED_TOKEN = re.compile(rb'"[^"]*"|[\[\]{}]')
+_ELEMENT_TOKEN = re.compile(rb'["\[\]{,]')
 _STEP = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
 
 
@@ -260,7 +257,7 @@ class _Array:
         self._depth = 0
         self._in_string = False
         self._backslash = b""
-        self._kept: list[bytes] = []
+        self._parts: list[bytes] = []
         self._size = 0
 
     def elements(self) -> Iterator[Element]:
@@ -269,7 +266,7 @@ class _Array:
             scan = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__") if b"\\" in piece else piece
             start = at = 0
             while (at := self._separator(scan, at)) >= 0:
-                self._keep(piece[start:at])
+                self._buffer_part(piece[start:at])
                 is_last = piece[at : at + 1] == b"]"
                 element = self._element()
                 if element.text or number or not is_last:
@@ -280,20 +277,20 @@ class _Array:
                 number += 1
                 at += 1
                 start = at
-            self._keep(piece[start:])
-        raise ArrayError("the array has no end", self._element())
+            self._buffer_part(piece[start:])
+        raise ArrayError("the array is not terminated", self._element())
 
     def _check_end(self, rest: bytes) -> None:
         while not rest.strip(_SPACE):
-            rest = self._reader.read1(_PIECE)
+            rest = self._reader.read1(_READ_BYTES)
             if not rest:
                 return
-        raise ArrayError("something follows the end of the array")
+        raise ArrayError("data follow the end of the array")
 
     def _piece(self) -> bytes:
         """Read the next piece; hold back a backslash whose escaped byte is missing."""
         piece, self._backslash = self._backslash, b""
-        while data := self._reader.read1(_PIECE):
+        while data := self._reader.read1(_READ_BYTES):
             piece += data
             if (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 0:
                 break
@@ -309,8 +306,8 @@ class _Array:
                 at = scan.find(b'"', at) + 1 or len(scan) + 1
                 self._in_string = at > len(scan)
             elif self._depth:
-                at = self._past_nested(scan, at)
-            elif (token := _BETWEEN.search(scan, at)) is None:
+                at = self._skip_nested(scan, at)
+            elif (token := _ELEMENT_TOKEN.search(scan, at)) is None:
                 return -1
             elif token[0] in b",]":
                 return token.start()
@@ -320,34 +317,34 @@ class _Array:
                 self._depth = int(not self._in_string)
         return -1
 
-    def _past_nested(self, scan: bytes, at: int) -> int:
+    def _skip_nested(self, scan: bytes, at: int) -> int:
         """Return the offset up to which the nested value contains no separator."""
-        block = scan[at : at + _BLOCK]
+        block = scan[at : at + _BLOCK_BYTES]
         steps, ends_in_string = steps_of(block)
         depths = levels(steps, self._depth)
         if min(depths) > 0:
             self._depth, self._in_string = depths[-1], ends_in_string
             return at + len(block)
-        for token in _INSIDE.finditer(block):
+        for token in _NESTED_TOKEN.finditer(block):
             self._depth += _STEP.get(token[0], 0)
             if not self._depth:
                 return at + token.end()
         raise AssertionError("the depth is 0 somewhere in the block")
 
-    def _keep(self, part: bytes) -> None:
+    def _buffer_part(self, part: bytes) -> None:
         self._size += len(part)
-        self._kept.append(part)
+        self._parts.append(part)
         if self._size > self._longest:
             raise ArrayError(f"it is longer than {self._longest >> 20} MiB")
 
     def _element(self) -> Element:
-        text = b"".join(self._kept)
+        text = b"".join(self._parts)
         inside = text.lstrip(_SPACE)
         before = text[: len(text) - len(inside)]
         element = Element(self._line + before.count(b"\n"), self._offset + len(before), inside.rstrip(_SPACE))
         self._line += text.count(b"\n")
         self._offset += len(text) + 1
-        self._kept, self._size = [], 0
+        self._parts, self._size = [], 0
         return element
 
 
@@ -355,11 +352,11 @@ DEEPEST = 100
 """The maximum nesting depth; labels need ten levels."""
 
 # Scanning temporarily needs up to fifty times the size of a piece in memory.
-_AT_A_TIME = 1 << 16
+_SCAN_BYTES = 1 << 16
 # Quotes delimit strings, whose brackets are ignored. The other brackets become signed steps.
-_NO_SHAPE = bytes(set(range(256)) - set(b'[]{}"'))
+_NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-_THERE_AND_BACK = b"\x01\xff"
+_EMPTY_PAIR = b"\x01\xff"
 
 
 class BeyondError(Exception):
@@ -371,13 +368,13 @@ def check_depth(text: bytes) -> None:
 
     :raises BeyondError: if it is nested too deeply or has too many values.
     """
-    _check_values(count_values(text))
+    _check_value_count(count_values(text))
     # The labels of most tasks have fewer brackets than this.
     if text.count(b"{") + text.count(b"[") > DEEPEST:
-        Depth().look(text)
+        Depth().scan(text)
 
 
-def _check_values(count: int) -> None:
+def _check_value_count(count: int) -> None:
     problem = value_count_problem(count)
     if problem is not None:
         raise BeyondError(problem)
@@ -392,29 +389,29 @@ class Depth:
     def __init__(self) -> None:
         self.depth = 0
         self._in_string = False
-        self._left = b""
+        self._pending = b""
 
-    def look(self, piece: bytes) -> None:
+    def scan(self, piece: bytes) -> None:
         """Scan the next piece.
 
         :raises BeyondError: if it is nested too deeply.
         """
-        for at in range(0, len(piece), _AT_A_TIME):
-            self._look(piece[at : at + _AT_A_TIME])
+        for at in range(0, len(piece), _SCAN_BYTES):
+            self._scan(piece[at : at + _SCAN_BYTES])
 
-    def _look(self, piece: bytes) -> None:
-        text = self._left + piece
-        self._left = b""
+    def _scan(self, piece: bytes) -> None:
+        text = self._pending + piece
+        self._pending = b""
         if b"\\" in text:
             # The remaining backslashes escape neither a quote nor the start of the next piece.
             text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
             if text.endswith(b"\\"):
-                self._left = b"\\"
+                self._pending = b"\\"
         steps, self._in_string = steps_of(text, in_string=self._in_string)
         if not steps:
             return
-        # Half of all pairs are innermost, and add one level: leaving them out halves the work.
-        depths = levels(steps.replace(_THERE_AND_BACK, b""), self.depth)
+        # Half of all pairs are innermost and add exactly one level; removing them halves the work.
+        depths = levels(steps.replace(_EMPTY_PAIR, b""), self.depth)
         if max(depths) >= DEEPEST and max(levels(steps, self.depth)) > DEEPEST:
             raise BeyondError(f"it is nested deeper than {DEEPEST} levels")
         self.depth = depths[-1]
@@ -427,7 +424,7 @@ def steps_of(text: bytes, *, in_string: bool = False) -> tuple[bytes, bool]:
     :param in_string: whether the text begins within a string.
     :return: the steps, and whether the text ends within a string.
     """
-    parts = text.translate(_STEPS, _NO_SHAPE).split(b'"')
+    parts = text.translate(_STEPS, _NOT_BRACKETS).split(b'"')
     return b"".join(parts[in_string::2]), in_string ^ (len(parts) % 2 == 0)
 
 

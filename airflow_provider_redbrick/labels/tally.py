@@ -18,14 +18,14 @@ from airflow_provider_redbrick.labels.schema import LISTED, NOT_SENT, OF_SERIES,
 from airflow_provider_redbrick.labels.shapes import SHAPES
 
 Key = tuple["int | None", str]
-"""A series, None for the whole task, and a kind of label."""
+"""A series (None for the whole task) and a label type."""
 
 LAYOUT = ("heatMaps", "transforms", "centerline")
-"""What a new task's series have besides labels, and the conversion lists for all series together."""
+"""Image fields of new tasks, which the conversion lists for all series together."""
 
 _CLASSIFICATION = "classification"
-_UNKNOWN = "labels of no known kind"
-_NAMED = 5
+_UNKNOWN = "labels of an unknown type"
+_MAX_NAMED = 5
 _FLAGS = {
     "studyclassify": _CLASSIFICATION,
     "tasklevelclassify": _CLASSIFICATION,
@@ -44,30 +44,30 @@ def difference(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bo
     :param layout: also compare the other image fields of a new task.
     """
     converted = stored.get("labels") or ()
-    given = Counter(_given(task) if "labels" not in task else map(_key, task["labels"]))
-    found = Counter(map(_key, converted))
-    differences = list(_compared(given, found))
+    before = Counter(_task_keys(task) if "labels" not in task else map(_key, task["labels"]))
+    after = Counter(map(_key, converted))
+    differences = list(_count_differences(before, after))
     if layout:
-        differences += _compared(Counter(_given_layout(task)), Counter(_stored_layout(stored)))
+        differences += _count_differences(Counter(_task_layout(task)), Counter(_stored_layout(stored)))
     if not differences:
         return None
-    more = [f"and {len(differences) - _NAMED} more"] if len(differences) > _NAMED else []
-    return "; ".join([*differences[:_NAMED], *more])
+    more = [f"and {len(differences) - _MAX_NAMED} more"] if len(differences) > _MAX_NAMED else []
+    return "; ".join([*differences[:_MAX_NAMED], *more])
 
 
-def _compared(given: Mapping[Key, int], found: Mapping[Key, int]) -> Iterator[str]:
-    for key in {**given, **found}:
-        before, after = given.get(key, 0), found.get(key, 0)
+def _count_differences(expected: Mapping[Key, int], actual: Mapping[Key, int]) -> Iterator[str]:
+    for key in {**expected, **actual}:
+        before, after = expected.get(key, 0), actual.get(key, 0)
         if before != after:
             series, kind = key
-            where = kind if series is None else f"series {series}, {kind}"
-            yield f"{where}: {before} given, {after} converted"
+            place = kind if series is None else f"series {series}, {kind}"
+            yield f"{place}: {before} given, {after} converted"
 
 
-# ------------------------------------------------------------------ given
+# ------------------------------------------------------------------ labels before the conversion
 
 
-def _given(task: Mapping[str, Any]) -> Iterator[Key]:
+def _task_keys(task: Mapping[str, Any]) -> Iterator[Key]:
     if task.get("classification") is not None:
         yield None, _CLASSIFICATION
     for index, series in enumerate(task.get("series") or ()):
@@ -89,14 +89,14 @@ def _listed(key: str, kind: object) -> str:
     return f"{key} of type {kind}" if key == "measurements" else key
 
 
-def _given_layout(task: Mapping[str, Any]) -> Iterator[Key]:
+def _task_layout(task: Mapping[str, Any]) -> Iterator[Key]:
     for index, series in enumerate(task.get("series") or ()):
         for key in LAYOUT:
             for _ in series.get(key) or ():
                 yield index, key
 
 
-# ------------------------------------------------------------------ stored
+# ------------------------------------------------------------------ labels after the conversion
 
 
 def _stored_layout(stored: Mapping[str, Any]) -> Iterator[Key]:

@@ -1,7 +1,7 @@
-"""The categories and attributes that a project's labels may have.
+"""Categories and attributes that a project allows in labels.
 
-Only taxonomies of the current generation are read. Those of the first generation nest their categories and do not
-state label types.
+Labels can be validated only against taxonomies of the current generation. First-generation taxonomies nest their
+categories and do not state label types, so they are not checkable.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Attribute:
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Attribute:
-        """Read an attribute; missing fields do not limit its values."""
-        options = [(str(each["name"]), _is_archived(each)) for each in _named(data.get("options"), "name")]
+        """Read an attribute from the API; missing fields do not limit its values."""
+        options = [(str(option["name"]), _is_archived(option)) for option in _with_text(data.get("options"), "name")]
         return cls(
             str(data["name"]),
             str(data.get("attrType") or ""),
@@ -63,12 +63,12 @@ class ObjectType:
 
     def is_called(self, path: Sequence[str]) -> bool:
         """Return whether a path of names identifies this category."""
-        *above, name = path
-        return name == self.category and tuple(above) == self.parents[len(self.parents) - len(above) :]
+        *parents, name = path
+        return name == self.category and tuple(parents) == self.parents[len(self.parents) - len(parents) :]
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> ObjectType:
-        """Read an object type."""
+        """Read an object type from the API."""
         class_id = data.get("classId")
         return cls(
             str(data["category"]),
@@ -96,13 +96,13 @@ class Taxonomy:
 
     @classmethod
     def from_wire(cls, data: object) -> Taxonomy:
-        """Read a taxonomy; entries without a name are left out."""
+        """Read a taxonomy from the API; entries without a name are left out."""
         if not isinstance(data, Mapping):
             return cls()
         return cls(
             str(data.get("name") or ""),
             data.get("isNew") is True,
-            tuple(ObjectType.from_wire(each) for each in _named(data.get("objectTypes"), "category")),
+            tuple(ObjectType.from_wire(object_type) for object_type in _with_text(data.get("objectTypes"), "category")),
             _attributes(data.get("studyClassify")),
             _attributes(data.get("seriesClassify")),
             _attributes(data.get("instanceClassify")),
@@ -112,7 +112,7 @@ class Taxonomy:
         """Return the object types with a path of names or a class id."""
         if isinstance(category, int):
             return self._by_class_id.get(category, [])
-        return [each for each in self._by_name.get(category[-1], ()) if each.is_called(category)]
+        return [object_type for object_type in self._by_name.get(category[-1], ()) if object_type.is_called(category)]
 
     def categories(self, label_type: str) -> tuple[str, ...]:
         """Return the category names that new labels of a type may have."""
@@ -120,26 +120,26 @@ class Taxonomy:
 
     @cached_property
     def _by_name(self) -> Mapping[str, list[ObjectType]]:
-        found: dict[str, list[ObjectType]] = {}
-        for each in self.object_types:
-            found.setdefault(each.category, []).append(each)
-        return found
+        by_name: dict[str, list[ObjectType]] = {}
+        for object_type in self.object_types:
+            by_name.setdefault(object_type.category, []).append(object_type)
+        return by_name
 
     @cached_property
     def _by_class_id(self) -> Mapping[int, list[ObjectType]]:
-        found: dict[int, list[ObjectType]] = {}
-        for each in self.object_types:
-            if each.class_id is not None:
-                found.setdefault(each.class_id, []).append(each)
-        return found
+        by_class_id: dict[int, list[ObjectType]] = {}
+        for object_type in self.object_types:
+            if object_type.class_id is not None:
+                by_class_id.setdefault(object_type.class_id, []).append(object_type)
+        return by_class_id
 
     @cached_property
     def _allowed(self) -> Mapping[str, tuple[str, ...]]:
-        found: dict[str, tuple[str, ...]] = {}
-        for each in self.object_types:
-            if not each.archived:
-                found[each.label_type] = (*found.get(each.label_type, ()), each.category)
-        return found
+        allowed: dict[str, tuple[str, ...]] = {}
+        for object_type in self.object_types:
+            if not object_type.archived:
+                allowed[object_type.label_type] = (*allowed.get(object_type.label_type, ()), object_type.category)
+        return allowed
 
 
 def suggestion(word: str, known: Iterable[str], what: str) -> str:
@@ -154,10 +154,10 @@ def suggestion(word: str, known: Iterable[str], what: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _suggestion(word: str, known: tuple[str, ...], what: str) -> str:
-    folded = {name.casefold(): name for name in known}
-    nearest = difflib.get_close_matches(word.casefold(), folded, n=1)
+    by_folded_name = {name.casefold(): name for name in known}
+    nearest = difflib.get_close_matches(word.casefold(), by_folded_name, n=1)
     if nearest:
-        return f"did you mean {folded[nearest[0]]!r}?"
+        return f"did you mean {by_folded_name[nearest[0]]!r}?"
     if not known:
         return f"the taxonomy has no {what}"
     more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
@@ -165,11 +165,11 @@ def _suggestion(word: str, known: tuple[str, ...], what: str) -> str:
 
 
 def _attributes(data: object) -> tuple[Attribute, ...]:
-    return tuple(Attribute.from_wire(each) for each in _named(data, "name"))
+    return tuple(Attribute.from_wire(attribute) for attribute in _with_text(data, "name"))
 
 
-def _named(data: object, key: str) -> Iterator[Mapping[str, Any]]:
-    return (each for each in _sequence(data) if isinstance(each, Mapping) and isinstance(each.get(key), str))
+def _with_text(data: object, key: str) -> Iterator[Mapping[str, Any]]:
+    return (entry for entry in _sequence(data) if isinstance(entry, Mapping) and isinstance(entry.get(key), str))
 
 
 def _sequence(data: object) -> Sequence[Any]:
@@ -181,7 +181,7 @@ def _is_archived(data: Mapping[str, Any]) -> bool:
 
 
 def _limit(value: object) -> float | None:
-    """Read a numeric limit; None for a value that is no number."""
+    """Read a numeric limit; None if the value is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -191,7 +191,11 @@ def _limit(value: object) -> float | None:
     return None if limit != limit else limit  # noqa: PLR0124 - only NaN differs from itself
 
 
-_LEVELS = {"studyclassify": "studyClassify", "seriesclassify": "seriesClassify", "instanceclassify": "instanceClassify"}
+_CLASSIFICATION_FLAGS = {
+    "studyclassify": "studyClassify",
+    "seriesclassify": "seriesClassify",
+    "instanceclassify": "instanceClassify",
+}
 
 
 def with_names(labels: Sequence[Mapping[str, Any]], taxonomy: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -205,43 +209,47 @@ def with_names(labels: Sequence[Mapping[str, Any]], taxonomy: Mapping[str, Any])
     """
     if taxonomy.get("isNew") is not True:
         return [dict(label) for label in labels]
-    types = {each.get("classId"): each for each in taxonomy.get("objectTypes") or ()}
-    levels = {mark: _by_id(taxonomy.get(key), "attrId") for mark, key in _LEVELS.items()}
-    return [_with_names(label, types, levels) for label in labels]
+    object_types = {object_type.get("classId"): object_type for object_type in taxonomy.get("objectTypes") or ()}
+    attributes_by_level = {flag: _by_id(taxonomy.get(key), "attrId") for flag, key in _CLASSIFICATION_FLAGS.items()}
+    return [_with_names(label, object_types, attributes_by_level) for label in labels]
 
 
 def _with_names(
-    label: Mapping[str, Any], types: Mapping[Any, Mapping[str, Any]], levels: Mapping[str, Mapping[Any, Any]]
+    label: Mapping[str, Any],
+    object_types: Mapping[Any, Mapping[str, Any]],
+    attributes_by_level: Mapping[str, Mapping[Any, Any]],
 ) -> dict[str, Any]:
-    named = dict(label)
-    level = next((mark for mark in levels if label.get(mark)), None)
-    if level is not None:
-        known = levels[level]
+    result = dict(label)
+    flag = next((flag for flag in attributes_by_level if label.get(flag)), None)
+    if flag is not None:
+        known = attributes_by_level[flag]
     else:
-        kind = types.get(label.get("classid"), {})
-        known = _by_id(kind.get("attributes"), "attrId")
-        if kind.get("category"):
-            named["category"] = kind["category"]
+        object_type = object_types.get(label.get("classid"), {})
+        known = _by_id(object_type.get("attributes"), "attrId")
+        if object_type.get("category"):
+            result["category"] = object_type["category"]
     if label.get("attributes"):
-        named["attributes"] = [_attribute(each, known.get(each.get("attrid"))) for each in label["attributes"]]
-    return named
+        result["attributes"] = [
+            _attribute(attribute, known.get(attribute.get("attrid"))) for attribute in label["attributes"]
+        ]
+    return result
 
 
-def _attribute(given: Mapping[str, Any], known: Mapping[str, Any] | None) -> dict[str, Any]:
-    attribute = dict(given)
+def _attribute(stored: Mapping[str, Any], known: Mapping[str, Any] | None) -> dict[str, Any]:
+    attribute = dict(stored)
     if known is None:
         return attribute
     attribute["name"] = known.get("name")
     options = {number: option.get("name") for number, option in _by_id(known.get("options"), "optionId").items()}
-    chosen = given.get("optionid")
+    selected = stored.get("optionid")
     if known.get("attrType") == "SELECT":
-        attribute["value"] = options.get(chosen)
-    elif known.get("attrType") == "MULTISELECT" and isinstance(chosen, list):
-        values = [options.get(each) for each in chosen]
+        attribute["value"] = options.get(selected)
+    elif known.get("attrType") == "MULTISELECT" and isinstance(selected, list):
+        values = [options.get(option_id) for option_id in selected]
         if None not in values:
             attribute["value"] = values
     return attribute
 
 
 def _by_id(entries: Any, key: str) -> dict[Any, Mapping[str, Any]]:
-    return {each.get(key): each for each in entries or () if isinstance(each, Mapping)}
+    return {entry.get(key): entry for entry in entries or () if isinstance(entry, Mapping)}

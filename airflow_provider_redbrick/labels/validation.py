@@ -1,9 +1,16 @@
 """Validate labels in the `series` format: structure and taxonomy.
 
-RedBrick's label check receives neither the task nor the project, so it cannot apply the project's taxonomy.
+RedBrick's own label check receives neither the task nor the project, so it cannot apply the project's taxonomy. Labels
+are therefore validated before they are sent:
 
-``video.seriesItemIndex`` counts the items of the label's series. ``fileIndex`` counts its files; where a series is one
-file, that may be a video or a volume, whose frames or slices are counted instead.
+1. Structure: the fields of each label type follow the rules in :mod:`~airflow_provider_redbrick.labels.schema`.
+2. Taxonomy: categories, attributes and options exist, belong to the label type and are not archived.
+3. Items: a label refers only to items that its series has. ``video.seriesItemIndex`` is an index into the items of the
+   series. ``fileIndex`` is an index into its files; if the series is a single file, which may be a video or a volume,
+   it is an index into the frames or slices of that file.
+
+Validation yields every error and never raises. A taxonomy that is not checkable disables validation of structure and
+taxonomy.
 """
 
 from __future__ import annotations
@@ -83,12 +90,12 @@ def check_stored(labels: Sequence[Any], taxonomy: Taxonomy) -> list[Problem]:
 
 
 def _stored(labels: Sequence[Any], taxonomy: Taxonomy) -> Iterator[Problem]:
-    for place, label in enumerate(labels):
-        found = to_series([label], taxonomy=lambda: taxonomy)
-        body = {"series": found.series, "classification": found.classification}
+    for index, label in enumerate(labels):
+        converted = to_series([label], taxonomy=lambda: taxonomy)
+        body = {"series": converted.series, "classification": converted.classification}
         for problem in _task(body, taxonomy):
             if problem.key != UNKNOWN:
-                yield Problem(None, "labels", place, problem.field, problem.message)
+                yield Problem(None, "labels", index, problem.field, problem.message)
 
 
 def _task(body: object, taxonomy: Taxonomy) -> Iterator[Problem]:
@@ -102,9 +109,9 @@ def _task(body: object, taxonomy: Taxonomy) -> Iterator[Problem]:
     if series is not None and not is_list(series):
         yield Problem(None, "series", None, "", f"must be a list of objects, not {shown(series)}")
         return
-    for index, one in enumerate(series or ()):
-        for key, place, field, message in _series(one, taxonomy):
-            yield Problem(index, key, place, field, message)
+    for index, element in enumerate(series or ()):
+        for key, label_index, field, message in _series(element, taxonomy):
+            yield Problem(index, key, label_index, field, message)
 
 
 _InSeries = Iterator[tuple[str, int | None, str, str]]
@@ -128,7 +135,7 @@ def _series(series: object, taxonomy: Taxonomy) -> _InSeries:
         else:
             yield from _unknown(key, value)
     if series.get("pngMask") is True and series.get("binaryMask") is not True:
-        yield "pngMask", None, "", "needs binaryMask to be true as well"
+        yield "pngMask", None, "", "requires binaryMask to be true"
 
 
 def _unknown(key: object, value: object) -> _InSeries:
@@ -136,7 +143,7 @@ def _unknown(key: object, value: object) -> _InSeries:
         name, message = unknown_key(key, _SERIES_KEYS)
         yield name, None, "", message
     elif value != []:
-        yield UNKNOWN, None, "", "labels of an unknown kind cannot be sent, and would be lost"
+        yield UNKNOWN, None, "", "labels of an unknown type cannot be sent and would be lost"
 
 
 def _listed(key: str, labels: object, taxonomy: Taxonomy) -> _InSeries:
@@ -144,10 +151,12 @@ def _listed(key: str, labels: object, taxonomy: Taxonomy) -> _InSeries:
         yield key, None, "", f"must be a list of objects, not {shown(labels)}"
         return
     kinds = LISTED[key]
-    said = taxonomy.instance_attributes if key == "instanceClassifications" else taxonomy.series_attributes
+    attributes = taxonomy.instance_attributes if key == "instanceClassifications" else taxonomy.series_attributes
     for index, label in enumerate(labels):
-        found = _label(kinds, label, taxonomy, said) if isinstance(kinds, Kind) else _of_type(kinds, label, taxonomy)
-        for field, message in found:
+        violations = (
+            _label(kinds, label, taxonomy, attributes) if isinstance(kinds, Kind) else _of_type(kinds, label, taxonomy)
+        )
+        for field, message in violations:
             yield key, index, field, message
 
 
@@ -157,12 +166,12 @@ def _segment_map(segments: object, series: Mapping[str, Any], taxonomy: Taxonomy
         return
     own_masks = series.get("binaryMask") is True
     if segments and not own_masks and not series.get("segmentations"):
-        yield "segmentMap", None, "", "is without its mask: segmentations is missing"
+        yield "segmentMap", None, "", "requires a mask, but segmentations is missing"
     keys: dict[int, object] = {}
     for key, segment in segments.items():
         instance = mask_value(key)
         if instance is None:
-            message = f"a value in a mask is a whole number from 1 to {LARGEST_INSTANCE}, not {shown(key)}"
+            message = f"must be a whole number from 1 to {LARGEST_INSTANCE}, not {shown(key)}"
             yield "segmentMap", None, name_of(key), message
             continue
         if keys.setdefault(instance, key) is not key:
@@ -172,7 +181,7 @@ def _segment_map(segments: object, series: Mapping[str, Any], taxonomy: Taxonomy
         for field, message in _label(SEGMENT, label, taxonomy, ()):
             yield "segmentMap", instance, field, message
         if own_masks and label.get("mask") is None:
-            yield "segmentMap", instance, "mask", "is missing: with binaryMask each segment needs a mask of its own"
+            yield "segmentMap", instance, "mask", "is missing; with binaryMask each segment requires its own mask"
 
 
 # ------------------------------------------------------------------ one label
@@ -183,25 +192,25 @@ def _of_type(kinds: Mapping[str, Kind], label: object, taxonomy: Taxonomy) -> Vi
     if not isinstance(label, Mapping):
         yield "", f"must be an object, not {shown(label)}"
         return
-    named = label.get("type")
-    kind = kinds.get(named) if isinstance(named, str) else None
+    type_name = label.get("type")
+    kind = kinds.get(type_name) if isinstance(type_name, str) else None
     if kind is not None:
         yield from _label(kind, label, taxonomy, ())
-    elif named is None:
-        yield "type", f"is missing: one of {', '.join(map(repr, kinds))}"
+    elif type_name is None:
+        yield "type", f"is missing; it must be one of {', '.join(map(repr, kinds))}"
     else:
-        yield "type", f"must be one of {', '.join(map(repr, kinds))}, not {shown(named)}"
+        yield "type", f"must be one of {', '.join(map(repr, kinds))}, not {shown(type_name)}"
 
 
-def _label(kind: Kind, label: object, taxonomy: Taxonomy, said: Sequence[Attribute]) -> Violations:
+def _label(kind: Kind, label: object, taxonomy: Taxonomy, allowed: Sequence[Attribute]) -> Violations:
     """Validate one label.
 
-    :param said: the attributes allowed in a classification; labels with a category use the category's attributes.
+    :param allowed: the attributes allowed in a classification; labels with a category use the category's attributes.
     """
     yield from kind.rule(label)
     if not isinstance(label, Mapping):
         return
-    yield from kind.together(label)
+    yield from kind.check_fields(label)
     if kind.label_type:
         category = label.get("category")
         object_type, message = _category(category, kind.label_type, taxonomy)
@@ -209,52 +218,52 @@ def _label(kind: Kind, label: object, taxonomy: Taxonomy, said: Sequence[Attribu
             yield "category", message
         if object_type is None:
             # The allowed attributes are unknown then, but the value must still be an object.
-            yield from _attributes(kind.said_in, label.get(kind.said_in), None)
+            yield from _attributes(kind.attributes_key, label.get(kind.attributes_key), None)
             return
-        said = object_type.attributes
-    yield from _attributes(kind.said_in, label.get(kind.said_in), said)
+        allowed = object_type.attributes
+    yield from _attributes(kind.attributes_key, label.get(kind.attributes_key), allowed)
 
 
 def _category(category: object, label_type: str, taxonomy: Taxonomy) -> tuple[ObjectType | None, str]:
     """Return the object type of a label's category, or the validation error."""
     if category is None:
-        return None, "is missing: a name, a list of nested names, or a class id"
+        return None, "is missing; it must be a name, a list of nested names, or a class id"
     path: Sequence[Any] = category if is_list(category) else [category]
     names = path and all(isinstance(name, str) for name in path)
     if not names and (isinstance(category, bool) or not isinstance(category, int)):
         return None, f"must be a name, a list of nested names, or a class id, not {shown(category)}"
-    found = taxonomy.find(path if names else category)  # type: ignore[arg-type]
-    of_type = [each for each in found if each.label_type == label_type]
-    allowed = next((each for each in of_type if not each.archived), None)
+    matches = taxonomy.find(path if names else category)  # type: ignore[arg-type]
+    of_label_type = [object_type for object_type in matches if object_type.label_type == label_type]
+    allowed = next((object_type for object_type in of_label_type if not object_type.archived), None)
     if allowed is not None:
         return allowed, ""
-    written = shown("/".join(path)) if names else shown(category)
-    if of_type:
-        message = f"category {written} is archived"
-    elif found:
-        kinds = " and ".join(dict.fromkeys(each.label_type for each in found))
-        message = f"category {written} is for {kinds}, not for {label_type}"
+    formatted = shown("/".join(path)) if names else shown(category)
+    if of_label_type:
+        message = f"category {formatted} is archived"
+    elif matches:
+        label_types = " and ".join(dict.fromkeys(object_type.label_type for object_type in matches))
+        message = f"category {formatted} is for {label_types}, not for {label_type}"
     else:
-        message = f"unknown category {written}"
-    instead = suggestion(path[-1] if names else written, taxonomy.categories(label_type), f"{label_type} categories")
-    return None, f"{message}; {instead}"
+        message = f"unknown category {formatted}"
+    hint = suggestion(path[-1] if names else formatted, taxonomy.categories(label_type), f"{label_type} categories")
+    return None, f"{message}; {hint}"
 
 
 # ------------------------------------------------------------------ attributes
 
 
-def _attributes(key: str, given: object, known: Sequence[Attribute] | None) -> Violations:
-    """Validate attributes by name; `known` is None if they are unknown."""
-    if given is None:
+def _attributes(key: str, attributes: object, known: Sequence[Attribute] | None) -> Violations:
+    """Validate attributes by name; `known` is None if they cannot be determined."""
+    if attributes is None:
         return
-    if not isinstance(given, Mapping):
-        yield key, f"must be an object, not {shown(given)}"
+    if not isinstance(attributes, Mapping):
+        yield key, f"must be an object, not {shown(attributes)}"
         return
-    for name, value in given.items() if known is not None else ():
-        attribute = next((each for each in known or () if each.name == name), None)
+    for name, value in attributes.items() if known is not None else ():
+        attribute = next((candidate for candidate in known or () if candidate.name == name), None)
         message: str | None
         if attribute is None:
-            names = (each.name for each in known or () if not each.archived)
+            names = (candidate.name for candidate in known or () if not candidate.archived)
             message = f"unknown attribute {shown(name)}; {suggestion(name_of(name), names, 'attributes')}"
         elif attribute.archived:
             message = f"attribute {shown(name)} is archived"
@@ -273,9 +282,9 @@ def _text(_attribute: Attribute, value: object) -> str | None:
 
 
 def _number(attribute: Attribute, value: object) -> str | None:
-    wrong = next((message for _, message in number(value)), None)
-    if wrong is not None or not is_number(value):
-        return wrong
+    message = next((violation for _, violation in number(value)), None)
+    if message is not None or not is_number(value):
+        return message
     if attribute.minimum is not None and value < attribute.minimum:
         return f"must be at least {attribute.minimum:.15g}, not {shown(value)}"
     if attribute.maximum is not None and value > attribute.maximum:
@@ -286,17 +295,17 @@ def _number(attribute: Attribute, value: object) -> str | None:
 def _select(attribute: Attribute, value: object) -> str | None:
     if isinstance(value, bool):
         # RedBrick's export converts the option names "true" and "false" to booleans.
-        spelled = (each for each in attribute.options if each.casefold() == str(value).casefold())
-        value = next(spelled, value)
+        same_spelling = (option for option in attribute.options if option.casefold() == str(value).casefold())
+        value = next(same_spelling, value)
     if not isinstance(value, str):
-        return f"must be the name of an option, not {shown(value)}"
+        return f"must be an option name, not {shown(value)}"
     return _option(attribute, value)
 
 
 def _multiselect(attribute: Attribute, value: object) -> str | None:
-    if not is_list(value) or not all(isinstance(each, str) for each in value):
-        return f"must be a list of names of options, not {shown(value)}"
-    return next((message for each in value if (message := _option(attribute, each))), None)
+    if not is_list(value) or not all(isinstance(option, str) for option in value):
+        return f"must be a list of option names, not {shown(value)}"
+    return next((message for option in value if (message := _option(attribute, option))), None)
 
 
 def _option(attribute: Attribute, name: str) -> str | None:
@@ -318,7 +327,7 @@ _VALUES: Mapping[str, Callable[[Attribute, Any], str | None]] = {
 
 _ITEM = "video.seriesItemIndex"
 _FILE = "fileIndex"
-_OF_ONE_FRAME = (".png", ".jpg", ".jpeg", ".bmp")
+_SINGLE_FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -342,13 +351,13 @@ class ItemReference:
         :param items: the number of items in the series; 0 if unknown.
         :param names: the names of the items, as far as known.
         """
-        may_have_frames = items == 1 and not (names and names[0].lower().endswith(_OF_ONE_FRAME))
+        may_have_frames = items == 1 and not (names and names[0].lower().endswith(_SINGLE_FRAME_SUFFIXES))
         if self.index < items or not items or (self.field == _FILE and may_have_frames):
             return None
-        has = "1 item" if items == 1 else f"{items} items"
+        item_count = "1 item" if items == 1 else f"{items} items"
         return (
-            f"series {self.series}, {self.label}, {self.field}: {self.index} is beyond the series, which has {has}, "
-            f"counted from 0"
+            f"series {self.series}, {self.label}, {self.field}: {self.index} is out of range, since the series has "
+            f"{item_count}, counted from 0"
         )
 
 
@@ -394,11 +403,11 @@ def _references(all_series: Any) -> Iterator[ItemReference]:
     for index, series in enumerate(all_series if is_list(all_series) else ()):
         for key, labels in series.items() if isinstance(series, Mapping) else ():
             for place, label in enumerate(labels if is_list(labels) else ()):
-                for field, position in _named(label):
+                for field, position in _item_fields(label):
                     yield ItemReference(index, f"{key}[{place}]", field, position)
 
 
-def _named(label: Any) -> Iterator[tuple[str, int]]:
+def _item_fields(label: Any) -> Iterator[tuple[str, int]]:
     if not isinstance(label, Mapping):
         return
     video = label.get("video")

@@ -121,10 +121,10 @@ def test_the_depth_is_that_of_the_text(value, cuts):
     pieces = [text[a:b] for a, b in itertools.pairwise(places)]
     follower = Depth()
     for piece in pieces:
-        follower.look(piece)
+        follower.scan(piece)
     assert follower.depth == 0
     with pytest.raises(BeyondError):
-        Depth().look(b"[" + text)
+        Depth().scan(b"[" + text)
 
 
 def endless(piece, start=b""):

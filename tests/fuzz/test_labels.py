@@ -167,7 +167,7 @@ NEW = {"name": "n", "series": [{"items": ["a"], "name": "s", "metaData": {"a": "
 def test_any_description_of_a_task(value):
     with promises(seconds=10) as watch:
         new = read_new_task(real(value))
-        watch.tell(new, str(new.files), str(new.says_labels), str(new.body))
+        watch.tell(new, str(new.files), str(new.specifies_labels), str(new.body))
     assert watch.error is None or isinstance(watch.error, RedBrickInputError)
 
 

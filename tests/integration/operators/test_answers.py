@@ -208,7 +208,7 @@ class TestMovingOn:
     def test_labels_that_name_another_task_are_refused(self, sandbox, run):
         ids = sandbox.seed_tasks(2)
         labeler = lambda _task: {"taskId": ids[0], "series": wide(1)}  # noqa: E731
-        with pytest.raises(RedBrickTasksFailedError, match="name another task by their taskId"):
+        with pytest.raises(RedBrickTasksFailedError, match="have the taskId of another task"):
             run.try_once(RedBrickPrelabelOperator(task_id="t", stage_name="Label", task_ids=ids, labeler=labeler))
         assert sandbox.applied(PUT) == {ids[0]: 1}
 
@@ -347,10 +347,10 @@ class TestMasksWithoutAPath:
     @pytest.mark.parametrize(
         ("mask", "words"),
         [
-            (np.zeros((4, 4, 4), np.uint8), "series 0, segmentations: ndarray does not say where its voxels are"),
-            (io.StringIO("text"), r"series 0: mask 'segmentations \(StringIO\)' cannot be read: it gives text"),
-            (b"no mask", r"mask 'segmentations \(bytes\)' is no NIfTI file that can be read"),
-            (object(), "series 0, segmentations: object is not JSON"),
+            (np.zeros((4, 4, 4), np.uint8), "series 0, segmentations: ndarray has no affine"),
+            (io.StringIO("text"), r"series 0: mask 'segmentations \(StringIO\)' cannot be read: it returns text"),
+            (b"no mask", r"mask 'segmentations \(bytes\)' is not a readable NIfTI file"),
+            (object(), "series 0, segmentations: object cannot be converted to JSON"),
         ],
         ids=["array", "text", "no_mask", "object"],
     )
@@ -509,11 +509,11 @@ def test_labels_of_a_model_are_labels(sandbox, run):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({1, 2}, "set is not JSON"),
-        (pendulum.datetime(2026, 1, 1), "DateTime is not JSON"),
+        ({1, 2}, "set cannot be converted to JSON"),
+        (pendulum.datetime(2026, 1, 1), "DateTime cannot be converted to JSON"),
         (float("nan"), "nan"),
         (float("inf"), "inf"),
-        ({1: 0, "1": 0}, "the keys 1 and '1' are one"),
+        ({1: 0, "1": 0}, "the keys 1 and '1' are the same in JSON"),
         ({None: 0}, "a key must be text, not None"),
     ],
     ids=["set", "time", "nan", "infinity", "twin_keys", "odd_key"],

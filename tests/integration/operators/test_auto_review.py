@@ -217,8 +217,8 @@ class TestListedReviews:
             ([{"taskId": UNKNOWN, "reviewVal": True, "series": []}], r"reviews\[0\] has both reviewVal and series"),
             ([{"taskId": UNKNOWN, "reviewVal": False, "classification": {}}], "reviewVal and classification"),
             ([{"taskId": UNKNOWN, "series": [], "comment": "see"}], r"reviews\[0\]: the API takes no comment with"),
-            ([{"taskId": UNKNOWN, "series": "[]"}], r"reviews\[0\]: its 'series' must be a list of objects"),
-            ([{"taskId": UNKNOWN, "series": [1]}], r"reviews\[0\]: its 'series' must be a list of objects"),
+            ([{"taskId": UNKNOWN, "series": "[]"}], r"reviews\[0\]: 'series' must be a list of objects"),
+            ([{"taskId": UNKNOWN, "series": [1]}], r"reviews\[0\]: 'series' must be a list of objects"),
             ([{"taskId": UNKNOWN, "classification": []}], r"reviews\[0\].classification must be an object"),
             (
                 [{"taskId": UNKNOWN, "review_val": True}],

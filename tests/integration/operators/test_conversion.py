@@ -20,7 +20,7 @@ from airflow_provider_redbrick.operators.upload_tasks import RedBrickUploadTasks
 CT, MR = get_testdata_file("CT_small.dcm"), get_testdata_file("MR_small.dcm")
 FLAT = {"category": "finding", "attributes": [], "bbox2d": {"xnorm": 0, "ynorm": 0, "wnorm": 1, "hnorm": 1}}
 CUBOID = {"category": "volume", "point1": {"i": 1, "j": 2, "k": 3}, "point2": {"i": 4, "j": 5, "k": 6}}
-LOST = "RedBrick's conversion does not match what was given: "
+LOST = "RedBrick's conversion differs from the labels: "
 
 
 def put(stage, labels, **options):
@@ -197,7 +197,7 @@ def test_labels_of_another_task_are_not_put_on_this_one(*, sandbox, new_run, mon
         RedBrickUploadTasksOperator(task_id="u", tasks=new),
     ):
         run = new_run()
-        with pytest.raises(RedBrickTasksFailedError, match="RedBrick's conversion answered for another task"):
+        with pytest.raises(RedBrickTasksFailedError, match="RedBrick's conversion is for another task"):
             run.try_once(operator)
         assert "another task" in run.xcoms["manifest"]["failed"][-1]["reason"]
         assert sum(run.xcoms["manifest"]["counts"].values()) == 2
@@ -250,7 +250,7 @@ class TestItemsThatAreNotThere:
             run.try_once(make(stage, {beyond: {"series": [self.on_item(2)]}, last: {"series": [self.on_item(1)]}}))
         (failure,) = run.xcoms["manifest"]["failed"]
         assert failure["task_id"] == beyond
-        words = "series 0, boundingBoxes[1], video.seriesItemIndex: 2 is beyond the series, which has 2 items"
+        words = "series 0, boundingBoxes[1], video.seriesItemIndex: 2 is out of range, since the series has 2 items"
         assert words in failure["reason"]
         assert changes(sandbox) == {last}
         assert [label.get("globalitemsindex") for label in sandbox.task(last)["labels"]] == [None, 1]
@@ -273,15 +273,15 @@ class TestItemsThatAreNotThere:
                         },
                     ]
                 },
-                r"series 1, landmarks\[0\], video.seriesItemIndex: 1 is beyond the series, which has 1 item,",
+                r"series 1, landmarks\[0\], video.seriesItemIndex: 1 is out of range, since the series has 1 item,",
             ),
             (
                 {"series": [{"instanceClassifications": [{"fileIndex": 2, "values": {}}]}]},
-                r"series 0, instanceClassifications\[0\], fileIndex: 2 is beyond the series, which has 2 items",
+                r"series 0, instanceClassifications\[0\], fileIndex: 2 is out of range, since the series has 2 items",
             ),
             (
                 {"series": [{"classifications": [{"attributes": {}, "video": {"seriesItemIndex": 9}}]}]},
-                r"series 0, classifications\[0\], video.seriesItemIndex: 9 is beyond",
+                r"series 0, classifications\[0\], video.seriesItemIndex: 9 is out of range",
             ),
             ({"labels": [FLAT, {**FLAT, "globalitemsindex": 3}]}, r"labels\[1\], globalitemsindex: 3"),
             (
@@ -312,7 +312,9 @@ class TestItemsThatAreNotThere:
             {"name": "a", "series": [{"items": [CT, MR], **first}, {"items": MR}]},
             {"name": "b", "items": CT},
         ]
-        with pytest.raises(RedBrickTasksFailedError, match=f"series 0, {words}.*: 2 is beyond the series, which has 2"):
+        with pytest.raises(
+            RedBrickTasksFailedError, match=f"series 0, {words}.*: 2 is out of range, since the series has 2"
+        ):
             run.try_once(RedBrickUploadTasksOperator(task_id="u", tasks=tasks, storage_id=storage))
         assert sandbox.count() == 1
 

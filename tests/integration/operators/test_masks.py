@@ -230,21 +230,21 @@ BAD = {
     ),
     "an unknown value": (
         lambda mask: {"segmentations": mask("a.nii", box((0, 0, 0), (1, 1, 1), 7)), "segmentMap": {"1": "lesion"}},
-        "series 0, segmentMap: has no entry for 7, which the mask has voxels of",
+        "series 0, segmentMap: has no entry for 7, but the mask has such voxels",
     ),
     "a fraction": (
         lambda mask: {
             "segmentations": mask("a.nii", box((0, 0, 0), (1, 1, 1), 0.5, np.float32)),
             "segmentMap": {"1": "lesion"},
         },
-        "has a voxel of 0.5",
+        "has the voxel value 0.5",
     ),
     "a value next to a whole number": (
         lambda mask: {
             "segmentations": mask("a.nii", box((0, 0, 0), (1, 1, 1), 0.98, np.float64)),
             "segmentMap": {"1": "lesion"},
         },
-        "has a voxel of 0.98: values are whole numbers",
+        "has the voxel value 0.98. Values must be whole numbers",
     ),
     "several points in time": (
         lambda mask: {
@@ -259,11 +259,11 @@ BAD = {
     ),
     "an end that is missing": (
         lambda mask: {"segmentations": cut(mask("a.nii.gz", NOISE), 4), "segmentMap": {"1": "lesion", "2": "organ"}},
-        "its gzip data are cut short",
+        "its gzip data are truncated",
     ),
     "bytes that its header does not know": (
         lambda mask: {"segmentations": cut(mask("a.nii", NOISE), -1), "segmentMap": {"1": "lesion", "2": "organ"}},
-        "by its header it has 688 bytes, but it has 689",
+        "its header states 688 bytes, but it has 689",
     ),
     "one of several is damaged": (
         lambda mask: {
@@ -288,7 +288,7 @@ BAD = {
     ),
     "a key with a blank": (
         lambda mask: {"segmentations": mask("a.nii", NOISE), "segmentMap": {"1": "lesion", " 2": "organ"}},
-        "a value in a mask is a whole number from 1 to 65535, not ' 2'",
+        "must be a whole number from 1 to 65535, not ' 2'",
     ),
     "a key that is true": (
         lambda mask: {"segmentations": mask("a.nii", NOISE), "segmentMap": {True: "lesion", "2": "organ"}},
@@ -307,7 +307,7 @@ BAD = {
             "segmentations": [mask("a.nii", box((0, 0, 0), (1, 1, 1))), mask("b.nii", np.ones((3, 3, 3), np.uint8))],
             "segmentMap": {"1": "lesion"},
         },
-        "are not of one size",
+        "differ in size",
     ),
     "an object store that is not there": (
         lambda mask: {"segmentations": "nosuch://bucket/a.nii", "segmentMap": {"1": "lesion"}},

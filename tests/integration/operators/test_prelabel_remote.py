@@ -116,12 +116,15 @@ class TestSubmit:
 BAD = {
     "unknown category": ({"boundingBoxes": [{**BOX, "category": "fnding"}]}, "did you mean 'finding'"),
     "no path": ({"boundingBoxes": [{**BOX, "category": ["measurement", "finding"]}]}, "unknown category"),
-    "no box": ({"landmarks": [{"point": {"xNorm": 0, "yNorm": 0}, "category": "landmark"}]}, "stage makes boxes"),
+    "no box": (
+        {"landmarks": [{"point": {"xNorm": 0, "yNorm": 0}, "category": "landmark"}]},
+        "stage accepts only boxes",
+    ),
     "no kind of then": (
         {"landmarks3d": [{"point": {"i": 0, "j": 0, "k": 0}, "category": "landmark"}]},
-        "none of the kinds that a remote-labeling stage takes",
+        "has no type that a remote-labeling stage accepts",
     ),
-    "a classification": ({"classifications": [{"attributes": {}}]}, "none of the kinds"),
+    "a classification": ({"classifications": [{"attributes": {}}]}, "has no type that"),
     "a mask": ({"segmentations": "there.nii", "segmentMap": {"1": "lesion"}}, "masks have no place"),
 }
 
@@ -138,7 +141,7 @@ class TestBadLabels:
     def test_a_video_box_without_a_frame(self, sandbox, run):
         project_id = sandbox.add_project(stages("VIDEO_BBOX"))
         sandbox.seed_tasks(1, project_id=project_id, stage=STAGE)
-        with pytest.raises(RedBrickTasksFailedError, match="names no frame"):
+        with pytest.raises(RedBrickTasksFailedError, match="has no frameindex"):
             run.try_once(prelabel(project_id))
 
 

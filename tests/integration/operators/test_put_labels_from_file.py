@@ -153,7 +153,7 @@ class TestBrokenEntries:
         assert len(rows) == 10
         assert reasons.keys() == {f"line {n}" for n in (2, 4, 6, 7, 8, 9, 10, 11)}
         assert reasons["line 2"].startswith("it is not JSON: ")
-        assert reasons["line 4"] == "it is not UTF-8 from byte 16 on"
+        assert reasons["line 4"] == "it is not UTF-8 from byte 16 onwards"
         assert "'findign'" in reasons["line 6"]
         assert "it must have a 'taskId' or a 'name'" in reasons["line 7"]
         assert "'taskId' must be a UUID" in reasons["line 8"]
@@ -182,10 +182,10 @@ class TestBrokenEntries:
         reasons = {row["reason"].split(":")[0]: row["reason"] for row in rows if row["status"] == "failed"}
         place = "line" if kind == "lines" else "entry"
         assert reasons.keys() == {f"{place} {n}" for n in range(2, 7)}
-        assert "series[0] has the key 'boundingBoxes' twice" in reasons[f"{place} 2"]
-        assert "it has the key 'taskId' twice" in reasons[f"{place} 3"]
-        assert "NaN is no JSON number" in reasons[f"{place} 4"]
-        assert "series[0].boundingBoxes[0] has the key 'category' twice" in reasons[f"{place} 5"]
+        assert "series[0] repeats the key 'boundingBoxes'" in reasons[f"{place} 2"]
+        assert "it repeats the key 'taskId'" in reasons[f"{place} 3"]
+        assert "NaN is not a JSON number" in reasons[f"{place} 4"]
+        assert "series[0].boundingBoxes[0] repeats the key 'category'" in reasons[f"{place} 5"]
         assert "classification.attributes.a has characters that cannot be sent or stored" in reasons[f"{place} 6"]
         if kind == "array":
             assert all(reasons[f"entry {n}"].endswith(f"(line {n})") for n in range(2, 6))
@@ -204,7 +204,9 @@ class TestBrokenEntries:
         rows = report(written(content[: content.index(ids[40].encode()) + 3]))
         assert [row["status"] for row in rows].count("done") == 40
         assert sandbox.applied(PUT) == dict.fromkeys(ids[:40], 1)
-        assert re.fullmatch(r"entry 41: the array is broken here .*; the rest of the file was not read", told(rows))
+        assert re.fullmatch(
+            r"entry 41: the array is invalid from here on .*\. The rest of the file was not read", told(rows)
+        )
 
 
 def told(rows) -> str:
@@ -444,12 +446,12 @@ class TestRefused:
             (b"", "is empty"),
             (b"[]", "is empty"),
             (b"name,label\n", "neither JSON Lines"),
-            (b'{\n  "taskId": "x"\n}\n', "over several lines"),
+            (b'{\n  "taskId": "x"\n}\n', "spans several lines"),
             (b"\x1f\x8b\x08", "cannot be read"),
-            (gzip.compress(lines(labelled([UNKNOWN])), mtime=0)[:-1], "its gzip data are cut short"),
+            (gzip.compress(lines(labelled([UNKNOWN])), mtime=0)[:-1], "its gzip data are truncated"),
             (gzip.compress(lines(labelled([UNKNOWN])), mtime=0)[:-4] + bytes(4), "its gzip data are damaged"),
-            (json.dumps(labelled([UNKNOWN])).encode("utf-16"), "it is UTF-16, not UTF-8: save it as UTF-8"),
-            (lines(labelled([UNKNOWN])).decode().encode("utf-16-le"), "it is UTF-16, not UTF-8"),
+            (json.dumps(labelled([UNKNOWN])).encode("utf-16"), "it is encoded as UTF-16; save it as UTF-8"),
+            (lines(labelled([UNKNOWN])).decode().encode("utf-16-le"), "it is encoded as UTF-16"),
         ],
         ids=repr,
     )

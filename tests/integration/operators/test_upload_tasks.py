@@ -200,18 +200,18 @@ class TestItems:
             ("lost.dcm", "item 'lost.dcm': 'lost.dcm' is a link to '/nowhere/a.dcm', which does not exist"),
             ("~no-such-user/a.dcm", "item '~no-such-user/a.dcm': there is no such file, nor a home directory"),
             ("page.dcm", "item 'page.dcm': it looks like an HTML page"),
-            ("page.nii.gz", "item 'page.nii.gz': its name ends in .gz, and it looks like an HTML page"),
+            ("page.nii.gz", "item 'page.nii.gz': its name ends in .gz, but it looks like an HTML page"),
             ("pointer.dcm", "item 'pointer.dcm': it looks like a Git LFS pointer"),
             ("pointer.png", "item 'pointer.png': it looks like a Git LFS pointer"),
-            ("volume.nii", "item 'volume.nii': it is compressed with gzip, which its name does not say"),
-            ("plain.nii.gz", "item 'plain.nii.gz': its name ends in .gz, and it looks like a NIfTI volume"),
+            ("volume.nii", "item 'volume.nii': it is compressed with gzip, but its name has no .gz suffix"),
+            ("plain.nii.gz", "item 'plain.nii.gz': its name ends in .gz, but it looks like a NIfTI volume"),
             ("DICOMDIR", "item 'DICOMDIR': it looks like a DICOMDIR, which lists other files"),
-            (".DS_Store", "item '.DS_Store': it looks like what macOS keeps of a folder"),
-            ("._a.dcm", "item '._a.dcm': it looks like what macOS keeps beside a file"),
-            ("Thumbs.db", "item 'Thumbs.db' is what Windows keeps of a folder"),
+            (".DS_Store", "item '.DS_Store': it looks like a system file of macOS"),
+            ("._a.dcm", "item '._a.dcm': it looks like a system file of macOS"),
+            ("Thumbs.db", "item 'Thumbs.db' is a system file of Windows"),
             ("file:///nowhere/a.dcm", "item 'file:///nowhere/a.dcm' cannot be read"),
             ("nothing://a.dcm", "item 'nothing://a.dcm' cannot be read"),
-            ("scan.pdf", "item 'scan.pdf' is of a kind that RedBrick does not take; it takes .dcm"),
+            ("scan.pdf", "item 'scan.pdf' has an unsupported file type. RedBrick accepts .dcm"),
             ("scan.mp4", "item 'scan.mp4' is a video"),
             ("scan.MOV", "item 'scan.MOV' is a video"),
         ],
@@ -249,9 +249,9 @@ class TestItems:
         ("item", "words"),
         [
             ("scans/DICOMDIR", "item 'scans/DICOMDIR' is a DICOMDIR"),
-            ("https://h/x/.DS_Store?sig=a.dcm", "item 'https://h/x/.DS_Store?***' is what macOS keeps of a folder"),
-            ("s3://b/._a.dcm", "item 's3://b/._a.dcm' is what macOS keeps beside a file"),
-            ("a/Thumbs.db", "item 'a/Thumbs.db' is what Windows keeps of a folder"),
+            ("https://h/x/.DS_Store?sig=a.dcm", "item 'https://h/x/.DS_Store?***' is a system file of macOS"),
+            ("s3://b/._a.dcm", "item 's3://b/._a.dcm' is a system file of macOS"),
+            ("a/Thumbs.db", "item 'a/Thumbs.db' is a system file of Windows"),
         ],
     )
     def test_in_a_storage_names_are_all_that_can_be_judged(self, report, created, item, words):
@@ -438,7 +438,7 @@ class TestOnce:
         name = sandbox.task(task_id)["name"]
         row = report([{"name": name, "items": "gone.dcm", "priority": 1}])[name]
         assert (row["status"], row["task_id"]) == ("already_done", task_id)
-        assert row["reason"] == "a task with this name is there already"
+        assert row["reason"] == "a task with this name already exists"
         assert changes() == 0
         assert sandbox.task(task_id)["priority"] is None
 
@@ -672,11 +672,11 @@ class TestFiles:
             2: "it is not JSON: ",
             3: "priority: must be a number from 0 to 1, not 2",
             4: "name: is missing",
-            5: "line 1 has this name already, and only the first counts",
-            6: "line 3 has this name already, and only the first counts",
+            5: "line 1 already has this name, and only the first is used",
+            6: "line 3 already has this name, and only the first is used",
             7: "did you mean 'finding'",
             8: "item '../beside.dcm': it leads out of the folder of",
-            9: "'Labl' is no label or review stage of the project; those are: Label, Review_1",
+            9: "'Labl' is not a label or review stage of the project. Its stages are Label, Review_1",
         }.items():
             assert words in told[f"line {line}"][1]
         assert set(created()) == {"a", "g"}
@@ -697,7 +697,7 @@ class TestFiles:
         reasons = [row["reason"] for row in run.xcoms["manifest"]["failed"]]
         assert reasons[0].startswith("line 2: name has characters that cannot be sent or stored")
         assert reasons[1].startswith("line 3: metaData.k has characters")
-        assert reasons[2] == "line 4: it has the key 'items' twice (column 41)"
+        assert reasons[2] == "line 4: it repeats the key 'items' (column 41)"
         assert reasons[3].startswith("line 5: items: must be a path or a list of paths without line breaks")
         assert set(created()) == {"a", "f"}
 
@@ -711,7 +711,7 @@ class TestFiles:
         whole = gzip.compress(half) + gzip.compress(volume[len(half) :])
         (tmp_path / "whole.nii.gz").write_bytes(whole)
         tasks = [{"name": each, "items": f"{scheme}{tmp_path}/{each}"} for each in (name, "whole.nii.gz")]
-        with pytest.raises(RedBrickTasksFailedError, match=f"by its header it has {len(volume)} bytes, but"):
+        with pytest.raises(RedBrickTasksFailedError, match=f"its header states {len(volume)} bytes, but"):
             run.try_once(RedBrickUploadTasksOperator(task_id="u", tasks=tasks))
         assert run.xcoms["manifest"]["counts"] == counts(done=1, failed=1)
         assert sandbox.count() == 1
@@ -726,14 +726,14 @@ class TestFiles:
             run.try_once(upload(tasks))
         reasons = {row["name"]: row["reason"] for row in run.xcoms["manifest"]["failed"]}
         assert "bad.nii.gz' cannot be read: its gzip data are damaged: CRC check failed" in reasons["bad"]
-        assert "cut.nii.gz' cannot be read: its gzip data are cut short" in reasons["cut"]
+        assert "cut.nii.gz' cannot be read: its gzip data are truncated" in reasons["cut"]
         assert set(created()) == {"good"}
         assert sandbox.stats()["root_fields"][PRESIGN] == (3 if scheme else 1)
 
     def test_an_array_that_is_cut_short(self, run, created, written):
         content = json.dumps(studies(60)).encode()
         path = written(content[: content.index(b"study-040") + 3])
-        with pytest.raises(RedBrickTasksFailedError, match="entry 41: the array is broken here"):
+        with pytest.raises(RedBrickTasksFailedError, match="entry 41: the array is invalid from here on"):
             run.try_once(upload(tasks_path=str(path), storage_id=PUBLIC))
         assert len(created()) == 40
 
@@ -772,10 +772,10 @@ BAD_TASKS = {
     "blank name": (one(name=" "), "tasks[1]: name: must be text that is not blank, not ' '"),
     "number for a name": (one(name=7), "tasks[1]: name: must be text that is not blank, not 7"),
     "twins": ([*studies(2), *studies(1)], "Duplicate name: study-000"),
-    "no items": (one(items=None), "tasks[1]: items: is missing, and so is 'series'"),
+    "no items": (one(items=None), "tasks[1]: items: is missing; specify 'items' or 'series'"),
     "empty items": (one(items=[]), "items: must be a path or a list of paths"),
     "blank item": (one(items=[CT, ""]), "items: must be a path or a list of paths"),
-    "items and series": (one(series=[{"items": CT}]), "items: goes without 'series'"),
+    "items and series": (one(series=[{"items": CT}]), "items: cannot be combined with 'series'"),
     "no series": (one(items=None, series=[]), "series: must have at least 1 series, not 0"),
     "series without items": (one(items=None, series=[{"name": "x"}]), "series[0].items: is missing"),
     "series of text": (one(items=None, series=["a.dcm"]), "series[0]: must be an object, not 'a.dcm'"),
@@ -828,9 +828,9 @@ BAD_OPTIONS = {
     "project_id": ({"project_id": ""}, "project_id"),
 }
 BAD_PEOPLE = {
-    "unknown stage": ({"Labelling": ALICE}, "preAssign: 'Labelling' is no label or review stage of the project"),
-    "stage without people": ({"Input": ALICE}, "those are: Label, Review_1"),
-    "ground truth": ({"Output": ALICE}, "those are: Label, Review_1"),
+    "unknown stage": ({"Labelling": ALICE}, "preAssign: 'Labelling' is not a label or review stage of the project"),
+    "stage without people": ({"Input": ALICE}, "Its stages are Label, Review_1"),
+    "ground truth": ({"Output": ALICE}, "Its stages are Label, Review_1"),
     "stranger": ({"Label": "eve@example.com"}, "preAssign, Label: Not members of the project: eve@example.com"),
     "no access": ({"Review_1": [BOB, ALICE]}, "preAssign, Review_1: No access to stage Review_1: alice@example.com"),
 }

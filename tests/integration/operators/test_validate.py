@@ -155,7 +155,7 @@ class TestWarn:
         assert manifest["counts"]["done"] == 2
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
         assert [label["category"] for label in sandbox.task(ids[1])["labels"]] == ["finding", "findng"]
-        assert warnings() == [f"The labels for task {ids[1]} are sent although something is wrong with them: {WORDS}"]
+        assert warnings() == [f"Task {ids[1]}: labels are sent despite validation errors: {WORDS}"]
 
     def test_what_cannot_be_sent_still_is_not(self, sandbox, run, warnings):
         (task_id,) = sandbox.seed_tasks(1)
@@ -222,7 +222,7 @@ class TestReadingTheTaxonomy:
         ids = sandbox.seed_tasks(30)
         assert run.try_once(put(dict.fromkeys(ids, BAD)))["counts"]["done"] == 30
         (line,) = warnings()
-        assert line.startswith("Labels are not checked:")
+        assert line.startswith("Labels are not validated:")
 
 
 @pytest.mark.parametrize("validate", ["", "Strict", "lenient", None, True, False])

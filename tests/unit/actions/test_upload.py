@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.actions.task_specs import NewTask, read_new_task
-from airflow_provider_redbrick.actions.upload import THERE, Creation, Uploading
+from airflow_provider_redbrick.actions.upload import ALREADY_EXISTS, Creation, Uploading
 from airflow_provider_redbrick.annotations.conversion import Converter
 from airflow_provider_redbrick.client.operations.account import RedBrickClient
 from airflow_provider_redbrick.client.operations.uploads import Created, Datapoint
@@ -94,7 +94,7 @@ def test_created_after_all_the_looks_it_is_found_when_the_second_request_is_refu
 def test_what_somebody_else_created_is_already_done():
     server = Server((True, REFUSED))
     outcome, _ = create(server)
-    assert (outcome.status, outcome.reason) == (Status.ALREADY_DONE, THERE)
+    assert (outcome.status, outcome.reason) == (Status.ALREADY_DONE, ALREADY_EXISTS)
 
 
 @pytest.mark.parametrize("error", [DENIED, LARGE], ids=repr)
@@ -208,19 +208,19 @@ def test_a_server_that_is_down_is_asked_twice():
 def test_items_that_a_conversion_makes_up_are_not_created(items):
     project = Project(converts=lambda task: {"items": items})
     (outcome,) = upload(project, described(1))
-    assert outcome.reason == "It could not be checked: RedBrick made something else of its items. Nothing was sent"
+    assert outcome.reason == "It could not be checked: RedBrick's conversion changed its items. Nothing was sent"
     assert project.created == []
 
 
 @pytest.mark.parametrize(
     ("stored", "words"),
     [
-        ({"items": ["a", "b"], "seriesInfo": []}, "lost items: 3 given, 2 converted"),
-        ({"items": ["a", "b", "c"]}, "lost series: 2 given, 0 converted"),
-        ({"items": ["a", "b", "c"], "seriesInfo": [{"itemsIndices": [0, 1, 2]}]}, "lost series: 2 given, 1 converted"),
+        ({"items": ["a", "b"], "seriesInfo": []}, "lost items (3 given, 2 converted)"),
+        ({"items": ["a", "b", "c"]}, "lost series (2 given, 0 converted)"),
+        ({"items": ["a", "b", "c"], "seriesInfo": [{"itemsIndices": [0, 1, 2]}]}, "lost series (2 given, 1 converted)"),
         (
             {"items": ["a", "b", "c"], "seriesInfo": [{"itemsIndices": [0]}, {"itemsIndices": [1, 2]}]},
-            "gave series 0 other items: 2 given, 1 converted",
+            "changed the items of series 0 (2 given, 1 converted)",
         ),
     ],
 )

@@ -43,7 +43,9 @@ def test_people_are_read_once_and_only_when_somebody_is_named():
 
 @pytest.mark.parametrize("stage", ["In", "label", "Ground Truth", ""])
 def test_a_stage_that_nobody_works_in_lists_those_there_are(stage):
-    with pytest.raises(RedBrickInputError, match="is no label or review stage of the project; those are: Label, Check"):
+    with pytest.raises(
+        RedBrickInputError, match=r"is not a label or review stage of the project\. Its stages are Label, Check"
+    ):
         Assignees(Project()).check({stage: "bob@x.org"})
 
 
@@ -90,6 +92,6 @@ def test_one_that_is_not_there_is_looked_for_once_more():
     project = Growing()
     assignees = Assignees(project)
     for _ in range(3):
-        with pytest.raises(RedBrickInputError, match="'Nowhere' is no label or review stage"):
+        with pytest.raises(RedBrickInputError, match="'Nowhere' is not a label or review stage"):
             assignees.check({"Nowhere": "ada@x.org"})
     assert project.read == 2

@@ -33,8 +33,8 @@ class Imports:
         self.stored[place.path] = file.read()
 
 
-def items(imports, open_file=lambda name: io.BytesIO(name.encode()), at_a_time=3):
-    return Items(imports, open_file, at_a_time=at_a_time)
+def items(imports, open_file=lambda name: io.BytesIO(name.encode()), max_concurrency=3):
+    return Items(imports, open_file, max_concurrency=max_concurrency)
 
 
 class Stream(io.RawIOBase):
@@ -161,7 +161,7 @@ def test_what_is_something_else_than_its_name_says_is_not_sent():
     assert imports.stored == {}
 
 
-def test_several_tasks_share_a_bound_on_what_is_sent_at_a_time():
+def test_several_tasks_share_a_bound_on_what_is_sent_max_concurrency():
     lock, busy, most = threading.Lock(), [0], [0]
     meet = threading.Barrier(3, timeout=10)
 
@@ -174,7 +174,7 @@ def test_several_tasks_share_a_bound_on_what_is_sent_at_a_time():
             with lock:
                 busy[0] -= 1
 
-    with items(Busy(), at_a_time=3) as store:
+    with items(Busy(), max_concurrency=3) as store:
         files = [f"{i}.dcm" for i in range(9)]
         tasks = [threading.Thread(target=store.store, args=(files,), kwargs={"task_name": "t"}) for _ in range(4)]
         for task in tasks:
@@ -186,7 +186,7 @@ def test_several_tasks_share_a_bound_on_what_is_sent_at_a_time():
 
 def test_what_is_not_sent_yet_never_is_when_one_fails():
     imports = Imports({"0.dcm": err.RedBrickRefusedError("no.")})
-    with items(imports, at_a_time=1) as store, pytest.raises(err.RedBrickRefusedError):
+    with items(imports, max_concurrency=1) as store, pytest.raises(err.RedBrickRefusedError):
         store.store([f"{i}.dcm" for i in range(40)], task_name="t")
     assert len(imports.stored) < 20
 

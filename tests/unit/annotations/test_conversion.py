@@ -1,4 +1,4 @@
-"""Labels: from what users hand in to what the server stores."""
+"""Test the conversion of user labels to the stored format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_series_keep_their_order_and_get_the_name_and_items_the_format_wants():
     }
 
 
-def test_what_an_export_says_beside_labels_is_left_out():
+def test_to_import_omits_export_fields_that_are_not_labels():
     exported = {"name": "s", "items": ["a.dcm"], "imageHeaders": {"x": 1}, "metaData": {"m": "CT"}, "polygons": None}
     assert to_import(series=[{**exported, "boundingBoxes": [BOX]}])["series"] == [
         {"boundingBoxes": [BOX], "name": "0", "items": "https://test"}
@@ -67,30 +67,30 @@ def test_the_older_labels():
 
 @pytest.mark.parametrize("other", ["series", "classification"])
 def test_the_older_labels_do_not_mix(other):
-    with refused("both the older 'labels' and"):
+    with refused("the older 'labels' cannot be combined"):
         to_import(labels=[], **{other: []})
 
 
 @pytest.mark.parametrize("key", ["series", "labels"])
 @pytest.mark.parametrize("value", [{}, {"boundingBoxes": [BOX]}, "", "text", 0, False, [None], ["x"], [[]], [1]])
 def test_labels_of_another_shape_are_refused_and_never_sent_as_none(key, value):
-    with refused(f"its '{key}' must be a list of objects"):
+    with refused(f"'{key}' must be a list of objects"):
         to_import(**{key: value})
 
 
 def test_labels_of_an_unknown_kind_are_refused_rather_than_lost():
-    with refused("unknown kind"):
+    with refused("unknown type"):
         to_import(series=[{"unknown": [{"x": 1}]}])
     assert "unknown" not in to_import(series=[{"unknown": []}])["series"][0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, b"bytes"])
-def test_what_json_cannot_hold_is_refused(value):
+def test_to_import_value_that_json_cannot_represent_is_refused(value):
     with refused("cannot be written as JSON"):
         to_import(series=[{"landmarks": [{"point": value}]}])
 
 
-def test_what_was_handed_in_is_not_changed():
+def test_to_import_input_is_not_changed():
     body = {"series": [{"boundingBoxes": [dict(BOX)], "items": "mine", "unknown": []}]}
     Labels("t", body).to_import()
     assert body == {"series": [{"boundingBoxes": [BOX], "items": "mine", "unknown": []}]}
@@ -123,14 +123,14 @@ def test_labels_as_an_object_or_as_a_list_of_series(value, body):
 
 
 @pytest.mark.parametrize("value", [None, True, 5, "", "text", b"bytes", {}, {"serie": SERIES}, {"series": None}, {1}])
-def test_what_is_neither_is_refused(value):
+def test_read_body_other_type_is_refused(value):
     with refused("must be an object with 'series'"):
         read_body(value)
 
 
 @pytest.mark.parametrize("value", [[], ()])
-def test_an_empty_list_says_what_may_be_meant(value):
-    with refused("for no labels, or None to leave the task alone"):
+def test_read_body_empty_list_error_states_alternatives(value):
+    with refused("for no labels, or None to skip the task"):
         read_body(value)
 
 
@@ -183,7 +183,7 @@ def test_valid_labels_take_few_requests():
 
 
 @given(st.integers(1, 40), st.sets(st.integers(0, 39)))
-def test_one_invalid_task_does_not_sink_the_others(n, bad):
+def test_convert_invalid_task_does_not_fail_the_others(n, bad):
     bad = {str(i) for i in bad if i < n}
     found = convert(Client(bad), batch(n))
     assert len(found) == n
@@ -213,7 +213,7 @@ def test_a_server_that_refuses_instead_of_explaining_is_treated_alike():
     assert found["0"] == [{"of": "0"}]
 
 
-def test_a_server_that_is_down_says_nothing_about_the_labels():
+def test_convert_unavailable_server_does_not_refuse_labels():
     client = Client({"1"}, error=err.RedBrickServerError("HTTP 503.", status=503))
     found = convert(client, batch(3))
     assert set(found.values()) == {"could not be checked: HTTP 503."}
@@ -233,11 +233,11 @@ def test_labels_without_a_shape_are_never_sent():
         ({"labels": []}, "series 0, boundingBoxes: 1 given, 0 converted"),
         ({}, "series 0, boundingBoxes: 1 given, 0 converted"),
         ({"labels": [{**FLAT, "volumeindex": 1}]}, "series 1, boundingBoxes: 0 given, 1 converted"),
-        ({"labels": [FLAT], "taskId": "another"}, "RedBrick's conversion answered for another task"),
-        ({"labels": [FLAT], "name": "another"}, "RedBrick's conversion answered for another task"),
+        ({"labels": [FLAT], "taskId": "another"}, "RedBrick's conversion is for another task"),
+        ({"labels": [FLAT], "name": "another"}, "RedBrick's conversion is for another task"),
     ],
 )
-def test_what_the_server_made_something_else_of_is_not_sent_and_its_neighbours_are(answer, words):
+def test_convert_changed_labels_are_refused_and_others_converted(answer, words):
     client = Client()
     right = client.convert_labels
     client.convert_labels = lambda tasks: [answer if task["taskId"] == "1" else right([task])[0] for task in tasks]
@@ -249,7 +249,7 @@ def test_what_the_server_made_something_else_of_is_not_sent_and_its_neighbours_a
 
 @pytest.mark.parametrize("answer", [{"labels": []}, {"labels": None}, {}])
 @pytest.mark.parametrize("body", [{"series": []}, {"series": [{}]}, {"series": [{"polygons": []}]}, {"labels": []}])
-def test_no_labels_are_an_empty_list_however_the_server_says_so(answer, body):
+def test_convert_absent_labels_become_an_empty_list(answer, body):
     client = Client()
     client.convert_labels = lambda tasks: [answer for _ in tasks]
     assert convert(client, [Labels("t", body)]) == {"t": []}
@@ -266,7 +266,7 @@ class Array:
 
 
 @pytest.mark.parametrize("key", ["segmentations", "segmentMap"])
-def test_an_array_in_place_of_a_mask_is_one_tasks_mistake_and_not_the_end_of_all(key):
+def test_convert_array_instead_of_mask_fails_only_its_task(key):
     assert Labels("t", {"series": [{key: Array()}]}).names_masks
     assert not Labels("t", {"series": [{key: []}, {key: None}, {}]}).names_masks
 

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes."""
+"""Test the detection of file types from content."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def test_every_volume_that_nibabel_ships_is_one(path):
 
 
 @pytest.mark.parametrize("path", sorted(NIFTI.glob("*.nii*")), ids=lambda path: path.name)
-def test_a_volume_that_is_cut_short_is_told_from_a_whole_one(path):
+def test_cut_short_truncated_volume_is_detected(path):
     content = path.read_bytes()
     size = len(gzip.decompress(content) if path.suffix == ".gz" else content)
     assert cut_short(path.name, content[:LOOKED_AT], size) is None
-    words = f"it is cut short: by its header it has {size} bytes, but it has {size - 1}"
+    words = f"it is truncated: its header states {size} bytes, but it has {size - 1}"
     assert cut_short(path.name, content[:LOOKED_AT], size - 1) == words
 
 
@@ -66,13 +66,13 @@ def test_in_either_version_and_byte_order(kind, order):
     header.set_data_dtype("f4")
     content = kind(np.zeros((3, 4, 5)), np.eye(4), header).to_bytes()
     assert cut_short("a.nii", content[:LOOKED_AT], len(content)) is None
-    assert "cut short" in cut_short("a.nii", content[:LOOKED_AT], len(content) - 1)
+    assert "is truncated" in cut_short("a.nii", content[:LOOKED_AT], len(content) - 1)
 
 
 @pytest.mark.parametrize(
     "content", [VOLUME, VOLUME + bytes(200), b"\x5c\x01\0\0" + b"\xff" * 340 + b"n+1\0", b"x" * 999]
 )
-def test_a_header_that_does_not_say_how_large_the_volume_is(content):
+def test_cut_short_header_without_size_is_accepted(content):
     assert cut_short("a.nii", content, len(content)) is None
     assert cut_short("a.dcm", content, 1) is None
 
@@ -103,13 +103,13 @@ def test_a_header_that_does_not_say_how_large_the_volume_is(content):
         (b"PK\x03\x04" + bytes(50), "a ZIP archive"),
         (b"%PDF-1.7\n", "a PDF document"),
         (b"\0\5\x16\7\0\2\0\0" + bytes(50), "AppleDouble"),
-        (b"\0\0\0\1Bud1" + bytes(50), "what macOS keeps of a folder"),
+        (b"\0\0\0\1Bud1" + bytes(50), "a system file of macOS"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(50), "Thumbs.db"),
         (bytes(4) + b"ftypisom" + bytes(50), "video"),
         (bytes(257) + b"ustar\x0000", "a tar archive"),
     ],
 )
-def test_what_is_something_else_is_named(content, words):
+def test_what_is_wrong_other_type_is_described(content, words):
     for name in ("a.dcm", "IM0001", "a.nii", "a.nrrd"):
         assert words in wrong(name, content)
     assert words in wrong("a.nii.gz", gzip.compress(content, mtime=0))
@@ -135,23 +135,23 @@ def test_what_is_something_else_is_named(content, words):
         ("._a.dcm", bytes(128) + b"DICM" + bytes(50)),
     ],
 )
-def test_what_is_what_its_name_says_is_taken(name, content):
+def test_what_is_wrong_matching_type_is_accepted(name, content):
     assert wrong(name, content) is None
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.json", "a.txt", "a.html", "a.nrrd"])
 @pytest.mark.parametrize("content", [POINTER, gzip.compress(b"x", mtime=0), bytes(128) + b"DICM" + bytes(50)])
-def test_other_kinds_of_items_are_looked_at_too(name, content):
+def test_what_is_wrong_checks_other_item_types(name, content):
     assert wrong(name, content)
 
 
 @pytest.mark.parametrize("content", [b"\x1f\x8b\x08", b"\x1f\x8b\x08\0" + b"\xff" * 100, gzip.compress(b"", mtime=0)])
-def test_a_damaged_or_empty_gzip_file_is_none(content):
+def test_what_is_wrong_damaged_or_empty_gzip_file_is_refused(content):
     assert wrong("a.nii.gz", content) == "it is a damaged or empty gzip file"
 
 
 @pytest.mark.parametrize("content", [b"\0" * 1000, b"x", bytes(range(256)) * 4])
-def test_a_volume_that_does_not_say_so_is_none(content):
+def test_what_is_wrong_unrecognized_volume_is_refused(content):
     assert wrong("a.nii", content) == "it is not a NIfTI volume"
     assert "it is not a NIfTI volume" in wrong("a.nii.gz", gzip.compress(content, mtime=0))
 

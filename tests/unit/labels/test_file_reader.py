@@ -63,9 +63,9 @@ class TestLines:
             (b'{"a": 1', "it is not JSON: Expecting ',' delimiter (column 8)"),
             (b'{"a": 1}}', "it is not JSON: Extra data (column 9)"),
             (b'  {"a": x}', "it is not JSON: Expecting value (column 9)"),
-            (b'{"a": NaN}', "it is not JSON: NaN is no JSON number"),
-            (b'{"a": -Infinity}', "it is not JSON: -Infinity is no JSON number"),
-            (b'{"a": "caf\xe9"}', "it is not UTF-8 from byte 11 on"),
+            (b'{"a": NaN}', "it is not JSON: NaN is not a JSON number"),
+            (b'{"a": -Infinity}', "it is not JSON: -Infinity is not a JSON number"),
+            (b'{"a": "caf\xe9"}', "it is not UTF-8 from byte 11 onwards"),
             (b'"a"', "it must be an object, not str"),
             (b"[{}]", "it must be an object, not list"),
             (b"null", "it must be an object, not NoneType"),
@@ -134,21 +134,21 @@ class TestArray:
         assert found[:2] == [("entry 1", A), ("entry 2", B)]
         place, problem = found[-1]
         assert place == f"entry {at}"
-        assert problem.startswith("the array is broken here (")
-        assert problem.endswith("); the rest of the file was not read")
+        assert problem.startswith("the array is invalid from here on (")
+        assert problem.endswith("). The rest of the file was not read")
         assert "\n" not in problem
 
     @pytest.mark.parametrize(
         ("element", "problem"),
         [
-            (b'{"c": NaN}', "it is not JSON: NaN is no JSON number (line 3)"),
-            (b'{"c":\n [1, -Infinity]}', "it is not JSON: -Infinity is no JSON number (line 4)"),
+            (b'{"c": NaN}', "it is not JSON: NaN is not a JSON number (line 3)"),
+            (b'{"c":\n [1, -Infinity]}', "it is not JSON: -Infinity is not a JSON number (line 4)"),
             (b"{'c': 1}", "it is not JSON: Expecting property name enclosed in double quotes (line 3)"),
             (b'{"c": 1} {"d": 2}', "it is not JSON: Extra data (line 3)"),
             (b'{"c": 1}}', "it is not JSON: Extra data (line 3)"),
             (b"", "it is not JSON: Expecting value (line 3)"),
-            (b'{"c": "caf\xe9"}', "it is not UTF-8 from byte 97 of the file on (line 3)"),
-            (b'{"c": 1,\n "c": 2}', "it has the key 'c' twice (line 4)"),
+            (b'{"c": "caf\xe9"}', "it is not UTF-8 from byte 97 of the file onwards (line 3)"),
+            (b'{"c": 1,\n "c": 2}', "it repeats the key 'c' (line 4)"),
             (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", "it is nested deeper than 100 levels (line 3)"),
         ],
         ids=lambda value: repr(value)[:30],
@@ -161,7 +161,7 @@ class TestArray:
         content = b'\xef\xbb\xbf\r\n [{}, {"c": "caf\xe9"}]'
         assert told(content)[1] == (
             "entry 2",
-            f"it is not UTF-8 from byte {content.index(0xE9) + 1} of the file on (line 2)",
+            f"it is not UTF-8 from byte {content.index(0xE9) + 1} of the file onwards (line 2)",
         )
 
     def test_one_of_very_many_small_values_is_its_own_failure(self, monkeypatch):
@@ -179,13 +179,16 @@ class TestArray:
         found = told(json.dumps([A, {"a": "x" * 2**20}, B]).encode())
         assert found == [
             ("entry 1", A),
-            ("entry 2", "the array is broken here (it is longer than 1 MiB); the rest of the file was not read"),
+            (
+                "entry 2",
+                "the array is invalid from here on (it is longer than 1 MiB). The rest of the file was not read",
+            ),
         ]
 
     @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
     def test_it_is_the_same_wherever_a_piece_of_the_file_ends(self, monkeypatch, size):
-        monkeypatch.setattr("airflow_provider_redbrick.labels.strict_json._PIECE", size)
-        monkeypatch.setattr("airflow_provider_redbrick.labels.strict_json._BLOCK", size)
+        monkeypatch.setattr("airflow_provider_redbrick.labels.strict_json._READ_BYTES", size)
+        monkeypatch.setattr("airflow_provider_redbrick.labels.strict_json._BLOCK_BYTES", size)
         values = [{'a\\"': "\\", "b": ["]", "[{", '"', "\\\\"]}, A, {"": [[], {}]}, B]
         content = json.dumps(values, indent=1).encode()
         assert told(content) == [(f"entry {n}", value) for n, value in enumerate(values, start=1)]
@@ -208,15 +211,19 @@ class TestKinds:
 
     @pytest.mark.parametrize("content", [b"name,label\n", b'"a"', b"7", b"PK\x03\x04", bytes(200)])
     def test_another_kind_is_refused(self, content):
-        assert "neither JSON Lines (one object a line) nor one JSON array of objects" in refused(content)
+        assert "neither JSON Lines (one object per line) nor one JSON array of objects" in refused(content)
 
     @pytest.mark.parametrize("value", [A, {"tasks": [A]}, {"a": [1, 2], "b": 3}])
     @pytest.mark.parametrize("indent", [0, 1, 4, "\t"])
     def test_an_object_over_several_lines_is_refused_with_a_hint(self, value, indent):
-        assert "can be read in a JSON array" in refused(json.dumps(value, indent=indent).encode())
+        assert "Use a JSON array for objects that span several lines" in refused(
+            json.dumps(value, indent=indent).encode()
+        )
 
     def test_so_is_one_that_begins_beside_its_bracket(self):
-        assert "can be read in a JSON array" in refused(b'\n\n{"name": "a", "series": [\n  {}\n]}\n')
+        assert "Use a JSON array for objects that span several lines" in refused(
+            b'\n\n{"name": "a", "series": [\n  {}\n]}\n'
+        )
 
     @pytest.mark.parametrize("content", [lines(A, B), json.dumps([A, B]).encode()])
     def test_compressed(self, content):
@@ -231,8 +238,8 @@ class TestKinds:
         wrong = bytes([whole[-8] ^ 1])
         assert "its gzip data are damaged: CRC check failed" in refused(whole[:-8] + wrong + whole[-7:])
         assert "its gzip data are damaged: Incorrect length" in refused(whole[:-4] + bytes(4))
-        assert "its gzip data are cut short" in refused(whole[:-1])
-        assert "its gzip data are cut short" in refused(whole[: len(whole) // 2])
+        assert "its gzip data are truncated" in refused(whole[:-1])
+        assert "its gzip data are truncated" in refused(whole[: len(whole) // 2])
         assert "its gzip data are damaged" in refused(whole + b"garbage")
         assert "its gzip data are damaged" in refused(b"\x1f\x8b" + b"x" * 100)
 
@@ -242,12 +249,12 @@ class TestKinds:
     def test_a_wider_encoding_is_named(self, encoding, packed, text):
         content = text.encode(encoding)
         name = encoding[:6].upper()
-        expected = f"tasks.jsonl cannot be read: it is {name}, not UTF-8: save it as UTF-8"
+        expected = f"tasks.jsonl cannot be read: it is encoded as {name}; save it as UTF-8"
         assert refused(gzip.compress(content) if packed else content) == expected
 
     def test_a_line_in_utf_16_is_its_own_failure(self):
         found = told(lines(A) + '{"a": 1}\n'.encode("utf-16-le")[:-1] + lines(B))
-        problem = "it has NUL bytes, as UTF-16 text has: the whole file must be UTF-8"
+        problem = "it contains NUL bytes, as UTF-16 text does; save the file as UTF-8"
         assert found == [("line 1", A), ("line 2", problem), ("line 3", B)]
 
     def test_a_byte_order_mark_may_begin_any_line(self):
@@ -255,16 +262,16 @@ class TestKinds:
 
 
 class TestKeys:
-    """A key that is there twice is refused: the last value must not win without a word."""
+    """A repeated key is refused, since one of its values would be lost."""
 
     @pytest.mark.parametrize(
         ("text", "problem", "column"),
         [
-            ('{"taskId": "a", "taskId": "b"}', "it has the key 'taskId' twice", 17),
+            ('{"taskId": "a", "taskId": "b"}', "it repeats the key 'taskId'", 17),
             ('{"series": [{}, {"boundingBoxes": [1], "boundingBoxes": []}]}',
-             "series[1] has the key 'boundingBoxes' twice", 40),
-            ('{"a": {"b": {"x": "},\\"", "c": 1, "x": 2}}}', "a.b has the key 'x' twice", 35),
-            ('{"a": 1, "\\u0061": 2}', "it has the key 'a' twice", 10),
+             "series[1] repeats the key 'boundingBoxes'", 40),
+            ('{"a": {"b": {"x": "},\\"", "c": 1, "x": 2}}}', "a.b repeats the key 'x'", 35),
+            ('{"a": 1, "\\u0061": 2}', "it repeats the key 'a'", 10),
         ],
     )  # fmt: skip
     def test_it_is_named_with_its_place(self, text, problem, column):
@@ -328,7 +335,7 @@ class TestUnreadable:
         assert all(entry.value == A for entry in found[:-1])
         assert found[-1].place.split()[1] == str(len(found))
         assert found[-1].problem.startswith("the file cannot be read from here on (503 from the store)")
-        assert found[-1].problem.endswith("the rest of the file was not read")
+        assert found[-1].problem.endswith("The rest of the file was not read")
 
     def test_reads_that_answer_little_are_enough(self, content):
         found = list(read_entries(Flaky(content, good=len(content) + 1), name="tasks.jsonl"))

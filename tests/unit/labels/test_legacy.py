@@ -63,7 +63,7 @@ def test_a_category_loses_the_root_of_its_path(path, category):
     assert box["category"] == category
 
 
-def test_what_is_null_or_absent_is_left_out():
+def test_image_box_null_fields_are_omitted():
     absent = image_bounding_boxes([BOX])
     assert only(absent, "boundingBoxes") == [NEW_BOX]
     for nothing in ({"attributes": []}, {"attributes": None, "labelid": None, "trackid": None, "polygon": None}):
@@ -138,7 +138,7 @@ def test_a_class_that_does_not_end_its_track_holds_until_the_next():
     ) == {1: "a", 2: "a", 3: "b", 7: "c", 8: "c", 9: "d"}
 
 
-def test_what_is_no_key_frame_says_nothing():
+def test_video_classification_ignores_frames_that_are_not_key_frames():
     assert frames(
         {"is_": "a", "frameindex": 1, "end": False},
         {"is_": "x", "frameindex": 2, "keyframe": False},
@@ -146,7 +146,7 @@ def test_what_is_no_key_frame_says_nothing():
     ) == {1: "a", 2: "a", 3: "b"}
 
 
-def test_the_id_is_the_first_frames():
+def test_video_classification_only_the_first_frame_keeps_the_id():
     labels = [{**CLASS, "frameindex": 1, "end": False, "labelid": "one"}, {**CLASS, "frameindex": 3}]
     found = only(video_classification(labels, attribute="phase"), "instanceClassifications")
     assert [each.get("id") for each in found] == ["one", None, None]
@@ -164,11 +164,11 @@ def test_the_id_is_the_first_frames():
         video_classification([{**CLASS, "frameindex": 1}], attribute="finding"),
     ],
 )
-def test_a_labeler_may_return_them(body):
+def test_converted_labels_are_accepted_from_a_labeler(body):
     assert read_body(body) == body
 
 
-def test_a_models_own_numbers_will_do():
+def test_video_boxes_accept_numpy_numbers():
     one = np.float32(0.5)
     box = {**dict.fromkeys(BOX["bbox2d"], one), "xnorm": np.array(0.25)}
     label = {"category": [["object", "car"]], "bbox2d": box, "frameindex": np.int64(3), "end": np.bool_(False)}
@@ -182,7 +182,7 @@ def test_a_models_own_numbers_will_do():
     }
 
 
-def test_what_is_given_is_not_changed():
+def test_video_boxes_input_is_not_changed():
     labels = [{**ON_FRAME, "attributes": [{"name": "a", "value": ["b"]}]}]
     before = copy.deepcopy(labels)
     video_bounding_boxes(labels)
@@ -289,11 +289,11 @@ WRONG = {
     "a valueless attribute": ([{**BOX, "attributes": [{"name": "a"}]}], "labels[0].attributes[0].value is missing"),
     "an object for a value": (
         [{**BOX, "attributes": [{"name": "a", "value": {}}]}],
-        "labels[0].attributes[0].value must be text, a number, true or false, or a list of texts, not an object",
+        "labels[0].attributes[0].value must be text, a number, true or false, or a list of text values, not an object",
     ),
     "an attribute twice": (
         [{**BOX, "attributes": [{"name": "a", "value": 1}, {"name": "a", "value": 2}]}],
-        "labels[0].attributes has 'a' twice",
+        "labels[0].attributes repeats the attribute 'a'",
     ),
     "a number for an id": ([{**BOX, "labelid": 0.4}], "labels[0].labelid must be text, not 0.4"),
 }
@@ -314,41 +314,45 @@ def test_bad_boxes_are_refused_by_index_and_field(labels, words):
 
 
 @pytest.mark.parametrize(("labels", "words"), WRONG_ON_FRAMES.values(), ids=WRONG_ON_FRAMES)
-def test_bad_boxes_on_frames_too(labels, words):
+def test_bad_video_boxes_are_refused_by_index_and_field(labels, words):
     with pytest.raises(RedBrickInputError) as caught:
         video_bounding_boxes(labels)
     assert words in str(caught.value)
 
 
 WRONG_CLASSES = {
-    "no class": (image_classification, [], "labels must be a list of one label, not of 0"),
-    "two classes": (image_classification, [CLASS, CLASS], "not of 2: an image has one class"),
+    "no class": (
+        image_classification,
+        [],
+        "labels must be a list of exactly 1 label, since an image has one class, not 0",
+    ),
+    "two classes": (image_classification, [CLASS, CLASS], "since an image has one class, not 2"),
     "a box": (image_classification, [BOX], "labels[0].bbox2d: unknown key"),
     "no frame": (video_classification, [CLASS], "labels[0].frameindex is missing"),
     "the attribute is taken": (
         image_classification,
         [{**CLASS, "attributes": [{"name": "finding", "value": 1}]}],
-        "labels[0].attributes has 'finding' already, which is to take the class",
+        "labels[0].attributes already has 'finding', which receives the category",
     ),
     "two classes on a frame": (
         video_classification,
         [{**CLASS, "frameindex": 3}, {**CLASS, "frameindex": 3}],
-        "labels[1].frameindex: frame 3 has a class already",
+        "labels[1].frameindex: frame 3 is already classified",
     ),
     "a class without end": (
         video_classification,
         [{**CLASS, "frameindex": 1}, {**CLASS, "frameindex": 3, "end": False}],
-        "labels[1].end is false, but no later label of its track ends it",
+        "labels[1].end is false, but no later label ends its track",
     ),
     "a class of all frames there could be": (
         video_classification,
         [{**CLASS, "frameindex": 0, "end": False}, {**CLASS, "frameindex": 10**12}],
-        "labels[0] holds for more frames than 1000000",
+        "labels[0] exceeds the limit of 1000000 classified frames",
     ),
     "two on a frame, the first to hold on": (
         video_classification,
         [{**CLASS, "frameindex": 3, "end": False}, {**CLASS, "frameindex": 3}],
-        "labels[1].frameindex: frame 3 has a class already",
+        "labels[1].frameindex: frame 3 is already classified",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Values of the user's code become plain JSON values, which nothing changes any more, or are named."""
+"""Test the conversion of user values to plain JSON values."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class OnlyList:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_stands_for_a_plain_value(value, plain):
+def test_to_plain_supported_types_are_converted(value, plain):
     found = to_plain({"x": [value]})["x"][0]
     assert found == plain
     assert json.dumps(found) == json.dumps(plain)
@@ -124,13 +124,13 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_plain_values_stay_what_they_are(value):
+def test_to_plain_plain_values_are_unchanged(value):
     assert json.dumps(to_plain(value)) == json.dumps(value)
     # The slow way, which values take that are not plain, gives the same.
     assert to_plain((value,)) == [value]
 
 
-def test_nothing_of_the_original_is_in_the_copy():
+def test_to_plain_copy_shares_nothing_with_input():
     inner, row = {"a": [1]}, np.zeros(2)
     for value in ({"x": [inner]}, {"x": (inner, row)}):
         copy = to_plain(value)
@@ -161,26 +161,26 @@ class Itself:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({1}, "set is not JSON"),
-        (b"bytes", "bytes is not JSON"),
-        (1j, "complex is not JSON"),
-        (object(), "object is not JSON"),
-        (Data, "type is not JSON"),
-        (np.float32, "type is not JSON"),
-        ((each for each in "ab"), "generator is not JSON"),
-        (Broken(), "Broken is not JSON: it is on another device"),
+        ({1}, "set cannot be converted to JSON"),
+        (b"bytes", "bytes cannot be converted to JSON"),
+        (1j, "complex cannot be converted to JSON"),
+        (object(), "object cannot be converted to JSON"),
+        (Data, "type cannot be converted to JSON"),
+        (np.float32, "type cannot be converted to JSON"),
+        ((each for each in "ab"), "generator cannot be converted to JSON"),
+        (Broken(), "Broken cannot be converted to JSON: it is on another device"),
         ({None: 1}, "a key must be text, not None"),
         ({True: 1}, "a key must be text, not True"),
         ({1.5: 1}, "a key must be text, not 1.5"),
         ({float("nan"): 1}, "a key must be text, not nan"),
         ({(1, 2): 1}, r"a key must be text, not \(1, 2\)"),
-        ({1: 1, "1": 2}, "the keys 1.* and '1' are one"),
-        ({1.0: 1, "1": 2}, "the keys 1.* and '1' are one"),
+        ({1: 1, "1": 2}, "the keys 1.* and '1' are the same in JSON"),
+        ({1.0: 1, "1": 2}, "the keys 1.* and '1' are the same in JSON"),
         ([10**20_000], "the number is too large"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_what_is_none_is_named_with_its_place(value, words):
+def test_to_plain_unsupported_value_is_refused_with_place(value, words):
     body = {"series": ({}, {"boundingBoxes": [{}, {"wNorm": value}]})}
     place = r"it cannot be written as JSON: series 1, boundingBoxes\[1\], wNorm(\[0\])?: "
     with pytest.raises(RedBrickInputError, match=place + f".*{words}"):
@@ -188,7 +188,7 @@ def test_what_is_none_is_named_with_its_place(value, words):
 
 
 @pytest.mark.parametrize("value", [Endless(), Itself()])
-def test_what_has_no_end(value):
+def test_to_plain_endless_nesting_is_refused(value):
     with pytest.raises(RedBrickInputError, match="it is nested deeper than 100 levels"):
         to_plain({"a": value})
     circle = []
@@ -198,9 +198,11 @@ def test_what_has_no_end(value):
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_numbers_that_json_does_not_know(number):
+def test_check_finite_nan_and_infinity_are_refused(number):
     body = to_plain({"series": [{"segmentMap": {"3": {"attributes": {"x": number}}}}]})
-    with pytest.raises(RedBrickInputError, match=rf"series 0, segmentMap\[3\], attributes.x: {number} is not a number"):
+    with pytest.raises(
+        RedBrickInputError, match=rf"series 0, segmentMap\[3\], attributes.x: JSON cannot represent the number {number}"
+    ):
         check_finite(body)
     with pytest.raises(RedBrickInputError, match=r"classification.attributes\[1\]: "):
         check_finite({"classification": {"attributes": [0.5, number]}})
@@ -221,5 +223,5 @@ def test_numbers_that_json_does_not_know(number):
         ((), ""),
     ],
 )
-def test_places_are_named_as_the_checks_of_labels_do(place, words):
+def test_place_of_formats_places_like_label_validation(place, words):
     assert place_of(place) == words

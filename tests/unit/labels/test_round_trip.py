@@ -88,11 +88,11 @@ _CUBOID = st.tuples(
     st.fixed_dictionaries({"absolutePoint1": _WORLD, "absolutePoint2": _WORLD}) | st.just({}),
 ).map(lambda parts: {**parts[0], **parts[1], **(parts[2] if parts[1] or parts[2] else _EXTENT)})
 _EXTENT = {"point1": dict.fromkeys("ijk", 0), "point2": dict.fromkeys("ijk", 9)}
-# One that says nothing comes out among the unknown.
+# A classification without content is returned among the unknown labels.
 _CLASSIFICATION = st.fixed_dictionaries({}, optional={**_COMMON, "category": _NAMES}).filter(
     lambda label: label.get("attributes") or label.keys() & {"category", "group"}
 )
-# What stands for an overlap is no instance itself.
+# A group number of an overlap is not an instance.
 _OVERLAPS = st.sets(st.integers(60_000, 65535), max_size=2).map(sorted)
 _INSTANCES = st.dictionaries(
     st.integers(1, 59_999).map(str), _label({}, {"overlappingGroups": _OVERLAPS}) | _NAMES, max_size=3
@@ -312,7 +312,7 @@ def test_every_kind_takes_part():
 @WAYS
 @examples(150)
 @given(task=_TASKS)
-def test_what_comes_out_is_what_went_in(way, task):
+def test_round_trip_labels_are_unchanged(way, task):
     given_before = copy.deepcopy(task)
     assert way(task) == read(task)
     assert task == given_before
@@ -320,7 +320,7 @@ def test_what_comes_out_is_what_went_in(way, task):
 
 @WAYS
 @pytest.mark.parametrize("name", NORMALISED)
-def test_what_comes_out_differently_does(way, name):
+def test_round_trip_known_differences(way, name):
     label = {"category": "finding", **NORMALISED[name].example}
     if "overlappingGroups" in label:
         labels = {"segmentations": "labels/mask.nii.gz", "segmentMap": {"1": label}}

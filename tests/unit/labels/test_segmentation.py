@@ -1,4 +1,4 @@
-"""Segmentations: which files a series has, and several masks made into one."""
+"""Test the masks of a series, and the merging of masks."""
 
 from __future__ import annotations
 
@@ -47,45 +47,54 @@ LESION = {"category": "lesion"}
         ),
     ],
 )
-def test_what_a_series_says(series, expected):
+def test_segmentation_of_reads_masks_and_segments(series, expected):
     assert segmentation_of(series) == expected
 
 
 @pytest.mark.parametrize(
     ("series", "words"),
     [
-        ({"segmentMap": {"1": "lesion"}}, "segmentMap is without its mask"),
+        ({"segmentMap": {"1": "lesion"}}, "segmentMap requires a mask"),
         (
             {"segmentMap": {"0": "lesion"}, "segmentations": "a"},
-            r"segmentMap\[0\]: a value in a mask is a whole number",
+            r"segmentMap\[0\]: a key must be a whole number",
         ),
         ({"segmentMap": {"65536": "lesion"}, "segmentations": "a"}, r"segmentMap\[65536\]"),
         ({"segmentMap": {"x": "lesion"}, "segmentations": "a"}, r"segmentMap\[x\]"),
-        ({"binaryMask": True, "segmentMap": {"1": "lesion"}}, r"segmentMap\[1\] needs a mask of its own"),
-        ({"binaryMask": True, "segmentMap": {"1": {"mask": []}}}, r"segmentMap\[1\] needs a mask of its own"),
+        ({"binaryMask": True, "segmentMap": {"1": "lesion"}}, r"segmentMap\[1\] requires its own mask"),
+        ({"binaryMask": True, "segmentMap": {"1": {"mask": []}}}, r"segmentMap\[1\] requires its own mask"),
         ({"binaryMask": True, "segmentMap": {"1": {"mask": "a"}, "2": {"mask": "a"}}}, "'a' is the mask of two"),
         (
             {"binaryMask": True, "segmentations": ["a", "b"], "segmentMap": {"1": {"mask": "a"}}},
-            "names 'b', which is the mask of no segment",
+            "contains 'b', which is not the mask of any segment",
         ),
-        ({"binaryMask": True, "segmentations": ["a"]}, "names 'a', which is the mask of no segment"),
+        ({"binaryMask": True, "segmentations": ["a"]}, "contains 'a', which is not the mask of any segment"),
         ({"pngMask": True, "binaryMask": True, "segmentMap": {"1": {"mask": "a.png"}}}, "PNG masks cannot be sent"),
         (
             {"segmentations": "a", "segmentMap": {"1": {"overlappingGroups": [2]}, "2": "organ"}},
-            "2 is a segment, and stands for an overlap as well",
+            "uses 2 both as a segment and as a group number of an overlap",
         ),
-        ({"segmentMap": ["lesion"], "segmentations": "a"}, "its segmentMap must be an object"),
+        ({"segmentMap": ["lesion"], "segmentations": "a"}, "segmentMap must be an object"),
         ({"segmentMap": {float("inf"): "lesion"}, "segmentations": "a"}, r"segmentMap\[inf\]"),
-        ({"segmentMap": {"1": "a", "01": "b"}, "segmentations": "m"}, "has '1' and '01', which are both the value 1"),
-        ({"segmentMap": {1: "a", "1": "b"}, "segmentations": "m"}, "has 1 and '1', which are both the value 1"),
-        ({"segmentMap": {"2": "a", "2.0": "b"}, "segmentations": "m"}, "has '2' and '2.0', which are both the value 2"),
-        ({"segmentMap": {"1": "a", Decimal(1): "b"}, "segmentations": "m"}, "which are both the value 1"),
+        (
+            {"segmentMap": {"1": "a", "01": "b"}, "segmentations": "m"},
+            "has the keys '1' and '01', which both denote the value 1",
+        ),
+        (
+            {"segmentMap": {1: "a", "1": "b"}, "segmentations": "m"},
+            "has the keys 1 and '1', which both denote the value 1",
+        ),
+        (
+            {"segmentMap": {"2": "a", "2.0": "b"}, "segmentations": "m"},
+            "has the keys '2' and '2.0', which both denote the value 2",
+        ),
+        ({"segmentMap": {"1": "a", Decimal(1): "b"}, "segmentations": "m"}, "which both denote the value 1"),
         (
             {"binaryMask": True, "segmentMap": {"1": {"mask": "a"}, np.int8(1): {"mask": "b"}}},
-            "which are both the value 1",
+            "which both denote the value 1",
         ),
         *(
-            ({"segmentMap": {key: "lesion"}, "segmentations": "m"}, "a value in a mask is a whole number")
+            ({"segmentMap": {key: "lesion"}, "segmentations": "m"}, "a key must be a whole number")
             for key in (
                 True,
                 " 1",
@@ -105,22 +114,22 @@ def test_what_a_series_says(series, expected):
         ),
         (
             {"segmentations": "a", "segmentMap": {"1": {"overlappingGroups": [True]}}},
-            "its overlappingGroups must be a list of whole numbers",
+            "overlappingGroups must be a list of whole numbers",
         ),
         (
             {"segmentations": "a", "segmentMap": {"1": {"overlappingGroups": [7.5]}}},
-            "its overlappingGroups must be a list of whole numbers",
+            "overlappingGroups must be a list of whole numbers",
         ),
         ({"segmentations": ["a", "b\nc"], "segmentMap": {"1": "lesion"}}, "without line breaks, not 'b"),
-        ({"segmentations": 5}, "its masks must be a path or a list of paths"),
-        ({"segmentations": [["a"]]}, "its masks must be a path or a list of paths"),
+        ({"segmentations": 5}, "masks must be a path or a list of paths"),
+        ({"segmentations": [["a"]]}, "masks must be a path or a list of paths"),
         (
             {"segmentations": "a", "segmentMap": {"1": {"overlappingGroups": "x"}}},
-            "its overlappingGroups must be a list of whole numbers",
+            "overlappingGroups must be a list of whole numbers",
         ),
     ],
 )
-def test_what_does_not_fit_together_is_refused(series, words):
+def test_segmentation_of_inconsistent_series_is_refused(series, words):
     with pytest.raises(RedBrickInputError, match=words):
         segmentation_of(series)
 
@@ -128,12 +137,12 @@ def test_what_does_not_fit_together_is_refused(series, words):
 @pytest.mark.parametrize(
     "key", [np.int64(3), np.uint16(3), np.float32(3), 3.0, Decimal(3), Decimal("3.0"), "3", "003", "3.0"]
 )
-def test_a_key_may_be_a_whole_number_of_any_type(key):
+def test_mask_value_accepts_whole_numbers_of_any_type(key):
     found = segmentation_of({"segmentations": "a", "segmentMap": {key: "lesion"}})
     assert found.segments == {3: frozenset()}
 
 
-def test_values_that_the_segment_map_does_not_tell_of():
+def test_without_entry_returns_unexplained_values():
     assert without_entry({1, 2, 5, 9}, {1: frozenset({9}), 4: frozenset()}) == [2, 5]
     assert without_entry(set(), {}) == []
 
@@ -153,24 +162,24 @@ def laid(masks, segments=None):
     return layers.voxels.ravel().tolist(), layers.segments
 
 
-def test_masks_apart_keep_their_values():
+def test_layers_disjoint_masks_keep_their_values():
     assert laid([[1, 0, 0], [0, 0, 2]]) == ([1, 0, 2], {1: frozenset(), 2: frozenset()})
 
 
-def test_an_overlap_has_a_value_of_its_own_that_its_instances_name():
+def test_layers_overlap_gets_a_new_group_number():
     assert laid([[1, 1, 0], [0, 2, 2]]) == ([1, 3, 2], {1: frozenset({3}), 2: frozenset({3})})
 
 
-def test_the_same_instance_twice_is_no_overlap():
+def test_layers_same_instance_twice_is_no_overlap():
     assert laid([[1, 1, 0], [0, 1, 1]]) == ([1, 1, 1], {1: frozenset()})
 
 
-def test_an_overlap_that_is_told_of_keeps_its_value():
+def test_layers_known_overlap_keeps_its_group_number():
     told = {1: frozenset({9}), 2: frozenset({9})}
     assert laid([[1, 1, 9], [0, 2, 2]], told) == ([1, 9, 9], told)
 
 
-def test_a_new_value_is_none_that_a_later_mask_has():
+def test_layers_new_group_number_avoids_values_of_later_masks():
     values, segments = laid([[1, 1, 0], [2, 0, 0], [0, 0, 3]])
     assert values == [4, 1, 3]
     assert segments[3] == frozenset()
@@ -181,7 +190,7 @@ def test_a_new_value_is_none_that_a_later_mask_has():
         lambda size: st.lists(st.lists(st.booleans(), min_size=size, max_size=size), min_size=1, max_size=6)
     )
 )
-def test_each_voxel_tells_just_the_instances_that_are_there(shown):
+def test_layers_voxels_identify_exactly_their_instances(shown):
     masks = [[(index + 1) * here for here in mask] for index, mask in enumerate(shown)]
     values, segments = laid(masks, {index + 1: frozenset() for index in range(len(shown))})
     for voxel, value in enumerate(values):
@@ -190,7 +199,7 @@ def test_each_voxel_tells_just_the_instances_that_are_there(shown):
         assert told == there
 
 
-def test_more_overlaps_than_there_are_numbers():
+def test_layers_too_many_overlaps_are_refused():
     layers = Layers((1, 1, 1), {1: frozenset(), 2: frozenset()}, set(range(1, 65536)))
     layers.lay(np.array([0]), np.array([1], np.uint16))
     with pytest.raises(RedBrickInputError, match="overlap in more ways"):

@@ -206,7 +206,7 @@ def test_classification_of_the_task(key):
     assert to_series([stored]) == SeriesLabels([{}], {"id": "id", "attributes": {"finding": ["a", "b"]}})
 
 
-def test_what_the_editor_has_not_computed_is_left_out():
+def test_to_series_uncomputed_fields_are_omitted():
     length = {
         "point1": [1, 2, 3],
         "point2": [4, 5, 3],
@@ -298,12 +298,12 @@ FINDING = {"category": "finding", "bbox2d": {"xnorm": 0, "ynorm": 0, "wnorm": 1,
         ({"seriesclassify": True}, "plane", "usable"),
     ],
 )
-def test_words_are_flags_where_the_taxonomy_has_flags(word, label, text, flag):
+def test_to_series_boolean_words_follow_the_attribute_type(word, label, text, flag):
     stored = [{"name": text, "value": word}, {"name": flag, "value": word}]
     assert read_with_taxonomy(**label, attributes=stored) == {text: word, flag: word.lower() == "true"}
 
 
-def test_words_of_what_the_taxonomy_does_not_know_are_flags():
+def test_to_series_boolean_words_of_unknown_attributes_become_booleans():
     assert read_with_taxonomy(**FINDING, attributes=[{"name": "else", "value": "true"}]) == {"else": True}
     odd = {**FINDING, "category": None, "attributes": [{"name": "note", "value": "true"}]}
     assert read_with_taxonomy(**odd) == {"note": True}
@@ -311,7 +311,7 @@ def test_words_of_what_the_taxonomy_does_not_know_are_flags():
     assert read_with_taxonomy(**point, attributes=[{"name": "note", "value": "true"}]) == {"note": True}
 
 
-def test_a_taxonomy_is_asked_for_nothing_else():
+def test_to_series_reads_the_taxonomy_only_for_boolean_words():
     def refuse():
         raise AssertionError
 
@@ -321,7 +321,7 @@ def test_a_taxonomy_is_asked_for_nothing_else():
     assert list(box["attributes"].values()) == values
 
 
-def test_what_a_series_tells_of_itself():
+def test_to_series_series_fields_are_read():
     info = {"name": "T1", "metaData": '{"a": "true"}', "imageHeaders": '{"spacing": [1, 2]}', "itemsIndices": [0]}
     blank = {"name": None, "metaData": "{}", "imageHeaders": "no JSON"}
     assert to_series([], series_info=[info, blank, {"metaData": "[1]"}]).series == [
@@ -397,7 +397,7 @@ def test_file_names_of_instance_classifications_are_in_viewing_order():
 # ---------------------------------------------------------------- series
 
 
-def test_as_many_series_as_anything_tells_of():
+def test_to_series_returns_every_series_that_is_referred_to():
     assert to_series([]).series == [{}]
     assert to_series([], series_info=[{"name": "CT", "dataType": "dicom"}, {"name": None}]).series == [
         {"name": "CT"},
@@ -461,7 +461,7 @@ def test_which_series_a_mask_belongs_to(labels_map, paths):
         assert (series != {}) == bool(path)
 
 
-def test_a_segment_that_names_no_series_is_in_all_of_them():
+def test_to_series_segment_without_series_is_in_all():
     stored = [{"dicom": {"instanceid": 1}, "category": "liver"}]
 
     series = to_series(stored, series_info=[{}, {}]).series
@@ -504,17 +504,17 @@ def test_a_segment_that_names_no_series_is_in_all_of_them():
         None,
     ],
 )
-def test_what_has_no_place_is_kept_as_it_was_stored(stored):
+def test_to_series_unsupported_label_is_kept_as_stored(stored):
     assert one(stored) == {"unknown": [stored]}
 
 
-def test_the_unknown_is_kept_with_its_series():
+def test_to_series_unsupported_label_stays_in_its_series():
     stored = {"volumeindex": 1, "ocrvalue": "12", "stats": None}
 
     assert to_series([stored]).series == [{}, {"unknown": [stored]}]
 
 
-def test_what_is_replaced_by_a_later_label_is_kept():
+def test_to_series_replaced_label_is_kept():
     segments = [{"dicom": {"instanceid": 1}, "category": category, "volumeindex": 0} for category in ("old", "new")]
     classes = [{"studyclassify": True, "category": category} for category in ("old", "new")]
 
@@ -535,7 +535,7 @@ def test_what_is_replaced_by_a_later_label_is_kept():
         "m",
     ],
 )
-def test_an_odd_mask_is_kept(entry):
+def test_to_series_unsupported_mask_is_kept(entry):
     assert to_series([], labels_map=[entry]).series == [{"unknown": [entry]}]
 
 
@@ -578,7 +578,7 @@ LISTS = {"classifications", "instanceClassifications", "unknown", *(shape.listed
 
 
 @given(LABELS, INFO, MASKS, st.lists(st.text(max_size=2), max_size=5))
-def test_nothing_raises_and_nothing_given_is_changed(flat, info, labels_map, items):
+def test_to_series_never_raises_or_changes_input(flat, info, labels_map, items):
     before = copy.deepcopy((flat, info, labels_map))
 
     result = to_series(flat, series_info=info, labels_map=labels_map, items=items)
@@ -589,7 +589,7 @@ def test_nothing_raises_and_nothing_given_is_changed(flat, info, labels_map, ite
 
 
 @given(LABELS, INFO)
-def test_no_label_is_lost_and_none_is_doubled(flat, info):
+def test_to_series_each_label_appears_once(flat, info):
     # Segments that name no series count once a series, and are looked at in a test of their own.
     flat = [
         label if "dicom" not in label else {**label, "volumeindex": label.get("volumeindex") or 0} for label in flat

@@ -1,4 +1,4 @@
-"""What was converted is compared with what was given, by series and kind."""
+"""Test the comparison of labels before and after the conversion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def without_series(label):
     return {key: value for key, value in label.items() if key != "volumeindex"}
 
 
-def test_the_same_is_no_difference():
+def test_difference_equal_labels_give_none():
     assert difference(TASK, {"labels": [BOX, BOX, *SEGMENTS]}) is None
     assert difference({"series": [{}]}, {}) is None
     assert difference({"series": []}, {"labels": None}) is None
@@ -42,16 +42,16 @@ def test_the_same_is_no_difference():
         ),
         (
             [BOX, {"volumeindex": 0, "odd": 1}, *SEGMENTS],
-            "series 0, boundingBoxes: 2 given, 1 converted; series 0, labels of no known kind: 0 given, 1 converted",
+            "series 0, boundingBoxes: 2 given, 1 converted; series 0, labels of an unknown type: 0 given, 1 converted",
         ),
         ([BOX, BOX, *SEGMENTS, {"studyclassify": True}], "classification: 0 given, 1 converted"),
     ],
 )
-def test_each_difference_is_named_with_both_numbers(labels, words):
+def test_difference_states_both_counts(labels, words):
     assert difference(TASK, {"labels": labels}) == words
 
 
-def test_an_angle_is_no_length():
+def test_difference_distinguishes_angle_and_length():
     task = {"series": [{"measurements": [{"type": "length"}]}]}
     assert difference(task, {"labels": [{"length3d": {"normal": []}}]}) is None
     assert difference(task, {"labels": [{"angle3d": {"normal": []}}]}) == (
@@ -60,7 +60,7 @@ def test_an_angle_is_no_length():
     )
 
 
-def test_labels_that_do_not_say_their_series_are_in_the_first_one():
+def test_difference_label_without_series_is_in_the_first():
     assert difference(TASK, {"labels": [without_series(BOX), without_series(BOX), *SEGMENTS]}) is None
     assert difference(TASK, {"labels": [BOX, BOX, SEGMENTS[0], without_series(SEGMENTS[1])]}) == (
         "series 1, segmentMap[2]: 1 given, 0 converted; series 0, segmentMap[2]: 0 given, 1 converted"
@@ -71,13 +71,13 @@ def test_labels_that_do_not_say_their_series_are_in_the_first_one():
     )
 
 
-def test_only_so_many_are_named():
+def test_difference_lists_at_most_five():
     task = {"series": [{"polygons": [{}]} for _ in range(9)]}
     assert difference(task, {}).endswith("series 4, polygons: 1 given, 0 converted; and 4 more")
 
 
 @pytest.mark.parametrize("key", ["heatMaps", "transforms", "centerline"])
-def test_what_else_belongs_to_the_images_of_new_tasks(key):
+def test_difference_layout_compares_image_fields(key):
     task = {"series": [{}, {key: [{}, {}]}]}
     assert difference(task, {}) is None
     assert difference(task, {}, layout=True) == f"series 1, {key}: 2 given, 0 converted"
@@ -90,7 +90,7 @@ def without_drawing(label):
     return {**label, "attributes": attributes} if attributes else label
 
 
-def test_the_sandbox_converts_completely_what_the_rules_allow():
+def test_difference_sandbox_converts_valid_labels_completely():
     segment = without_drawing(SEGMENT)
     series = {"items": "a", **MASKS, "segmentMap": {"1": segment, "65535": segment}}
     for kind, label in GOOD.items():

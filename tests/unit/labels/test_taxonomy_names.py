@@ -41,7 +41,7 @@ def test_each_level_of_classification_has_its_own_attributes():
     assert named["attributes"][0]["name"] == "quality"
 
 
-def test_what_the_taxonomy_does_not_know_stays_as_it_is():
+def test_with_names_unknown_ids_are_unchanged():
     labels = [
         {"classid": 99, "category": "old", "attributes": [{"attrid": 5, "name": "x", "value": 1}]},
         {"attributes": None, "category": "plain"},

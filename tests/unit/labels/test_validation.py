@@ -1,4 +1,4 @@
-"""Labels before they are sent: what is wrong with them, in words that say where and what instead."""
+"""Test label validation: structure, taxonomy, and the place in each message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from redbrick_sandbox.demo_project import TAXONOMY as SANDBOX_TAXONOMY
 
 NAN, INF = float("nan"), float("inf")
 NAMES = "must be a name, a list of nested names, or a class id"
-NO_CATEGORY = "is missing: a name, a list of nested names, or a class id"
+NO_CATEGORY = "is missing; it must be a name, a list of nested names, or a class id"
 
 
 def attribute(name, kind, *options, **more):
@@ -162,7 +162,7 @@ def test_nothing_is_changed():
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_good_labels_come_back_from_the_store_as_good_ones(kind):
+def test_check_stored_accepts_converted_valid_labels(kind):
     label = fresh(GOOD[kind])
     label.get("attributes", {}).pop("drawing", None)  # of a kind that only the taxonomy knows
     series = [{"items": ["a.dcm", "b.dcm", "c.dcm"], listed_in(kind): [label]}]
@@ -183,7 +183,7 @@ def keys(*names, more):
     return f"unknown key; the keys are {', '.join(map(repr, names))} and {more} more"
 
 
-# What each value that is no number is told, wherever a number must be.
+# The message for each value that is not a number, for every numeric field.
 NO_NUMBERS = [
     (NAN, "must be finite, not nan"),
     (INF, "must be finite, not inf"),
@@ -212,7 +212,7 @@ NUMBERS = [
 # (kind, where in the label, the bad value, what is said, and where if it is written otherwise)
 BAD = [(kind, where, value, words) for kind, where in NUMBERS for value, words in NO_NUMBERS]
 
-SHARE = "must be from 0 to 1, a share of the image, not"
+SHARE = "must be a fraction of the image from 0 to 1, not"
 BAD += [
     ("landmarks", "point.xNorm", 1.5, f"{SHARE} 1.5"),
     ("landmarks", "point.yNorm", -0.1, f"{SHARE} -0.1"),
@@ -297,7 +297,7 @@ BAD += [
     ("angle", "normal.0", NAN, "must be finite, not nan", "normal[0]"),
     ("length", "type", "width", "must be one of 'length', 'angle', not 'width'"),
     ("length", "type", 1, "must be one of 'length', 'angle', not 1"),
-    ("angle", "type", ..., "is missing: one of 'length', 'angle'"),
+    ("angle", "type", ..., "is missing; it must be one of 'length', 'angle'"),
     ("angle", "type", [], "must be one of 'length', 'angle', not a list"),
     ("landmarks", "point", [0.5, 0.5], "must be an object, not a list"),
     ("landmarks", "point", "middle", "must be an object, not 'middle'"),
@@ -431,12 +431,12 @@ BAD += [
     ("polylines", "attributes.side", "LEFT", "unknown option 'LEFT'; did you mean 'left'?"),
     ("polylines", "attributes.side", "xyzzy", "unknown option 'xyzzy'; the options are 'left', 'right', 'both'"),
     ("polylines", "attributes.side", "front", "option 'front' is archived; the options are 'left', 'right', 'both'"),
-    ("polylines", "attributes.side", 0, "must be the name of an option, not 0"),
-    ("polylines", "attributes.side", ["left"], "must be the name of an option, not a list"),
-    ("polylines", "attributes.side", True, "must be the name of an option, not true"),
+    ("polylines", "attributes.side", 0, "must be an option name, not 0"),
+    ("polylines", "attributes.side", ["left"], "must be an option name, not a list"),
+    ("polylines", "attributes.side", True, "must be an option name, not true"),
     ("polylines", "attributes.empty", "x", "unknown option 'x'; the taxonomy has no options"),
-    ("landmarks", "attributes.look", "solid", "must be a list of names of options, not 'solid'"),
-    ("landmarks", "attributes.look", [1], "must be a list of names of options, not a list"),
+    ("landmarks", "attributes.look", "solid", "must be a list of option names, not 'solid'"),
+    ("landmarks", "attributes.look", [1], "must be a list of option names, not a list"),
     ("landmarks", "attributes.look", ["solid", "sold"], "unknown option 'sold'; did you mean 'solid'?"),
     ("landmarks", "attributes.look", ["cystic"], "option 'cystic' is archived; the options are 'solid', 'calcified'"),
     ("classifications", "attributes.usabel", True, "unknown attribute 'usabel'; did you mean 'usable'?"),
@@ -465,7 +465,7 @@ def test_a_bad_label(case):
     assert str(found[0]) == f"series 1, {key}[2]{place}: {words}"
 
 
-def test_there_are_enough_of_them():
+def test_bad_label_cases_number_at_least_200():
     assert len(BAD) >= 200
 
 
@@ -484,13 +484,13 @@ def test_a_label_without_any_point():
     ]
 
 
-def test_all_problems_of_all_labels_are_told():
+def test_check_labels_returns_all_errors():
     box = {"pointTopLeft": {"xNorm": 2, "yNorm": 0.1}, "wNorm": -1, "category": "finding", "attributes": {"scor": 1}}
     found = problems({"series": [{"boundingBoxes": [box]}, 7, {"boundingBoxs": []}], "classification": []})
     assert found == [
         "classification: must be an object, not a list",
         "series 0, boundingBoxes[0], hNorm: is missing",
-        "series 0, boundingBoxes[0], pointTopLeft.xNorm: must be from 0 to 1, a share of the image, not 2",
+        "series 0, boundingBoxes[0], pointTopLeft.xNorm: must be a fraction of the image from 0 to 1, not 2",
         "series 0, boundingBoxes[0], wNorm: must not be negative, but is -1",
         "series 0, boundingBoxes[0], attributes.scor: unknown attribute 'scor'; did you mean 'score'?",
         "series 1: must be an object, not 7",
@@ -505,7 +505,7 @@ BAD_SERIES = [
     ({"boxes": []}, f"boxes: {keys('landmarks', 'landmarks3d', 'measurements', 'boundingBoxes', 'ellipses', more=17)}"),
     ({"Polygons": []}, "Polygons: unknown key; did you mean 'polygons'?"),
     ({"classification": {}}, "classification: unknown key; did you mean 'classifications'?"),
-    ({"unknown": [{}]}, "unknown: labels of an unknown kind cannot be sent, and would be lost"),
+    ({"unknown": [{}]}, "unknown: labels of an unknown type cannot be sent and would be lost"),
     ({"boundingBoxes": GOOD["boundingBoxes"]}, "boundingBoxes: must be a list of objects, not an object"),
     ({"landmarks": "none"}, "landmarks: must be a list of objects, not 'none'"),
     ({"measurements": 0}, "measurements: must be a list of objects, not 0"),
@@ -514,24 +514,24 @@ BAD_SERIES = [
     ({"segmentations": ["a", None]}, "segmentations: must be a path or a list of paths, not a list"),
     ({**MASKS, "binaryMask": "yes"}, "binaryMask: must be true or false, not 'yes'"),
     ({**MASKS, "semanticMask": 1}, "semanticMask: must be true or false, not 1"),
-    ({**MASKS, "pngMask": True}, "pngMask: needs binaryMask to be true as well"),
+    ({**MASKS, "pngMask": True}, "pngMask: requires binaryMask to be true"),
     ({**MASKS, "segmentMap": []}, "segmentMap: must be an object, not a list"),
     ({**MASKS, "segmentMap": "lesion"}, "segmentMap: must be an object, not 'lesion'"),
-    ({"segmentMap": {"1": "lesion"}}, "segmentMap: is without its mask: segmentations is missing"),
+    ({"segmentMap": {"1": "lesion"}}, "segmentMap: requires a mask, but segmentations is missing"),
     (
         {"segmentMap": {"1": SEGMENT}, "segmentations": None},
-        "segmentMap: is without its mask: segmentations is missing",
+        "segmentMap: requires a mask, but segmentations is missing",
     ),
     (
         {**MASKS, "binaryMask": True, "segmentMap": {"7": "lesion"}},
-        "segmentMap[7], mask: is missing: with binaryMask each segment needs a mask of its own",
+        "segmentMap[7], mask: is missing; with binaryMask each segment requires its own mask",
     ),
     *(
         (
             {**MASKS, "segmentMap": {key: "lesion"}},
             f"segmentMap, {'true' if key is True else key}: {words}, not {shown}",
         )
-        for words in ["a value in a mask is a whole number from 1 to 65535"]
+        for words in ["must be a whole number from 1 to 65535"]
         for key, shown in [
             ("0", "'0'"),
             ("65536", "'65536'"),
@@ -634,7 +634,7 @@ def test_a_bad_body(body, words):
 # ------------------------------------------------------------------ taxonomies
 
 
-def test_what_the_sandbox_knows_can_be_checked():
+def test_check_labels_sandbox_taxonomy_is_checkable():
     taxonomy = Taxonomy.from_wire(SANDBOX_TAXONOMY)
     assert taxonomy.checkable
     assert taxonomy.categories("SEGMENTATION") == ("lesion", "organ")
@@ -644,7 +644,7 @@ def test_what_the_sandbox_knows_can_be_checked():
 @pytest.mark.parametrize(
     "data", [None, {}, [], "x", {"isNew": False, "categories": [{"name": "object"}]}, {"isNew": None}]
 )
-def test_what_cannot_be_checked_finds_nothing_wrong(data):
+def test_check_labels_without_checkable_taxonomy_returns_nothing(data):
     taxonomy = Taxonomy.from_wire(data)
     assert not taxonomy.checkable
     assert check_labels({"series": [{"boxes": NAN}]}, taxonomy) == []
@@ -658,7 +658,7 @@ def test_what_cannot_be_checked_finds_nothing_wrong(data):
         {"objectTypes": "x", "seriesClassify": {"name": "x"}},
     ],
 )
-def test_what_a_taxonomy_lacks_is_left_out(data):
+def test_from_wire_omits_missing_fields(data):
     taxonomy = Taxonomy.from_wire({"isNew": True, **data})
     assert taxonomy.object_types == taxonomy.task_attributes == taxonomy.series_attributes == ()
     (problem,) = check_labels({"series": [{"polygons": [changed(GOOD["polygons"], "attributes", {})]}]}, taxonomy)
@@ -692,14 +692,14 @@ JSON = st.recursive(
 
 
 @given(JSON | st.dictionaries(st.sampled_from(["series", "classification"]), JSON))
-def test_no_json_makes_it_raise(body):
+def test_check_labels_any_json_does_not_raise(body):
     for problem in check_labels(body, TAXONOMY):
         assert problem.message
         assert str(problem)
 
 
 @given(JSON)
-def test_no_taxonomy_makes_it_raise(data):
+def test_check_labels_any_taxonomy_does_not_raise(data):
     taxonomy = Taxonomy.from_wire({"isNew": True, "objectTypes": data, "studyClassify": data, "seriesClassify": data})
     check_labels({"series": [{"boundingBoxes": [GOOD["boundingBoxes"]]}], "classification": CLASSIFICATION}, taxonomy)
 
@@ -720,7 +720,7 @@ PLACES = list(places(WHOLE))[1:]
 
 @examples(300)
 @given(st.sampled_from(PLACES), JSON)
-def test_good_labels_with_anything_anywhere_do_not_make_it_raise(place, value):
+def test_check_labels_any_value_in_a_label_does_not_raise(place, value):
     body = fresh(WHOLE)
     inner = body
     for key in place[:-1]:
@@ -731,7 +731,7 @@ def test_good_labels_with_anything_anywhere_do_not_make_it_raise(place, value):
         assert {problem.series for problem in found} <= {place[1]}
 
 
-def test_deep_nesting_does_not_make_it_raise():
+def test_check_labels_deep_nesting_does_not_raise():
     deep: object = NAN
     for _ in range(5000):
         deep = [deep]
@@ -766,7 +766,7 @@ FLAT_BOX = {"category": [["object", "finding"]], "bbox2d": {"xnorm": 0.1, "ynorm
         "no label at all",
     ],
 )
-def test_what_may_be_in_the_older_format(label):
+def test_check_stored_accepts_valid_labels(label):
     assert check_stored([label], TAXONOMY) == []
 
 
@@ -779,16 +779,19 @@ def test_what_may_be_in_the_older_format(label):
         ),
         ({**FLAT_BOX, "category": "lesion"}, "category: category 'lesion' is for SEGMENTATION, not for BBOX"),
         ({**FLAT_BOX, "bbox2d": {**FLAT_BOX["bbox2d"], "wnorm": 2}}, "wNorm: the box leaves the image"),
-        ({**FLAT_BOX, "bbox2d": {**FLAT_BOX["bbox2d"], "xnorm": -1}}, "pointTopLeft.xNorm: must be from 0 to 1"),
+        (
+            {**FLAT_BOX, "bbox2d": {**FLAT_BOX["bbox2d"], "xnorm": -1}},
+            "pointTopLeft.xNorm: must be a fraction of the image from 0 to 1",
+        ),
         ({**FLAT_BOX, "attributes": [{"name": "scor", "value": 1}]}, "attributes.scor: unknown attribute 'scor'"),
         ({"category": "region", "polygon": [{"xnorm": 0, "ynorm": 0}]}, "points: must have at least 3 points"),
     ],
 )
-def test_what_is_wrong_in_the_older_format_is_said_with_the_labels_number(label, words):
+def test_check_stored_error_names_label_index(label, words):
     problems = [str(problem) for problem in check_stored([FLAT_BOX, label], TAXONOMY)]
     assert problems
     assert problems[0].startswith(f"labels[1], {words}")
 
 
-def test_the_older_format_is_not_held_against_a_taxonomy_of_the_first_kind():
+def test_check_stored_first_generation_taxonomy_returns_nothing():
     assert check_stored([{**FLAT_BOX, "category": "nothing"}], Taxonomy()) == []
