@@ -10,8 +10,8 @@ With ``anywhere``, tasks are not claimed, so a person may label one while the mo
 2. A task that was read too long ago is read again before its labels are sent. It is skipped if its labels have changed,
    and checked again if it moved or was assigned.
 
-A remote-labeling stage: the API returns its first N tasks and has no cursor. Submitted tasks leave the stage, skipped ones stay
-in front. The listing therefore asks for one page more whenever an answer contains nothing new.
+A remote-labeling stage: the API returns its first N tasks and has no cursor. Submitted tasks leave the stage, skipped
+ones stay in front. The listing therefore asks for one page more whenever an answer contains nothing new.
 """
 
 from __future__ import annotations

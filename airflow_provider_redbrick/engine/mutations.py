@@ -1,8 +1,8 @@
 """Task mutations and the reads that show whether they were applied.
 
 RedBrick has no idempotency key, so a mutation whose answer was lost (dropped connection, timeout, 5xx, a body that is
-not the API's) may or may not have been applied. ``executor`` decides when to send and when to read; this module says what
-a read proves.
+not the API's) may or may not have been applied. ``executor`` decides when to send and when to read. This
+module says what a read proves.
 
 Invariants:
 
