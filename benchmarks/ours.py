@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from benchmarks.measuring import Job
 
 # Operators load these when they first work; here they must be there before, as the SDK's own are.
-_LOADED_LATER = ("api", "batch", "hooks", "labels", "operators")
+_LOADED_LATER = ("client", "labels", "engine", "assignments", "annotations", "actions", "hooks", "operators")
 
 _OPERATORS: dict[str, Callable[[Job], Any]] = {
     "put_labels": lambda job: RedBrickPutLabelsOperator(
@@ -45,9 +45,9 @@ _OPERATORS: dict[str, Callable[[Job], Any]] = {
 
 def load() -> None:
     """Load every module that an operator uses."""
-    for room in _LOADED_LATER:
-        package = import_module(f"{airflow_provider_redbrick.__name__}.{room}")
-        for module in iter_modules(package.__path__, f"{package.__name__}."):
+    for folder in _LOADED_LATER:
+        package = import_module(f"{airflow_provider_redbrick.__name__}.{folder}")
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
 
 
