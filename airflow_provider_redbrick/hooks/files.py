@@ -1,18 +1,16 @@
 """Open files by local path or URI, and resolve the paths in a list of tasks.
 
-1. A local path and a ``file://`` URI have the same checks.
-2. A list may only name files in its own folder, or in the folders that the DAG allows. Links are resolved first, and
-   the resolved file is opened, so that changing a link after the check has no effect.
-3. Signatures of presigned URLs are removed from messages.
-
 The author of a list is often not the author of the DAG. Without a restriction, a list could name any file that the
 worker can read, and any bucket that its credentials open.
 
-1. A list may name files in its own folder and in the folders that the DAG allows.
-2. Locations are compared part by part, after local links are resolved. A URI's connection and bucket are parts.
-3. No object store is contacted. A URI that stores interpret in different ways, such as one with ``..``, is refused.
-
-A folder, a broken link, a pipe or missing permission is reported as such, not as a missing file.
+1. A list may only name files in its own folder, or in the folders that the DAG allows.
+2. Locations are compared part by part, after local links are resolved. The resolved file is opened, so that changing a
+   link after the check has no effect. A URI's connection and bucket are parts.
+3. No object store is contacted for the comparison. A URI that stores interpret in different ways, such as one with
+   ``..``, is refused.
+4. A local path and a ``file://`` URI have the same checks. A folder, a broken link, a pipe or missing permission is
+   reported as such, not as a missing file.
+5. Signatures of presigned URLs are removed from messages.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Operators import this module whenever a DAG is parsed. Imports that only a request needs are therefore in methods.
 
-``RedBrickQuickHook`` makes one attempt with a timeout of at most 8 seconds, for pages and links.
+:class:`RedBrickHook` retries. :class:`RedBrickQuickHook` is for callers that a user waits for: it makes one attempt,
+with a timeout of at most 8 seconds.
 """
 
 from __future__ import annotations

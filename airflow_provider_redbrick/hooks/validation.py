@@ -1,6 +1,7 @@
-"""Distinguish inputs that were left out from inputs that rendered to nothing.
+"""Validate the inputs of operators, sensors and notifiers.
 
-Leaving out an optional input often means everything: all tasks, all times, the connection's project. Therefore:
+Leaving out an optional input often means everything: all tasks, all times, the connection's project. An input that was
+left out must therefore not be confused with one that rendered to nothing:
 
 1. An input was given if its value in the DAG file is not None, or if a mapped task maps it, even to None.
 2. An input that was given and renders to nothing is *absent*: an XCom of None, a skipped upstream task, an empty
@@ -9,11 +10,11 @@ Leaving out an optional input often means everything: all tasks, all times, the 
    value that contains a template is refused, and so is a template in a parameter that is not a template field.
 4. Only values of the DAG file are searched for templates. Rendered values and outputs of upstream tasks are data.
 
-The functions take a parameter's name, for messages, and its value. They return it with its type, or raise an error:
+The validation functions take a parameter's name, for messages, and its value. They return the value with its type:
 
-1. A template that was not rendered never reaches the API. Blank texts and texts in place of lists are refused.
-2. Texts that templates render to numbers and times are parsed. Flags are not: the text ``"False"`` is truthy.
-3. All times are in UTC. A value without a date, or "now", is refused: it would change with each attempt.
+5. Blank texts, unrendered templates and texts in place of lists are refused.
+6. Texts that templates render to numbers and times are parsed. Flags are not: the text ``"False"`` is truthy.
+7. All times are in UTC. A value without a date, or "now", is refused: it would change with each attempt.
 """
 
 from __future__ import annotations

@@ -36,9 +36,8 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
 
     :param reviewer: called with a :class:`~airflow_provider_redbrick.client.models.task.Task` that has its labels as
         ``series`` and ``classification``. It returns True to accept, False to reject, or a
-        :class:`~airflow_provider_redbrick.actions.decision.Review`. The return value is
-        copied, with the mask files that it names, before the
-        reviewer is called again. A generator function yields exactly one value.
+        :class:`~airflow_provider_redbrick.actions.decision.Review`. The return value is copied, with the mask files
+        that it names, before the reviewer is called again. A generator function yields exactly one value.
     :param review_result: instead of ``reviewer``: True accepts and False rejects the given ``task_ids``.
     :param comment: comment sent with ``review_result``.
     :param reviews: instead of both, a list with one decision per task. Each is an object with ``taskId``, and either
@@ -77,28 +76,28 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
         from airflow_provider_redbrick.actions.review import review
 
         self.check_inputs()
-        which, decided = self._read_decisions()
+        selection, decisions = self._read_decisions()
         project = self.get_project()
-        if decided is not None:
-            return self._review_as_told(context, project, decided)
+        if decisions is not None:
+            return self._apply_decisions(context, project, decisions)
         stage = self._review_stage(project)
-        work, ids = self.take_up(context, project, stage, which)
+        work, ids = self.take_up(context, project, stage, selection)
         outcomes = review(work, ids, cast("Reviewer", self.reviewer))
         return self.settle(context, project, stage, outcomes, total=len(ids))
 
-    def _review_as_told(
-        self, context: Context, project: RedBrickProject, decided: Mapping[str, Review]
+    def _apply_decisions(
+        self, context: Context, project: RedBrickProject, decisions: Mapping[str, Review]
     ) -> dict[str, Any]:
         from airflow_provider_redbrick.actions.review import apply_reviews
         from airflow_provider_redbrick.client.models.task import Detail
         from airflow_provider_redbrick.engine.task_reader import KNOWN_CHUNK, ReadAhead
 
-        corrects = any(review.decision == "correct" for review in decided.values())
+        corrects = any(review.decision == "correct" for review in decisions.values())
         detail = Detail.STATE if corrects else Detail.PLACE
-        ahead = ReadAhead(project, list(decided), detail=detail, size=KNOWN_CHUNK)
+        ahead = ReadAhead(project, list(decisions), detail=detail, size=KNOWN_CHUNK)
         stage = self._review_stage(project, ahead.begin)
         work = self.work_on(context, project, stage, detail=detail, chunk=KNOWN_CHUNK, ahead=ahead)
-        return self.settle(context, project, stage, apply_reviews(work, decided), total=len(decided))
+        return self.settle(context, project, stage, apply_reviews(work, decisions), total=len(decisions))
 
     def _review_stage(self, project: RedBrickProject, *others: Callable[[], object]) -> Stage:
         stage = self.get_stage(project, *others)
@@ -131,15 +130,15 @@ class RedBrickAutoReviewOperator(RedBrickQueueBaseOperator):
         if not self.is_given("task_ids"):
             raise RedBrickInputError("review_result needs task_ids. It does not apply to a whole queue.")
         decision = Review("accept" if self.review_result else "reject", self.comment)
-        which = self.resolve_selection()
-        return which, dict.fromkeys(which.ids or (), decision)
+        selection = self.resolve_selection()
+        return selection, dict.fromkeys(selection.ids or (), decision)
 
     def _read_reviews(self) -> Mapping[str, Review]:
         """Return the decisions in ``reviews`` by task id."""
         others = ("reviewer", "review_result", "comment", "task_ids", "limit")
-        given = [name for name in others if self.is_given(name)]
-        if given:
-            raise RedBrickInputError(f"reviews cannot be combined with {', '.join(given)}.")
+        conflicts = [name for name in others if self.is_given(name)]
+        if conflicts:
+            raise RedBrickInputError(f"reviews cannot be combined with {', '.join(conflicts)}.")
         decisions: dict[str, Review] = {}
         for i, entry in enumerate(self.work_list("reviews") or ()):
             task_id, decision = _read(entry, f"reviews[{i}]")

@@ -5,15 +5,12 @@
 3. All tasks are attempted before ``fail_on`` decides whether the Airflow task fails. The manifest is then pushed to the
    XCom ``manifest``, since a task that fails returns nothing.
 4. An input that lists no work is handled as ``on_empty`` says. It never means "all tasks".
-5. Reasons and names are made valid UTF-8 and stripped of URL signatures before they reach a log, report or XCom.
-
-Design notes on stopping:
-
-1. Airflow calls ``on_kill`` in the main thread. While work is in progress it raises, and the work's ``finally`` blocks
-   release claims on the way out.
-2. Before the work has begun there is nothing to clean up. A flag then prevents the work from starting.
-3. Timeouts and signals are not subclasses of ``Exception``, so that user code cannot catch them by accident. They are
-   logged with what is known to be done, and re-raised.
+5. Reasons and names are converted to valid UTF-8, and signatures of URLs are removed from reasons, before they reach a
+   log, report or XCom.
+6. Airflow calls ``on_kill`` in the main thread. While work is in progress it raises, and the work's ``finally`` blocks
+   release claims on the way out. Before that there is nothing to clean up: a flag prevents the work from starting.
+7. Timeouts and signals are not subclasses of ``Exception``, so that user code cannot catch them by accident. They are
+   logged with the progress so far, and re-raised.
 """
 
 from __future__ import annotations
@@ -52,7 +49,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.client.models.workflow import Stage
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
-    from airflow_provider_redbrick.engine.outcomes import Outcome
     from airflow_provider_redbrick.hooks.files import FilesBeside
 
     ListedT = TypeVar("ListedT")

@@ -32,7 +32,7 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
     An exception of the labeler fails the task it was called for and no other. The base class describes how tasks are
     selected (``stage_name``, ``task_ids``, ``limit``), claimed and released.
 
-    A remote-labeling stage, which servers of the first API generation have, uses its own API fields: tasks are only
+    A remote-labeling stage, selection servers of the first API generation have, uses its own API fields: tasks are only
     submitted. Claims, drafts and masks do not exist there.
 
     :param labeler: called with a :class:`~airflow_provider_redbrick.client.models.task.Task` that has ``name``,
@@ -96,16 +96,16 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         if self.overwrite is not None:
             validation.flag("overwrite", self.overwrite)
         model = self._model()
-        which = self.resolve_selection()
+        selection = self.resolve_selection()
         project = self.get_project()
         if write == "anywhere":
-            stage = self._stage_anywhere(project, which)
-            outcomes = self._anywhere(context, project, stage, which, model)
-            total = None if which.ids is None else len(which.ids)
+            stage = self._stage_anywhere(project, selection)
+            outcomes = self._anywhere(context, project, stage, selection, model)
+            total = None if selection.ids is None else len(selection.ids)
             return self.settle(context, project, stage, outcomes, total=total)
         stage = self._stage(project)
         if stage.is_remote:
-            return self.settle(context, project, stage, self._remotely(context, project, stage, which))
+            return self.settle(context, project, stage, self._remotely(context, project, stage, selection))
         if write == "draft_and_release" and project.info.consensus:
             raise RedBrickInputError(
                 "In a consensus project several people label each task, and a release would unassign all of them."
@@ -114,10 +114,10 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
             context,
             project,
             stage,
-            which,
+            selection,
             draft_counts_as_done=write != "submit",
             release_after_save=write == "draft_and_release",
-            only_unlabeled=not self._overwrites(which),
+            only_unlabeled=not self._overwrites(selection),
         )
         return self.settle(context, project, stage, prelabel(work, ids, self.labeler, write=write), total=len(ids))
 
@@ -132,17 +132,17 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
             raise RedBrickInputError(f"{stage.name!r} is a remote-labeling stage. Only write='submit' works there.")
         return stage
 
-    def _stage_anywhere(self, project: RedBrickProject, which: TaskSelection) -> Stage | None:
+    def _stage_anywhere(self, project: RedBrickProject, selection: TaskSelection) -> Stage | None:
         project.open()
         named = None if self.stage_name is None else project.stage(validation.text("stage_name", self.stage_name))
-        if which.ids is not None:
+        if selection.ids is not None:
             return named
         if named is not None and named.is_ground_truth:
             raise RedBrickInputError("Ground Truth tasks are never selected automatically. Give task_ids.")
         return self._stage(project)
 
-    def _overwrites(self, which: TaskSelection) -> bool:
-        return which.ids is not None if self.overwrite is None else self.overwrite
+    def _overwrites(self, selection: TaskSelection) -> bool:
+        return selection.ids is not None if self.overwrite is None else self.overwrite
 
     def _model(self) -> dict[str, str]:
         """Return the name and version of the model for the audit trail."""
@@ -155,7 +155,7 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         return model
 
     def _remotely(
-        self, context: Context, project: RedBrickProject, stage: Stage, which: TaskSelection
+        self, context: Context, project: RedBrickProject, stage: Stage, selection: TaskSelection
     ) -> Iterator[Outcome]:
         """Prelabel tasks of a remote-labeling stage."""
         from airflow_provider_redbrick.actions.prelabel import list_waiting, prelabel, refuse_mask, remote_label_writer
@@ -167,9 +167,9 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         work = self.work_on(context, project, stage, claim=False, detail=Detail.FULL, only_unlabeled=only_unlabeled)
         # The labels are validated against the taxonomy of the stage, not of the project.
         work = replace(work, converter=replace(work.converter, check=None, open_file=refuse_mask))
-        ids: Iterable[str] | None = which.ids
+        ids: Iterable[str] | None = selection.ids
         if ids is None:
-            ids = list_waiting(remote, limit=which.limit, page_size=project.client.page_size)
+            ids = list_waiting(remote, limit=selection.limit, page_size=project.client.page_size)
         return prelabel(work, ids, self.labeler, write="submit", put=remote_label_writer(work, remote))
 
     def _anywhere(
@@ -177,18 +177,18 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         context: Context,
         project: RedBrickProject,
         stage: Stage | None,
-        which: TaskSelection,
+        selection: TaskSelection,
         model: Mapping[str, str],
     ) -> Iterator[Outcome]:
         """Prelabel tasks without moving them."""
         from airflow_provider_redbrick.actions.candidates import choose_candidates
         from airflow_provider_redbrick.actions.prelabel import LabelOverwriter
 
-        only_unlabeled = not self._overwrites(which)
-        ids: Iterable[str] | None = which.ids
+        only_unlabeled = not self._overwrites(selection)
+        ids: Iterable[str] | None = selection.ids
         if ids is None and stage is not None:
             work = self.work_on(context, project, stage, claim=False, only_unlabeled=only_unlabeled)
-            ids = choose_candidates(work, limit=which.limit, now=pendulum.now("UTC")).task_ids
+            ids = choose_candidates(work, limit=selection.limit, now=pendulum.now("UTC")).task_ids
         overwriter = LabelOverwriter(
             project,
             self.converter(project),

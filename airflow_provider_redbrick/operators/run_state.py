@@ -1,20 +1,21 @@
-"""The time window of an incremental export.
+"""The state that an Airflow task keeps across attempts and runs.
 
-1. A new export starts at the last watermark of an earlier run. Watermarks of the run itself and of later runs are
-   ignored, also when the run is cleared and runs again.
-2. A run that exports again uses the window of its first export: the same start and the same watermark. It reads them
-   from the manifest in the export folder, since Airflow deletes the XComs of a cleared task.
-3. A task of the first export that has changed since is exported as it is now: RedBrick does not keep the older version.
+The window of an incremental export:
 
-1. An effect found on a task counts as an earlier attempt's only if it happened after the first attempt began.
-2. Airflow 3.3 keeps task state across attempts; the time of the first attempt is stored there.
-3. Below 3.3, or if the state store fails, the start of the DAG run is used. Clearing a run starts it anew.
-
-1. Only values of earlier runs count. A cleared run still has its own XCom until the task that wrote it runs again; its
-   value is removed from what is pulled.
-2. The latest watermark wins. Each mapped task has its own.
-3. Airflow releases differ in what ``xcom_pull(include_prior_dates=True)`` returns: all values, or the latest one. Where
+1. A new export starts at the latest watermark of earlier runs; each mapped task has its own. Watermarks of the run
+   itself and of later runs are ignored, also when the run is cleared: it still has its own XCom until the task that
+   wrote it runs again, so that value is removed from what is pulled.
+2. Airflow releases differ in what ``xcom_pull(include_prior_dates=True)`` returns: all values, or the latest one. Where
    it is only the current run's, the pull is repeated for the previous run.
+3. A run that exports again uses the window of its first export: the same start and the same watermark. It reads them
+   from the manifest in the export folder, since Airflow deletes the XComs of a cleared task.
+4. A task of the first export that has changed since is exported as it is now: RedBrick does not keep the older version.
+
+The time of the first attempt:
+
+5. An effect found on a task counts as an earlier attempt's only if it happened after the first attempt began.
+6. Airflow 3.3 keeps task state across attempts; the time of the first attempt is stored there. Below 3.3, or if the
+   state store fails, the start of the DAG run is used. Clearing a run starts it anew.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.client.operations.task_reads import StoredTask
     from airflow_provider_redbrick.operators.staged_directory import StagedDirectory
+
+
+log = logging.getLogger(__name__)
 
 
 def get_last_watermark(context: Context, task_id: str) -> pendulum.DateTime | None:
@@ -85,8 +89,6 @@ def _without(values: list[Mapping[str, Any]], others: list[Mapping[str, Any]]) -
             left.remove(other)
     return left
 
-
-log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 """Name of the manifest that an export with ``watermark_from`` writes to its folder. It identifies the run."""

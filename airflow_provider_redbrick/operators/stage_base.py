@@ -189,7 +189,7 @@ class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
         context: Context,
         project: RedBrickProject,
         stage: Stage,
-        which: TaskSelection,
+        selection: TaskSelection,
         **options: Any,
     ) -> tuple[StagePipeline, Sequence[str]]:
         """Return the stage work, and the ids of the tasks to process.
@@ -197,7 +197,7 @@ class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
         :param context: the Airflow task's context.
         :param project: the project of the stage.
         :param stage: the stage.
-        :param which: the selection.
+        :param selection: the selection.
         :param options: further fields of :class:`StagePipeline`.
         :return: the stage work, and the given ids or those of candidates from the queue.
         """
@@ -205,9 +205,9 @@ class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
         from airflow_provider_redbrick.client.models.task import Detail
 
         work = self.work_on(context, project, stage, detail=Detail.FULL, **options)
-        if which.ids is not None:
-            return work, which.ids
-        found = choose_candidates(work, limit=which.limit, now=pendulum.now("UTC"))
+        if selection.ids is not None:
+            return work, selection.ids
+        found = choose_candidates(work, limit=selection.limit, now=pendulum.now("UTC"))
         return replace(work, resumable_task_ids=found.held), found.task_ids
 
 

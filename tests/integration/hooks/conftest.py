@@ -1,4 +1,4 @@
-"""The running sandbox, for the hook's tests that need a whole server."""
+"""Fixtures of the hook's tests that need a running sandbox."""
 
 from __future__ import annotations
 

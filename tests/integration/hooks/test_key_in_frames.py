@@ -1,4 +1,4 @@
-"""The key is in no local variable of a frame of this provider: error trackers store those of each error."""
+"""The API key is in no local variable of this provider's frames, since error trackers store those."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPELLINGS = {KEY, quote(KEY, safe=""), base64.b64encode(KEY.encode()).decode(), 
 
 
 def own_locals(error: BaseException | None) -> Iterator[tuple[str, object]]:
-    """Yield what the frames of this provider hold, of an error and of those it came from, shown or not."""
+    """Yield the local variables of this provider's frames, for an error and all its causes and contexts."""
     seen: set[int] = set()
     errors = [error]
     while errors:
@@ -54,7 +54,7 @@ def own_locals(error: BaseException | None) -> Iterator[tuple[str, object]]:
 
 
 def shown(value: object, depth: int = 4) -> Iterator[str]:
-    """Yield a value as error trackers write it: its repr, and what it contains."""
+    """Yield a value as error trackers store it: its repr, and those of its parts."""
     yield repr(value)
     yield str(value)
     if depth == 0:
@@ -117,7 +117,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_a_setting_that_is_wrong(connect, wrong):
+def test_invalid_setting_error_hides_key(connect, wrong):
     fields = {"conn_id": "rb", "conn_type": "redbrick", "password": KEY, **wrong}
     extra = fields.pop("extra", None)
     connection = Connection(**fields, extra=extra if isinstance(extra, str) else json.dumps(extra))
@@ -140,13 +140,13 @@ def test_a_setting_that_is_wrong(connect, wrong):
 
 
 @pytest.mark.parametrize("bad", ["", f"{KEY}\n", f"{KEY}\u2028"])
-def test_a_credential_that_cannot_be_one(bad):
+def test_invalid_credential_error_hides_key(bad):
     with pytest.raises(RedBrickError) as raised:
         Credential(bad)
     check(raised.value)
 
 
-def test_an_id_that_is_missing_or_wrong(connect):
+def test_invalid_id_error_hides_key(connect):
     connect(json.dumps({}))
     with pytest.raises(RedBrickError) as raised:
         RedBrickHook().project()
@@ -157,9 +157,9 @@ def test_an_id_that_is_missing_or_wrong(connect):
     check(raised.value)
 
 
-def test_a_connection_of_another_type(connect):
+def test_connection_of_other_type_error_hides_key(connect):
     connect(conn_type="postgres")
-    with pytest.raises(RedBrickError, match="of another type") as raised:
+    with pytest.raises(RedBrickError, match="must be of type 'redbrick'") as raised:
         PageHook().project()
     check(raised.value)
 
@@ -187,7 +187,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("auth", ["api_key", "access_token"])
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_an_answer_that_is_wrong(connect, monkeypatch, answer, auth):
+def test_failed_response_error_hides_key(connect, monkeypatch, answer, auth):
     monkeypatch.setattr(
         "airflow_provider_redbrick.client.transport.retry.RetryPolicy", lambda **_: RetryPolicy(max_attempts=1)
     )
@@ -201,7 +201,7 @@ def test_an_answer_that_is_wrong(connect, monkeypatch, answer, auth):
         check(raised.value)
 
 
-def test_a_server_that_is_not_there(connect, monkeypatch):
+def test_unreachable_server_error_hides_key(connect, monkeypatch):
     monkeypatch.setattr(
         "airflow_provider_redbrick.client.transport.retry.RetryPolicy", lambda **_: RetryPolicy(max_attempts=1)
     )

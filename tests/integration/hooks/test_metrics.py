@@ -1,4 +1,4 @@
-"""Airflow's own metrics of requests and runs, as they leave for a StatsD server."""
+"""Airflow metrics of requests and runs, as sent to a StatsD server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperato
 
 @pytest.fixture
 def metrics(monkeypatch):
-    """Where Airflow's metrics go."""
+    """A StatsD server that receives Airflow's metrics."""
     statsd = pytest.importorskip("airflow.sdk.observability.metrics.statsd_logger")
     nowhere = pytest.importorskip("airflow.sdk._shared.observability.metrics.base_stats_logger").NoStatsLogger
     with StatsdServer() as server:
@@ -37,7 +37,7 @@ def timed(metrics, name: str, **tags: str) -> float | None:
     return sum(found) if found else None
 
 
-def test_requests_retries_and_waits(sandbox, quick, metrics):
+def test_requests_retries_and_waits_are_counted(sandbox, quick, metrics):
     sandbox.fault_once("rate_limit", "me", times=2)
     RedBrickHook().client.me()
     sandbox.fault_once("http_503", "me")
@@ -51,7 +51,7 @@ def test_requests_retries_and_waits(sandbox, quick, metrics):
     assert timed(metrics, "redbrick.rate_limit.wait") is not None
 
 
-def test_what_became_of_the_tasks_also_of_a_run_that_failed(sandbox, run, metrics):
+def test_failed_run_counts_tasks_by_status(sandbox, run, metrics):
     sandbox.seed_tasks(10)
 
     def labeler(task):

@@ -1,4 +1,4 @@
-"""The seam between Airflow and the client."""
+"""The hook: from an Airflow connection to the client."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def organization(value):
     return json_reply({"data": {"organization": value}})
 
 
-def test_it_says_who_the_key_is(hook):
+def test_connection_test_names_user(hook):
     with TinyServer(ME) as server:
         assert hook(server.origin).test_connection() == (True, "Connected to RedBrick as API:1.")
     assert [got.graphql["query"].split()[1] for got in server.got] == ["me"]
 
 
-def test_it_says_which_organisation_when_the_connection_names_one(hook):
+def test_connection_test_with_org_names_organization(hook):
     with TinyServer(ME, organization({"orgId": ORG, "name": "Clinic"})) as server:
         assert hook(server.origin, org_id=ORG).test_connection() == (
             True,
@@ -62,7 +62,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("reply", "words"), BROKEN.values(), ids=BROKEN)
-def test_what_is_wrong_is_one_clear_sentence_at_once(hook, reply, words):
+def test_connection_test_failure_gives_one_message_without_retry(hook, reply, words):
     with TinyServer(reply) as server:
         works, said = hook(server.origin).test_connection()
     assert works is False
@@ -72,14 +72,14 @@ def test_what_is_wrong_is_one_clear_sentence_at_once(hook, reply, words):
 
 
 @pytest.mark.parametrize("answer", [None, {}])
-def test_an_organisation_that_is_not_there(hook, answer):
+def test_connection_test_with_unknown_org_fails(hook, answer):
     with TinyServer(ME, organization(answer)) as server:
         works, said = hook(server.origin, org_id=ORG).test_connection()
     assert works is False
     assert said == f"There is no organization {ORG}, or this API key cannot see it."
 
 
-def test_a_dead_port_is_said_at_once(hook):
+def test_connection_test_to_closed_port_fails_without_retry(hook):
     port = dead_port()
     started = time.monotonic()
     works, said = hook(f"http://127.0.0.1:{port}").test_connection()
@@ -88,7 +88,7 @@ def test_a_dead_port_is_said_at_once(hook):
     assert time.monotonic() - started < 3
 
 
-def test_a_server_that_never_answers_is_asked_once(hook):
+def test_connection_test_timeout_is_not_retried(hook):
     with TinyServer(hang) as server:
         works, said = hook(server.origin, timeout=1).test_connection()
     assert works is False
@@ -99,14 +99,14 @@ def test_a_server_that_never_answers_is_asked_once(hook):
 @pytest.mark.parametrize(
     ("extra", "words"), [({"org_id": "acme"}, "org_id must be a UUID"), ({"timeout": "soon"}, "'timeout'")]
 )
-def test_a_mistake_in_the_connection_is_said_and_not_raised(hook, extra, words):
+def test_connection_test_with_invalid_settings_returns_message(hook, extra, words):
     with TinyServer(ME) as server:
         works, said = hook(server.origin, **extra).test_connection()
     assert works is False
     assert words in said
 
 
-def test_nothing_is_asked_before_it_is_needed(hook):
+def test_hook_construction_sends_no_request(hook):
     with TinyServer(ME) as server:
         made = hook(server.origin)
         made.project(PROJECT, org_id=ORG)
@@ -116,12 +116,12 @@ def test_nothing_is_asked_before_it_is_needed(hook):
         assert server.connections == 0
 
 
-def test_closing_what_was_never_opened_opens_nothing(monkeypatch):
+def test_close_without_client_creates_none(monkeypatch):
     monkeypatch.delenv("AIRFLOW_CONN_REDBRICK_DEFAULT", raising=False)
     RedBrickHook().close()
 
 
-def test_the_settings_reach_the_client(hook):
+def test_client_uses_connection_settings(hook):
     made = hook("http://localhost:1/", timeout=7, page_size=33, max_concurrency=4, plain_json=True)
     client = made.client
     assert (client.page_size, client.max_concurrency) == (33, 4)
@@ -130,7 +130,7 @@ def test_the_settings_reach_the_client(hook):
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_http_that_the_connection_allows_is_allowed_for_files_too(hook, monkeypatch, allowed):
+def test_allow_http_applies_to_files(hook, monkeypatch, allowed):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with TinyServer(Reply(200, b"x")) as elsewhere:
@@ -143,7 +143,7 @@ def test_http_that_the_connection_allows_is_allowed_for_files_too(hook, monkeypa
         assert elsewhere.connections == int(allowed)
 
 
-def test_the_user_agent_names_provider_airflow_and_python(hook):
+def test_user_agent_names_provider_airflow_and_python(hook):
     with TinyServer(ME) as server:
         hook(server.origin).client.me()
     agent = server.got[0].headers["User-Agent"]
@@ -151,14 +151,14 @@ def test_the_user_agent_names_provider_airflow_and_python(hook):
     assert " python/3." in agent
 
 
-def test_who_am_i_is_asked_once(hook):
+def test_user_is_read_once(hook):
     with TinyServer(ME) as server:
         client = hook(server.origin).client
         assert [client.me(), client.me()] == ["API:1", "API:1"]
     assert len(server.got) == 1
 
 
-def test_ids_come_from_the_call_or_else_from_the_connection(hook):
+def test_project_ids_default_to_connection(hook):
     made = hook(None, org_id=ORG, project_id=PROJECT)
     assert (made.project().org_id, made.project().project_id) == (ORG, PROJECT)
     other = "44444444-4444-4444-4444-444444444444"
@@ -169,17 +169,17 @@ def test_ids_come_from_the_call_or_else_from_the_connection(hook):
 @pytest.mark.parametrize(
     ("extra", "missing"), [({}, "org_id"), ({"org_id": ORG}, "project_id"), ({"project_id": PROJECT}, "org_id")]
 )
-def test_a_missing_id_is_named_and_where_it_can_be_given(hook, extra, missing):
+def test_project_without_id_names_missing_id(hook, extra, missing):
     with pytest.raises(RedBrickInputError, match=rf"No {missing}\. .*connection 'redbrick_default'"):
         hook(None, **extra).project()
 
 
-def test_a_malformed_id_is_refused_before_any_request(hook):
+def test_project_with_malformed_id_sends_no_request(hook):
     with pytest.raises(RedBrickInputError, match="project_id must be a UUID, not 'cases'"):
         hook(None, org_id=ORG).project("cases")
 
 
-def test_an_unknown_project_is_one_clear_sentence(hook):
+def test_unknown_project_gives_one_message(hook):
     with TinyServer(json_reply({"data": {"project": None}})) as server:
         project = hook(server.origin, org_id=ORG).project(PROJECT)
         with pytest.raises(RedBrickError) as raised:
@@ -187,7 +187,7 @@ def test_an_unknown_project_is_one_clear_sentence(hook):
     assert str(raised.value) == f"There is no project {PROJECT} in organization {ORG}, or this API key cannot see it."
 
 
-def test_nothing_about_the_hook_shows_the_key(hook, caplog):
+def test_hook_repr_and_state_hide_key(hook, caplog):
     with caplog.at_level(logging.DEBUG), TinyServer(ME) as server:
         made = hook(server.origin)
         made.client.me()

@@ -1,4 +1,4 @@
-"""One stage's tasks from Python code, on a running server."""
+"""``RedBrickStageQueue`` and ``reopen``, with a running sandbox."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def review(hook):
 
 @pytest.fixture
 def give(sandbox):
-    """Give tasks to a person, or to the key, as an admin would."""
+    """Assign tasks to a person or to the key, as an admin."""
 
     def assign(ids, email=None):
         data(sandbox, ASSIGN, ids=list(ids), emails=[email] if email else None, me=email is None, refresh=True)
@@ -83,14 +83,14 @@ def ids_of(tasks) -> list[str]:
     return [task.task_id for task in tasks]
 
 
-class TestLooking:
-    def test_count(self, sandbox, hook, label):
+class TestReading:
+    def test_count_returns_server_count(self, sandbox, hook, label):
         sandbox.seed_tasks(3)
         sandbox.seed_tasks(2, ground_truth=True)
         assert label.count() == 3
         assert [hook.stage(name).count() for name in ("Ground Truth", "Output", "END", "Review_1")] == [2, 2, 2, 0]
 
-    def test_tasks(self, sandbox, label):
+    def test_tasks_are_listed_by_filter(self, sandbox, label):
         free, bobs = sandbox.seed_tasks(2), sandbox.seed_tasks(2, assignee=BOB)
         draft = sandbox.seed_tasks(1, assignee=ALICE, state="STAGED")
         assert ids_of(label.tasks()) == free + bobs + draft
@@ -101,7 +101,7 @@ class TestLooking:
         (task,) = label.tasks(assignee=ALICE)
         assert (task.stage_name, task.state, task.assignee.email) == ("Label", "STAGED", ALICE)
 
-    def test_find(self, sandbox, label):
+    def test_find_by_name_and_prefix(self, sandbox, label):
         ids = sandbox.seed_tasks(11, prefix="study")
         sandbox.seed_tasks(1, stage="Review_1", prefix="study")
         assert ids_of(label.find("study-000001")) == ids[:1]
@@ -109,7 +109,7 @@ class TestLooking:
         assert label.find("study-00001") == label.find("tudy", prefix=True) == []
 
     @pytest.mark.parametrize("quoted", ['"', '""', '"8"', '"8', '8"', 'a "b" c', '"a" "b"'])
-    def test_names_with_quotes(self, sandbox, label, quoted):
+    def test_find_name_with_quotes(self, sandbox, label, quoted):
         (one,) = sandbox.seed_tasks(1, prefix=quoted)
         sandbox.seed_tasks(11, prefix="8")
         name = f"{quoted}-000001"
@@ -117,17 +117,17 @@ class TestLooking:
         label.submit({one: SERIES})
         assert label.find(name) == []
 
-    def test_an_id_is_no_name(self, sandbox, label):
+    def test_find_by_id_returns_nothing(self, sandbox, label):
         ids = sandbox.seed_tasks(3)
         assert label.find(ids[0]) == label.find(ids[0][:8], prefix=True) == []
 
-    def test_a_task_that_moves_while_it_is_listed_comes_once(self, sandbox, label, seen_twice):
+    def test_tasks_moved_during_listing_are_returned_once(self, sandbox, label, seen_twice):
         ids = sandbox.seed_tasks(60, priority=0.5)
         assert sorted(ids_of(RedBrickHook().stage("Label").tasks())) == sorted(ids)
         assert len(ids_of(RedBrickHook().stage("Label").find("task", prefix=True))) == 60
         assert len(seen_twice) == 2
 
-    def test_what_a_listing_did_not_read_is_not_known(self, sandbox, label):
+    def test_listed_task_without_labels_raises_not_read(self, sandbox, label):
         """Picking unlabeled tasks must not overwrite what people have labeled."""
         sandbox.seed_tasks(1, labels=[{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}])
         for task in (*label.tasks(), *label.find("task", prefix=True)):
@@ -144,7 +144,7 @@ class TestLooking:
             assert task.is_queued_in("Label")
             assert task.metadata == {}
 
-    def test_what_was_read_in_full_answers(self, sandbox, label):
+    def test_task_read_in_full_has_all_fields(self, sandbox, label):
         flat = [{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}]
         with_labels, without = sandbox.seed_tasks(30, labels=flat), sandbox.seed_tasks(2)
         read = list(label.read([task.task_id for task in label.tasks(unassigned=True)]))
@@ -156,14 +156,14 @@ class TestLooking:
         assert read[-1].classification is None
         assert read[0].unread == {"created_at", "assigned_at", "saved_at"}
 
-    def test_read_takes_ids_of_any_stage_and_leaves_none_out(self, sandbox, label):
+    def test_read_returns_tasks_of_any_stage_in_order(self, sandbox, label):
         review = sandbox.seed_tasks(1, stage="Review_1")
         assert [task.stage_name for task in label.read(review)] == ["Review_1"]
         assert list(label.read([])) == []
         with pytest.raises(RedBrickAPIError, match=UNKNOWN):
             list(label.read([*review, UNKNOWN]))
 
-    def test_mine_are_read_in_full(self, sandbox, label, give):
+    def test_mine_returns_held_tasks_with_labels(self, sandbox, label, give):
         ids = sandbox.seed_tasks(30, labels=[{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}])
         give(ids[2:])
         mine = label.mine()
@@ -171,7 +171,7 @@ class TestLooking:
         assert mine[0].series == ({"boundingBoxes": [BOX]},)
         assert len(mine[0].item_urls) == 1
 
-    def test_one_that_cannot_be_read_is_an_error_and_not_left_out(self, sandbox, label, give):
+    def test_mine_with_unreadable_task_raises(self, sandbox, label, give):
         give(sandbox.seed_tasks(2))
         sandbox.fault_once("gql_partial", "task", times=2)
         with pytest.raises(RedBrickAPIError, match="RedBrick answered with an error"):
@@ -187,14 +187,14 @@ class TestLooking:
         ],
         ids=repr,
     )
-    def test_filters_that_make_no_sense(self, sandbox, label, filters):
+    def test_tasks_with_contradictory_filters_are_refused(self, sandbox, label, filters):
         with pytest.raises(RedBrickInputError):
             label.tasks(**filters)
         assert sandbox.stats()["requests"] == 0
 
 
-class TestWhichStage:
-    def test_one_that_was_added_after_the_project_was_read(self, sandbox, hook):
+class TestStageSelection:
+    def test_stage_added_later_is_found(self, sandbox, hook):
         project = hook.project()
         assert project.stage("Label").name == "Label"
         sandbox.change_stages(json.loads(json.dumps(DEMO_STAGES).replace("Review_1", "Review_2")))
@@ -202,18 +202,18 @@ class TestWhichStage:
         with pytest.raises(RedBrickInputError, match="no stage 'Review_1'; its stages are: Input, Label, Review_2"):
             project.stage("Review_1")
 
-    def test_a_stage_that_is_kept_is_not_read_again_while_it_is_there(self, sandbox, hook):
+    def test_known_stage_is_not_read_again(self, sandbox, hook):
         queue = hook.stage("Label")
         for _ in range(3):
             queue.count()
         assert sandbox.stats()["root_fields"] == {"project": 1, "tasksPaged": 3}
 
-    def test_a_stage_that_is_not_there(self, sandbox, hook):
+    def test_unknown_stage_is_refused(self, sandbox, hook):
         with pytest.raises(RedBrickInputError, match="no stage 'Labl'; its stages are: Input, Label, Review_1"):
             hook.stage("Labl").count()
 
     @pytest.mark.parametrize("name", ["", " ", None])
-    def test_a_stage_without_a_name(self, sandbox, hook, name):
+    def test_blank_stage_name_is_refused(self, sandbox, hook, name):
         with pytest.raises(RedBrickInputError, match="stage_name must not be empty"):
             hook.stage(name)
         assert sandbox.stats()["requests"] == 0
@@ -222,7 +222,7 @@ class TestWhichStage:
         ("stage", "words"),
         [("END", "Tasks in Ground Truth are finished"), ("Input", "Tasks only pass through 'Input'")],
     )
-    def test_where_nobody_works(self, sandbox, hook, stage, words):
+    def test_stage_without_queue_is_refused(self, sandbox, hook, stage, words):
         queue = hook.stage(stage)
         ids = sandbox.seed_tasks(1, ground_truth=True)
         for work in (
@@ -236,8 +236,11 @@ class TestWhichStage:
                 work()
         assert sandbox.stats()["applied"] == {}
 
-    def test_labels_are_submitted_in_label_stages_and_reviewed_in_review_stages(self, sandbox, label, review):
-        with pytest.raises(RedBrickInputError, match=r"'Review_1' is a review stage\. Use correct\(\) to replace"):
+    def test_submit_and_review_need_matching_stage(self, sandbox, label, review):
+        with pytest.raises(
+            RedBrickInputError,
+            match=r"'Review_1' is a review stage\. Use correct\(\) to replace and accept labels there",
+        ):
             review.submit({UNKNOWN: SERIES})
         for work in (
             lambda: label.accept([UNKNOWN]),
@@ -247,7 +250,7 @@ class TestWhichStage:
             with pytest.raises(RedBrickInputError, match="'Label' is not a review stage"):
                 work()
 
-    def test_a_remote_labeling_stage_is_the_operators(self, sandbox, hook):
+    def test_remote_labeling_stage_is_refused(self, sandbox, hook):
         stages = [
             {"stageName": "Input", "brickName": "labelset-input", "routing": {"nextStageName": "Model"}},
             {"stageName": "Model", "brickName": "remote-labeling", "routing": {"nextStageName": "Label"}},
@@ -259,17 +262,17 @@ class TestWhichStage:
         queue = hook.stage("Model", project_id=other)
         assert queue.count() == 1
         for work in (lambda: queue.claim(1), lambda: queue.submit({task_id: SERIES})):
-            with pytest.raises(RedBrickInputError, match="RedBrickPrelabelOperator"):
+            with pytest.raises(RedBrickInputError, match=r"remote-labeling stage\. Use RedBrickPrelabelOperator there"):
                 work()
 
-    def test_another_project(self, sandbox, hook):
+    def test_stage_of_other_project_is_used(self, sandbox, hook):
         other = sandbox.add_project()
         sandbox.seed_tasks(1)
         ids = sandbox.seed_tasks(2, project_id=other)
         assert ids_of(hook.stage("Label", project_id=other).tasks()) == ids
         assert ids_of(hook.stage("Label", project_id=other, org_id=sandbox.org_id).claim(1)) == ids[:1]
 
-    def test_where_several_people_label_each_task_nothing_is_taken_from_them(self, sandbox, hook):
+    def test_consensus_project_refuses_claim_assign_and_release(self, sandbox, hook):
         other = sandbox.add_project(consensus=True)
         (task_id,) = sandbox.seed_tasks(1, project_id=other)
         queue = hook.stage("Label", project_id=other)
@@ -280,7 +283,7 @@ class TestWhichStage:
         ):
             with pytest.raises(RedBrickInputError, match="In a consensus project several people label each task"):
                 work()
-        with pytest.raises(RedBrickTasksFailedError, match="not assigned to you"):
+        with pytest.raises(RedBrickTasksFailedError, match="in stage 'Label' is not assigned to you"):
             queue.submit({task_id: SERIES})
         data(sandbox, ASSIGN, p=other, ids=[task_id], me=True)
         assert statuses(queue.submit({task_id: SERIES})) == {task_id: "done"}
@@ -288,7 +291,7 @@ class TestWhichStage:
 
 
 class TestClaim:
-    def test_the_first_so_many_in_full(self, sandbox, label, holders):
+    def test_claim_returns_first_tasks_in_full(self, sandbox, label, holders):
         bobs = sandbox.seed_tasks(2, assignee=BOB)
         free = sandbox.seed_tasks(4, labels=[{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}])
         tasks = label.claim(3)
@@ -297,17 +300,17 @@ class TestClaim:
         assert tasks[0].series == ({"boundingBoxes": [BOX]},)
         assert (tasks[0].assignee.user_id, len(tasks[0].item_urls)) == (KEY, 1)
 
-    def test_fewer_where_there_are_fewer_and_none_where_there_is_none(self, sandbox, label):
+    def test_claim_beyond_queue_returns_remaining_tasks(self, sandbox, label):
         ids = sandbox.seed_tasks(2)
         assert ids_of(label.claim(10)) == ids
         assert label.claim(10) == []
         assert ids_of(label.mine()) == ids
 
-    def test_many(self, sandbox, label):
+    def test_claim_many_takes_few_requests(self, sandbox, label):
         ids = sandbox.seed_tasks(70)
         assert ids_of(label.claim(60)) == ids[:60]
 
-    def test_what_somebody_else_takes_meanwhile_stays_theirs(self, sandbox, label, holders, monkeypatch, give):
+    def test_claim_of_task_taken_meanwhile_leaves_it(self, sandbox, label, holders, monkeypatch, give):
         ids = sandbox.seed_tasks(3)
         sent = RedBrickProject.claim
 
@@ -321,20 +324,20 @@ class TestClaim:
         assert holders("Label") == {ids[0]: KEY, ids[1]: BOB, ids[2]: KEY}
 
     @pytest.mark.parametrize("fault", ["drop_before", "drop_after", "http_503"])
-    def test_a_lost_answer_is_settled(self, sandbox, label, fault):
+    def test_claim_with_lost_answer_is_resolved(self, sandbox, label, fault):
         ids = sandbox.seed_tasks(3)
         sandbox.fault_once(fault, CLAIM)
         assert ids_of(label.claim(3)) == ids
         assert sandbox.applied(CLAIM) == dict.fromkeys(ids, 1)
 
-    def test_a_refused_claim_is_no_empty_queue(self, sandbox, label, holders):
+    def test_claim_refused_by_server_raises(self, sandbox, label, holders):
         ids = sandbox.seed_tasks(2)
         sandbox.fault_once("gql_error", CLAIM)
         with pytest.raises(RedBrickTasksFailedError, match=r"claim: of 2 tasks .* 2 failed"):
             label.claim(2)
         assert holders("Label") == dict.fromkeys(ids)
 
-    def test_one_that_cannot_be_read_is_given_back_and_the_rest_is_there(self, sandbox, label, holders, caplog):
+    def test_claimed_task_that_cannot_be_read_is_released(self, sandbox, label, holders, caplog):
         ids = sandbox.seed_tasks(3)
         sandbox.fault_once("gql_partial", "task", times=2)
         with caplog.at_level(logging.WARNING, "airflow_provider_redbrick.hooks.stage"):
@@ -344,7 +347,7 @@ class TestClaim:
         assert holders("Label") == {**dict.fromkeys(claimed, KEY), lost: None}
         assert f"Task {lost} was not claimed: It was claimed, but could not be read" in caplog.text
 
-    def test_when_reading_fails_as_a_whole_everything_is_given_back(self, sandbox, label, holders):
+    def test_claim_with_failed_read_releases_all(self, sandbox, label, holders):
         ids = sandbox.seed_tasks(3)
         sandbox.fault_once("gql_error", "task")
         with pytest.raises(RedBrickAPIError):
@@ -352,7 +355,7 @@ class TestClaim:
         assert holders("Label") == dict.fromkeys(ids)
 
     @pytest.mark.parametrize("count", [0, -1, None, True, "many", 1.5])
-    def test_how_many(self, sandbox, label, count):
+    def test_claim_with_invalid_count_is_refused(self, sandbox, label, count):
         with pytest.raises(RedBrickInputError, match="count must be a whole number of at least 1"):
             label.claim(count)
         assert sandbox.stats()["requests"] == 0
@@ -369,7 +372,7 @@ class TestSubmit:
             (image_bounding_boxes([{"category": [["object", "finding"]], "bbox2d": FLAT_BOX}]), "bbox2d"),
         ],
     )
-    def test_labels_in_every_form(self, sandbox, label, labels, kind):
+    def test_submit_accepts_all_label_forms(self, sandbox, label, labels, kind):
         (task_id,) = sandbox.seed_tasks(1)
         (task,) = label.claim(1)
         assert statuses(label.submit({task.task_id: labels})) == {task_id: "done"}
@@ -377,16 +380,16 @@ class TestSubmit:
         assert found["stage"] == "Review_1"
         assert [kind in each for each in found["labels"]] == [True]
 
-    def test_many_take_few_requests_beside_their_own(self, sandbox, label):
+    def test_submit_many_takes_few_requests(self, sandbox, label):
         ids = sandbox.seed_tasks(50)
         tasks = label.claim(50)
         before = sandbox.stats()["requests"]
         assert statuses(label.submit({task.task_id: SERIES for task in tasks})) == dict.fromkeys(ids, "done")
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
-        # Two conversions, two readings, and what does not grow with the number of tasks.
+        # Two conversions, two reads, and requests whose number does not grow with the tasks.
         assert sandbox.stats()["requests"] - before <= 50 + 8
 
-    def test_what_nobody_holds_is_claimed_and_what_a_person_holds_is_left_to_them(self, sandbox, label, caplog):
+    def test_submit_claims_unassigned_and_skips_assigned_tasks(self, sandbox, label, caplog):
         (free,), (bobs,) = sandbox.seed_tasks(1), sandbox.seed_tasks(1, assignee=BOB)
         (there,) = sandbox.seed_tasks(1, stage="Review_1")
         with caplog.at_level(logging.WARNING, "airflow_provider_redbrick.hooks.stage"):
@@ -395,10 +398,10 @@ class TestSubmit:
         assert outcomes[there].reason == "it is in Review_1, not waiting in Label"
         assert sandbox.applied(PUT) == {free: 1}
         assert sandbox.task(bobs)["owner"] == BOB
-        # In a script that does not look at what is returned, it is said at least.
+        # Scripts may ignore the returned outcomes, so the skip is also logged.
         assert f"submit: task {bobs} was skipped: it is in Label, assigned to {BOB}" in caplog.text
 
-    def test_the_others_are_done_when_one_fails(self, sandbox, label):
+    def test_submit_with_one_failure_processes_the_rest(self, sandbox, label):
         ids = sandbox.seed_tasks(3)
         labels = {ids[0]: SERIES, ids[1]: BAD, ids[2]: SERIES}
         with pytest.raises(RedBrickTasksFailedError) as caught:
@@ -410,27 +413,27 @@ class TestSubmit:
         assert [sandbox.stage_of(task_id) for task_id in ids] == ["Review_1", "Label", "Review_1"]
         assert sandbox.task(ids[1])["owner"] is None
 
-    def test_what_was_claimed_before_stays_claimed_when_it_fails(self, sandbox, label):
+    def test_submit_failure_keeps_earlier_claim(self, sandbox, label):
         (task,) = sandbox.seed_tasks(1) and label.claim(1)
         with pytest.raises(RedBrickTasksFailedError):
             label.submit({task.task_id: BAD})
         assert ids_of(label.mine()) == [task.task_id]
 
     @pytest.mark.parametrize("fault", ["drop_before", "drop_after", "http_500", "http_503", "html"])
-    def test_a_lost_answer_is_settled(self, sandbox, label, fault):
+    def test_submit_with_lost_answer_is_resolved(self, sandbox, label, fault):
         ids = sandbox.seed_tasks(4)
         sandbox.fault_once(fault, PUT)
         assert statuses(label.submit(dict.fromkeys(ids, SERIES))) == dict.fromkeys(ids, "done")
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_a_second_time_leaves_alone_what_has_gone_on(self, sandbox, label):
+    def test_submit_again_skips_moved_tasks(self, sandbox, label):
         (task_id,) = sandbox.seed_tasks(1)
         label.submit({task_id: SERIES})
         (outcome,) = label.submit({task_id: SERIES}).values()
         assert outcome.status is Status.SKIPPED
         assert outcome.reason == "it is in Review_1, not waiting in Label"
 
-    def test_labels_may_be_sent_with_problems(self, sandbox, hook):
+    def test_submit_with_validate_warn_sends_invalid_labels(self, sandbox, hook):
         (task_id,) = sandbox.seed_tasks(1)
         assert statuses(hook.stage("Label", validate="off").submit({task_id: BAD})) == {task_id: "done"}
 
@@ -448,19 +451,19 @@ class TestSubmit:
             ({UNKNOWN: {"boundingBoxes": [BOX]}}, r"not dict with \['boundingBoxes'\]"),
         ],
     )
-    def test_what_is_no_labels_is_refused_before_any_request(self, sandbox, label, review, labels, words):
+    def test_submit_of_non_labels_sends_no_request(self, sandbox, label, review, labels, words):
         for send in (label.submit, label.save_draft, review.correct):
             with pytest.raises(RedBrickInputError, match=words):
                 send(labels)
         assert sandbox.stats()["requests"] == 0
 
-    def test_how_labels_are_looked_at_is_one_of_three_words(self, sandbox, hook):
+    def test_unknown_validate_mode_is_refused(self, sandbox, hook):
         with pytest.raises(RedBrickInputError, match="validate must be one of 'strict', 'warn', 'off', not 'lax'"):
             hook.stage("Label", validate="lax")
 
 
-class TestValuesThatAreMadeWhenTheyAreAskedFor:
-    """A mapping that is no dict may use one object, or one file, for all of its values."""
+class TestLazyMappings:
+    """A mapping other than a dict may reuse one object or file for all of its values."""
 
     class Answers(Mapping):
         def __init__(self, ids, answer):
@@ -478,7 +481,7 @@ class TestValuesThatAreMadeWhenTheyAreAskedFor:
     @pytest.mark.parametrize(
         ("stage", "method"), [("Label", "submit"), ("Label", "save_draft"), ("Review_1", "correct")]
     )
-    def test_one_object(self, sandbox, hook, stage, method):
+    def test_mapping_reusing_one_object_is_copied_per_task(self, sandbox, hook, stage, method):
         ids, box = sandbox.seed_tasks(4, stage=stage), dict(BOX)
         answer = {"series": [{"boundingBoxes": [box]}]}
 
@@ -493,7 +496,7 @@ class TestValuesThatAreMadeWhenTheyAreAskedFor:
     @pytest.mark.parametrize(
         ("stage", "method"), [("Label", "submit"), ("Label", "save_draft"), ("Review_1", "correct")]
     )
-    def test_one_mask_file(self, *, sandbox, hook, stage, method, tmp_path):
+    def test_mapping_reusing_one_mask_file_is_copied_per_task(self, *, sandbox, hook, stage, method, tmp_path):
         ids, path = sandbox.seed_tasks(3, stage=stage), tmp_path / "m.nii.gz"
 
         def written(number):
@@ -503,7 +506,7 @@ class TestValuesThatAreMadeWhenTheyAreAskedFor:
         getattr(hook.stage(stage), method)(self.Answers(ids, written))
         assert [masked(sandbox, task_id) for task_id in ids] == [1, 2, 3]
 
-    def test_a_mask_that_the_task_has_is_no_file_of_this_machine(self, *, sandbox, hook, label, tmp_path, monkeypatch):
+    def test_stored_mask_path_is_not_opened_locally(self, *, sandbox, hook, label, tmp_path, monkeypatch):
         (task_id,) = sandbox.seed_tasks(1)
         mask = nib.Nifti1Image(np.full((2, 2, 2), 1, np.uint8), np.eye(4))
         label.save_draft({task_id: [{"segmentations": mask, "segmentMap": {"1": "lesion"}}]})
@@ -517,41 +520,41 @@ class TestValuesThatAreMadeWhenTheyAreAskedFor:
 
 
 class TestDraft:
-    def test_it_stays_with_the_key(self, sandbox, label):
+    def test_draft_stays_assigned_to_key(self, sandbox, label):
         (task_id,) = sandbox.seed_tasks(1)
         assert statuses(label.save_draft({task_id: SERIES})) == {task_id: "done"}
         task = sandbox.task(task_id)
         assert (task["stage"], task["state"], task["owner"]) == ("Label", "STAGED", KEY)
         assert task["labels"][0]["bbox2d"] == FLAT_BOX
 
-    def test_in_a_review_stage_the_review_stays_open(self, sandbox, review):
+    def test_draft_in_review_stage_keeps_review_open(self, sandbox, review):
         (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
         assert statuses(review.save_draft({task_id: SERIES})) == {task_id: "done"}
         assert sandbox.stage_of(task_id) == "Review_1"
 
 
 class TestReviews:
-    def test_accept(self, sandbox, review):
+    def test_accept_moves_task_forward(self, sandbox, review):
         ids = sandbox.seed_tasks(2, stage="Review_1")
         before = [sandbox.task(task_id)["labels"] for task_id in ids]
         assert statuses(review.accept(ids)) == dict.fromkeys(ids, "done")
         assert [sandbox.task(task_id)["labels"] for task_id in ids] == before
         assert {sandbox.stage_of(task_id) for task_id in ids} == {"END"}
 
-    def test_reject(self, sandbox, review):
+    def test_reject_returns_task_to_labeler(self, sandbox, review):
         ids = sandbox.seed_tasks(2, stage="Review_1")
         assert statuses(review.reject(ids, comment="There is no box.")) == dict.fromkeys(ids, "done")
         assert {sandbox.stage_of(task_id) for task_id in ids} == {"Label"}
         assert sandbox.applied(REVIEW) == dict.fromkeys(ids, 1)
 
-    def test_correct(self, sandbox, review):
+    def test_correct_replaces_labels_and_accepts(self, sandbox, review):
         (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
         assert statuses(review.correct({task_id: SERIES})) == {task_id: "done"}
         task = sandbox.task(task_id)
         assert (task["stage"], task["labels"][0]["bbox2d"]) == ("END", FLAT_BOX)
         assert sandbox.applied(REVIEW) == {}
 
-    def test_comments_arrive(self, sandbox, review):
+    def test_review_comments_are_stored(self, sandbox, review):
         (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
         review.accept([task_id], comment="fine")
         document = """query ($o: UUID!, $p: UUID!, $t: UUID!) { task(orgId: $o, projectId: $p, taskId: $t) {
@@ -559,14 +562,14 @@ class TestReviews:
         events = data(sandbox, document, t=task_id)["genericEvents"]
         assert [event["textVal"] for event in events if event] == ["fine"]
 
-    def test_a_task_that_is_nowhere_fails_and_the_others_are_done(self, sandbox, review):
+    def test_review_of_unknown_task_fails_alone(self, sandbox, review):
         (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
         with pytest.raises(RedBrickTasksFailedError, match=r"accept: of 2 tasks 1 done.*There is no such task"):
             review.accept([task_id, UNKNOWN])
         assert sandbox.stage_of(task_id) == "END"
 
     @pytest.mark.parametrize("task_ids", [UNKNOWN, "", None, [""], [None], ["{{ task }}"]])
-    def test_bad_ids_and_blank_comments_are_refused_before_any_request(self, sandbox, review, task_ids):
+    def test_review_with_invalid_input_sends_no_request(self, sandbox, review, task_ids):
         for work in (review.accept, review.reject, review.release, lambda ids: review.assign(ids, BOB)):
             with pytest.raises(RedBrickInputError):
                 work(task_ids)
@@ -576,40 +579,40 @@ class TestReviews:
 
 
 class TestAssign:
-    def test_whoever_holds_them(self, sandbox, label, holders):
+    def test_assign_replaces_any_holder(self, sandbox, label, holders):
         ids = [*sandbox.seed_tasks(1), *sandbox.seed_tasks(1, assignee=ALICE), *sandbox.seed_tasks(1, assignee=BOB)]
         outcomes = label.assign(ids, BOB.upper())
         assert statuses(outcomes) == {ids[0]: "done", ids[1]: "done", ids[2]: "already_done"}
         assert holders("Label") == dict.fromkeys(ids, BOB)
         assert sandbox.applied(CLAIM) == dict.fromkeys(ids[:2], 1)
 
-    def test_many_take_few_requests(self, sandbox, label, holders):
+    def test_assign_many_takes_few_requests(self, sandbox, label, holders):
         ids = sandbox.seed_tasks(60)
         label.assign(ids, BOB)
         assert set(holders("Label").values()) == {BOB}
         assert sandbox.stats()["root_fields"][CLAIM] == 3
 
-    def test_only_where_they_wait(self, sandbox, label, hook):
+    def test_assign_skips_tasks_of_other_stages(self, sandbox, label, hook):
         (there,) = sandbox.seed_tasks(1, stage="Review_1")
         (outcome,) = label.assign([there], BOB).values()
         assert outcome.reason == "it is in Review_1, not waiting in Label"
         with pytest.raises(RedBrickTasksFailedError, match="There is no such task"):
             label.assign([UNKNOWN], BOB)
 
-    def test_a_lost_answer_is_settled(self, sandbox, label):
+    def test_assign_with_lost_answer_is_resolved(self, sandbox, label):
         ids = sandbox.seed_tasks(3)
         sandbox.fault_once("drop_after", CLAIM)
         assert statuses(label.assign(ids, BOB)) == dict.fromkeys(ids, "done")
         assert sandbox.applied(CLAIM) == dict.fromkeys(ids, 1)
 
     @pytest.mark.parametrize("email", ["", " ", None])
-    def test_a_blank_email_unassigns_nobody(self, sandbox, label, email):
+    def test_assign_with_blank_email_is_refused(self, sandbox, label, email):
         ids = sandbox.seed_tasks(1, assignee=BOB)
         with pytest.raises(RedBrickInputError, match="email must not be empty"):
             label.assign(ids, email)
         assert sandbox.stats()["requests"] == 0
 
-    def test_who_may_not_have_them(self, sandbox, label, review):
+    def test_assign_to_person_without_access_is_refused(self, sandbox, label, review):
         with pytest.raises(
             RedBrickInputError, match=r"Not members of the project: zoe@example.com. Its members are: a"
         ):
@@ -620,7 +623,7 @@ class TestAssign:
 
 
 class TestRelease:
-    def test_only_what_the_key_holds(self, sandbox, label, holders, give):
+    def test_release_changes_only_tasks_of_key(self, sandbox, label, holders, give):
         (mine,), (bobs,), (free,) = sandbox.seed_tasks(1), sandbox.seed_tasks(1, assignee=BOB), sandbox.seed_tasks(1)
         (there,) = sandbox.seed_tasks(1, stage="Review_1")
         give([mine])
@@ -631,44 +634,44 @@ class TestRelease:
 
 
 class TestReopen:
-    def test_ground_truth_goes_back_with_its_labels(self, sandbox, hook):
+    def test_reopen_returns_ground_truth_with_labels(self, sandbox, hook):
         ids = sandbox.seed_tasks(2, ground_truth=True)
         before = [sandbox.task(task_id)["labels"] for task_id in ids]
         assert statuses(hook.reopen(ids)) == dict.fromkeys(ids, "done")
         assert [sandbox.task(task_id)["labels"] for task_id in ids] == before
         assert {sandbox.stage_of(task_id) for task_id in ids} == {"Label"}
 
-    def test_what_is_in_review_stays_there_and_what_is_nowhere_fails(self, sandbox, hook):
+    def test_reopen_skips_tasks_in_review_and_fails_unknown(self, sandbox, hook):
         (there,) = sandbox.seed_tasks(1, stage="Review_1")
         assert statuses(hook.reopen([there])) == {there: "skipped"}
         with pytest.raises(RedBrickTasksFailedError, match=r"reopen: of 2 tasks .*There is no such task"):
             hook.reopen([there, UNKNOWN])
 
-    def test_a_lost_answer_is_settled(self, sandbox, hook):
+    def test_reopen_with_lost_answer_is_resolved(self, sandbox, hook):
         ids = sandbox.seed_tasks(3, ground_truth=True)
         sandbox.fault_once("drop_after", MOVE)
         assert statuses(hook.reopen(ids)) == dict.fromkeys(ids, "done")
         assert sandbox.applied(MOVE) == dict.fromkeys(ids, 1)
 
-    def test_in_another_project(self, sandbox, hook):
+    def test_reopen_in_other_project(self, sandbox, hook):
         other = sandbox.add_project()
         ids = sandbox.seed_tasks(1, ground_truth=True, project_id=other)
         assert statuses(hook.reopen(ids, project_id=other)) == dict.fromkeys(ids, "done")
 
     @pytest.mark.parametrize("task_ids", [UNKNOWN, None, [""]])
-    def test_bad_ids(self, sandbox, hook, task_ids):
+    def test_reopen_with_malformed_ids_is_refused(self, sandbox, hook, task_ids):
         with pytest.raises(RedBrickInputError):
             hook.reopen(task_ids)
         assert sandbox.stats()["requests"] == 0
 
 
-def test_nothing_to_do_is_no_error(sandbox, hook, label, review):
+def test_empty_input_returns_no_outcomes(sandbox, hook, label, review):
     assert label.submit({}) == label.save_draft({}) == review.correct({}) == {}
     assert review.accept([]) == review.reject([]) == label.release([]) == label.assign([], BOB) == hook.reopen([]) == {}
     assert sandbox.stats()["applied"] == {}
 
 
-def test_the_first_five_failures_are_named(sandbox, label):
+def test_error_names_first_five_failures(sandbox, label):
     ids = sandbox.seed_tasks(7)
     with pytest.raises(RedBrickTasksFailedError) as caught:
         label.submit(dict.fromkeys(ids, BAD))

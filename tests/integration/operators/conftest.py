@@ -1,4 +1,4 @@
-"""What the operators' tests share beyond the fixtures of all tests."""
+"""Fixtures of the operators' tests, in addition to those of all tests."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["holders", "new_run", "quick", "run", "running_sandbox", "sandbox", "
 
 @pytest.fixture
 def series():
-    """Labels for a task, in the series format: one box."""
+    """Labels of one box in the series format."""
     return [{"boundingBoxes": [dict(BOX)]}]
 
 
-# -- tries that go wrong on the way, and retries --------------------------------------------------
+# -- attempts that fail midway, and retries -------------------------------------------------------
 
-# Faults by name: (fault, root field, how many such requests pass first, how many it hits). CHANGE stands for the
-# operator's own mutation. All requests after the first few fail in an "outage", which ends with the try.
+# Faults by name: (fault, root field, number of requests that pass first, number of requests that fail). CHANGE stands
+# for the operator's own mutation. In an "outage", all later requests fail until the attempt ends.
 CHANGE = "CHANGE"
 ASSIGN = "assignTasksMultipleUsers"
 EVERY = 1000
@@ -60,13 +60,13 @@ MIDWAY = {
 }
 
 
-# Those that have most to do with what an operator changes, for operators that share the rest with others.
+# Faults that affect an operator's own mutation most, for operators that share the rest with others.
 CORE = ("answer lost", "not ok", "outage", "outage that applies", "dead line", "answers lost, then unreadable")
 CORE = (*CORE, "claim's answer lost", "release fails", "one task unreadable")
 
 
 def pytest_generate_tests(metafunc):
-    """Let a test that asks for ``midway_fault`` see all of them, one for ``core_fault`` the core."""
+    """Parametrize ``midway_fault`` with all faults, and ``core_fault`` with the core ones."""
     for argument, names in (("midway_fault", tuple(MIDWAY)), ("core_fault", CORE)):
         if argument in metafunc.fixturenames:
             ids = [name.replace(" ", "_") for name in names]
@@ -75,25 +75,25 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def alone(sandbox, monkeypatch):
-    """Each change goes in a request of its own, so that a fault hits one task."""
+    """Send one change per request, so that a fault affects one task."""
     monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&mutations_per_request=1")
 
 
 @pytest.fixture
 def one_by_one(sandbox, monkeypatch):
-    """One request follows another, so that it is known which of them a fault hits."""
+    """Send one request at a time, so that it is known which one a fault affects."""
     monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&max_concurrency=1")
 
 
 @pytest.fixture
 def pairs(sandbox, monkeypatch):
-    """Two changes go in a request, so that few tasks make many requests."""
+    """Send two changes per request, so that few tasks take many requests."""
     monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&mutations_per_request=2")
 
 
 @pytest.fixture
 def midway_fault(request, sandbox, quick, pairs):
-    """A fault that hits a try on its way: ``midway_fault(mutation)`` arms it."""
+    """A fault that affects an attempt midway: ``midway_fault(mutation)`` arms it."""
 
     def arm(mutation: str) -> None:
         for fault, root_field, skip, times in MIDWAY[request.param]:
@@ -107,10 +107,10 @@ core_fault = midway_fault
 
 @pytest.fixture
 def finish(sandbox, run):
-    """Try until a try succeeds, as Airflow does: with a fresh operator each time.
+    """Make attempts until one succeeds, as Airflow does, with a new operator each time.
 
-    ``finish(make)`` answers the manifest of each try, None for one that ended without. Faults end with the first try
-    unless ``faults_stay``.
+    ``finish(make)`` returns the manifest of each attempt; None for one that ended without. Faults end with the first
+    attempt unless ``faults_stay``.
     """
 
     def until_done(make, *, tries: int = 6, faults_stay: bool = False) -> list[dict[str, Any] | None]:
@@ -131,16 +131,16 @@ def finish(sandbox, run):
 
 
 @pytest.fixture
-def killed_try(run):
-    """A try in a process of its own that is killed on the way, as by the kernel when memory runs out.
+def killed_attempt(run):
+    """Make an attempt in a separate process that is killed midway, as by the kernel when memory runs out.
 
-    ``killed_try(operator, after_change=3)`` kills it right after its third change; without, a callable of the
-    operator's must do it.
+    ``killed_attempt(operator, after_change=3)`` kills it right after its third change. Without ``after_change``, a
+    callable of the operator must kill the process.
     """
 
     def attempt(operator, *, after_change: int | None = None) -> None:
         pid = os.fork()
-        if pid == 0:  # pragma: no cover - dies
+        if pid == 0:  # pragma: no cover - the process is killed
             try:
                 if after_change is not None:
                     _die_after(after_change)
@@ -148,7 +148,7 @@ def killed_try(run):
             finally:
                 os._exit(0)
         _, status = os.waitpid(pid, 0)
-        assert os.WIFSIGNALED(status), f"it ended by itself: {status}"
+        assert os.WIFSIGNALED(status), f"the process was not killed: status {status}"
         run.tries += 1
 
     return attempt
@@ -177,7 +177,7 @@ def _die_after(changes: int) -> None:
 
 @pytest.fixture
 def give(sandbox):
-    """Give a task to a person, or unassign it, as an admin would in the web application."""
+    """Assign a task to a person or unassign it, as an admin in the web application."""
     document = """mutation ($o: UUID!, $p: UUID!, $t: [UUID!]!, $e: [String!]) { assignTasksMultipleUsers(
         orgId: $o, projectId: $p, taskIds: $t, emails: $e, currentUser: false, refresh: true) { taskId } }"""
 
@@ -190,7 +190,7 @@ def give(sandbox):
 
 @pytest.fixture
 def whereabouts(sandbox):
-    """Ask the server where all tasks are: by id, with stage, state, owner (an e-mail, "key" or None) and labels."""
+    """Return the state of all tasks by id, with stage, state, owner (an email, "key" or None) and labels."""
     document = """query ($o: UUID!, $p: UUID!) { genericTasks(orgId: $o, projectId: $p, first: 500) { entries {
         taskId currentStageName latestTaskData { labelsData }
         currentStageSubTask { ... on LabelingTask { state assignedTo { userId email } } } } } }"""
@@ -215,7 +215,7 @@ def whereabouts(sandbox):
 
 @pytest.fixture
 def trail(sandbox):
-    """Ask the server for a task's events: outputs as (stage, accepted, by), and the comments people see."""
+    """Return a task's events: outputs as (stage, accepted, by), and visible comments."""
     document = """query ($o: UUID!, $p: UUID!, $t: UUID!) { task(orgId: $o, projectId: $p, taskId: $t) { genericEvents {
         ... on TaskEvent { updatedBy outputEvent { currentStageName outputBool } }
         ... on Comment { textVal stageName issueComment } } } }"""

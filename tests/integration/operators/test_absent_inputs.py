@@ -1,4 +1,4 @@
-"""Inputs that were given and are absent once they are rendered: an error, never the same as left out."""
+"""Inputs that were given and render to nothing are an error, not treated as left out."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
 
 A_TASK = "00000000-0000-4000-8000-000000000001"
 WHEN = {"updated_after": "2026-03-14", "updated_before": "2026-03-15"}
-# What each operator works with when the input that is tried is left out. Entries with a name of their own are further
-# ways to use one.
+# Parameters of each operator besides the tested input. Further entries are other ways to use the same operator.
 WORK = {
     "prelabel": (RedBrickPrelabelOperator, {"labeler": lambda _: None, "stage_name": "Label"}),
     "prelabel_anywhere": (
@@ -50,7 +49,7 @@ WORK = {
     "tasks": (RedBrickTasksSensor, {"task_ids": [A_TASK], "left_stage": "Label", "timeout": 1}),
 }
 INPUTS = [(work, name) for work, (kind, _) in WORK.items() for name in kind.template_fields]
-# What a template with nothing behind it comes to.
+# Values that a template without a value renders to.
 NOTHING = {
     "None as text": ("{{ nothing }}", {}, {}),
     "None natively": ("{{ nothing }}", {}, {"native": True}),
@@ -70,7 +69,7 @@ def rendered(operator, **context):
 
 
 @pytest.mark.parametrize(("work", "name"), INPUTS, ids=str)
-def test_any_input_that_was_given_and_is_none_is_refused_before_any_request(sandbox, run, work, name):
+def test_input_rendered_to_none_sends_no_request(sandbox, run, work, name):
     kind, others = WORK[work]
     for native in (False, True):
         with DAG("any", schedule=None, render_template_as_native_obj=native):
@@ -82,7 +81,7 @@ def test_any_input_that_was_given_and_is_none_is_refused_before_any_request(sand
 
 @pytest.mark.parametrize("nothing", list(NOTHING))
 @pytest.mark.parametrize("name", ["task_ids", "limit", "project_id", "report_path"])
-def test_whatever_makes_it_nothing(sandbox, run, name, nothing):
+def test_input_rendered_to_nothing_is_refused(sandbox, run, name, nothing):
     template, how, options = NOTHING[nothing]
     ids = sandbox.seed_tasks(3, stage="Review_1")
     native = options.pop("native", False) if (options := dict(options)) else False
@@ -95,14 +94,14 @@ def test_whatever_makes_it_nothing(sandbox, run, name, nothing):
     assert {sandbox.stage_of(task_id) for task_id in ids} == {"Review_1"}
 
 
-def test_what_is_left_out_is_left_out(sandbox, run):
+def test_input_left_out_is_accepted(sandbox, run):
     sandbox.seed_tasks(3, stage="Review_1")
     kind, others = WORK["auto_review"]
     operator = kind(task_id="one", **others, task_ids=None, limit=None, project_id=None, report_path=None)
     assert run.try_once(rendered(operator))["counts"] == counts(done=3)
 
 
-def test_what_becomes_none_by_other_means_than_a_template(sandbox, run):
+def test_input_set_to_none_after_construction_is_refused(sandbox, run):
     kind, others = WORK["auto_review"]
     operator = kind(task_id="one", **others, task_ids=[A_TASK])
     operator.task_ids = None
@@ -110,7 +109,7 @@ def test_what_becomes_none_by_other_means_than_a_template(sandbox, run):
         run.try_once(operator)
 
 
-def test_a_class_of_ones_own_may_leave_out_what_it_was_given(sandbox, run):
+def test_subclass_constructor_may_leave_out_input(sandbox, run):
     class Mine(RedBrickAutoReviewOperator):
         def __init__(self, *, limit=None, **kwargs):
             super().__init__(limit=limit, **kwargs)
@@ -120,7 +119,7 @@ def test_a_class_of_ones_own_may_leave_out_what_it_was_given(sandbox, run):
     assert run.try_once(rendered(Mine(task_id="one", limit=3, **others)))["counts"] == counts()
 
 
-def test_default_args_give_an_input_too(sandbox, run):
+def test_input_from_default_args_counts_as_given(sandbox, run):
     kind, others = WORK["auto_review"]
     with DAG("any", schedule=None, default_args={"task_ids": "{{ nothing }}"}):
         operator = kind(task_id="one", **others)
@@ -128,7 +127,7 @@ def test_default_args_give_an_input_too(sandbox, run):
         run.try_once(rendered(operator))
 
 
-def test_in_a_class_of_ones_own(sandbox, run):
+def test_subclass_inputs_are_checked(sandbox, run):
     class Mine(RedBrickAutoReviewOperator):
         template_fields = (*RedBrickAutoReviewOperator.template_fields, "note")
 
@@ -139,7 +138,7 @@ def test_in_a_class_of_ones_own(sandbox, run):
     _, others = WORK["auto_review"]
     with pytest.raises(RedBrickInputError, match="limit was given"):
         run.try_once(rendered(Mine(task_id="one", limit="{{ nothing }}", **others)))
-    # What it makes of its own fields is its own matter.
+    # Template fields of the subclass itself are not checked.
     with DAG("any", schedule=None, render_template_as_native_obj=True):
         mine = Mine(task_id="one", note="{{ nothing }}", **others)
     rendered(mine)
@@ -147,7 +146,7 @@ def test_in_a_class_of_ones_own(sandbox, run):
     assert run.try_once(mine)["counts"] == counts()
 
 
-class TestNothingToDo:
+class TestOnEmpty:
     LISTS = [  # noqa: RUF012
         ("prelabel", "task_ids"),
         ("prelabel_anywhere", "task_ids"),
@@ -170,7 +169,7 @@ class TestNothingToDo:
 
     @pytest.mark.parametrize(("work", "name"), LISTS)
     @pytest.mark.parametrize("value", [[], ()])
-    def test_an_empty_list_skips(self, sandbox, run, work, name, value):
+    def test_empty_list_skips_airflow_task(self, sandbox, run, work, name, value):
         sandbox.seed_tasks(1, stage="Review_1")
         with pytest.raises(AirflowSkipException, match=f"{name} is empty"):
             run.try_once(self.make(work, name, value))
@@ -181,7 +180,7 @@ class TestNothingToDo:
         assert sandbox.stats()["applied"] == {}
 
     @pytest.mark.parametrize(("work", "name"), LISTS)
-    def test_or_succeeds_with_a_manifest_and_a_report(self, sandbox, run, tmp_path, work, name):
+    def test_empty_list_with_on_empty_succeed_returns_manifest(self, sandbox, run, tmp_path, work, name):
         sandbox.seed_tasks(2)
         sandbox.seed_tasks(2, stage="Review_1")
         sandbox.seed_tasks(2, ground_truth=True)
@@ -192,7 +191,7 @@ class TestNothingToDo:
         assert sandbox.stats()["applied"] == {}
 
     @pytest.mark.parametrize(("work", "name"), LISTS)
-    def test_none_is_a_failure_unless_on_empty_says_otherwise(self, sandbox, run, work, name):
+    def test_none_list_fails_without_on_empty(self, sandbox, run, work, name):
         sandbox.seed_tasks(2)
         sandbox.seed_tasks(2, stage="Review_1")
         for native in (False, True):
@@ -211,7 +210,7 @@ class TestNothingToDo:
             assert run.try_once(nothing(on_empty="succeed"))["counts"] == counts()
         assert sandbox.stats()["applied"] == {}
 
-    def test_it_says_nothing_of_other_inputs(self, sandbox, run):
+    def test_on_empty_does_not_apply_to_other_inputs(self, sandbox, run):
         sandbox.seed_tasks(2, stage="Review_1")
         with pytest.raises(RedBrickInputError, match="limit was given"):
             run.try_once(rendered(self.make("auto_review", "limit", "{{ nothing }}", on_empty="succeed")))
@@ -219,7 +218,7 @@ class TestNothingToDo:
     @pytest.mark.usefixtures("sandbox")
     @pytest.mark.parametrize(("work", "name"), [("put_from_file", "labels_path"), ("upload_from_file", "tasks_path")])
     @pytest.mark.parametrize("content", ["", "\n", "[]"])
-    def test_a_file_that_lists_nothing(self, run, tmp_path, work, name, content):
+    def test_empty_file_follows_on_empty(self, run, tmp_path, work, name, content):
         (tmp_path / "tasks.json").write_text(content)
         path = str(tmp_path / "tasks.json")
         for how in ({}, {"on_empty": "fail"}):
@@ -230,13 +229,13 @@ class TestNothingToDo:
         assert run.try_once(self.make(work, name, path, on_empty="succeed"))["counts"] == counts()
 
     @pytest.mark.parametrize("value", ["Skip", "", True, [], "{{ params.x }}"])
-    def test_another_word_is_refused(self, sandbox, run, value):
+    def test_unknown_on_empty_is_refused(self, sandbox, run, value):
         with pytest.raises(RedBrickInputError, match="on_empty"):
             run.try_once(self.make("prelabel", "task_ids", [A_TASK], on_empty=value))
         assert sandbox.stats()["requests"] == 0
 
 
-def test_all_operators_are_tried():
+def test_cases_cover_all_operators():
     from airflow_provider_redbrick import get_provider_info
 
     info = get_provider_info.get_provider_info()

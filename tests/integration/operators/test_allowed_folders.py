@@ -1,4 +1,4 @@
-"""What a list of tasks may name: files in its own folder, and in the folders that the DAG allows."""
+"""A list of tasks may name files in its own folder and in ``allowed_folders`` only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def volume() -> bytes:
 
 @pytest.fixture
 def folder(tmp_path):
-    """The folder of a list, with an item of its own, and links to a file that is elsewhere."""
+    """The folder of a list, with an item, and links to a file outside of it."""
     folder, secrets = tmp_path / "inbox", tmp_path / "secrets"
     folder.mkdir()
     secrets.mkdir()
@@ -42,7 +42,7 @@ def folder(tmp_path):
 
 @pytest.fixture(params=NAMES)
 def name(request, tmp_path):
-    """A name by which a list tries to get at the file."""
+    """A name in a list that leads to the outside file."""
     secret = tmp_path / "secrets" / "secret.nii.gz"
     names = (str(secret), f"file://{secret}", "link.nii.gz", "dirlink/secret.nii.gz")
     return dict(zip(NAMES, names, strict=True))[request.param]
@@ -50,7 +50,7 @@ def name(request, tmp_path):
 
 @pytest.fixture
 def sent(sandbox):
-    """How many requests there were that change or store something."""
+    """Return the number of requests that changed or stored data."""
     return lambda: sum(sandbox.stats()["root_fields"].get(field, 0) for field in SENT)
 
 
@@ -76,7 +76,7 @@ REFUSED = r"leads out of the folder of .* and into none of allowed_folders"
 
 @pytest.fixture
 def attempt(run, new_run, sent):
-    """Expect an operator to refuse a name and send nothing, and to do its work with its folder allowed."""
+    """Check that an operator refuses a name and sends nothing, and succeeds with the folder allowed."""
 
     def both(make, allowed: str, **options) -> None:
         with pytest.raises(RedBrickTasksFailedError, match=REFUSED):
@@ -92,20 +92,20 @@ def attempt(run, new_run, sent):
 @pytest.mark.parametrize("scheme", ["", "file://"])
 class TestLocal:
     @pytest.mark.parametrize("describe", [item, heat_map, mask, masks])
-    def test_a_list_of_new_tasks(self, attempt, folder, name, scheme, describe):
+    def test_tasks_path_files_need_allowed_folder(self, attempt, folder, name, scheme, describe):
         (folder / "tasks.jsonl").write_text(json.dumps(describe(name)))
         allowed, path = f"{scheme}{folder.parent}/secrets", f"{scheme}{folder}/tasks.jsonl"
         attempt(RedBrickUploadTasksOperator, allowed, task_id="upload", tasks_path=path)
 
     @pytest.mark.parametrize("describe", [mask, masks])
-    def test_a_file_of_labels(self, sandbox, attempt, folder, name, scheme, describe):  # noqa: PLR0917
+    def test_labels_path_masks_need_allowed_folder(self, sandbox, attempt, folder, name, scheme, describe):  # noqa: PLR0917
         (task_id,) = sandbox.seed_tasks(1)
         (folder / "labels.jsonl").write_text(json.dumps({**describe(name), "taskId": task_id}))
         allowed, path = str(folder.parent / "secrets"), f"{scheme}{folder}/labels.jsonl"
         attempt(RedBrickPutLabelsOperator, allowed, task_id="put", stage_name="Label", labels_path=path)
 
-    def test_links_within_the_folder_are_followed(self, run, folder, scheme):
-        """As volumes of Kubernetes have them."""
+    def test_link_within_list_folder_is_followed(self, run, folder, scheme):
+        """Kubernetes volumes contain such links."""
         (folder / "..data").mkdir()
         (folder / "..data" / "a.dcm").write_bytes(b"x")
         (folder / "a.dcm").symlink_to("..data/a.dcm")
@@ -115,14 +115,14 @@ class TestLocal:
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_what_the_dag_itself_names_comes_from_anywhere(run, folder, name, monkeypatch):
+def test_files_named_in_dag_are_unrestricted(run, folder, name, monkeypatch):
     monkeypatch.chdir(folder)
     made = RedBrickUploadTasksOperator(task_id="upload", tasks=[mask(name)])
     assert run.try_once(made)["counts"] == counts(done=1)
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_another_bucket(attempt):
+def test_other_bucket_needs_allowed_folder(attempt):
     attach(protocol="memory", conn_id="box", fs=MemoryFileSystem())
     for path in ("scans/day/own.nii.gz", "private/a.nii.gz"):
         (ObjectStoragePath("memory://box@scans").parent / path).parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def test_another_bucket(attempt):
 
 
 @pytest.mark.parametrize("make", [RedBrickUploadTasksOperator, RedBrickPutLabelsOperator])
-def test_folders_are_templates_and_checked_before_any_request(sandbox, run, make, tmp_path):
+def test_allowed_folders_template_is_rendered_and_checked_first(sandbox, run, make, tmp_path):
     path = tmp_path / "list.jsonl"
     path.write_text('{"name": "a", "items": "a.dcm"}')
     putting = {"labels_path": str(path), "stage_name": "Label"}
@@ -149,7 +149,7 @@ def test_folders_are_templates_and_checked_before_any_request(sandbox, run, make
 
 
 @pytest.mark.parametrize("make", [RedBrickUploadTasksOperator, RedBrickPutLabelsOperator])
-def test_folders_can_be_given_to_partial(make):
+def test_allowed_folders_in_partial_are_used(make):
     path = "tasks_path" if make is RedBrickUploadTasksOperator else "labels_path"
     mapped = make.partial(task_id="t", allowed_folders=["/in"]).expand(**{path: ["/a", "/b"]})
     assert mapped.partial_kwargs["allowed_folders"] == ["/in"]

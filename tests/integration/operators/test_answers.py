@@ -1,4 +1,4 @@
-"""What a labeler or reviewer answered for a task is what the task gets, whatever the callable does afterwards."""
+"""A callable's return value is copied: later changes to objects or files do not affect earlier tasks."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ WAYS = ("submit", "draft", "draft_and_release", "anywhere", "correct", "decorate
 
 
 def image(voxels, *, shape=(4, 4, 4)):
-    """A mask with so many voxels of 1."""
+    """Return a mask image with ``voxels`` voxels of value 1."""
     data = np.zeros(shape, np.uint8)
     data.reshape(-1)[:voxels] = 1
     return nib.Nifti1Image(data, np.eye(4))
 
 
 def wide(number):
-    """Labels that say which task they are for by the width of their box."""
+    """Return labels whose box width identifies the task."""
     return [{"boundingBoxes": [{**BOX, "wNorm": number / 100}]}]
 
 
 @pytest.fixture
 def voxels(sandbox):
-    """How many voxels of 1 the stored masks of a task have, by series."""
+    """Return the number of voxels of value 1 in a task's stored masks, by series."""
 
     def read(task_id):
         query = """query ($o: UUID!, $p: UUID!, $t: UUID!) { task(orgId: $o, projectId: $p, taskId: $t) {
@@ -69,7 +69,7 @@ def widths(sandbox):
 
 @pytest.fixture(params=WAYS)
 def way(request, sandbox, run):
-    """Have a callable answer for some tasks: ``way(answer, 4)`` answers the tasks' ids, in the order of the calls."""
+    """Run an operator with a callable: ``way(answer, 4)`` returns 4 task ids in call order."""
     return lambda answer, count, **options: having(request.param, sandbox, run, answer, count, **options)
 
 
@@ -82,7 +82,7 @@ def having(how, sandbox, run, answer, count, **options):
         operator = RedBrickAutoReviewOperator(task_id="t", reviewer=reviewer, **options)
     elif how == "decorated":
         with DAG("answers", schedule=None, start_date=pendulum.datetime(2026, 1, 1)):
-            # As functions in DAG files have one, a name that Airflow takes for a task's.
+            # Functions in DAG files have a name, which Airflow uses for the task.
             label = lambda scan: answer(scan)  # noqa: E731, PLW0108
             label.__name__ = "label"
             operator = task.redbrick_prelabel(**options)(label)().operator
@@ -92,8 +92,8 @@ def having(how, sandbox, run, answer, count, **options):
     return ids
 
 
-class TestMovingOn:
-    def test_one_path_for_all_masks(self, way, voxels, tmp_path):
+class TestCopiedReturnValues:
+    def test_one_mask_path_reused_is_copied_per_task(self, way, voxels, tmp_path):
         path, calls = tmp_path / "pred.nii.gz", iter(range(1, 9))
 
         def predict(_task):
@@ -103,7 +103,7 @@ class TestMovingOn:
         ids = way(predict, 4)
         assert [voxels(task_id) for task_id in ids] == [[1], [2], [3], [4]]
 
-    def test_one_object_that_is_changed_and_returned_again(self, way, widths):
+    def test_one_object_reused_is_copied_per_task(self, way, widths):
         answer, calls = {"series": wide(0)}, iter(range(1, 9))
 
         def predict(_task):
@@ -112,7 +112,7 @@ class TestMovingOn:
 
         assert widths(way(predict, 4)) == [1, 2, 3, 4]
 
-    def test_many_more_than_are_sent_at_a_time(self, sandbox, run, widths):
+    def test_reused_object_beyond_batch_size_is_copied_per_task(self, sandbox, run, widths):
         answer, calls, given = {"series": wide(0)}, iter(range(1, 99)), {}
 
         def predict(scan):
@@ -123,7 +123,7 @@ class TestMovingOn:
         ids = having("submit", sandbox, run, predict, 60)
         assert widths(ids) == [given[task_id] for task_id in ids]
 
-    def test_arrays_and_models_that_are_used_again(self, sandbox, run, widths):
+    def test_reused_arrays_and_models_are_copied_per_task(self, sandbox, run, widths):
         @dataclasses.dataclass
         class Box:
             pointTopLeft: dict  # noqa: N815
@@ -139,8 +139,8 @@ class TestMovingOn:
 
         assert widths(having("submit", sandbox, run, predict, 4)) == [1, 2, 3, 4]
 
-    def test_several_masks_of_several_series(self, sandbox, run, voxels, tmp_path):
-        """Merged ones, one an instance each, one from an object store, and one in the home folder."""
+    def test_reused_masks_of_several_series_are_copied_per_task(self, sandbox, run, voxels, tmp_path):
+        """Merged masks, one mask per instance, one in an object store, and one in the home folder."""
         one, two, far, calls = tmp_path / "1.nii", tmp_path / "2.nii", tmp_path / "far.nii", iter(range(1, 9))
 
         def predict(_task):
@@ -164,7 +164,7 @@ class TestMovingOn:
         run.try_once(RedBrickPrelabelOperator(task_id="t", stage_name="Label", task_ids=ids, labeler=predict))
         assert [voxels(task_id) for task_id in ids] == [[n, n, n] for n in (1, 2, 3)]
 
-    def test_a_mask_in_the_home_folder(self, sandbox, run, voxels, tmp_path, monkeypatch):
+    def test_mask_in_home_folder_is_read(self, sandbox, run, voxels, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))
         nib.save(image(2), tmp_path / "m.nii.gz")
         ids = having("submit", sandbox, run, lambda _: [{"segmentations": "~/m.nii.gz", "segmentMap": MAP}], 1)
@@ -174,7 +174,7 @@ class TestMovingOn:
         run.try_once(RedBrickPutLabelsOperator(task_id="p", stage_name="Label", tasks=tasks))
         assert voxels(ids[0]) == [2]
 
-    def test_large_masks(self, sandbox, run, voxels, tmp_path):
+    def test_large_reused_masks_are_copied_to_disk(self, sandbox, run, voxels, tmp_path):
         path, calls = tmp_path / "pred.nii", iter(range(1, 9))
 
         def predict(_task):
@@ -185,7 +185,7 @@ class TestMovingOn:
         ids = having("submit", sandbox, run, predict, 3)
         assert [voxels(task_id) for task_id in ids] == [[1], [2], [3]]
 
-    def test_in_a_remote_labeling_stage(self, sandbox, run):
+    def test_reused_object_in_remote_labeling_stage_is_copied(self, sandbox, run):
         stages = [
             {"stageName": "Input", "brickName": "labelset-input", "routing": {"nextStageName": "M"}},
             {"stageName": "M", "brickName": "remote-labeling", "routing": {"nextStageName": "Output"}},
@@ -205,7 +205,7 @@ class TestMovingOn:
         found = [sandbox.task(task_id, project_id=project_id)["labels"][0]["bbox2d"]["wnorm"] for task_id in ids]
         assert found == [0.01, 0.02, 0.03, 0.04]
 
-    def test_labels_that_name_another_task_are_refused(self, sandbox, run):
+    def test_labels_naming_other_task_are_refused(self, sandbox, run):
         ids = sandbox.seed_tasks(2)
         labeler = lambda _task: {"taskId": ids[0], "series": wide(1)}  # noqa: E731
         with pytest.raises(RedBrickTasksFailedError, match="have the taskId of another task"):
@@ -213,8 +213,8 @@ class TestMovingOn:
         assert sandbox.applied(PUT) == {ids[0]: 1}
 
 
-class TestFilesThatGo:
-    def test_a_folder_that_is_kept_until_the_next_call(self, way, voxels):
+class TestDeletedFiles:
+    def test_mask_folder_deleted_at_next_call_is_read(self, way, voxels):
         class Model:
             calls = 0
             folder = None
@@ -230,7 +230,7 @@ class TestFilesThatGo:
         ids = way(Model(), 3)
         assert [voxels(task_id) for task_id in ids] == [[1], [2], [3]]
 
-    def test_a_folder_that_is_deleted_on_return_is_an_error_that_says_what_to_do(self, sandbox, run):
+    def test_mask_folder_deleted_on_return_error_names_solution(self, sandbox, run):
         ids = sandbox.seed_tasks(2)
 
         def predict(scan):
@@ -249,7 +249,7 @@ class TestFilesThatGo:
         assert sandbox.applied(PUT) == {ids[1]: 1}
 
     @pytest.mark.parametrize("how", ["submit", "anywhere", "decorated"])
-    def test_a_generator_function_yields_before_its_folder_goes(self, sandbox, run, voxels, how):
+    def test_generator_labeler_masks_are_copied_before_cleanup(self, sandbox, run, voxels, how):
         calls, folders = iter(range(1, 9)), []
 
         def predict(_task):
@@ -262,7 +262,7 @@ class TestFilesThatGo:
         ids = having(how, sandbox, run, predict, 3)
         assert [voxels(task_id) for task_id in ids] == [[1], [2], [3]]
 
-    def test_a_generator_that_is_a_reviewer_or_selector(self, sandbox, run, new_run):
+    def test_generator_reviewer_and_selector_are_supported(self, sandbox, run, new_run):
         ids = sandbox.seed_tasks(1, stage="Review_1")
 
         def review(_task):
@@ -279,7 +279,7 @@ class TestFilesThatGo:
         operator = RedBrickReopenGroundTruthOperator(task_id="r", selector=select, **window)
         assert new_run().try_once(operator)["counts"] == counts(done=1)
 
-    def test_a_generator_that_yields_nothing_leaves_the_task_alone(self, sandbox, run):
+    def test_generator_without_value_skips_task(self, sandbox, run):
         ids = sandbox.seed_tasks(1)
 
         def predict(_task):
@@ -293,7 +293,7 @@ class TestFilesThatGo:
         ("after", "words"),
         [("second", "yielded a second one"), ("raise", "raised ValueError: too late")],
     )
-    def test_a_generator_that_goes_wrong_after_its_answer_sends_nothing(self, sandbox, run, after, words):
+    def test_generator_failing_after_yield_sends_nothing(self, sandbox, run, after, words):
         ids, ended = sandbox.seed_tasks(1), []
 
         def predict(_task):
@@ -311,15 +311,15 @@ class TestFilesThatGo:
         assert ended == [True]
 
 
-class TestMasksWithoutAPath:
+class TestInMemoryMasks:
     @pytest.mark.parametrize("how", ["submit", "anywhere", "correct"])
     @pytest.mark.parametrize("kind", ["bytes", "packed", "buffer", "file", "image", "view"])
-    def test_what_may_be_given_instead(self, *, sandbox, run, voxels, tmp_path, how, kind):
+    def test_mask_as_array_or_image_is_stored(self, *, sandbox, run, voxels, tmp_path, how, kind):
         calls, buffer, path = iter(range(1, 9)), io.BytesIO(), tmp_path / "m.nii"
 
         def mask(made):
             if kind == "buffer":
-                # Used again, and left at its end.
+                # Reused for each call, at its last position.
                 buffer.seek(0)
                 buffer.truncate()
                 buffer.write(made.to_bytes())
@@ -339,7 +339,7 @@ class TestMasksWithoutAPath:
         ids = having(how, sandbox, run, predict, 3)
         assert [voxels(task_id) for task_id in ids] == [[1], [2], [3]]
 
-    def test_one_an_instance(self, sandbox, run, voxels):
+    def test_mask_per_instance_is_stored(self, sandbox, run, voxels):
         segments = {1: {"category": "lesion", "mask": image(3)}, 2: {"category": "organ", "mask": image(0)}}
         ids = having("submit", sandbox, run, lambda _: [{"binaryMask": True, "segmentMap": segments}], 2)
         assert [voxels(task_id) for task_id in ids] == [[3], [3]]
@@ -354,16 +354,14 @@ class TestMasksWithoutAPath:
         ],
         ids=["array", "text", "no_mask", "object"],
     )
-    def test_what_may_not(self, sandbox, run, mask, words):
+    def test_mask_of_unsupported_type_is_refused(self, sandbox, run, mask, words):
         ids = sandbox.seed_tasks(1)
         labeler = lambda _: [{"segmentations": mask, "segmentMap": MAP}]  # noqa: E731
         with pytest.raises(RedBrickTasksFailedError, match=words):
             run.try_once(RedBrickPrelabelOperator(task_id="t", stage_name="Label", task_ids=ids, labeler=labeler))
         assert sandbox.applied(PUT) == {}
 
-    def test_a_mask_that_the_task_has_is_not_looked_for_on_this_machine(
-        self, *, sandbox, run, new_run, voxels, tmp_path, monkeypatch
-    ):
+    def test_stored_mask_path_is_not_opened_locally(self, *, sandbox, run, new_run, voxels, tmp_path, monkeypatch):
         ids = having("draft", sandbox, run, lambda _: [{"segmentations": image(2), "segmentMap": MAP}], 1)
         name = next(entry["labelName"] for entry in sandbox.task(ids[0])["latestTaskData"]["labelsMap"])
         monkeypatch.chdir(tmp_path)
@@ -376,7 +374,7 @@ class TestMasksWithoutAPath:
         assert voxels(ids[0]) == [2]
 
 
-class TestNothingIsLeft:
+class TestCleanup:
     @pytest.fixture
     def folder(self, tmp_path, monkeypatch):
         made = tmp_path / "tmp"
@@ -386,7 +384,7 @@ class TestNothingIsLeft:
         return made
 
     @pytest.mark.parametrize("end", ["done", "failed", "stopped"])
-    def test_no_copy_is_left_however_it_ends(self, *, sandbox, run, folder, tmp_path, end, monkeypatch):
+    def test_mask_copies_are_removed_on_every_exit(self, *, sandbox, run, folder, tmp_path, end, monkeypatch):
         monkeypatch.setattr(snapshot, "LARGEST_IN_MEMORY", 10)
         path, ids = tmp_path / "m.nii.gz", sandbox.seed_tasks(6)
         nib.save(image(1), path)
@@ -403,7 +401,7 @@ class TestNothingIsLeft:
             assert end != "done"
         assert list(folder.iterdir()) == []
 
-    def test_few_masks_are_held_at_a_time(self, sandbox, run, monkeypatch):
+    def test_mask_copies_held_at_once_are_limited(self, sandbox, run, monkeypatch):
         monkeypatch.setattr("airflow_provider_redbrick.actions.stage_pipeline.MOST_MASKS", 3)
         held = []
         convert = "airflow_provider_redbrick.annotations.conversion.Converter.convert"
@@ -434,7 +432,7 @@ class TestHash:
         text = json.dumps({"series": series}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def test_values_and_masks_are_in_the_report(self, way, tmp_path):
+    def test_report_hashes_labels_and_masks(self, way, tmp_path):
         report, path, calls = tmp_path / "r.jsonl", tmp_path / "pred.nii.gz", iter(range(1, 9))
         digests = []
 
@@ -449,7 +447,7 @@ class TestHash:
         assert [rows[task_id]["labels_sha256"] for task_id in ids] == expected
         assert len(set(expected)) == 3
 
-    def test_the_same_labels_have_the_same_hash_however_they_come(self, sandbox, run, new_run, tmp_path):
+    def test_equal_labels_have_equal_hash(self, sandbox, run, new_run, tmp_path):
         series, report = [{"boundingBoxes": [BOX]}], tmp_path / "r.jsonl"
         first, second, third = (
             sandbox.seed_tasks(1)[0],
@@ -467,7 +465,7 @@ class TestHash:
         found.append(self.rows(report)[third]["labels_sha256"])
         assert set(found) == {self.expected(series)}
 
-    def test_what_brings_no_labels_has_none(self, sandbox, run, tmp_path):
+    def test_outcome_without_labels_has_no_hash(self, sandbox, run, tmp_path):
         (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
         options = {"task_id": "t", "stage_name": "Review_1", "report_path": str(tmp_path / "r.jsonl")}
         run.try_once(RedBrickAutoReviewOperator(**options, reviewer=lambda _: True))
@@ -490,7 +488,7 @@ class Category(Enum):
     FINDING = "finding"
 
 
-def test_labels_of_a_model_are_labels(sandbox, run):
+def test_pydantic_labels_are_accepted(sandbox, run):
     class Series(BaseModel):
         boundingBoxes: list[Finding]  # noqa: N815
 
@@ -518,7 +516,7 @@ def test_labels_of_a_model_are_labels(sandbox, run):
     ],
     ids=["set", "time", "nan", "infinity", "twin_keys", "odd_key"],
 )
-def test_what_json_cannot_hold_is_named_with_its_place(*, sandbox, run, new_run, validate, value, words):
+def test_value_without_json_form_names_position(*, sandbox, run, new_run, validate, value, words):
     bad, good = sandbox.seed_tasks(2)
     series = {bad: [{}, {"boundingBoxes": [BOX, {**BOX, "wNorm": value}]}], good: wide(1)}
     how = {"task_id": "t", "stage_name": "Label", "validate": validate}
@@ -537,7 +535,7 @@ def test_what_json_cannot_hold_is_named_with_its_place(*, sandbox, run, new_run,
     assert sandbox.applied(PUT) == {good: 1}
 
 
-def test_what_stands_for_a_plain_value_is_taken(sandbox, run):
+def test_values_convertible_to_json_are_accepted(sandbox, run):
     box = {
         **BOX,
         "wNorm": np.float32(0.25),

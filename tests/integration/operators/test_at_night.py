@@ -43,7 +43,7 @@ def balance(**options):
 
 
 def label_by_hand(sandbox, task_id):
-    """Write labels to a task where it is, as another user does."""
+    """Write labels to a task in its stage, as another user."""
     document = """mutation ($o: UUID!, $p: UUID!, $t: UUID!, $l: String) {
         putLabels(orgId: $o, projectId: $p, taskId: $t, labelsData: $l) { ok } }"""
     sandbox.graphql(document, {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id, "l": "[]"})
@@ -51,29 +51,29 @@ def label_by_hand(sandbox, task_id):
 
 @pytest.fixture
 def said(caplog, capsys):
-    """All that was logged and printed so far."""
+    """Return everything that was logged and printed so far."""
     caplog.set_level(logging.INFO)
     return lambda: caplog.text + "".join(capsys.readouterr())
 
 
 class TestStoppedByAirflow:
-    # With 900 ms a request that is under way, a look and the giving back take most of the time there is.
+    # At 900 ms per request, the request in flight, a read and the release take most of the available time.
     @pytest.mark.parametrize("latency_ms", [0, 900])
-    def test_what_was_claimed_is_given_back_in_time(self, sandbox, run, whereabouts, monkeypatch, latency_ms):
+    def test_kill_during_work_releases_claims_in_time(self, sandbox, run, whereabouts, monkeypatch, latency_ms):
         ids = sandbox.seed_tasks(30)
         sandbox.settings(latency_ms=latency_ms)
         monkeypatch.setattr(stage_pipeline, "MAX_BUFFER_S", 0.0)
-        read_end, writing = os.pipe()
+        read_end, write_end = os.pipe()
 
         def slow(_task):
-            os.write(writing, b".")
+            os.write(write_end, b".")
             time.sleep(0.1)
             return [{"boundingBoxes": [BOX]}]
 
         operator = prelabel(slow)
         pid = os.fork()
         if pid == 0:  # pragma: no cover - another process
-            # As Airflow's task runner does: the handler calls on_kill and nothing else.
+            # Like the handler of Airflow's task runner, which only calls on_kill.
             signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
             try:
                 run.try_once(operator)
@@ -89,10 +89,10 @@ class TestStoppedByAirflow:
         found = whereabouts()
         assert {task.owner for task in found.values()} == {None}
         submitted = [task_id for task_id in ids if found[task_id].stage == "Review_1"]
-        # The third answer may have come too late to be sent.
+        # The third prediction may have been too late to be sent.
         assert 2 <= len(submitted) <= 5
 
-    def test_who_is_stopped_while_he_only_looks_does_not_begin(self, sandbox, run):
+    def test_kill_before_work_prevents_start(self, sandbox, run):
         sandbox.seed_tasks(3)
         operator = prelabel(lambda _task: pytest.fail("asked"))
         assert operator.on_kill() is None
@@ -100,7 +100,7 @@ class TestStoppedByAirflow:
             run.try_once(operator)
         assert sandbox.stats()["applied"] == {}
 
-    def test_a_task_that_has_timed_out_gives_back(self, sandbox, run, whereabouts, said, monkeypatch):
+    def test_timeout_releases_claims(self, sandbox, run, whereabouts, said, monkeypatch):
         ids = sandbox.seed_tasks(30)
         monkeypatch.setattr(stage_pipeline, "MAX_BUFFER_S", 0.0)
         answers = iter([[{"boundingBoxes": [BOX]}]] * 26)
@@ -114,7 +114,7 @@ class TestStoppedByAirflow:
         operator = prelabel(labeler)
         with pytest.raises(AirflowTaskTimeout):
             run.try_once(operator)
-        # Airflow calls it then, and everything is over.
+        # Airflow calls on_kill after the timeout, when the work has ended.
         operator.on_kill()
         found = whereabouts()
         assert {task.owner for task in found.values()} == {None}
@@ -124,8 +124,8 @@ class TestStoppedByAirflow:
         assert "4 unfinished tasks are no longer assigned to the API key" in words
 
 
-class TestRunsThatOverlap:
-    def test_a_decision_another_run_overtook_is_not_called_done(self, sandbox, new_run):
+class TestOverlappingRuns:
+    def test_review_superseded_by_other_run_is_not_done(self, sandbox, new_run):
         sandbox.seed_tasks(12, stage="Review_1")
         manifests = {}
         together = threading.Barrier(2)
@@ -153,7 +153,7 @@ class TestRunsThatOverlap:
         assert manifests[True]["counts"]["done"] == accepted
         assert manifests[False]["counts"]["done"] == len(applied) - accepted
 
-    def test_who_takes_a_task_long_after_the_queue_was_read_keeps_it(self, sandbox, run, give, holders, monkeypatch):
+    def test_task_taken_after_listing_is_not_changed(self, sandbox, run, give, holders, monkeypatch):
         first, *_ = sandbox.seed_tasks(4)
         monkeypatch.setattr(task_reader, "STALE_AFTER_S", -1.0)
         listed = RedBrickBalanceAssignmentsOperator._carry_out
@@ -167,7 +167,7 @@ class TestRunsThatOverlap:
         assert holders("Label")[first] == "carol@example.com"
         assert manifest["counts"] == counts(done=3, skipped=1)
 
-    def test_who_takes_a_task_while_labels_are_converted_keeps_it(self, sandbox, run, give, holders, monkeypatch):
+    def test_task_taken_during_conversion_is_not_changed(self, sandbox, run, give, holders, monkeypatch):
         first, *others = sandbox.seed_tasks(3)
         monkeypatch.setattr(task_reader, "STALE_AFTER_S", 0.2)
         convert = Converter.convert
@@ -185,15 +185,15 @@ class TestRunsThatOverlap:
 
     @pytest.mark.usefixtures("quick")
     @pytest.mark.parametrize("read_again", [True, False])
-    def test_who_takes_a_task_while_a_model_works_anywhere_keeps_it(self, sandbox, run, give, monkeypatch, read_again):
+    def test_task_taken_during_write_anywhere_is_not_changed(self, sandbox, run, give, monkeypatch, read_again):
         ids = sandbox.seed_tasks(4)
         monkeypatch.setattr(task_reader, "STALE_AFTER_S", 0.0)
-        taken, labelled = ids[:2]
+        taken, labeled = ids[:2]
 
         def labeler(task):
             if not give_once:
                 give_once.append(give(taken, "carol@example.com"))
-                label_by_hand(sandbox, labelled)
+                label_by_hand(sandbox, labeled)
                 if not read_again:
                     sandbox.fault_once("http_503", "task", times=1000)
             return [{"boundingBoxes": [BOX]}]
@@ -202,13 +202,13 @@ class TestRunsThatOverlap:
         made = run.try_once(prelabel(labeler, write="anywhere", task_ids=ids, fail_on="never"))
         if read_again:
             assert made["counts"] == counts(done=2, skipped=2)
-            # One by hand, and one by the model for each of the others.
-            assert sandbox.applied("putLabels") == dict.fromkeys([labelled, *ids[2:]], 1)
+            # One write by hand, and one by the model for each of the other tasks.
+            assert sandbox.applied("putLabels") == dict.fromkeys([labeled, *ids[2:]], 1)
         else:
             assert made["counts"] == counts(failed=4)
-            assert sandbox.applied("putLabels") == {labelled: 1}
+            assert sandbox.applied("putLabels") == {labeled: 1}
 
-    def test_what_an_admin_gave_to_the_key_stays_with_it(self, sandbox, run, monkeypatch, holders):
+    def test_task_assigned_to_key_by_admin_stays_assigned(self, sandbox, run, monkeypatch, holders):
         (task_id,) = sandbox.seed_tasks(1, assignee="API key")
         monkeypatch.setattr("airflow_provider_redbrick.actions.candidates.ABANDONED_AFTER", -1)
         monkeypatch.setattr(
@@ -220,7 +220,7 @@ class TestRunsThatOverlap:
 
 
 class TestSlowModels:
-    def test_a_crash_loses_no_more_than_the_last_seconds_of_a_model(self, sandbox, run, monkeypatch):
+    def test_crash_loses_only_buffered_predictions(self, sandbox, run, monkeypatch):
         sandbox.seed_tasks(10)
         monkeypatch.setattr(stage_pipeline, "MAX_BUFFER_S", 0.0)
         asked = []
@@ -236,8 +236,8 @@ class TestSlowModels:
         assert len(sandbox.applied(PUT)) == 3
 
 
-class TestAServerThatIsDown:
-    def test_it_is_not_asked_for_every_task(self, sandbox, run, quick):
+class TestServerOutage:
+    def test_server_outage_stops_requests_per_task(self, sandbox, run, quick):
         ids = sandbox.seed_tasks(300)
         sandbox.fault_once("http_503", "task", skip=1, times=100_000)
         with pytest.raises(RedBrickTasksFailedError) as failed:
@@ -245,10 +245,10 @@ class TestAServerThatIsDown:
         manifest = run.xcoms["manifest"]
         assert sum(manifest["counts"].values()) == 300
         assert manifest["counts"]["done"] == 50
-        assert "A retry" in str(failed.value)
+        assert "A retry skips completed tasks and processes the rest" in str(failed.value)
         assert sandbox.stats()["root_fields"]["task"] < 50 * 60
 
-    def test_one_that_goes_down_before_a_second_look_costs_no_manifest(self, sandbox, run, quick, monkeypatch):
+    def test_outage_before_reread_still_returns_manifest(self, sandbox, run, quick, monkeypatch):
         sandbox.seed_tasks(4)
         monkeypatch.setattr(task_reader, "STALE_AFTER_S", -1.0)
         sandbox.fault_once("http_503", "task", times=1000)
@@ -256,7 +256,7 @@ class TestAServerThatIsDown:
         assert manifest["counts"] == counts(failed=4)
         assert sandbox.applied(ASSIGN) == {}
 
-    def test_a_retry_does_not_need_to_know_what_was_left_behind(self, sandbox, run, quick, said):
+    def test_retry_with_unreadable_claims_continues(self, sandbox, run, quick, said):
         ids = sandbox.seed_tasks(2, assignee="API key")
         tasks = [{"taskId": i, "series": [{"boundingBoxes": [BOX]}]} for i in ids]
         sandbox.fault_once("gql_error", PUT, times=10)
@@ -268,7 +268,7 @@ class TestAServerThatIsDown:
         assert "an earlier attempt has claimed could not be read" in said()
 
 
-class TestOddInput:
+class TestUnusualInput:
     @pytest.mark.parametrize(
         "operator",
         [
@@ -280,14 +280,14 @@ class TestOddInput:
             lambda ids: balance(emails=["alice@example.com"], rebalance="False"),
         ],
     )
-    def test_a_flag_that_is_text_is_refused_before_any_request(self, sandbox, run, operator):
+    def test_flag_as_text_sends_no_request(self, sandbox, run, operator):
         ids = sandbox.seed_tasks(1)
         before = sandbox.stats()["requests"]
         with pytest.raises(RedBrickInputError, match="must be True or False"):
             run.try_once(operator(ids))
         assert sandbox.stats()["requests"] == before
 
-    def test_numbers_of_a_model_are_numbers(self, sandbox, run):
+    def test_numpy_numbers_in_labels_are_converted(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         corner, size = np.array([0.25, 0.5], dtype=np.float32), np.float32(0.125)
         box = {"pointTopLeft": {"xNorm": corner[0], "yNorm": corner[1]}, "wNorm": size, "hNorm": size}
@@ -299,7 +299,7 @@ class TestOddInput:
             "hnorm": 0.125,
         }
 
-    def test_labels_for_a_series_that_is_not_there_are_refused(self, sandbox, run):
+    def test_labels_for_missing_series_are_refused(self, sandbox, run):
         ids = sandbox.seed_tasks(2)
         many = [{}, {}, {"boundingBoxes": [BOX]}]
         entries = [{"taskId": ids[0], "series": many}, {"taskId": ids[1], "series": [{"boundingBoxes": [BOX]}, {}]}]
@@ -308,12 +308,12 @@ class TestOddInput:
         assert sandbox.applied(PUT) == {ids[1]: 1}
         assert sandbox.task(ids[0])["owner"] is None
 
-    def test_ids_in_capital_letters_are_the_same_ids(self, sandbox, run):
+    def test_uppercase_ids_are_normalized(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         manifest = run.try_once(put([{"taskId": task_id.upper(), "series": [{"boundingBoxes": [BOX]}]}]))
         assert manifest["task_ids"] == [task_id]
 
-    def test_masks_are_not_removed_by_labels_without_any(self, sandbox, run):
+    def test_labels_omitting_stored_mask_are_refused(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         sandbox.graphql(
             """mutation ($o: UUID!, $p: UUID!, $t: UUID!) { putLabels(orgId: $o, projectId: $p, taskId: $t,
@@ -329,14 +329,14 @@ class TestOddInput:
 
 
 class TestTemplates:
-    def test_labels_are_data_and_what_names_their_task_is_a_template(self, sandbox, run):
+    def test_template_in_task_id_is_rendered_but_not_in_labels(self, sandbox, run):
         comment = "50% {% of {{ the volume"
         box = {**BOX, "comment": comment}
         operator = put([{"name": "{{ study }}", "series": [{"boundingBoxes": [box]}]}])
         operator.render_template_fields({"study": "task-000001"})
         assert operator.tasks == [{"name": "task-000001", "series": [{"boundingBoxes": [box]}]}]
 
-    def test_labels_may_come_from_upstream(self):
+    def test_upstream_output_in_labels_is_resolved(self):
         operator = put([{"name": "a", "series": "{{ labels }}"}])
         operator.render_template_fields({"labels": "[]"})
         assert operator.tasks == [{"name": "a", "series": "[]"}]
@@ -353,14 +353,14 @@ class TestConsensus:
             ),
         ],
     )
-    def test_nobody_is_taken_off_a_task_that_several_label(self, sandbox, run, operator):
+    def test_consensus_task_keeps_all_assignees(self, sandbox, run, operator):
         project = sandbox.add_project(consensus=True)
         ids = sandbox.seed_tasks(1, project_id=project)
         with pytest.raises(RedBrickInputError, match="consensus"):
             run.try_once(operator(ids, project))
         assert sandbox.applied(ASSIGN) == {}
 
-    def test_of_several_who_label_a_task_the_first_counts(self, sandbox, run):
+    def test_consensus_task_uses_first_labels(self, sandbox, run):
         project = sandbox.add_project(consensus=True)
         first, second = sandbox.seed_tasks(2, project_id=project)
         data(sandbox, CLAIM, p=project, ids=[first], me=True)
@@ -372,7 +372,7 @@ class TestConsensus:
 
 
 class TestReviewStages:
-    def test_a_model_does_not_accept_by_labelling(self, sandbox, run):
+    def test_prelabel_in_review_stage_is_refused(self, sandbox, run):
         ids = sandbox.seed_tasks(1, stage="Review_1")
         with pytest.raises(RedBrickInputError, match="RedBrickAutoReviewOperator"):
             run.try_once(prelabel(stage_name="Review_1", task_ids=ids))
@@ -380,7 +380,7 @@ class TestReviewStages:
 
 
 class TestReportsOfMappedTasks:
-    def test_each_has_its_own(self, sandbox, new_run, tmp_path):
+    def test_mapped_tasks_write_separate_reports(self, sandbox, new_run, tmp_path):
         ids = sandbox.seed_tasks(2)
         paths = []
         for index, task_id in enumerate(ids):

@@ -1,4 +1,4 @@
-"""Reviewing by rules, on a running server."""
+"""``RedBrickAutoReviewOperator``, with a running sandbox."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def operator(reviewer=None, **options) -> RedBrickAutoReviewOperator:
 
 @pytest.fixture
 def to_review(sandbox):
-    """Make tasks in review as they come to be there: a person labelled them."""
+    """Create tasks in review that a person has labeled."""
 
     def make(count: int, **options) -> list[str]:
         return sandbox.seed_tasks(count, stage="Review_1", **options)
@@ -37,7 +37,7 @@ def to_review(sandbox):
 
 class TestDecisions:
     @pytest.mark.parametrize("answer", [True, Review.accept()])
-    def test_accept(self, *, sandbox, run, to_review, whereabouts, trail, answer):
+    def test_accept_moves_task_forward(self, *, sandbox, run, to_review, whereabouts, trail, answer):
         ids = to_review(3)
         before = whereabouts()
         manifest = run.try_once(operator(lambda _task: answer))
@@ -51,7 +51,7 @@ class TestDecisions:
         assert trail(ids[0]).outputs[-1][:2] == ("Review_1", True)
 
     @pytest.mark.parametrize("answer", [False, Review.reject()])
-    def test_reject_sends_a_task_back_to_its_labeler(self, *, sandbox, run, to_review, whereabouts, trail, answer):
+    def test_reject_returns_task_to_labeler(self, *, sandbox, run, to_review, whereabouts, trail, answer):
         ids = to_review(3)
         labelers = [trail(task_id).outputs[0][2] for task_id in ids]
         before = whereabouts()
@@ -62,7 +62,7 @@ class TestDecisions:
         assert "key" not in {after[task_id].owner for task_id in ids}
         assert [after[task_id].labels for task_id in ids] == [before[task_id].labels for task_id in ids]
 
-    def test_correct_replaces_the_labels_and_accepts(self, sandbox, run, to_review, whereabouts, trail):
+    def test_correct_replaces_labels_and_accepts(self, sandbox, run, to_review, whereabouts, trail):
         ids = to_review(3)
         assert run.try_once(operator(lambda _task: Review.correct(CORRECTED)))["counts"] == counts(done=3)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
@@ -72,13 +72,13 @@ class TestDecisions:
             assert [label["bbox2d"] for label in task.labels] == [FLAT_BOX]
         assert trail(ids[0]).outputs[-1][:2] == ("Review_1", True)
 
-    def test_a_correction_may_be_a_classification(self, sandbox, run, to_review):
+    def test_correct_with_classification_is_stored(self, sandbox, run, to_review):
         (task_id,) = to_review(1)
         correction = Review.correct(classification={"attributes": {"abnormal": True}})
         assert run.try_once(operator(lambda _task: correction))["counts"] == counts(done=1)
         assert [label["studyclassify"] for label in sandbox.task(task_id)["labels"]] == [True]
 
-    def test_leave_leaves_it_to_people(self, sandbox, run, to_review, whereabouts):
+    def test_leave_releases_task_to_people(self, sandbox, run, to_review, whereabouts):
         ids = to_review(2)
         before = whereabouts()
         assert run.try_once(operator(lambda _task: Review.leave()))["counts"] == counts(skipped=2)
@@ -86,7 +86,7 @@ class TestDecisions:
         assert sandbox.applied(REVIEW) == sandbox.applied(PUT) == {}
         assert sandbox.humans("Review_1")["done"] == len(ids)
 
-    def test_all_at_once(self, sandbox, run, to_review, whereabouts):
+    def test_mixed_decisions_are_applied(self, sandbox, run, to_review, whereabouts):
         ids = to_review(40)
         decisions = [Review.accept(), Review.reject(), Review.correct(CORRECTED), Review.leave()]
         wanted = {task_id: decisions[i % 4] for i, task_id in enumerate(ids)}
@@ -98,12 +98,12 @@ class TestDecisions:
         assert set(sandbox.applied(PUT)) == set(ids[2::4])
 
     @pytest.mark.parametrize("decision", ["accept", "reject"])
-    def test_comments_arrive(self, sandbox, run, to_review, trail, decision):
+    def test_review_comments_are_stored(self, sandbox, run, to_review, trail, decision):
         (task_id,) = to_review(1)
         run.try_once(operator(lambda _task: Review(decision, "Zweite Läsion fehlt?")))
         assert trail(task_id).comments == ["Zweite Läsion fehlt?"]
 
-    def test_the_reviewer_sees_the_labels(self, sandbox, run, to_review):
+    def test_reviewer_receives_labels(self, sandbox, run, to_review):
         to_review(1, labels=[{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}])
         seen = []
         run.try_once(operator(lambda task: seen.append(task) or Review.leave()))
@@ -113,7 +113,7 @@ class TestDecisions:
 
 
 class TestFixedResult:
-    def test_accept_given_tasks(self, sandbox, run, to_review, trail):
+    def test_review_result_true_accepts_given_tasks(self, sandbox, run, to_review, trail):
         ids = to_review(3)
         manifest = run.try_once(operator(review_result=True, task_ids=ids[:2], comment="fine"))
         assert manifest["counts"] == counts(done=2)
@@ -121,14 +121,14 @@ class TestFixedResult:
         assert trail(ids[0]).comments == ["fine"]
         assert sandbox.applied(PUT) == {}
 
-    def test_reject_given_tasks(self, sandbox, run, to_review, trail):
+    def test_review_result_false_rejects_given_tasks(self, sandbox, run, to_review, trail):
         ids = to_review(2)
         manifest = run.try_once(operator(review_result=False, task_ids=ids, comment="again"))
         assert manifest["counts"] == counts(done=2)
         assert {sandbox.stage_of(task_id) for task_id in ids} == {"Label"}
         assert trail(ids[1]).comments == ["again"]
 
-    def test_tasks_elsewhere_and_nowhere(self, sandbox, run, to_review):
+    def test_review_result_skips_moved_and_fails_unknown_tasks(self, sandbox, run, to_review):
         (here,) = to_review(1)
         (there,) = sandbox.seed_tasks(1)
         with pytest.raises(RedBrickTasksFailedError, match="no such task"):
@@ -138,9 +138,9 @@ class TestFixedResult:
 
 
 class TestListedReviews:
-    """A decision for each task, as a list."""
+    """``reviews``: a list with one decision per task."""
 
-    def test_each_is_reviewed_as_it_says(self, sandbox, run, to_review, whereabouts, trail):
+    def test_reviews_apply_each_decision(self, sandbox, run, to_review, whereabouts, trail):
         accepted, rejected, corrected, classified, other = to_review(5)
         before = whereabouts()
         reviews = [
@@ -161,12 +161,12 @@ class TestListedReviews:
         assert [label["studyclassify"] for label in after[classified].labels] == [True]
         assert after[other] == before[other]
 
-    def test_a_correction_to_no_labels_at_all(self, sandbox, run, to_review):
+    def test_reviews_with_empty_series_clear_labels(self, sandbox, run, to_review):
         (task_id,) = to_review(1)
         assert run.try_once(operator(reviews=[{"taskId": task_id, "series": []}]))["counts"] == counts(done=1)
         assert (sandbox.stage_of(task_id), sandbox.task(task_id)["labels"]) == ("END", [])
 
-    def test_tasks_elsewhere_and_nowhere(self, sandbox, run, to_review):
+    def test_reviews_skip_moved_and_fail_unknown_tasks(self, sandbox, run, to_review):
         (here,) = to_review(1)
         (there,) = sandbox.seed_tasks(1)
         reviews = [{"taskId": task_id, "reviewVal": True} for task_id in (here, there, UNKNOWN)]
@@ -175,14 +175,14 @@ class TestListedReviews:
         assert run.xcoms["manifest"]["counts"] == counts(done=1, skipped=1, failed=1)
         assert sandbox.stage_of(there) == "Label"
 
-    def test_what_was_reviewed_is_already_done_for_a_retry(self, sandbox, run, to_review):
+    def test_reviews_applied_earlier_are_already_done(self, sandbox, run, to_review):
         ids = to_review(2)
         review = operator(reviews=[{"taskId": ids[0], "reviewVal": False}, {"taskId": ids[1], "series": CORRECTED}])
         assert run.try_once(review)["counts"] == counts(done=2)
         assert run.try_once(review)["counts"] == counts(already_done=2)
         assert sandbox.applied(REVIEW) == {ids[0]: 1}
 
-    def test_templates_are_rendered_everywhere_but_in_labels(self, sandbox, run, to_review):
+    def test_reviews_render_templates_except_in_labels(self, sandbox, run, to_review):
         ids = to_review(2)
         series = [{"boundingBoxes": [{**BOX, "attributes": {"note": "100 {% of {{ it }}"}}]}]
         review = operator(
@@ -222,16 +222,16 @@ class TestListedReviews:
             ([{"taskId": UNKNOWN, "classification": []}], r"reviews\[0\].classification must be an object"),
             (
                 [{"taskId": UNKNOWN, "review_val": True}],
-                r"reviews\[0\] has unknown keys: review_val. Known keys are: taskId",
+                r"reviews\[0\] has unknown keys: review_val\. Known keys are: taskId",
             ),
             ([{"taskId": UNKNOWN, "labels": []}], r"reviews\[0\] has unknown keys: labels"),
             (
                 [{"taskId": UNKNOWN, "reviewVal": True}, {"taskId": UNKNOWN.upper(), "reviewVal": True}],
-                r"reviews\[1\] repeats task",
+                rf"reviews\[1\] repeats task {UNKNOWN}\. Nothing was sent",
             ),
         ],
     )
-    def test_what_is_not_clear_is_refused_before_any_request(self, sandbox, run, entries, words):
+    def test_reviews_with_invalid_entry_send_no_request(self, sandbox, run, entries, words):
         with pytest.raises(RedBrickInputError, match=words):
             run.try_once(operator(reviews=entries))
         assert sandbox.stats()["requests"] == 0
@@ -241,37 +241,37 @@ class TestListedReviews:
         [{"reviewer": bool}, {"review_result": False}, {"comment": "fine"}, {"task_ids": [UNKNOWN]}, {"limit": 1}],
         ids=lambda other: next(iter(other)),
     )
-    def test_nothing_else_may_say_what_to_do(self, sandbox, run, other):
-        with pytest.raises(RedBrickInputError, match=f"cannot be combined with {next(iter(other))}"):
+    def test_reviews_with_other_selection_are_refused(self, sandbox, run, other):
+        with pytest.raises(RedBrickInputError, match=f"reviews cannot be combined with {next(iter(other))}"):
             run.try_once(operator(reviews=[{"taskId": UNKNOWN, "reviewVal": True}], **other))
         assert sandbox.stats()["requests"] == 0
 
 
 class TestOwnership:
-    def test_a_persons_task_stays_theirs(self, sandbox, run, to_review, whereabouts):
+    def test_task_of_person_is_skipped(self, sandbox, run, to_review, whereabouts):
         ids = to_review(2, assignee=BOB)
         before = whereabouts()
         assert run.try_once(operator(review_result=True, task_ids=ids))["counts"] == counts(skipped=2)
         assert run.try_once(operator(lambda _task: True))["counts"] == counts()
         assert whereabouts() == before
 
-    def test_it_is_taken_only_when_told_so(self, sandbox, run, to_review):
+    def test_task_of_person_is_taken_with_take_from_people(self, sandbox, run, to_review):
         ids = to_review(2, assignee=BOB)
         manifest = run.try_once(operator(review_result=True, task_ids=ids, take_from_people=True))
         assert manifest["counts"] == counts(done=2)
 
-    def test_without_claim_the_server_says_no_in_its_words(self, sandbox, run, to_review, whereabouts):
+    def test_review_without_claim_fails_with_server_message(self, sandbox, run, to_review, whereabouts):
         to_review(2)
-        with pytest.raises(RedBrickTasksFailedError, match="not assigned to you"):
+        with pytest.raises(RedBrickTasksFailedError, match="in stage 'Review_1' is not assigned to you"):
             run.try_once(operator(lambda _task: True, claim=False))
         assert {task.stage for task in whereabouts().values()} == {"Review_1"}
 
-    def test_a_limit(self, sandbox, run, to_review, whereabouts):
+    def test_limit_bounds_reviewed_tasks(self, sandbox, run, to_review, whereabouts):
         ids = to_review(5)
         assert run.try_once(operator(lambda _task: True, limit=2))["counts"] == counts(done=2)
         assert [whereabouts()[task_id].stage for task_id in ids] == ["END"] * 2 + ["Review_1"] * 3
 
-    def test_a_sampled_review_jumped_over_is_skipped(self, sandbox, run):
+    def test_task_past_sampled_review_is_skipped(self, sandbox, run):
         ids = sandbox.seed_tasks(1, ground_truth=True)
         assert run.try_once(operator(review_result=False, task_ids=ids))["counts"] == counts(skipped=1)
         assert sandbox.stage_of(ids[0]) == "END"
@@ -290,7 +290,7 @@ BAD_ANSWERS = {
 
 
 class TestBadReviewers:
-    def test_what_is_no_decision_fails_that_task_only(self, sandbox, run, to_review, whereabouts):
+    def test_reviewer_returning_non_decision_fails_task_alone(self, sandbox, run, to_review, whereabouts):
         ids = to_review(len(BAD_ANSWERS) + 2)
         answers = dict(zip(ids[1:-1], BAD_ANSWERS.values(), strict=True))
         with pytest.raises(RedBrickTasksFailedError):
@@ -301,7 +301,7 @@ class TestBadReviewers:
         found = whereabouts()
         assert {(found[task_id].stage, found[task_id].owner) for task_id in answers} == {("Review_1", None)}
 
-    def test_what_it_raises_fails_that_task_only(self, sandbox, run, to_review):
+    def test_reviewer_raising_fails_task_alone(self, sandbox, run, to_review):
         ids = to_review(3)
 
         def reviewer(task):
@@ -316,7 +316,7 @@ class TestBadReviewers:
 
     @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
     @pytest.mark.usefixtures("one_by_one")
-    def test_a_stop_releases_what_was_claimed(self, sandbox, run, to_review, holders, stop):
+    def test_stop_releases_claims(self, sandbox, run, to_review, holders, stop):
         ids = to_review(30)
         calls = []
 
@@ -346,7 +346,7 @@ class TestBadReviewers:
         ],
         ids=repr,
     )
-    def test_contradictions_are_no_reviews(self, contradiction):
+    def test_contradictory_review_is_refused(self, contradiction):
         with pytest.raises(RedBrickInputError):
             Review(**contradiction)
 
@@ -373,19 +373,19 @@ class TestRefusedInput:
         ],
         ids=repr,
     )
-    def test_before_any_request(self, sandbox, run, options):
+    def test_invalid_parameters_send_no_request(self, sandbox, run, options):
         with pytest.raises(RedBrickInputError):
             run.try_once(operator(**options))
         assert sandbox.stats()["requests"] == 0
 
-    def test_a_label_stage_is_refused_naming_the_review_stages(self, sandbox, run):
+    def test_label_stage_is_refused_with_review_stages(self, sandbox, run):
         ids = sandbox.seed_tasks(1)
-        with pytest.raises(RedBrickInputError, match=r"'Label' is a label stage. The review stages are: Review_1"):
+        with pytest.raises(RedBrickInputError, match=r"'Label' is a label stage\. The review stages are: Review_1"):
             run.try_once(operator(review_result=True, task_ids=ids, stage_name="Label"))
         assert sandbox.stats()["applied"] == {}
 
     @pytest.mark.parametrize("stage", ["Ground Truth", "Output", "END", "Input", "Failed_Review_1", "review_1"])
-    def test_other_stages(self, sandbox, run, to_review, stage):
+    def test_stages_without_reviews_are_refused(self, sandbox, run, to_review, stage):
         ids = to_review(1)
         with pytest.raises(RedBrickInputError):
             run.try_once(operator(review_result=True, task_ids=ids, stage_name=stage))
@@ -408,7 +408,7 @@ def finishes(finish, reviewer, ids, *, given: bool) -> None:
     assert sum(each["done"] for each in tried) <= len(ids)
 
 
-def test_a_retry_finishes_the_rest(sandbox, to_review, midway_fault, finish):
+def test_retry_processes_the_rest(sandbox, to_review, midway_fault, finish):
     ids = to_review(8)
     midway_fault(REVIEW)
     finishes(finish, JOBS["accept"][2], ids, given=True)
@@ -423,7 +423,7 @@ def test_a_retry_finishes_the_rest(sandbox, to_review, midway_fault, finish):
 class TestRetry:
     @pytest.fixture
     def reviewed_once(self, sandbox, whereabouts, trail, job):
-        """Check that every task was reviewed once, and went where its review sends it."""
+        """Check that each task was reviewed once and is in the stage that its review leads to."""
         mutation, stage, _ = job
 
         def check(ids) -> None:
@@ -436,19 +436,23 @@ class TestRetry:
 
         return check
 
-    def test_finishes_the_rest(self, *, to_review, job, given, core_fault, finish, reviewed_once):
+    def test_retry_after_fault_processes_the_rest(self, *, to_review, job, given, core_fault, finish, reviewed_once):
         ids = to_review(8)
         core_fault(job[0])
         finishes(finish, job[2], ids, given=given)
         reviewed_once(ids)
 
-    def test_after_a_kill_between_changes(self, *, to_review, job, given, killed_try, finish, reviewed_once):
+    def test_retry_after_kill_between_changes_processes_the_rest(
+        self, *, to_review, job, given, killed_attempt, finish, reviewed_once
+    ):
         ids = to_review(40)
-        killed_try(operator(job[2], task_ids=ids if given else None), after_change=10)
+        killed_attempt(operator(job[2], task_ids=ids if given else None), after_change=10)
         finishes(finish, job[2], ids, given=given)
         reviewed_once(ids)
 
-    def test_after_a_kill_in_the_reviewer(self, *, to_review, job, given, killed_try, finish, reviewed_once):
+    def test_retry_after_kill_in_reviewer_processes_the_rest(
+        self, *, to_review, job, given, killed_attempt, finish, reviewed_once
+    ):
         ids = to_review(40)
         calls = []
 
@@ -458,11 +462,11 @@ class TestRetry:
                 os.kill(os.getpid(), signal.SIGKILL)
             return job[2](task)
 
-        killed_try(operator(reviewer, task_ids=ids if given else None))
+        killed_attempt(operator(reviewer, task_ids=ids if given else None))
         finishes(finish, job[2], ids, given=given)
         reviewed_once(ids)
 
-    def test_whatever_goes_wrong(self, *, sandbox, to_review, job, given, finish, quick, reviewed_once):
+    def test_retries_after_any_fault_review_once(self, *, sandbox, to_review, job, given, finish, quick, reviewed_once):
         seed = {"END": 21, "Label": 22}[job[1]] + 100 * given
         print(f"seed={seed}")
         ids = to_review(60)
@@ -473,13 +477,13 @@ class TestRetry:
 
 
 class TestRetryOfGivenTasks:
-    def test_what_was_rejected_is_already_done(self, sandbox, run, to_review):
+    def test_retry_of_rejected_task_is_already_done(self, sandbox, run, to_review):
         ids = to_review(2)
         reject = operator(review_result=False, task_ids=ids)
         assert run.try_once(reject)["counts"] == counts(done=2)
         assert run.try_once(reject)["counts"] == counts(already_done=2)
 
-    def test_what_was_rejected_and_is_back_is_not_rejected_again(self, sandbox, run, to_review):
+    def test_retry_does_not_reject_returned_task_again(self, sandbox, run, to_review):
         ids = to_review(2)
         reject = operator(review_result=False, task_ids=ids)
         run.try_once(reject)
@@ -488,27 +492,25 @@ class TestRetryOfGivenTasks:
         assert run.try_once(reject)["counts"] == counts(already_done=2)
         assert sandbox.applied(REVIEW) == dict.fromkeys(ids, 1)
 
-    def test_another_run_reviews_what_is_back(self, sandbox, run, new_run, to_review):
+    def test_other_run_reviews_returned_task(self, sandbox, run, new_run, to_review):
         ids = to_review(2)
         run.try_once(operator(review_result=False, task_ids=ids))
         sandbox.humans("Label")
         assert new_run().try_once(operator(review_result=True, task_ids=ids))["counts"] == counts(done=2)
 
-    def test_a_killed_trys_claims_that_the_retry_leaves_are_released(
-        self, sandbox, run, to_review, killed_try, whereabouts
-    ):
+    def test_retry_releases_claims_it_does_not_process(self, sandbox, run, to_review, killed_attempt, whereabouts):
         ids = to_review(2)
-        killed_try(operator(lambda _task: os.kill(os.getpid(), signal.SIGKILL), task_ids=ids))
+        killed_attempt(operator(lambda _task: os.kill(os.getpid(), signal.SIGKILL), task_ids=ids))
         assert {task.owner for task in whereabouts().values()} == {"key"}
         assert run.try_once(operator(lambda _task: Review.leave(), task_ids=ids))["counts"] == counts(skipped=2)
         assert {task.owner for task in whereabouts().values()} == {None}
 
 
-def test_what_a_person_decided_while_the_reviewer_thought_is_not_called_done(sandbox, run):
+def test_decision_of_person_during_review_is_not_done(sandbox, run):
     (task_id,) = sandbox.seed_tasks(1, stage="Review_1")
 
     def reject_too_late(task):
-        # An admin takes the task from the key, and accepts it.
+        # An admin reassigns the task and accepts it.
         sandbox.graphql(
             """mutation ($o: UUID!, $p: UUID!, $t: UUID!) { assignTasksMultipleUsers(orgId: $o, projectId: $p,
             taskIds: [$t], emails: ["bob@example.com"], currentUser: false, refresh: true) { taskId } }""",

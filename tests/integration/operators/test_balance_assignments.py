@@ -1,4 +1,4 @@
-"""Sharing a queue among people, on a running server."""
+"""``RedBrickBalanceAssignmentsOperator``, with a running sandbox."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def nothing_assigned(sandbox) -> bool:
     return not sandbox.applied(ASSIGN)
 
 
-class TestEvenness:
-    def test_unassigned_tasks_are_shared(self, sandbox, run, holders):
+class TestBalance:
+    def test_balance_shares_unassigned_tasks_evenly(self, sandbox, run, holders):
         ids = sandbox.seed_tasks(10)
         manifest = run.try_once(operator())
         assert sorted(queues(holders).values()) == [3, 3, 4]
@@ -43,32 +43,32 @@ class TestEvenness:
         assert manifest["stage_name"] == "Label"
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
-    def test_what_each_holds_already_counts(self, sandbox, run, holders):
+    def test_balance_counts_held_tasks(self, sandbox, run, holders):
         sandbox.seed_tasks(6, assignee=ALICE)
         sandbox.seed_tasks(2, assignee=BOB, state="STAGED")
         sandbox.seed_tasks(7)
         run.try_once(operator())
         assert queues(holders) == {ALICE: 6, BOB: 5, CAROL: 4} or queues(holders) == {ALICE: 6, BOB: 4, CAROL: 5}
 
-    def test_only_the_stage_counts(self, sandbox, run, holders):
+    def test_balance_ignores_other_stages(self, sandbox, run, holders):
         sandbox.seed_tasks(9, stage="Review_1", assignee=BOB)
         sandbox.seed_tasks(6)
         run.try_once(operator(emails=[BOB, CAROL]))
         assert queues(holders) == {BOB: 3, CAROL: 3}
         assert queues(holders, "Review_1") == {BOB: 9}
 
-    def test_weights(self, sandbox, run, holders):
+    def test_balance_with_weights_shares_proportionally(self, sandbox, run, holders):
         sandbox.seed_tasks(12)
         run.try_once(operator(weights={ALICE: 0.5, "BOB@example.com": 1, CAROL: "1.5"}))
         assert queues(holders) == {ALICE: 2, BOB: 4, CAROL: 6}
 
-    def test_weight_0_is_given_nothing_and_keeps_what_it_has(self, sandbox, run, holders):
+    def test_balance_with_weight_0_assigns_nothing_new(self, sandbox, run, holders):
         sandbox.seed_tasks(1, assignee=ALICE)
         sandbox.seed_tasks(8)
         run.try_once(operator(weights={ALICE: 0}))
         assert queues(holders) == {ALICE: 1, BOB: 4, CAROL: 4}
 
-    def test_a_ceiling_leaves_the_rest_unassigned(self, sandbox, run, holders):
+    def test_balance_with_ceiling_leaves_rest_unassigned(self, sandbox, run, holders):
         sandbox.seed_tasks(4, assignee=ALICE)
         sandbox.seed_tasks(6)
         manifest = run.try_once(operator(ceiling="3"))
@@ -79,7 +79,7 @@ class TestEvenness:
         assert manifest["counts"] == counts(skipped=2)
         assert [holders("Label")[task_id] for task_id in ids] == [None, None]
 
-    def test_left_over_tasks_are_in_the_report_with_the_reason(self, sandbox, run, tmp_path):
+    def test_balance_with_ceiling_reports_left_over_tasks(self, sandbox, run, tmp_path):
         sandbox.seed_tasks(4)
         report = tmp_path / "deep" / "report.jsonl"
         manifest = run.try_once(operator(emails=[ALICE], ceiling=1, report_path=str(report)))
@@ -89,7 +89,7 @@ class TestEvenness:
         assert {row["reason"] for row in rows if row["status"] == "skipped"} == {"no person has room for it"}
         assert manifest["report"] == str(report)
 
-    def test_tasks_of_others_stay_with_them(self, sandbox, run, holders):
+    def test_balance_keeps_tasks_of_other_people(self, sandbox, run, holders):
         mine = sandbox.seed_tasks(2, assignee=OLIVIA)
         keys = sandbox.seed_tasks(2, assignee="API key")
         sandbox.seed_tasks(4)
@@ -98,12 +98,12 @@ class TestEvenness:
         assert {holders("Label")[task_id] for task_id in mine} == {OLIVIA}
         assert {holders("Label")[task_id] for task_id in keys}.isdisjoint({ALICE, BOB, None})
 
-    def test_an_open_issue_is_not_given_out(self, sandbox, run, holders):
+    def test_balance_skips_open_issues(self, sandbox, run, holders):
         problem = sandbox.seed_tasks(1, state="PROBLEM")
         run.try_once(operator())
         assert holders("Label") == {problem[0]: None}
 
-    def test_a_task_on_its_way_out_is_not_given_out(self, sandbox, run):
+    def test_balance_skips_tasks_in_transition(self, sandbox, run):
         sandbox.seed_tasks(3)
         sandbox.settings(transition_ms=60_000)
         left = sandbox.humans("Label", 2)["task_ids"]
@@ -111,7 +111,7 @@ class TestEvenness:
         assert manifest["counts"]["done"] == 1
         assert not set(manifest["task_ids"]) & set(left)
 
-    def test_the_same_queue_gives_the_same_plan(self, sandbox, new_run, holders):
+    def test_balance_is_deterministic(self, sandbox, new_run, holders):
         seen = []
         for _ in range(2):
             sandbox.reset()
@@ -122,7 +122,7 @@ class TestEvenness:
             seen.append(holders("Label"))
         assert seen[0] == seen[1]
 
-    def test_a_second_run_changes_nothing(self, sandbox, new_run):
+    def test_balance_again_changes_nothing(self, sandbox, new_run):
         ids = sandbox.seed_tasks(7)
         new_run().try_once(operator())
         for rebalance in (False, True):
@@ -130,17 +130,17 @@ class TestEvenness:
             assert sum(manifest["counts"].values()) == 0
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
-    def test_an_empty_queue_is_a_success(self, sandbox, run):
+    def test_balance_of_empty_queue_succeeds(self, sandbox, run):
         manifest = run.try_once(operator())
         assert manifest["counts"] == counts()
         assert manifest["task_ids"] == []
 
-    def test_a_review_stage(self, sandbox, run, holders):
+    def test_balance_in_review_stage(self, sandbox, run, holders):
         sandbox.seed_tasks(4, stage="Review_1")
         run.try_once(operator(stage_name="Review_1", emails=[BOB, CAROL]))
         assert queues(holders, "Review_1") == {BOB: 2, CAROL: 2}
 
-    def test_another_project(self, sandbox, run, holders):
+    def test_balance_in_other_project(self, sandbox, run, holders):
         other = sandbox.add_project()
         sandbox.seed_tasks(2)
         sandbox.seed_tasks(4, project_id=other)
@@ -149,13 +149,13 @@ class TestEvenness:
         assert set(holders("Label").values()) == {None}
         assert list(holders("Label", project_id=other).values()) == [BOB] * 4
 
-    def test_an_email_in_another_case_is_the_same_person(self, sandbox, run, holders):
+    def test_balance_matches_emails_ignoring_case(self, sandbox, run, holders):
         sandbox.seed_tasks(4, assignee=ALICE)
         sandbox.seed_tasks(4)
         run.try_once(operator(emails=["Alice@Example.com", BOB]))
         assert queues(holders) == {ALICE: 4, BOB: 4}
 
-    def test_a_task_that_moves_while_the_queue_is_read_is_one_task(self, sandbox, run, holders, seen_twice):
+    def test_balance_counts_task_moved_during_listing_once(self, sandbox, run, holders, seen_twice):
         ids = sandbox.seed_tasks(60, priority=0.5)
         manifest = run.try_once(operator())
         assert manifest["counts"] == counts(done=60)
@@ -164,7 +164,7 @@ class TestEvenness:
 
 
 class TestRebalance:
-    def test_only_as_many_tasks_move_as_needed(self, sandbox, run, holders):
+    def test_rebalance_moves_minimum_of_tasks(self, sandbox, run, holders):
         held = sandbox.seed_tasks(9, assignee=ALICE)
         manifest = run.try_once(operator(rebalance=True))
         assert queues(holders) == {ALICE: 3, BOB: 3, CAROL: 3}
@@ -173,7 +173,7 @@ class TestRebalance:
         assert set(moved) <= set(held)
         assert manifest["counts"]["done"] == 6
 
-    def test_started_tasks_stay(self, sandbox, run, holders):
+    def test_rebalance_keeps_started_tasks(self, sandbox, run, holders):
         started = sandbox.seed_tasks(4, assignee=ALICE, state="IN_PROGRESS")
         drafts = sandbox.seed_tasks(2, assignee=ALICE, state="STAGED")
         skipped = sandbox.seed_tasks(1, assignee=ALICE, state="SKIPPED")
@@ -183,7 +183,7 @@ class TestRebalance:
         assert {who[task_id] for task_id in (*started, *drafts, *skipped)} == {ALICE}
         assert queues(holders) == {ALICE: 7, BOB: 1, CAROL: 1}
 
-    def test_what_a_reviewer_sent_back_stays_with_whoever_labeled_it(self, sandbox, run, holders):
+    def test_rebalance_keeps_rejected_task_with_labeler(self, sandbox, run, holders):
         back = sandbox.seed_tasks(4, assignee=ALICE)
         sandbox.humans("Label", 4)
         assert sandbox.humans("Review_1", 4, accept_ratio=0)["rejected"] == 4
@@ -193,8 +193,8 @@ class TestRebalance:
         assert {who[task_id] for task_id in back} == {ALICE}
         assert sorted(who[task_id] for task_id in untouched) == [BOB, CAROL]
 
-    def test_also_when_the_reviewer_has_changed_the_labels(self, sandbox, run, holders):
-        """They carry the reviewer's labels then, and whose work they are is in the trail."""
+    def test_rebalance_keeps_corrected_task_with_labeler(self, sandbox, run, holders):
+        """The labels are the reviewer's then, and only the audit trail names the labeler."""
         ids = sandbox.seed_tasks(3, assignee=ALICE)
         sandbox.humans("Label", 3)
         box = {"pointTopLeft": {"xNorm": 0, "yNorm": 0}, "wNorm": 1, "hNorm": 1, "category": "finding"}
@@ -205,42 +205,42 @@ class TestRebalance:
         run.try_once(operator(rebalance=True, weights={ALICE: 0}))
         assert set(holders("Label").values()) == {ALICE}
 
-    def test_what_nobody_has_labeled_takes_one_read(self, sandbox, run):
+    def test_rebalance_of_unlabeled_tasks_takes_one_read(self, sandbox, run):
         sandbox.seed_tasks(40, assignee=ALICE)
         run.try_once(operator(rebalance=True))
         assert sandbox.stats()["root_fields"]["task"] == 40
 
-    def test_a_models_draft_is_nothing_its_holder_has_started(self, sandbox, run, holders):
+    def test_rebalance_moves_task_with_model_draft(self, sandbox, run, holders):
         sandbox.seed_tasks(6, assignee=ALICE, labels=[{"category": "finding", "attributes": []}])
         run.try_once(operator(rebalance=True))
         assert queues(holders) == {ALICE: 2, BOB: 2, CAROL: 2}
 
-    def test_a_task_that_cannot_be_read_stays(self, sandbox, run, holders, caplog):
+    def test_rebalance_keeps_unreadable_task(self, sandbox, run, holders, caplog):
         sandbox.seed_tasks(3, assignee=ALICE)
         sandbox.fault_once("gql_partial", "task", times=2)
         run.try_once(operator(rebalance=True, weights={ALICE: 0}))
         (left,) = [task_id for task_id, who in holders("Label").items() if who == ALICE]
         assert f"Task {left} keeps its assignee, since who labeled it could not be read" in caplog.text
 
-    def test_nothing_is_read_of_tasks_without_it(self, sandbox, run):
+    def test_balance_without_rebalance_reads_no_task(self, sandbox, run):
         sandbox.seed_tasks(3, assignee=ALICE)
         run.try_once(operator())
         assert "task" not in sandbox.stats()["root_fields"]
 
-    def test_an_uneven_queue_is_left_alone_without_it(self, sandbox, run, holders):
+    def test_balance_without_rebalance_moves_no_held_task(self, sandbox, run, holders):
         sandbox.seed_tasks(9, assignee=ALICE)
         run.try_once(operator())
         assert queues(holders) == {ALICE: 9}
         assert nothing_assigned(sandbox)
 
-    def test_weight_0_gives_its_untouched_tasks_away(self, sandbox, run, holders):
+    def test_rebalance_with_weight_0_moves_unstarted_tasks(self, sandbox, run, holders):
         started = sandbox.seed_tasks(1, assignee=ALICE, state="IN_PROGRESS")
         sandbox.seed_tasks(4, assignee=ALICE)
         run.try_once(operator(rebalance=True, weights={ALICE: 0}))
         assert queues(holders) == {ALICE: 1, BOB: 2, CAROL: 2}
         assert holders("Label")[started[0]] == ALICE
 
-    def test_the_report_says_from_whom(self, sandbox, run, tmp_path):
+    def test_rebalance_report_names_previous_holder(self, sandbox, run, tmp_path):
         sandbox.seed_tasks(2, assignee=ALICE)
         report = tmp_path / "report.jsonl"
         run.try_once(operator(emails=[ALICE, BOB], rebalance=True, report_path=str(report)))
@@ -280,19 +280,19 @@ class TestRefusals:
             ({"fail_on": "some"}, "fail_on must be one of"),
         ],
     )
-    def test_before_anything_is_assigned(self, sandbox, run, options, words):
+    def test_invalid_parameters_assign_nothing(self, sandbox, run, options, words):
         sandbox.seed_tasks(3)
         with pytest.raises(RedBrickInputError, match=words):
             run.try_once(operator(**options))
         assert nothing_assigned(sandbox)
 
-    def test_all_wrong_emails_are_named_with_those_there_are(self, sandbox, run):
+    def test_unknown_emails_are_named_with_members(self, sandbox, run):
         with pytest.raises(RedBrickInputError) as caught:
             run.try_once(operator(emails=["x@example.com", ALICE, "y@example.com"]))
         assert "x@example.com, y@example.com" in str(caught.value)
         assert BOB in str(caught.value)
 
-    def test_a_consensus_project(self, sandbox, run):
+    def test_consensus_project_is_refused(self, sandbox, run):
         project = sandbox.add_project(consensus=True)
         sandbox.seed_tasks(3, project_id=project)
         with pytest.raises(RedBrickInputError, match="consensus"):
@@ -308,14 +308,14 @@ class TestRefusals:
 
 
 class TestCost:
-    def test_500_tasks_in_at_most_15_requests(self, sandbox, run, holders):
+    def test_balance_500_tasks_in_at_most_15_requests(self, sandbox, run, holders):
         sandbox.seed_tasks(500)
         before = sandbox.stats()["requests"]
         run.try_once(operator(emails=[ALICE, BOB]))
         assert sandbox.stats()["requests"] - before <= 15
         assert queues(holders) == {ALICE: 250, BOB: 250}
 
-    def test_requests_carry_50_ids_each(self, sandbox, run, monkeypatch):
+    def test_assign_requests_carry_50_ids_each(self, sandbox, run, monkeypatch):
         sandbox.seed_tasks(320)
         sizes = []
         assign = RedBrickProject.assign
@@ -330,7 +330,7 @@ class TestCost:
 
 class TestFaults:
     @pytest.mark.parametrize("fault", ["drop_before", "drop_after", "http_503", "html", "slow", "rate_limit"])
-    def test_one_lost_answer_is_settled_by_itself(self, sandbox, run, holders, fault):
+    def test_lost_answer_is_resolved_without_retry(self, sandbox, run, holders, fault):
         ids = sandbox.seed_tasks(160)
         sandbox.fault_once(fault, ASSIGN, skip=1)
         manifest = run.try_once(operator())
@@ -339,11 +339,11 @@ class TestFaults:
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
     @pytest.mark.parametrize("fault", ["drop_before", "http_503", "gql_error", "gql_partial"])
-    def test_a_retry_shares_what_a_failing_try_left(self, sandbox, run, holders, one_by_one, fault):
+    def test_retry_shares_tasks_left_by_failed_attempt(self, sandbox, run, holders, one_by_one, fault):
         ids = sandbox.seed_tasks(160)
-        # The first person's tasks go through; the second's never do in this try.
+        # The first person's tasks are assigned; the second's fail throughout this attempt.
         sandbox.fault_once(fault, ASSIGN, skip=2, times=3 if fault in ("drop_before", "http_503") else 1)
-        with pytest.raises(RedBrickTasksFailedError, match="A retry skips completed tasks"):
+        with pytest.raises(RedBrickTasksFailedError, match="A retry skips completed tasks and processes the rest"):
             run.try_once(operator())
         assert run.xcoms["manifest"]["counts"] == counts(done=110, failed=50)
         assert len(sandbox.applied(ASSIGN)) == 110
@@ -352,7 +352,7 @@ class TestFaults:
         assert sorted(queues(holders).values()) == [53, 53, 54]
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
-    def test_the_reasons_are_the_servers_words(self, sandbox, run):
+    def test_failure_reason_is_server_message(self, sandbox, run):
         sandbox.seed_tasks(3)
         sandbox.fault_once("gql_error", ASSIGN, times=3)
         with pytest.raises(RedBrickTasksFailedError, match="nothing was executed"):
@@ -360,7 +360,7 @@ class TestFaults:
         assert all("nothing was executed" in entry["reason"] for entry in run.xcoms["manifest"]["failed"])
         assert len(run.xcoms["manifest"]["failed"]) == 3
 
-    def test_a_person_with_an_answer_that_never_comes_keeps_what_was_given(self, sandbox, run, holders):
+    def test_assignment_with_repeatedly_lost_answers_is_done(self, sandbox, run, holders):
         ids = sandbox.seed_tasks(6)
         sandbox.fault_once("drop_after", ASSIGN, times=3)
         manifest = run.try_once(operator())
@@ -368,14 +368,14 @@ class TestFaults:
         assert queues(holders) == {ALICE: 2, BOB: 2, CAROL: 2}
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
-    def test_whatever_goes_wrong_midway_tries_end_even_and_once_each(self, sandbox, finish, midway_fault, holders):
+    def test_retries_after_any_fault_end_even(self, sandbox, finish, midway_fault, holders):
         ids = sandbox.seed_tasks(170)
         midway_fault(ASSIGN)
         finish(operator)
         assert sorted(queues(holders).values()) == [56, 57, 57]
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
-    def test_a_killed_try(self, sandbox, run, holders, one_by_one, monkeypatch):
+    def test_retry_after_kill_assigns_the_rest(self, sandbox, run, holders, one_by_one, monkeypatch):
         ids = sandbox.seed_tasks(100)
         assign = RedBrickProject.assign
         calls = []
@@ -396,8 +396,8 @@ class TestFaults:
         assert sorted(queues(holders).values()) == [33, 33, 34]
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
-    def test_an_id_the_server_does_not_name_is_looked_up(self, sandbox, run, holders, monkeypatch):
-        """It was given all the same: no second request."""
+    def test_id_missing_in_answer_is_read(self, sandbox, run, holders, monkeypatch):
+        """The task was assigned nevertheless, so no second request is sent."""
         ids = sandbox.seed_tasks(6)
         assign = RedBrickProject.assign
         monkeypatch.setattr(
@@ -408,7 +408,7 @@ class TestFaults:
         assert queues(holders) == {ALICE: 2, BOB: 2, CAROL: 2}
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
-    def test_an_id_the_server_did_not_assign_fails_with_where_it_is(self, sandbox, run, monkeypatch):
+    def test_id_not_assigned_fails_with_its_state(self, sandbox, run, monkeypatch):
         ids = sandbox.seed_tasks(3)
         assign = RedBrickProject.assign
         monkeypatch.setattr(
@@ -427,18 +427,16 @@ class TestFaults:
         monkeypatch.undo()
         assert set(ids) >= set(sandbox.applied(ASSIGN))
 
-    def test_fail_on_never_returns_the_manifest(self, sandbox, run):
+    def test_fail_on_never_returns_manifest(self, sandbox, run):
         sandbox.seed_tasks(3)
         sandbox.fault_once("gql_error", ASSIGN, times=3)
         manifest = run.try_once(operator(fail_on="never"))
         assert manifest["counts"]["failed"] == 3
 
 
-class TestPeopleAtTheSameTime:
+class TestConcurrentPeople:
     @pytest.mark.usefixtures("one_by_one")
-    def test_who_takes_a_task_before_a_lost_request_is_repeated_keeps_it(
-        self, sandbox, run, holders, give, monkeypatch
-    ):
+    def test_task_taken_before_repeated_request_is_not_reassigned(self, sandbox, run, holders, give, monkeypatch):
         ids = sandbox.seed_tasks(4)
         assign = RedBrickProject.assign
         taken = []
@@ -458,10 +456,10 @@ class TestPeopleAtTheSameTime:
 
     @pytest.mark.xfail(
         strict=True,
-        reason="assigning overwrites the holder of a task, and the queue is not looked at again between reading it "
-        "and assigning it: that would cost more requests than the 15 that 500 tasks may take",
+        reason="Assigning overwrites the holder of a task, and the queue is not read again before it is assigned. That "
+        "would take more than the 15 requests that 500 tasks may take.",
     )
-    def test_who_takes_a_task_while_others_are_assigned_keeps_it(self, sandbox, run, holders, give, monkeypatch):
+    def test_task_taken_during_assignment_is_not_reassigned(self, sandbox, run, holders, give, monkeypatch):
         sandbox.seed_tasks(4)
         assign = RedBrickProject.assign
         taken = []
@@ -476,7 +474,7 @@ class TestPeopleAtTheSameTime:
         run.try_once(operator(emails=[ALICE, BOB]))
         assert holders("Label")[taken[0]] == CAROL
 
-    def test_a_task_submitted_in_between_is_left_alone(self, sandbox, run, one_by_one, monkeypatch):
+    def test_task_submitted_meanwhile_is_skipped(self, sandbox, run, one_by_one, monkeypatch):
         sandbox.seed_tasks(4)
         assign = RedBrickProject.assign
         gone = []
@@ -490,10 +488,10 @@ class TestPeopleAtTheSameTime:
         manifest = run.try_once(operator(emails=[ALICE, BOB], fail_on="never"))
         assert gone[0] not in manifest["task_ids"]
         assert manifest["counts"]["done"] == 3
-        assert manifest["counts"]["failed"] == 0, "another run did it: that is no failure"
+        assert manifest["counts"]["failed"] == 0, "a change by another run is not a failure"
 
 
-def test_the_tables_are_logged(sandbox, run, caplog, capsys):
+def test_plan_and_result_tables_are_logged(sandbox, run, caplog, capsys):
     sandbox.seed_tasks(2, assignee=ALICE)
     sandbox.seed_tasks(4)
     with caplog.at_level(logging.INFO):

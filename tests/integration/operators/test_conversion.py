@@ -1,4 +1,4 @@
-"""Labels that the server's conversion loses are never reported as done; labels on items that are not there neither."""
+"""Labels that the server's conversion drops, and labels on missing items, fail their task."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ def way(request):
 
 
 def changes(sandbox):
-    """The tasks that were changed otherwise than by claiming and giving back."""
+    """Return the tasks that were changed by more than claims and releases."""
     applied = sandbox.stats()["applied"]
     return {
         task_id for task_id, made in applied.items() if made.keys() - {"assignTasksMultipleUsers", "updateTaskItems"}
     }
 
 
-class TestLabelsThatTheConversionLoses:
-    def test_their_task_fails_with_both_numbers_and_nothing_is_sent(self, sandbox, new_run, way):
+class TestLostLabels:
+    def test_lost_labels_fail_task_with_both_counts(self, sandbox, new_run, way):
         stage, make = way
         sandbox.behavior(conversion="omit")
         lost, empty = sandbox.seed_tasks(2, stage=stage, labels=[FLAT])
@@ -100,7 +100,7 @@ class TestLabelsThatTheConversionLoses:
         assert len(sandbox.task(lost)["labels"]) == 1
 
     @pytest.mark.parametrize("conversion", ["complete", "omit-empty", "omit"])
-    def test_no_labels_remove_those_that_there_are(self, sandbox, run, way, conversion):
+    def test_empty_labels_replace_existing_labels(self, sandbox, run, way, conversion):
         stage, make = way
         sandbox.behavior(conversion=conversion)
         ids = sandbox.seed_tasks(3, stage=stage, labels=[FLAT])
@@ -108,7 +108,7 @@ class TestLabelsThatTheConversionLoses:
         assert run.try_once(make(stage, dict(zip(ids, given, strict=True))))["counts"] == counts(done=3)
         assert [sandbox.task(task_id)["labels"] for task_id in ids] == [[], [], []]
 
-    def test_kinds_that_the_server_does_not_know(self, sandbox, new_run, way):
+    def test_unknown_label_types_fail_task(self, sandbox, new_run, way):
         stage, make = way
         sandbox.behavior(conversion="drop-unknown")
         lost, known = sandbox.seed_tasks(2, stage=stage)
@@ -120,7 +120,7 @@ class TestLabelsThatTheConversionLoses:
         assert f"{LOST}series 1, cuboids: 1 given, 0 converted" in failure["reason"]
         assert changes(sandbox) == {known}
 
-    def test_keys_that_nobody_knows_where_nobody_looks(self, sandbox, run):
+    def test_unknown_keys_with_validate_off_fail_task(self, sandbox, run):
         sandbox.behavior(conversion="drop-unknown")
         (task_id,) = sandbox.seed_tasks(1)
         with pytest.raises(RedBrickTasksFailedError, match=r"series 0, boxes: 2 given, 0 converted"):
@@ -135,21 +135,21 @@ class TestLabelsThatTheConversionLoses:
         ],
         ids=["older", "classification"],
     )
-    def test_the_older_labels_and_classifications(self, sandbox, run, body, words):
+    def test_lost_legacy_labels_and_classifications_fail_task(self, sandbox, run, body, words):
         sandbox.behavior(conversion="omit")
         (task_id,) = sandbox.seed_tasks(1)
         with pytest.raises(RedBrickTasksFailedError, match=words):
             run.try_once(put("Label", {task_id: body}))
         assert changes(sandbox) == set()
 
-    def test_labels_of_a_file(self, sandbox, run, tmp_path):
+    def test_lost_labels_of_file_fail_task(self, sandbox, run, tmp_path):
         sandbox.behavior(conversion="omit")
         (task_id,) = sandbox.seed_tasks(1)
         with pytest.raises(RedBrickTasksFailedError, match=r"line 1: .*boundingBoxes: 1 given, 0 converted"):
             run.try_once(from_file("Label", {task_id: {"series": [{"boundingBoxes": [BOX]}]}}, tmp_path))
         assert changes(sandbox) == set()
 
-    def test_labels_of_the_hook(self, sandbox):
+    def test_lost_labels_of_hook_fail_task(self, sandbox):
         sandbox.behavior(conversion="omit")
         (task_id,) = sandbox.seed_tasks(1)
         queue = RedBrickHook().stage("Label")
@@ -164,7 +164,7 @@ class TestLabelsThatTheConversionLoses:
             ("drop-unknown", {"cuboids": [CUBOID]}, "series 0, cuboids: 1 given, 0 converted"),
         ],
     )
-    def test_uploaded_ones(self, sandbox, run, conversion, series, words):
+    def test_lost_labels_of_upload_fail_task(self, sandbox, run, conversion, series, words):
         sandbox.behavior(conversion=conversion)
         tasks = [{"name": "a", "series": [{"items": CT, **series}]}, {"name": "b", "items": CT}]
         with pytest.raises(RedBrickTasksFailedError, match=words):
@@ -172,7 +172,7 @@ class TestLabelsThatTheConversionLoses:
         assert run.xcoms["manifest"]["counts"] == counts(done=1, failed=1)
         assert sandbox.count() == 1
 
-    def test_an_upload_of_empty_labels_is_ground_truth_all_the_same(self, sandbox, run):
+    def test_upload_of_empty_labels_as_ground_truth_is_created(self, sandbox, run):
         sandbox.behavior(conversion="omit")
         tasks = [{"name": "a", "series": [{"items": CT, "boundingBoxes": []}], "isGroundTruth": True}]
         assert run.try_once(RedBrickUploadTasksOperator(task_id="u", tasks=tasks))["counts"] == counts(done=1)
@@ -180,8 +180,8 @@ class TestLabelsThatTheConversionLoses:
 
 @pytest.mark.parametrize("answer", [lambda found: found[::-1], lambda found: [found[0]] * len(found)])
 @pytest.mark.parametrize("with_id", [True, False])
-def test_labels_of_another_task_are_not_put_on_this_one(*, sandbox, new_run, monkeypatch, answer, with_id):
-    """Neither when tasks are labeled nor when they are created, where the answer has their names alone."""
+def test_converted_labels_of_other_task_are_refused(*, sandbox, new_run, monkeypatch, answer, with_id):
+    """Both when tasks are labeled, and when they are created and the answer has only names."""
     real = RedBrickClient.convert_labels
 
     def convert(self, tasks):
@@ -204,7 +204,7 @@ def test_labels_of_another_task_are_not_put_on_this_one(*, sandbox, new_run, mon
     assert ids[1] not in changes(sandbox)
 
 
-def test_labels_that_the_conversion_gives_no_series_are_not_put_on_the_first(sandbox, run, monkeypatch):
+def test_converted_labels_without_series_are_refused(sandbox, run, monkeypatch):
     real = RedBrickClient.convert_labels
 
     def convert(self, tasks):
@@ -222,10 +222,10 @@ def test_labels_that_the_conversion_gives_no_series_are_not_put_on_the_first(san
     assert changes(sandbox) == {first}
 
 
-class TestItemsThatAreNotThere:
+class TestMissingItems:
     @pytest.fixture
     def divided(self, sandbox):
-        """Make tasks of two series, with two items and one."""
+        """Create tasks with two series, of two items and of one."""
 
         def make(stage, count):
             ids = sandbox.seed_tasks(count, stage=stage)
@@ -242,7 +242,7 @@ class TestItemsThatAreNotThere:
     def on_item(self, number):
         return {"boundingBoxes": [BOX, {**BOX, "video": {"frameIndex": 0, "seriesItemIndex": number}}]}
 
-    def test_a_label_on_one_is_refused_with_both_numbers(self, sandbox, new_run, divided, way):
+    def test_label_on_missing_item_names_both_counts(self, sandbox, new_run, divided, way):
         stage, make = way
         beyond, last = divided(stage, 2)
         run = new_run()
@@ -292,7 +292,7 @@ class TestItemsThatAreNotThere:
         ids=["the_next_series", "file", "classification", "older", "older_in_another_series"],
     )
     @pytest.mark.parametrize("make", [put, prelabel("submit"), prelabel("anywhere")], ids=["put", "submit", "anywhere"])
-    def test_of_every_kind(self, *, sandbox, run, divided, make, body, words):
+    def test_label_on_missing_item_of_each_type_is_refused(self, *, sandbox, run, divided, make, body, words):
         (task_id,) = divided("Label", 1)
         with pytest.raises(RedBrickTasksFailedError, match=words):
             run.try_once(make("Label", {task_id: body}))
@@ -307,7 +307,7 @@ class TestItemsThatAreNotThere:
         ],
         ids=["item", "file"],
     )
-    def test_of_an_upload(self, sandbox, run, first, words, storage):
+    def test_upload_with_label_on_missing_item_is_refused(self, sandbox, run, first, words, storage):
         tasks = [
             {"name": "a", "series": [{"items": [CT, MR], **first}, {"items": MR}]},
             {"name": "b", "items": CT},
@@ -318,7 +318,7 @@ class TestItemsThatAreNotThere:
             run.try_once(RedBrickUploadTasksOperator(task_id="u", tasks=tasks, storage_id=storage))
         assert sandbox.count() == 1
 
-    def test_frames_of_one_file_are_not_counted(self, sandbox, run, divided):
+    def test_label_on_frame_of_multiframe_item_is_accepted(self, sandbox, run, divided):
         (task_id,) = divided("Label", 1)
         series = [{}, {"instanceClassifications": [{"fileIndex": 40, "values": {}}]}]
         assert run.try_once(put("Label", {task_id: {"series": series}}))["counts"] == counts(done=1)

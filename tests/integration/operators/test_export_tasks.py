@@ -1,4 +1,4 @@
-"""Exporting tasks with labels and masks, on a running server."""
+"""``RedBrickExportTasksOperator``, with a running sandbox."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ GZIPPED = gzip.compress(b"voxels" * 5000)
 
 @pytest.fixture
 def label(sandbox):
-    """Put labels, and masks by series or as a list of (series, bytes), on a task where it is; answers their paths."""
+    """Put labels and masks on a task in its stage. Masks are by series or (series, bytes). Returns their paths."""
 
     def store(content, kind, name, encoding=None):
         (signed,) = data(sandbox, PRESIGN, files=[f"labels/{name}"], kind=kind, enc=encoding)
@@ -73,7 +73,7 @@ def label(sandbox):
 
 @pytest.fixture
 def said(caplog, capsys):
-    """All that was logged and printed so far."""
+    """Return everything that was logged and printed so far."""
     caplog.set_level(logging.INFO)
     return lambda: caplog.text + "".join(capsys.readouterr())
 
@@ -91,7 +91,7 @@ def rows_in(path):
 
 
 def files_in(path):
-    """All files below a folder, by their paths in it."""
+    """Return all files below a folder by relative path."""
     return {str(file.relative_to(path)): file.read_bytes() for file in Path(path).rglob("*") if file.is_file()}
 
 
@@ -100,7 +100,7 @@ def ids_in(path):
 
 
 class TestRows:
-    def test_everything_that_is_known_of_a_task(self, sandbox, run, label, tmp_path):
+    def test_row_has_all_task_fields(self, sandbox, run, label, tmp_path):
         task_id = data(
             sandbox,
             CREATE,
@@ -150,7 +150,7 @@ class TestRows:
         assert (tmp_path / mask).read_bytes() == GZIPPED
         assert path not in (tmp_path / "tasks.jsonl").read_text()
 
-    def test_what_a_task_does_not_have_is_left_out(self, sandbox, run, tmp_path):
+    def test_row_omits_absent_fields(self, sandbox, run, tmp_path):
         (task_id,) = sandbox.seed_tasks(1)
         run.try_once(operator(tmp_path, stage_name="Label"))
         (row,) = rows_in(tmp_path)
@@ -159,12 +159,12 @@ class TestRows:
         assert row["currentStageName"] == "Label"
         assert row["series"] == [{"items": [f"items/{row['name']}.dcm"]}]
 
-    def test_who_labelled_by_mail(self, sandbox, run, tmp_path):
+    def test_row_names_labeler_by_email(self, sandbox, run, tmp_path):
         sandbox.seed_tasks(1, ground_truth=True)
         run.try_once(operator(tmp_path))
         assert rows_in(tmp_path)[0]["updatedBy"] == "alice@example.com"
 
-    def test_labels_that_are_in_a_file_have_names_too(self, sandbox, run, label, tmp_path):
+    def test_row_of_labels_in_file_has_category_names(self, sandbox, run, label, tmp_path):
         (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
         nameless = {"bbox2d": BOX["bbox2d"], "classid": 0, "attributes": [{"attrid": 3, "optionid": 1}]}
         label(task_id, [nameless] * 1500, in_file=True)
@@ -173,7 +173,7 @@ class TestRows:
         assert boxes == [{**BOX_EXPORTED, "attributes": {"side": "right"}}] * 1500
         assert manifest["counts"]["labels"] == 1500
 
-    def test_pages_and_many_tasks(self, sandbox, run, tmp_path):
+    def test_export_reads_all_pages(self, sandbox, run, tmp_path):
         ids = sandbox.seed_tasks(130, ground_truth=True, labels=[BOX])
         manifest = run.try_once(operator(tmp_path))
         assert ids_in(tmp_path) == ids
@@ -181,13 +181,13 @@ class TestRows:
         assert manifest["counts"] == {"tasks": 130, "labels": 130, "masks": 0}
         assert sandbox.stats()["root_fields"]["tasksPaged"] == 3
 
-    def test_pages_get_as_small_as_the_server_wants(self, sandbox, run, tmp_path):
+    def test_export_shrinks_page_size_on_demand(self, sandbox, run, tmp_path):
         ids = sandbox.seed_tasks(60, ground_truth=True)
         sandbox.settings(max_page=30)
         run.try_once(operator(tmp_path))
         assert ids_in(tmp_path) == ids
 
-    def test_a_row_can_be_put_again(self, sandbox, run, new_run, label, tmp_path):
+    def test_row_can_be_put_again(self, sandbox, run, new_run, label, tmp_path):
         (task_id,) = sandbox.seed_tasks(1, assignee="API key")
         verdict = {"studyclassify": True, "attributes": [{"name": "abnormal", "value": True}]}
         label(task_id, [{**BOX, "volumeindex": 0}, segment(1), verdict], {0: GZIPPED})
@@ -202,9 +202,7 @@ class TestRows:
         again, first = rows_in(tmp_path / "again")[0], rows_in(tmp_path)[0]
         assert (again["series"], again["classification"]) == (first["series"], first["classification"])
 
-    def test_a_mask_that_is_damaged_in_the_storage_is_exported_with_a_warning(
-        self, sandbox, run, label, tmp_path, caplog
-    ):
+    def test_damaged_mask_is_exported_with_warning(self, sandbox, run, label, tmp_path, caplog):
         bad, good = sandbox.seed_tasks(2)
         damaged = GZIPPED[:-8] + bytes(4) + GZIPPED[-4:]
         label(bad, [segment(1)], {0: damaged})
@@ -216,7 +214,7 @@ class TestRows:
         assert f"The mask of series 0 of task {bad} is damaged in the storage. It is exported as it is: " in warned[0]
         assert "CRC check failed" in warned[0]
 
-    def test_an_export_that_was_moved_can_be_put_again_with_its_masks(self, sandbox, run, new_run, label, tmp_path):
+    def test_moved_export_can_be_put_with_masks(self, sandbox, run, new_run, label, tmp_path):
         (task_id,) = sandbox.seed_tasks(1, assignee="API key")
         voxels = np.zeros((4, 5, 6), np.uint8)
         voxels[1:3, 1:3, 1:3] = 1
@@ -233,7 +231,7 @@ class TestRows:
 
 
 class TestMasks:
-    def test_they_are_as_they_are_stored_and_named_for_what_they_are(self, sandbox, run, label, tmp_path):
+    def test_masks_are_copied_unchanged_with_matching_suffix(self, sandbox, run, label, tmp_path):
         ids = sandbox.seed_tasks(25, ground_truth=True)
         plain = {task_id: f"voxels of {task_id}".encode() * 40_000 for task_id in ids}
         for task_id in ids[:20]:
@@ -252,7 +250,7 @@ class TestMasks:
             assert gzip.decompress((tmp_path / named[task_id]).read_bytes()) == plain[task_id]
         assert len(files_in(tmp_path)) == 26
 
-    def test_of_several_series_and_several_of_one(self, sandbox, run, label, tmp_path):
+    def test_masks_of_several_series_have_distinct_names(self, sandbox, run, label, tmp_path):
         (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
         label(task_id, [segment(1, 0), segment(2, 2)], [(0, b"first"), (0, GZIPPED), (2, b"third")])
         run.try_once(operator(tmp_path))
@@ -264,7 +262,7 @@ class TestMasks:
         found = files_in(tmp_path / "masks" / task_id)
         assert found == {"0.nii": b"first", "0-1.nii.gz": GZIPPED, "2.nii": b"third"}
 
-    def test_one_file_of_two_series_is_fetched_once(self, sandbox, run, label, tmp_path):
+    def test_mask_shared_by_two_series_is_fetched_once(self, sandbox, run, label, tmp_path):
         (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
         (path,) = label(task_id, masks={0: b"shared"})
         entries = [{"seriesIndex": i, "labelName": path} for i in (0, 1)]
@@ -274,7 +272,7 @@ class TestMasks:
         assert named == [f"masks/{task_id}/0.nii"] * 2
         assert manifest["counts"]["masks"] == 1
 
-    def test_without_them_their_places_in_the_label_storage_stay(self, sandbox, run, label, tmp_path):
+    def test_export_without_masks_keeps_storage_paths(self, sandbox, run, label, tmp_path):
         (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
         (path,) = label(task_id, [segment(1)], {0: GZIPPED})
         manifest = run.try_once(operator(tmp_path, masks=False))
@@ -283,7 +281,7 @@ class TestMasks:
         assert list(files_in(tmp_path)) == ["tasks.jsonl"]
         assert (manifest["masks_uri"], manifest["counts"]["masks"]) == (None, 0)
 
-    def test_one_that_is_gone_fails_and_names_the_task(self, sandbox, run, label, tmp_path):
+    def test_missing_mask_fails_with_task_id(self, sandbox, run, label, tmp_path):
         ids = sandbox.seed_tasks(3, ground_truth=True)
         label(ids[0], [segment(1)], {0: GZIPPED})
         lost = [{"seriesIndex": 1, "labelName": "labels/never/stored/this.nii"}]
@@ -292,7 +290,7 @@ class TestMasks:
             run.try_once(operator(tmp_path))
         assert files_in(tmp_path) == {}
 
-    def test_one_that_cannot_be_signed_fails_and_names_the_task(self, sandbox, run, label, tmp_path, monkeypatch):
+    def test_unsignable_mask_fails_with_task_id(self, sandbox, run, label, tmp_path, monkeypatch):
         (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
         label(task_id, [segment(1)], {0: GZIPPED})
         spoil_urls(monkeypatch, None)
@@ -301,7 +299,7 @@ class TestMasks:
 
 
 def spoil_urls(monkeypatch, how):
-    """Let what a page says of masks and label files be of no use; what is read again is good."""
+    """Make a page's data on masks and label files unusable; data that is read again is valid."""
     read = task_reads._read
 
     def spoilt(entry):
@@ -315,7 +313,7 @@ def spoil_urls(monkeypatch, how):
 
 
 class TestURLs:
-    def test_those_that_have_expired_are_asked_for_again(self, sandbox, run, label, tmp_path, monkeypatch):
+    def test_expired_urls_are_requested_again(self, sandbox, run, label, tmp_path, monkeypatch):
         ids = sandbox.seed_tasks(3, ground_truth=True)
         label(ids[1], [segment(1)], {0: GZIPPED})
         label(ids[2], [BOX] * 1200, in_file=True)
@@ -325,9 +323,7 @@ class TestURLs:
         assert manifest["counts"] == {"tasks": 3, "labels": 1202, "masks": 1}
         assert sandbox.stats()["root_fields"]["task"] == 2
 
-    def test_a_task_that_changed_meanwhile_has_its_newer_labels_and_masks(
-        self, sandbox, run, label, tmp_path, monkeypatch
-    ):
+    def test_task_changed_during_export_has_newer_labels(self, sandbox, run, label, tmp_path, monkeypatch):
         (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
         label(task_id, [segment(1)], {0: b"old"})
         spoil_urls(monkeypatch, "expired")
@@ -344,7 +340,7 @@ class TestURLs:
         assert (tmp_path / row["series"][0]["segmentations"]).read_bytes() == b"new"
         assert row["labelsId"] == data(sandbox, VERSION, t=task_id)["latestTaskData"]["tdId"]
 
-    def test_they_are_seen_nowhere(self, sandbox, run, label, said, tmp_path):
+    def test_presigned_urls_appear_nowhere(self, sandbox, run, label, said, tmp_path):
         ids = sandbox.seed_tasks(2, ground_truth=True)
         label(ids[0], [BOX] * 1200, {0: GZIPPED}, in_file=True)
         manifest = run.try_once(operator(tmp_path))
@@ -357,9 +353,9 @@ class TestURLs:
         assert "signature" not in shown
 
 
-class TestWhole:
+class TestPublishing:
     @pytest.mark.parametrize("fault", ["http_500", "gql_error", "gql_partial", "html"])
-    def test_a_page_that_fails_leaves_nothing(self, sandbox, run, label, tmp_path, fault):
+    def test_failed_page_publishes_nothing(self, sandbox, run, label, tmp_path, fault):
         ids = sandbox.seed_tasks(60, ground_truth=True)
         label(ids[0], masks={0: GZIPPED})
         sandbox.fault_once(fault, "tasksPaged", skip=1, times=20)
@@ -367,7 +363,7 @@ class TestWhole:
             run.try_once(operator(tmp_path))
         assert files_in(tmp_path) == {}
 
-    def test_what_an_earlier_export_left_stays_until_another_is_whole(self, sandbox, run, label, tmp_path):
+    def test_earlier_export_stays_until_new_one_is_complete(self, sandbox, run, label, tmp_path):
         ids = sandbox.seed_tasks(60, ground_truth=True)
         label(ids[0], [segment(1)], {0: b"old"})
         run.try_once(operator(tmp_path))
@@ -385,13 +381,13 @@ class TestWhole:
         assert new["tasks.jsonl"] != old["tasks.jsonl"]
 
     @pytest.mark.parametrize("fault", ["http_503", "drop_before", "rate_limit", "empty_page"])
-    def test_a_page_that_is_lost_once_is_asked_for_again(self, sandbox, run, quick, tmp_path, fault):
+    def test_lost_page_is_retried(self, sandbox, run, quick, tmp_path, fault):
         ids = sandbox.seed_tasks(60, ground_truth=True)
         sandbox.fault_once(fault, "tasksPaged", skip=1)
         run.try_once(operator(tmp_path))
         assert ids_in(tmp_path) == ids
 
-    def test_a_taxonomy_that_cannot_be_read_fails(self, sandbox, run, label, tmp_path):
+    def test_unreadable_taxonomy_fails(self, sandbox, run, label, tmp_path):
         (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
         label(task_id, [BOX] * 1200, in_file=True)
         sandbox.fault_once("gql_error", "project", skip=1, times=9)
@@ -399,13 +395,13 @@ class TestWhole:
             run.try_once(operator(tmp_path))
         assert files_in(tmp_path) == {}
 
-    def test_a_folder_that_cannot_be_written_is_known_before_the_first_task(self, sandbox, run, tmp_path):
+    def test_unwritable_folder_fails_before_listing(self, sandbox, run, tmp_path):
         (tmp_path / "file").write_text("not a folder")
         with pytest.raises(RedBrickInputError, match=r"Nothing can be written to .*file"):
             run.try_once(operator(tmp_path / "file"))
         assert "tasksPaged" not in sandbox.stats()["root_fields"]
 
-    def test_stopped_by_airflow_it_leaves_nothing(self, sandbox, run, label, tmp_path):
+    def test_kill_during_export_leaves_no_files(self, sandbox, run, label, tmp_path):
         ids = sandbox.seed_tasks(200, ground_truth=True)
         label(ids[0], masks={0: GZIPPED})
         run.try_once(operator(tmp_path))
@@ -414,7 +410,7 @@ class TestWhole:
         export = operator(tmp_path)
         pid = os.fork()
         if pid == 0:  # pragma: no cover - another process
-            # As Airflow's task runner does: the handler calls on_kill and nothing else.
+            # Like the handler of Airflow's task runner, which only calls on_kill.
             signal.signal(signal.SIGTERM, lambda *_: export.on_kill())
             try:
                 run.try_once(export)
@@ -423,19 +419,19 @@ class TestWhole:
         deadline = time.monotonic() + 20
         while len(files_in(tmp_path)) < len(old) + 2 and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert len(files_in(tmp_path)) == len(old) + 2, "the mask and the beginning of a list"
+        assert len(files_in(tmp_path)) == len(old) + 2, "the mask and the incomplete list"
         os.kill(pid, signal.SIGTERM)
         stopped = time.monotonic()
         os.waitpid(pid, 0)
         assert time.monotonic() - stopped < 4.5, "Airflow kills for good after five seconds"
         assert files_in(tmp_path) == old
 
-    def test_stopping_is_nothing_to_a_task_that_does_not_work(self, tmp_path):
+    def test_on_kill_before_export_raises_nothing(self, tmp_path):
         assert operator(tmp_path).on_kill() is None
 
 
-class TestSince:
-    def test_a_task_changed_during_an_export_is_in_the_next(self, sandbox, run, label, tmp_path, monkeypatch):
+class TestIncrementalExport:
+    def test_task_changed_during_export_is_in_next_export(self, sandbox, run, label, tmp_path, monkeypatch):
         ids = sandbox.seed_tasks(60, ground_truth=True)
         page = BulkRead._page
 
@@ -460,7 +456,7 @@ class TestSince:
     @pytest.mark.parametrize(
         "after", ["2024-05-01T12:00:00Z", "2024-05-01 14:00:00+02:00", pendulum.datetime(2024, 5, 1, 12)]
     )
-    def test_the_moment_itself_counts(self, sandbox, run, tmp_path, after):
+    def test_updated_after_is_inclusive(self, sandbox, run, tmp_path, after):
         sandbox.seed_tasks(1, ground_truth=True, updated_at="2024-05-01T11:59:59Z")
         ids = sandbox.seed_tasks(1, ground_truth=True, updated_at="2024-05-01T12:00:00Z")
         ids += sandbox.seed_tasks(1, ground_truth=True, updated_at="2024-05-01T12:00:01Z")
@@ -469,16 +465,16 @@ class TestSince:
         assert pendulum.parse(manifest["updated_after"]) == pendulum.datetime(2024, 5, 1, 12)
 
 
-class TestWhich:
+class TestStageSelection:
     @pytest.mark.parametrize("name", ["Ground Truth", "ground truth", "Output", "END"])
-    def test_ground_truth_by_all_its_names(self, sandbox, run, tmp_path, name):
+    def test_ground_truth_is_exported_by_every_name(self, sandbox, run, tmp_path, name):
         sandbox.seed_tasks(2)
         ids = sandbox.seed_tasks(2, ground_truth=True)
         manifest = run.try_once(operator(tmp_path, stage_name=name))
         assert ids_in(tmp_path) == ids
         assert manifest["stage_name"] == "Ground Truth"
 
-    def test_a_stage_or_all_of_them(self, sandbox, run, tmp_path):
+    def test_export_of_one_or_all_stages(self, sandbox, run, tmp_path):
         ids = [*sandbox.seed_tasks(2), *sandbox.seed_tasks(2, stage="Review_1")]
         ids += sandbox.seed_tasks(2, ground_truth=True)
         assert run.try_once(operator(tmp_path, stage_name="Review_1"))["stage_name"] == "Review_1"
@@ -486,21 +482,21 @@ class TestWhich:
         assert run.try_once(operator(tmp_path, stage_name=None))["stage_name"] is None
         assert ids_in(tmp_path) == ids
 
-    def test_with_multiple_outputs_a_field_without_a_value_is_left_out(self, sandbox, run, tmp_path):
+    def test_multiple_outputs_omit_fields_without_value(self, sandbox, run, tmp_path):
         whole = run.try_once(operator(tmp_path, stage_name=None))
         outputs = run.try_once(operator(tmp_path, stage_name=None, multiple_outputs=True))
         assert set(whole) - set(outputs) == {"stage_name", "masks_uri", "updated_after"}
 
     @pytest.mark.parametrize("name", ["Lable", "None", "all"])
-    def test_a_wrong_stage_is_not_an_empty_one(self, sandbox, run, tmp_path, name):
+    def test_unknown_stage_is_refused(self, sandbox, run, tmp_path, name):
         with pytest.raises(RedBrickInputError, match="Input, Label, Review_1"):
             run.try_once(operator(tmp_path, stage_name=name))
         assert "tasksPaged" not in sandbox.stats()["root_fields"]
         assert list(tmp_path.iterdir()) == []
 
 
-class TestWhere:
-    def test_the_manifest(self, sandbox, run, tmp_path):
+class TestTarget:
+    def test_manifest_has_counts_uri_and_watermark(self, sandbox, run, tmp_path):
         sandbox.seed_tasks(3, ground_truth=True)
         before = pendulum.now("UTC")
         manifest = run.try_once(operator(f"{tmp_path}/a/b/"))
@@ -518,7 +514,7 @@ class TestWhere:
             "updated_after": None,
         }
 
-    def test_a_file_uri(self, sandbox, run, label, tmp_path):
+    def test_export_to_file_uri(self, sandbox, run, label, tmp_path):
         (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
         label(task_id, masks={0: GZIPPED})
         manifest = run.try_once(operator(f"file://{tmp_path}/x"))
@@ -526,7 +522,7 @@ class TestWhere:
         assert ids_in(tmp_path / "x") == [task_id]
         assert (tmp_path / "x/masks" / task_id / "0.nii.gz").read_bytes() == GZIPPED
 
-    def test_a_store_that_has_no_folders(self, sandbox, run, label):
+    def test_export_to_store_without_folders(self, sandbox, run, label):
         store = MemoryFileSystem()
         attach("memory", fs=store)
         (task_id,) = sandbox.seed_tasks(1, ground_truth=True)
@@ -537,7 +533,7 @@ class TestWhere:
         assert store.find("/bucket/export") == names
         assert store.cat_file(names[0]) == GZIPPED
 
-    def test_a_line_now_and_then_says_how_far_it_is(self, sandbox, run, said, tmp_path, monkeypatch):
+    def test_progress_is_logged(self, sandbox, run, said, tmp_path, monkeypatch):
         sandbox.seed_tasks(2, ground_truth=True)
         run.try_once(operator(tmp_path))
         assert "so far" not in said()
@@ -566,13 +562,13 @@ class TestRefusals:
             ({"project_id": ""}, "project_id must not be empty"),
         ],
     )
-    def test_before_any_request(self, sandbox, run, tmp_path, options, words):
+    def test_invalid_parameters_send_no_request(self, sandbox, run, tmp_path, options, words):
         with pytest.raises(RedBrickInputError, match=words):
             run.try_once(RedBrickExportTasksOperator(**{"task_id": "e", "export_path": str(tmp_path), **options}))
         assert sandbox.stats()["requests"] == 0
         assert list(tmp_path.iterdir()) == []
 
-    def test_what_names_data_is_rendered(self):
+    def test_data_parameters_are_template_fields(self):
         names = {"export_path": "s3://b/{{ ds }}", "stage_name": "{{ params.s }}", "updated_after": "{{ params.t }}"}
         export = RedBrickExportTasksOperator(task_id="e", **names)
         export.render_template_fields({"ds": "2024-05-01", "params": {"s": "Label", "t": "2024-01-01"}})

@@ -1,4 +1,4 @@
-"""Listing tasks, on a running server."""
+"""``RedBrickListTasksOperator``, with a running sandbox."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ def operator(**options) -> RedBrickListTasksOperator:
 
 
 class TestShape:
-    def test_flat(self, sandbox, run):
+    def test_list_without_chunk_size_is_flat(self, sandbox, run):
         ids = sandbox.seed_tasks(7)
         assert sorted(run.try_once(operator(stage_name="Label"))) == sorted(ids)
 
     @pytest.mark.parametrize(("size", "lengths"), [(3, [3, 3, 1]), (7, [7]), ("100", [7]), (1, [1] * 7)])
-    def test_chunks(self, sandbox, run, size, lengths):
+    def test_list_with_chunk_size_is_chunked(self, sandbox, run, size, lengths):
         ids = sandbox.seed_tasks(7)
         chunks = run.try_once(operator(stage_name="Label", chunk_size=size))
         assert [len(chunk) for chunk in chunks] == lengths
         assert sorted(task_id for chunk in chunks for task_id in chunk) == sorted(ids)
 
-    def test_nothing_is_an_empty_list(self, sandbox, run):
+    def test_list_of_empty_stage_is_empty(self, sandbox, run):
         assert run.try_once(operator(stage_name="Label")) == []
         assert run.try_once(operator(stage_name="Label", chunk_size=5)) == []
 
-    def test_more_than_a_page(self, sandbox, run):
+    def test_list_reads_all_pages(self, sandbox, run):
         ids = sandbox.seed_tasks(450)
         assert sorted(run.try_once(operator())) == sorted(ids)
         assert sandbox.stats()["root_fields"]["genericTasks"] == 3
 
-    def test_the_limit(self, sandbox, run, caplog, capsys):
+    def test_list_stops_at_limit_with_warning(self, sandbox, run, caplog, capsys):
         sandbox.seed_tasks(5)
         with caplog.at_level("WARNING"):
             assert len(run.try_once(operator(limit="5", chunk_size=2))) == 3
@@ -46,25 +46,25 @@ class TestShape:
             printed = "".join(capsys.readouterr())
             assert "limit" not in caplog.text + printed
 
-    def test_no_limit(self, sandbox, run):
+    def test_list_without_limit_returns_all(self, sandbox, run):
         sandbox.seed_tasks(5)
         assert len(run.try_once(operator(limit=None))) == 5
 
 
 class TestFilters:
-    def test_stage(self, sandbox, run):
+    def test_filter_by_stage(self, sandbox, run):
         label, review = sandbox.seed_tasks(2), sandbox.seed_tasks(3, stage="Review_1")
         assert set(run.try_once(operator(stage_name="Label"))) == set(label)
         assert set(run.try_once(operator(stage_name="Review_1"))) == set(review)
         assert set(run.try_once(operator())) == {*label, *review}
 
     @pytest.mark.parametrize("name", ["Ground Truth", "ground truth", "Output", "END"])
-    def test_ground_truth_by_all_its_names(self, sandbox, run, name):
+    def test_filter_by_every_name_of_ground_truth(self, sandbox, run, name):
         sandbox.seed_tasks(2)
         ids = sandbox.seed_tasks(3, ground_truth=True)
         assert set(run.try_once(operator(stage_name=name))) == set(ids)
 
-    def test_ground_truth_of_another_name(self, sandbox, run):
+    def test_filter_by_renamed_ground_truth(self, sandbox, run):
         project = sandbox.add_project(
             [
                 {"stageName": "Input", "brickName": "labelset-input", "routing": {"nextStageName": "QA"}},
@@ -77,7 +77,7 @@ class TestFilters:
             assert set(run.try_once(operator(stage_name=name, project_id=project))) == set(ids)
 
     @pytest.mark.parametrize("state", ["ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PROBLEM"])
-    def test_state(self, sandbox, run, state):
+    def test_filter_by_state(self, sandbox, run, state):
         sandbox.seed_tasks(2)
         others = {"ASSIGNED", "IN_PROGRESS", "STAGED", "SKIPPED", "PROBLEM"} - {state}
         for other in others:
@@ -85,18 +85,18 @@ class TestFilters:
         ids = sandbox.seed_tasks(2, assignee=BOB, state=state)
         assert set(run.try_once(operator(stage_name="Label", state=state))) == set(ids)
 
-    def test_unassigned(self, sandbox, run):
+    def test_filter_unassigned(self, sandbox, run):
         ids = sandbox.seed_tasks(3)
         sandbox.seed_tasks(2, assignee=ALICE)
         sandbox.seed_tasks(1, state="PROBLEM")
         assert set(run.try_once(operator(stage_name="Label", state="UNASSIGNED"))) == set(ids)
 
-    def test_unassigned_anywhere_is_not_ground_truth(self, sandbox, run):
+    def test_filter_unassigned_excludes_ground_truth(self, sandbox, run):
         ids = [*sandbox.seed_tasks(1), *sandbox.seed_tasks(1, stage="Review_1")]
         sandbox.seed_tasks(2, ground_truth=True)
         assert set(run.try_once(operator(state="UNASSIGNED"))) == set(ids)
 
-    def test_assignee(self, sandbox, run):
+    def test_filter_by_assignee(self, sandbox, run):
         sandbox.seed_tasks(2)
         sandbox.seed_tasks(2, assignee=ALICE)
         ids = sandbox.seed_tasks(2, assignee=BOB)
@@ -104,20 +104,20 @@ class TestFilters:
         assert set(run.try_once(operator(stage_name="Label", assignee=BOB))) == {*ids, *staged}
         assert run.try_once(operator(stage_name="Label", assignee=BOB, state="STAGED")) == staged
 
-    def test_me_is_the_api_key(self, sandbox, run):
+    def test_filter_by_me_matches_api_key(self, sandbox, run):
         sandbox.seed_tasks(2, assignee=ALICE)
         ids = sandbox.seed_tasks(2, assignee="API key")
         assert set(run.try_once(operator(assignee="me"))) == set(ids)
 
-    def test_name(self, sandbox, run):
+    def test_filter_by_name_prefix(self, sandbox, run):
         sandbox.seed_tasks(2, prefix="brain")
         ids = sandbox.seed_tasks(2, prefix="lung")
         assert set(run.try_once(operator(name="lung-"))) == set(ids)
         assert run.try_once(operator(name="ung")) == []
         assert run.try_once(operator(name="Lung")) == []
 
-    def test_a_name_is_no_id(self, sandbox, run):
-        """The server searches ids too; the tasks would go on to a mapped prelabel."""
+    def test_filter_by_name_does_not_match_ids(self, sandbox, run):
+        """The server's search also matches ids; a wrong match would be passed to a mapped prelabel."""
         ids = sandbox.seed_tasks(30)
         begins = ids[0][0]
         (named,) = sandbox.seed_tasks(1, prefix=begins)
@@ -125,20 +125,20 @@ class TestFilters:
         assert run.try_once(operator(name=begins, limit=1)) == [named]
         assert run.try_once(operator(name=ids[0])) == []
 
-    def test_a_name_in_quotes(self, sandbox, run):
+    def test_filter_by_quoted_name(self, sandbox, run):
         sandbox.seed_tasks(2, prefix="8")
         (quoted,) = sandbox.seed_tasks(1, prefix='"8"')
         assert run.try_once(operator(name='"8"')) == [quoted]
         assert run.try_once(operator(name='"8')) == [quoted]
         assert run.try_once(operator(name='"8-000001"')) == []
 
-    def test_tasks_on_their_way_out_are_left_out(self, sandbox, run):
+    def test_list_skips_tasks_in_transition(self, sandbox, run):
         ids = sandbox.seed_tasks(3)
         sandbox.settings(transition_ms=60_000)
         gone = sandbox.humans("Label", 1)["task_ids"]
         assert set(run.try_once(operator(stage_name="Label"))) == set(ids) - set(gone)
 
-    def test_a_task_that_moves_while_it_is_listed_is_listed_once(self, sandbox, run, seen_twice):
+    def test_task_moved_during_listing_is_listed_once(self, sandbox, run, seen_twice):
         ids = [*sandbox.seed_tasks(30, priority=0.5), *sandbox.seed_tasks(30)]
         chunks = run.try_once(operator(stage_name="Label", chunk_size=7))
         assert sorted(task_id for chunk in chunks for task_id in chunk) == sorted(ids)
@@ -163,13 +163,13 @@ class TestRefusals:
             ({"chunk_size": 2.5}, "chunk_size must be a whole number"),
         ],
     )
-    def test_before_any_request(self, sandbox, run, options, words):
+    def test_invalid_parameters_send_no_request(self, sandbox, run, options, words):
         with pytest.raises(RedBrickInputError, match=words):
             run.try_once(operator(**options))
         assert sandbox.stats()["requests"] == 0
 
     @pytest.mark.parametrize("name", ["Lable", "label", ""])
-    def test_a_wrong_stage_is_not_an_empty_one(self, sandbox, run, name):
+    def test_unknown_stage_is_refused(self, sandbox, run, name):
         sandbox.seed_tasks(1)
         with pytest.raises(RedBrickInputError, match=r"Input, Label, Review_1|must not be empty"):
             run.try_once(operator(stage_name=name))
@@ -178,36 +178,36 @@ class TestRefusals:
 
 class TestPages:
     @pytest.mark.parametrize("fault", ["http_500", "gql_error", "gql_partial", "html"])
-    def test_a_page_that_fails_is_an_error_and_not_the_end(self, sandbox, run, fault):
+    def test_failed_page_raises(self, sandbox, run, fault):
         sandbox.seed_tasks(450)
         sandbox.fault_once(fault, "genericTasks", skip=1, times=20)
         with pytest.raises(RedBrickAPIError):
             run.try_once(operator())
 
     @pytest.mark.parametrize("fault", ["http_503", "drop_before", "drop_after", "rate_limit", "rate_limit_after"])
-    def test_a_page_that_is_lost_once_is_asked_for_again(self, sandbox, run, fault):
+    def test_lost_page_is_retried(self, sandbox, run, fault):
         ids = sandbox.seed_tasks(450)
         sandbox.fault_once(fault, "genericTasks", skip=1)
         listed = run.try_once(operator())
         assert sorted(listed) == sorted(ids)
 
-    def test_an_empty_page_with_a_cursor_goes_on(self, sandbox, run):
+    def test_empty_page_with_cursor_continues(self, sandbox, run):
         ids = sandbox.seed_tasks(450)
         sandbox.fault_once("empty_page", "genericTasks", skip=1)
         assert sorted(run.try_once(operator())) == sorted(ids)
         assert sandbox.stats()["root_fields"]["genericTasks"] == 4
 
-    def test_an_empty_first_page_with_a_cursor_goes_on(self, sandbox, run):
+    def test_empty_first_page_with_cursor_continues(self, sandbox, run):
         ids = sandbox.seed_tasks(3)
         sandbox.fault_once("empty_page", "genericTasks")
         assert sorted(run.try_once(operator())) == sorted(ids)
 
-    def test_pages_get_as_small_as_the_server_wants(self, sandbox, run):
+    def test_list_shrinks_page_size_on_demand(self, sandbox, run):
         ids = sandbox.seed_tasks(120)
         sandbox.settings(max_page=50)
         assert sorted(run.try_once(operator())) == sorted(ids)
 
-    def test_the_limit_does_not_fetch_more_than_it_needs(self, sandbox, run):
+    def test_list_with_limit_fetches_no_extra_page(self, sandbox, run):
         sandbox.seed_tasks(450)
         run.try_once(operator(limit=200))
         assert sandbox.stats()["root_fields"]["genericTasks"] == 1

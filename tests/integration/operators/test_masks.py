@@ -1,4 +1,4 @@
-"""Segmentation masks on their way to the server and back, with every operator that can send them."""
+"""Segmentation masks, with all operators that can send them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AFFINE = np.diag([0.5, 0.5, 2.0, 1.0])
 
 
 def box(low, high, value=1, dtype=np.uint8):
-    """A volume with a block of one value from one corner to another."""
+    """Return a volume with a block of one value."""
     data = np.zeros(SHAPE, dtype)
     data[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = value
     return data
@@ -33,7 +33,7 @@ def box(low, high, value=1, dtype=np.uint8):
 
 @pytest.fixture
 def mask(tmp_path):
-    """Write a mask: ``mask("a.nii.gz", array)`` answers its path."""
+    """Write a mask: ``mask("a.nii.gz", array)`` returns its path."""
 
     def write(name, data):
         path = tmp_path / name
@@ -45,7 +45,7 @@ def mask(tmp_path):
 
 @pytest.fixture
 def stored(sandbox):
-    """What the server has for a task: its labels, and for each series its mask's bytes, or None."""
+    """Return a task's stored labels, and the bytes of each series' mask or None."""
 
     def read(task_id):
         task = sandbox.task(task_id)
@@ -59,7 +59,7 @@ def stored(sandbox):
 
 
 def voxels(content):
-    """The voxels of a stored mask."""
+    """Return the voxels of a stored mask."""
     content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     return np.asanyarray(nib.Nifti1Image.from_bytes(content).dataobj)
 
@@ -73,7 +73,7 @@ def segment(category="lesion", **more):
 
 
 class TestOneFile:
-    def test_it_is_stored_as_it_is(self, sandbox, run, mask, stored, tmp_path):
+    def test_mask_file_is_stored_unchanged(self, sandbox, run, mask, stored, tmp_path):
         (task_id,) = sandbox.seed_tasks(1)
         path = mask("organ.nii.gz", box((0, 0, 0), (4, 4, 4), 3))
         series = [{"segmentations": path, "segmentMap": {"3": segment("organ", attributes={"confirmed": True})}}]
@@ -84,7 +84,7 @@ class TestOneFile:
         assert label["attributes"] == [{"name": "confirmed", "value": True}]
 
     @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.int64])
-    def test_numbers_of_another_type_become_plain_ones(self, sandbox, run, mask, stored, dtype):
+    def test_mask_of_other_number_type_is_converted(self, sandbox, run, mask, stored, dtype):
         (task_id,) = sandbox.seed_tasks(1)
         data = box((1, 1, 1), (5, 5, 5), 300, dtype)
         series = [{"segmentations": mask("m.nii", data), "segmentMap": {"300": "lesion"}}]
@@ -93,7 +93,7 @@ class TestOneFile:
         assert (voxels(content) == data).all()
         assert voxels(content).dtype == np.uint16
 
-    def test_from_an_object_store(self, sandbox, run, mask, stored, tmp_path):
+    def test_mask_from_object_store_is_stored(self, sandbox, run, mask, stored, tmp_path):
         (task_id,) = sandbox.seed_tasks(1)
         path = mask("m.nii.gz", box((0, 0, 0), (2, 2, 2)))
         series = [{"segmentations": f"file://{path}", "segmentMap": {"1": "lesion"}}]
@@ -101,7 +101,7 @@ class TestOneFile:
         _, (content,) = stored(task_id)
         assert content == (tmp_path / "m.nii.gz").read_bytes()
 
-    def test_several_series_each_with_its_own(self, sandbox, run, mask, stored):
+    def test_mask_per_series_is_stored(self, sandbox, run, mask, stored):
         (task_id,) = sandbox.seed_tasks(1)
         shape_a, shape_c = box((0, 0, 0), (2, 2, 2)), box((3, 3, 3), (5, 5, 5), 2)
         series = [
@@ -122,7 +122,7 @@ class TestOneFile:
         assert [(label["volumeindex"], label["dicom"]["instanceid"]) for label in labels] == [(0, 1), (2, 2)]
 
     @pytest.mark.parametrize("packed", ["", ".gz"])
-    def test_axes_of_one_at_its_end_are_dropped(self, sandbox, run, mask, stored, packed):
+    def test_mask_trailing_singleton_axes_are_dropped(self, sandbox, run, mask, stored, packed):
         (task_id,) = sandbox.seed_tasks(1)
         data = box((1, 1, 1), (5, 5, 5), 3)
         series = [{"segmentations": mask(f"m.nii{packed}", data[..., None, None]), "segmentMap": {"3": "lesion"}}]
@@ -133,9 +133,7 @@ class TestOneFile:
         assert (np.asanyarray(image.dataobj) == data).all()
         assert image.affine.tolist() == AFFINE.tolist()
 
-    def test_values_that_are_whole_but_for_rounding_are_rounded_and_that_is_logged_once(
-        self, sandbox, run, tmp_path, stored, caplog
-    ):
+    def test_mask_float_values_are_rounded_with_one_warning(self, sandbox, run, tmp_path, stored, caplog):
         ids = sandbox.seed_tasks(3)
         data = box((1, 1, 1), (5, 5, 5), 1)
         for task_id, value in zip(ids, (0.99999, 1.00001526, 0.99607849), strict=True):
@@ -161,7 +159,7 @@ class TestOneFile:
     @pytest.mark.parametrize(
         "key", [np.int64(3), np.uint8(3), np.float32(3), 3.0, "3.0", 3, "03", Decimal(3)], ids=repr
     )
-    def test_the_value_of_a_segment_may_be_a_whole_number_of_any_type(self, sandbox, run, mask, stored, key):
+    def test_segment_value_accepts_whole_numbers_of_any_type(self, sandbox, run, mask, stored, key):
         (task_id,) = sandbox.seed_tasks(1)
         series = [{"segmentations": mask("m.nii", box((1, 1, 1), (5, 5, 5), 3)), "segmentMap": {key: "lesion"}}]
         run.try_once(put([{"taskId": task_id, "series": series}]))
@@ -170,7 +168,7 @@ class TestOneFile:
 
 
 class TestManyFiles:
-    def test_binary_masks_become_one_with_their_overlap_told_apart(self, sandbox, run, mask, stored):
+    def test_binary_masks_are_merged_with_overlaps(self, sandbox, run, mask, stored):
         (task_id,) = sandbox.seed_tasks(1)
         left, right = box((0, 0, 0), (4, 4, 4), 255), box((2, 2, 2), (6, 6, 6), 1)
         segments = {
@@ -189,7 +187,7 @@ class TestManyFiles:
         assert (np.isin(found, [20, overlap]) == (right > 0)).all()
         assert nib.Nifti1Image.from_bytes(gzip.decompress(content)).affine.tolist() == AFFINE.tolist()
 
-    def test_masks_of_instances_become_one(self, sandbox, run, mask, stored):
+    def test_instance_masks_are_merged(self, sandbox, run, mask, stored):
         (task_id,) = sandbox.seed_tasks(1)
         paths = [mask("a.nii", box((0, 0, 0), (2, 2, 2), 1)), mask("b.nii.gz", box((4, 4, 4), (6, 6, 6), 2))]
         series = [{"segmentations": paths, "segmentMap": {"1": "lesion", "2": "organ"}}]
@@ -202,7 +200,7 @@ NOISE = np.random.default_rng(7).integers(0, 3, SHAPE).astype(np.uint8)
 
 
 def flipped(path):
-    """Change the checksum of a compressed file, as a flipped bit of its data would."""
+    """Corrupt the checksum of a compressed file."""
     content = bytearray(Path(path).read_bytes())
     content[-8] ^= 1
     Path(path).write_bytes(content)
@@ -210,7 +208,7 @@ def flipped(path):
 
 
 def cut(path, count):
-    """Take bytes off the end of a file; a negative number adds some."""
+    """Remove bytes from the end of a file; a negative number adds bytes."""
     content = Path(path).read_bytes()
     Path(path).write_bytes(content[:-count] if count > 0 else content + bytes(-count))
     return path
@@ -326,7 +324,7 @@ BAD = {
 
 @pytest.fixture
 def odd_masks(tmp_path, monkeypatch):
-    """What is there instead of masks, in the working directory."""
+    """Files in the working directory that are not masks."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.nii.gz").mkdir()
     (tmp_path / "lost.nii.gz").symlink_to("gone.nii.gz")
@@ -345,7 +343,7 @@ class TestBadMasks:
         ],
     )
     @pytest.mark.usefixtures("odd_masks")
-    def test_what_is_there_instead_is_named(self, sandbox, run, path, words):
+    def test_non_mask_path_names_reason(self, sandbox, run, path, words):
         (task_id,) = sandbox.seed_tasks(1)
         series = [{"segmentations": path, "segmentMap": {"1": "lesion"}}]
         with pytest.raises(RedBrickTasksFailedError):
@@ -353,7 +351,7 @@ class TestBadMasks:
         assert f"series 0: mask {path!r} cannot be read: {words}" in run.xcoms["manifest"]["failed"][0]["reason"]
 
     @pytest.mark.parametrize(("make", "words"), BAD.values(), ids=[name.replace(" ", "_") for name in BAD])
-    def test_it_is_its_tasks_failure_and_nothing_of_it_is_sent(self, sandbox, run, mask, make, words):
+    def test_bad_mask_fails_task_and_sends_nothing(self, sandbox, run, mask, make, words):
         bad, good = sandbox.seed_tasks(2)
         series = make(mask)
         tasks = [
@@ -367,7 +365,7 @@ class TestBadMasks:
         assert bad not in sandbox.applied("assignTasksMultipleUsers")
         assert PRESIGN not in sandbox.stats()["root_fields"]
 
-    def test_an_unknown_value_may_pass_with_a_warning(self, sandbox, run, mask, stored, caplog):
+    def test_unknown_mask_value_with_validate_warn_is_sent(self, sandbox, run, mask, stored, caplog):
         (task_id,) = sandbox.seed_tasks(1)
         path = mask("a.nii", box((0, 0, 0), (1, 1, 1), 7))
         series = [{"segmentations": path, "segmentMap": {"1": "lesion"}}]
@@ -376,10 +374,10 @@ class TestBadMasks:
         assert stored(task_id)[1][0]
 
 
-class TestWhatTheTaskHas:
+class TestStoredMasks:
     @pytest.fixture
     def masked(self, sandbox, run, new_run, mask):
-        """A task in review that has a mask."""
+        """A task in review with a mask."""
         (task_id,) = sandbox.seed_tasks(1)
         series = [{"segmentations": mask("a.nii.gz", box((0, 0, 0), (4, 4, 4))), "segmentMap": {"1": "lesion"}}]
         new_run().try_once(put([{"taskId": task_id, "series": series}]))
@@ -388,7 +386,7 @@ class TestWhatTheTaskHas:
     def review(self, reviewer):
         return RedBrickAutoReviewOperator(task_id="review", stage_name="Review_1", reviewer=reviewer)
 
-    def test_a_correction_that_hands_the_series_back_keeps_the_mask(self, sandbox, run, masked, stored):
+    def test_correction_with_same_series_keeps_mask(self, sandbox, run, masked, stored):
         before = stored(masked)[1]
 
         def corrected(task):
@@ -404,18 +402,18 @@ class TestWhatTheTaskHas:
         assert (label["category"], after) == ("organ", before)
         assert sandbox.stats()["root_fields"][PRESIGN] == stats  # nothing went over the wire again
 
-    def test_labels_without_it_are_refused(self, sandbox, run, masked):
+    def test_labels_omitting_stored_mask_are_refused(self, sandbox, run, masked):
         with pytest.raises(
             RedBrickTasksFailedError, match="series 0 has a segmentation mask, which these labels would"
         ):
             run.try_once(self.review(lambda task: Review.correct([{"boundingBoxes": []}])))
         assert sandbox.stage_of(masked) == "Review_1"
 
-    def test_an_empty_list_removes_it(self, run, masked, stored):
+    def test_empty_segmentations_remove_mask(self, run, masked, stored):
         run.try_once(self.review(lambda task: Review.correct([{"segmentations": []}])))
         assert stored(masked) == ([], [])
 
-    def test_a_new_one_replaces_it(self, run, masked, stored, mask):
+    def test_new_mask_replaces_stored_mask(self, run, masked, stored, mask):
         new = {"segmentations": mask("b.nii", box((4, 4, 4), (6, 6, 6), 2)), "segmentMap": {"2": "organ"}}
         run.try_once(self.review(lambda task: Review.correct([new])))
         (label,), (content,) = stored(masked)
@@ -423,17 +421,17 @@ class TestWhatTheTaskHas:
         assert (voxels(content) == box((4, 4, 4), (6, 6, 6), 2)).all()
 
 
-class TestPathsFromTheServer:
-    """A server that gives the path of a file here as a mask's: handing the series back must not send that file."""
+class TestServerPaths:
+    """A server returns a local path as a mask's path. Returning the series must not send that file."""
 
     @pytest.fixture(params=["", "file://"])
     def hostile(self, request, mask):
-        """The name of a local file that is no mask of the task."""
+        """The path of a local file that is not a mask of the task."""
         return f"{request.param}{mask('other.nii.gz', box((0, 0, 0), (4, 4, 4)))}"
 
     @pytest.fixture
     def seeded(self, sandbox, hostile):
-        """Make tasks whose masks are said to be there."""
+        """Create tasks whose masks are said to have that path."""
         document = """mutation ($o: UUID!, $p: UUID!, $t: UUID!, $d: String, $m: [LabelMapInput]) { putLabels(
             orgId: $o, projectId: $p, taskId: $t, labelsData: $d, labelsMap: $m, finalize: false) { ok } }"""
         label = [{"category": "lesion", "dicom": {"instanceid": 1}, "volumeindex": 0}]
@@ -449,7 +447,7 @@ class TestPathsFromTheServer:
 
     @pytest.fixture
     def kept(self, sandbox, hostile, monkeypatch):
-        """Expect a task to have the mask it had, and nothing to be opened or sent."""
+        """Check that a task keeps its mask, and that nothing is opened or sent."""
         opened = []
         monkeypatch.setattr(
             "airflow_provider_redbrick.annotations.masks.read_volume", lambda *args: opened.append(args)
@@ -463,7 +461,7 @@ class TestPathsFromTheServer:
 
         return check
 
-    def test_a_reviewer_hands_the_series_back(self, sandbox, run, seeded, kept, hostile):
+    def test_reviewer_returning_server_path_keeps_mask(self, sandbox, run, seeded, kept, hostile):
         task_id, seen = seeded("Review_1"), []
 
         def reviewer(task):
@@ -476,7 +474,7 @@ class TestPathsFromTheServer:
         assert sandbox.stage_of(task_id) == "END"
         kept(task_id)
 
-    def test_a_labeler_does(self, run, seeded, kept):
+    def test_labeler_returning_server_path_keeps_mask(self, run, seeded, kept):
         task_id = seeded("Label")
         made = RedBrickPrelabelOperator(
             task_id="p", stage_name="Label", task_ids=[task_id], labeler=lambda task: task.series, overwrite=True
@@ -484,14 +482,14 @@ class TestPathsFromTheServer:
         assert run.try_once(made)["counts"]["done"] == 1
         kept(task_id)
 
-    def test_python_code_does(self, run, seeded, kept):
+    def test_hook_submitting_server_path_keeps_mask(self, run, seeded, kept):
         task_id = seeded("Label")
         queue = RedBrickHook().stage("Label")
         (task,) = queue.claim(1)
         assert queue.submit({task_id: list(task.series)})[task_id].status.is_done
         kept(task_id)
 
-    def test_made_part_of_another_mask_it_is_not_there(self, run, seeded, hostile, mask):
+    def test_server_path_in_merged_mask_is_refused(self, run, seeded, hostile, mask):
         seeded("Review_1")
         mine = mask("mine.nii.gz", box((5, 5, 5), (6, 6, 6), 2))
         series = [{"segmentations": [mine, hostile], "segmentMap": {"1": "lesion", "2": "organ"}}]
@@ -503,7 +501,7 @@ class TestPathsFromTheServer:
 
 
 class TestFaults:
-    def test_a_lost_answer_does_not_store_the_mask_twice(self, sandbox, run, mask, quick):
+    def test_lost_answer_stores_mask_once(self, sandbox, run, mask, quick):
         (task_id,) = sandbox.seed_tasks(1)
         series = [{"segmentations": mask("a.nii.gz", box((0, 0, 0), (4, 4, 4))), "segmentMap": {"1": "lesion"}}]
         sandbox.fault_once("drop_before", PUT)
@@ -511,7 +509,7 @@ class TestFaults:
         assert sandbox.applied(PUT) == {task_id: 1}
         assert sandbox.stats()["root_fields"][PRESIGN] == 1
 
-    def test_no_file_is_left_behind(self, sandbox, run, mask, tmp_path, monkeypatch):
+    def test_temporary_mask_files_are_removed(self, sandbox, run, mask, tmp_path, monkeypatch):
         place = tmp_path / "tmp"
         place.mkdir()
         monkeypatch.setenv("TMPDIR", str(place))
@@ -530,7 +528,7 @@ class TestFaults:
 
 
 class TestPredictions:
-    def test_a_labeler_returns_a_mask_it_has_just_written(self, sandbox, run, tmp_path, stored):
+    def test_labeler_returning_new_mask_file_is_stored(self, sandbox, run, tmp_path, stored):
         ids = sandbox.seed_tasks(4)
 
         def labeler(task):

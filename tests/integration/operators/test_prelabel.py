@@ -1,4 +1,4 @@
-"""Labelling new tasks with a model, on a running server."""
+"""``RedBrickPrelabelOperator`` in label stages, with a running sandbox."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def operator(labeler=model, **options) -> RedBrickPrelabelOperator:
 
 
 def owner(sandbox, task_id: str) -> str | None:
-    """Who holds a task: an e-mail, "key", or None."""
+    """Return who holds a task: an email, "key", or None."""
     found = sandbox.task(task_id)["owner"]
     return "key" if found and found.startswith("API:") else found
 
@@ -49,8 +49,8 @@ def hours_later(monkeypatch):
     return lambda: monkeypatch.setattr(candidates, "ABANDONED_AFTER", pendulum.duration(seconds=0))
 
 
-class TestWhichTasks:
-    def test_the_whole_queue(self, sandbox, run):
+class TestTaskSelection:
+    def test_queue_is_labeled_completely(self, sandbox, run):
         ids = sandbox.seed_tasks(60)
         manifest = run.try_once(operator())
         assert manifest["counts"] == counts(done=60)
@@ -58,58 +58,58 @@ class TestWhichTasks:
         assert sandbox.applied(PUT) == sandbox.applied(ASSIGN) == dict.fromkeys(ids, 1)
 
     @pytest.mark.parametrize("options", [{}, {"overwrite": True}])
-    def test_a_limit_counts_a_task_once_that_moves_while_it_is_listed(self, sandbox, run, seen_twice, options):
+    def test_limit_counts_task_moved_during_listing_once(self, sandbox, run, seen_twice, options):
         ids = [*sandbox.seed_tasks(30, priority=0.5), *sandbox.seed_tasks(30)]
         manifest = run.try_once(operator(limit=60, **options))
         assert manifest["counts"] == counts(done=60)
         assert (sorted(manifest["task_ids"]), len(seen_twice)) == (sorted(ids), 1)
 
-    def test_a_limit(self, sandbox, run, holders):
+    def test_limit_bounds_labeled_tasks(self, sandbox, run, holders):
         ids = sandbox.seed_tasks(40)
         assert run.try_once(operator(limit=30))["counts"] == counts(done=30)
         assert sandbox.applied(PUT) == dict.fromkeys(ids[:30], 1)
         assert set(holders("Label").values()) == {None}
 
     @pytest.mark.parametrize("limit", ["2", 2])
-    def test_a_limit_may_come_from_a_template(self, sandbox, run, limit):
+    def test_limit_as_text_is_parsed(self, sandbox, run, limit):
         sandbox.seed_tasks(3)
         assert run.try_once(operator(limit=limit))["counts"] == counts(done=2)
 
-    def test_an_empty_queue_is_no_failure(self, sandbox, run):
+    def test_empty_queue_succeeds(self, sandbox, run):
         assert run.try_once(operator())["counts"] == counts()
 
-    def test_given_tasks(self, sandbox, run):
+    def test_task_ids_select_given_tasks(self, sandbox, run):
         ids = sandbox.seed_tasks(6)
         assert run.try_once(operator(task_ids=[ids[4], ids[1], ids[4]]))["counts"] == counts(done=2)
         assert sandbox.applied(PUT) == {ids[1]: 1, ids[4]: 1}
 
-    def test_peoples_tasks_are_not_in_the_queue(self, sandbox, run):
+    def test_queue_excludes_tasks_of_people(self, sandbox, run):
         theirs = sandbox.seed_tasks(2, assignee=BOB)
         free = sandbox.seed_tasks(2)
         assert run.try_once(operator())["counts"] == counts(done=2)
         assert sandbox.applied(PUT) == dict.fromkeys(free, 1)
         assert [owner(sandbox, task_id) for task_id in theirs] == [BOB, BOB]
 
-    def test_a_persons_given_task_stays_theirs_unless_told(self, sandbox, run, new_run):
+    def test_given_task_of_person_needs_take_from_people(self, sandbox, run, new_run):
         ids = sandbox.seed_tasks(1, assignee=BOB)
         assert run.try_once(operator(task_ids=ids))["counts"] == counts(skipped=1)
         assert owner(sandbox, ids[0]) == BOB
         manifest = new_run().try_once(operator(task_ids=ids, take_from_people=True))
         assert manifest["counts"] == counts(done=1)
 
-    def test_a_taken_task_goes_back_to_its_person_when_nothing_came_of_it(self, sandbox, run):
+    def test_task_taken_without_result_returns_to_person(self, sandbox, run):
         ids = sandbox.seed_tasks(2, assignee=BOB)
         run.try_once(operator(lambda _task: None, task_ids=ids, take_from_people=True))
         assert [owner(sandbox, task_id) for task_id in ids] == [BOB, BOB]
 
-    def test_small_pages_and_empty_ones(self, sandbox, run, monkeypatch, quick):
+    def test_small_and_empty_pages_are_read(self, sandbox, run, monkeypatch, quick):
         sandbox.settings(max_page=30)
         ids = sandbox.seed_tasks(70)
         sandbox.fault_once("empty_page", "genericTasks", skip=3)
         assert run.try_once(operator())["counts"] == counts(done=70)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_a_page_that_fails_is_not_the_end_of_the_queue(self, sandbox, run, quick):
+    def test_failed_page_raises(self, sandbox, run, quick):
         sandbox.seed_tasks(3)
         sandbox.fault_once("http_500", "genericTasks", times=50)
         with pytest.raises(Exception, match="HTTP 500"):
@@ -117,8 +117,8 @@ class TestWhichTasks:
         assert sandbox.stats()["applied"] == {}
 
 
-class TestWhatTheLabelerSees:
-    def test_name_metadata_images_and_labels(self, sandbox, run):
+class TestLabelerInput:
+    def test_labeler_receives_name_metadata_items_and_labels(self, sandbox, run):
         labels = [{"category": "finding", "attributes": [], "bbox2d": FLAT_BOX}]
         (task_id,) = sandbox.seed_tasks(1, prefix="scan", labels=labels, images=True)
         seen = []
@@ -136,35 +136,35 @@ class TestWhatTheLabelerSees:
         assert box["category"] == "finding"
         assert box["pointTopLeft"]["xNorm"] == 0.1
 
-    def test_a_new_task_has_empty_series(self, sandbox, run):
+    def test_labeler_receives_empty_series_for_new_task(self, sandbox, run):
         sandbox.seed_tasks(1)
         seen = []
         run.try_once(operator(seen.append))
         assert not seen[0].has_labels
         assert seen[0].classification is None
 
-    def test_what_it_sees_can_be_handed_back(self, sandbox, run):
+    def test_labeler_may_return_received_series(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1, labels=FLAT)
         run.try_once(operator(lambda task: task.series, task_ids=[task_id]))
         assert [label["bbox2d"] for label in sandbox.task(task_id)["labels"]] == [FLAT_BOX]
 
 
 class TestModes:
-    def test_submit(self, sandbox, run):
+    def test_write_submit_moves_task_forward(self, sandbox, run):
         ids = sandbox.seed_tasks(2)
         assert run.try_once(operator())["counts"] == counts(done=2)
         for task_id in ids:
             assert sandbox.stage_of(task_id) == "Review_1"
             assert [label["bbox2d"] for label in sandbox.task(task_id)["labels"]] == [FLAT_BOX]
 
-    def test_draft(self, sandbox, run):
+    def test_write_draft_keeps_task_with_key(self, sandbox, run):
         ids = sandbox.seed_tasks(2)
         assert run.try_once(operator(write="draft"))["counts"] == counts(done=2)
         for task_id in ids:
             assert (sandbox.task(task_id)["state"], owner(sandbox, task_id)) == ("STAGED", "key")
             assert sandbox.task(task_id)["labels"]
 
-    def test_draft_and_release(self, sandbox, run):
+    def test_write_draft_and_release_unassigns_task(self, sandbox, run):
         ids = sandbox.seed_tasks(30)
         assert run.try_once(operator(write="draft_and_release"))["counts"] == counts(done=30)
         for task_id in ids:
@@ -173,12 +173,12 @@ class TestModes:
         assert sandbox.humans("Label", 30)["done"] == 30
 
     @pytest.mark.parametrize("answer", [{"series": model(None)}, model(None), tuple(model(None)), {"labels": FLAT}])
-    def test_what_a_labeler_may_return(self, sandbox, run, answer):
+    def test_labeler_may_return_each_label_form(self, sandbox, run, answer):
         (task_id,) = sandbox.seed_tasks(1)
         assert run.try_once(operator(lambda _task: answer))["counts"] == counts(done=1)
         assert [label["bbox2d"] for label in sandbox.task(task_id)["labels"]] == [FLAT_BOX]
 
-    def test_the_time_a_model_takes_is_told(self, sandbox, run):
+    def test_labeler_duration_is_sent_as_time_spent(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         run.try_once(operator(lambda task: time.sleep(0.03) or model(task)))
         query = """query ($o: UUID!, $p: UUID!, $t: UUID!) { task(orgId: $o, projectId: $p, taskId: $t) {
@@ -189,7 +189,7 @@ class TestModes:
 
 
 def picky(bad_ids, misbehave):
-    """A labeler that misbehaves for some tasks."""
+    """A labeler that returns None, raises, or returns invalid labels for some tasks."""
     return lambda task: misbehave() if task.task_id in bad_ids else model(task)
 
 
@@ -210,8 +210,8 @@ BAD_ANSWERS = {
 
 
 @pytest.mark.parametrize("write", MODES)
-class TestNotEveryTask:
-    def test_none_leaves_a_task_alone(self, sandbox, run, write):
+class TestPartialFailure:
+    def test_labeler_returning_none_skips_task(self, sandbox, run, write):
         ids = sandbox.seed_tasks(5)
         manifest = run.try_once(operator(picky(ids[1:3], lambda: None), write=write))
         assert manifest["counts"] == counts(done=3, skipped=2)
@@ -220,7 +220,7 @@ class TestNotEveryTask:
             assert (task["state"], task["owner"], task["labels"]) == ("UNASSIGNED", None, [])
         assert set(sandbox.applied(PUT)) == {ids[0], ids[3], ids[4]}
 
-    def test_what_it_raises_fails_that_task_only(self, sandbox, run, write):
+    def test_labeler_raising_fails_task_alone(self, sandbox, run, write):
         ids = sandbox.seed_tasks(5)
         with pytest.raises(RedBrickTasksFailedError, match="no such weight file"):
             run.try_once(operator(picky(ids[1:3], boom), write=write))
@@ -228,7 +228,7 @@ class TestNotEveryTask:
         assert {f["task_id"] for f in run.xcoms["manifest"]["failed"]} == set(ids[1:3])
         assert [owner(sandbox, task_id) for task_id in ids[1:3]] == [None, None]
 
-    def test_invalid_labels_fail_that_task_only(self, sandbox, run, write):
+    def test_invalid_labels_fail_task_alone(self, sandbox, run, write):
         ids = sandbox.seed_tasks(len(BAD_ANSWERS) + 2)
         answers = dict(zip(ids[1:], BAD_ANSWERS.values(), strict=False))
         with pytest.raises(RedBrickTasksFailedError):
@@ -239,7 +239,7 @@ class TestNotEveryTask:
 
     @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
     @pytest.mark.usefixtures("one_by_one")
-    def test_a_stop_releases_what_was_claimed(self, sandbox, run, holders, write, stop):
+    def test_stop_releases_claims(self, sandbox, run, holders, write, stop):
         ids = sandbox.seed_tasks(60)
         calls = []
 
@@ -248,7 +248,7 @@ class TestNotEveryTask:
             if len(calls) == 40:
                 eventually(lambda: len(sandbox.applied(PUT)) == 24)
                 raise stop
-            # The third is left alone, so that the first 25 do not fill a whole request of releases.
+            # The third is skipped, so that the first 25 do not fill a whole release request.
             return None if len(calls) == 3 else model(task)
 
         with pytest.raises(stop):
@@ -261,7 +261,7 @@ class TestNotEveryTask:
         assert sandbox.applied(PUT) == dict.fromkeys(set(ids) - {ids[2]}, 1)
         assert manifest["counts"]["done"] == 35
 
-    def test_airflows_own_timeout_releases_too(self, sandbox, run, write):
+    def test_airflow_timeout_releases_claims(self, sandbox, run, write):
         ids = sandbox.seed_tasks(3)
 
         def slow(_task):
@@ -272,51 +272,49 @@ class TestNotEveryTask:
         assert [owner(sandbox, task_id) for task_id in ids] == [None] * 3
 
 
-class TestLabelledTasks:
+class TestLabeledTasks:
     @pytest.fixture
     def mixed(self, sandbox):
-        """Tasks with and without labels: ``(labelled, new)``."""
+        """Tasks with and without labels: ``(labeled, new)``."""
         return sandbox.seed_tasks(2, labels=FLAT), sandbox.seed_tasks(2)
 
-    def test_are_left_alone_in_a_queue(self, sandbox, run, mixed):
-        labelled, new = mixed
+    def test_labeled_tasks_of_queue_are_skipped(self, sandbox, run, mixed):
+        labeled, new = mixed
         run.try_once(operator())
         assert sandbox.applied(PUT) == dict.fromkeys(new, 1)
-        assert [owner(sandbox, task_id) for task_id in labelled] == [None, None]
+        assert [owner(sandbox, task_id) for task_id in labeled] == [None, None]
 
-    def test_do_not_use_up_the_limit(self, sandbox, run, mixed):
+    def test_labeled_tasks_do_not_count_toward_limit(self, sandbox, run, mixed):
         run.try_once(operator(limit=1))
         assert sandbox.applied(PUT) == {mixed[1][0]: 1}
 
     @pytest.mark.parametrize("fault", ["http_500", "gql_error", "html"])
-    def test_a_look_that_fails_is_taken_again_and_fails_no_try(self, sandbox, run, mixed, fault):
+    def test_failed_label_check_is_retried(self, sandbox, run, mixed, fault):
         sandbox.fault_once(fault, "task")
         assert run.try_once(operator())["counts"] == counts(done=2, skipped=2)
         assert sandbox.applied(PUT) == dict.fromkeys(mixed[1], 1)
 
-    def test_are_labelled_again_when_told(self, sandbox, run, mixed):
+    def test_labeled_tasks_are_relabeled_with_overwrite(self, sandbox, run, mixed):
         assert run.try_once(operator(overwrite=True))["counts"] == counts(done=4)
         assert set(sandbox.applied(PUT)) == {*mixed[0], *mixed[1]}
 
-    def test_are_labelled_again_when_given(self, sandbox, run, mixed):
+    def test_labeled_given_tasks_are_relabeled(self, sandbox, run, mixed):
         assert run.try_once(operator(task_ids=mixed[0]))["counts"] == counts(done=2)
 
-    def test_are_left_alone_when_given_and_told(self, sandbox, run, mixed):
+    def test_labeled_given_tasks_without_overwrite_are_skipped(self, sandbox, run, mixed):
         rows = [*mixed[0], *mixed[1]]
         assert run.try_once(operator(task_ids=rows, overwrite=False))["counts"] == counts(done=2, skipped=2)
         assert set(sandbox.applied(PUT)) == set(mixed[1])
 
     @pytest.mark.parametrize("write", MODES)
-    def test_a_second_run_labels_nothing_again(self, sandbox, run, new_run, write):
+    def test_second_run_labels_nothing_again(self, sandbox, run, new_run, write):
         ids = sandbox.seed_tasks(4)
         run.try_once(operator(write=write))
         assert new_run().try_once(operator(write=write))["counts"]["done"] == 0
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
     @pytest.mark.parametrize("overwrite", [None, True])
-    def test_what_a_reviewer_sends_back_to_the_key_is_not_labelled_in_circles(
-        self, sandbox, run, new_run, hours_later, overwrite
-    ):
+    def test_task_rejected_to_key_is_not_relabeled(self, sandbox, run, new_run, hours_later, overwrite):
         ids = sandbox.seed_tasks(3)
         run.try_once(operator())
         assert sandbox.humans("Review_1", accept_ratio=0)["rejected"] == 3
@@ -327,7 +325,7 @@ class TestLabelledTasks:
         new_run().try_once(operator(overwrite=overwrite))
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_what_came_back_does_not_use_up_the_limit(self, sandbox, run, new_run, hours_later):
+    def test_task_rejected_to_key_does_not_count_toward_limit(self, sandbox, run, new_run, hours_later):
         sandbox.seed_tasks(2)
         run.try_once(operator())
         sandbox.humans("Review_1", accept_ratio=0)
@@ -337,8 +335,8 @@ class TestLabelledTasks:
         assert all(sandbox.stage_of(task_id) == "Review_1" for task_id in new)
 
 
-class TestOthersAtTheSameQueue:
-    def test_a_person_who_is_faster_keeps_the_task(self, sandbox, run, give):
+class TestConcurrentWorkers:
+    def test_task_claimed_by_person_first_is_skipped(self, sandbox, run, give):
         ids = sandbox.seed_tasks(60)
 
         def labeler(task):
@@ -350,7 +348,7 @@ class TestOthersAtTheSameQueue:
         assert owner(sandbox, ids[58]) == BOB
         assert ids[58] not in sandbox.applied(PUT)
 
-    def test_another_run_with_the_same_key_that_is_faster_keeps_the_task(self, sandbox, run):
+    def test_task_claimed_by_other_run_first_is_skipped(self, sandbox, run):
         ids = sandbox.seed_tasks(60)
         claim = """mutation ($o: UUID!, $p: UUID!, $t: [UUID!]!) { assignTasksMultipleUsers(
             orgId: $o, projectId: $p, taskIds: $t, currentUser: true, refresh: true) { taskId } }"""
@@ -365,7 +363,7 @@ class TestOthersAtTheSameQueue:
         assert ids[58] not in sandbox.applied(PUT)
 
     @pytest.mark.parametrize("write", MODES)
-    def test_a_person_who_is_given_a_claimed_task_keeps_it(self, sandbox, run, give, write):
+    def test_claimed_task_reassigned_to_person_is_not_changed(self, sandbox, run, give, write):
         ids = sandbox.seed_tasks(3)
 
         def labeler(task):
@@ -378,7 +376,7 @@ class TestOthersAtTheSameQueue:
         assert owner(sandbox, ids[1]) == BOB
         assert sandbox.task(ids[1])["labels"] == []
 
-    def test_two_runs_at_once_submit_nothing_twice(self, sandbox, new_run, holders):
+    def test_concurrent_runs_submit_each_task_once(self, sandbox, new_run, holders):
         ids = sandbox.seed_tasks(60)
         manifests, problems = [], []
 
@@ -400,16 +398,16 @@ class TestOthersAtTheSameQueue:
         assert new_run().try_once(operator())["counts"] == counts(done=len(rest))
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_another_run_waits_an_hour_for_what_a_killed_try_claimed(self, sandbox, killed_try, new_run, hours_later):
+    def test_claims_of_killed_run_are_taken_over_after_an_hour(self, sandbox, killed_attempt, new_run, hours_later):
         ids = sandbox.seed_tasks(3)
-        killed_try(operator(lambda _task: os.kill(os.getpid(), signal.SIGKILL)))
+        killed_attempt(operator(lambda _task: os.kill(os.getpid(), signal.SIGKILL)))
         assert [owner(sandbox, task_id) for task_id in ids] == ["key"] * 3
         assert new_run().try_once(operator())["counts"] == counts()
         hours_later()
         assert new_run().try_once(operator())["counts"] == counts(done=3)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_another_run_hands_over_the_drafts_that_a_killed_one_left(self, sandbox, run, new_run, hours_later):
+    def test_other_run_releases_old_drafts(self, sandbox, run, new_run, hours_later):
         ids = sandbox.seed_tasks(3)
         run.try_once(operator(write="draft"))
         assert new_run().try_once(operator(write="draft_and_release"))["counts"] == counts()
@@ -420,7 +418,7 @@ class TestOthersAtTheSameQueue:
         assert [owner(sandbox, task_id) for task_id in ids] == [None] * 3
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_so_does_one_that_is_given_the_same_tasks_again(self, sandbox, run, new_run):
+    def test_other_run_with_given_tasks_releases_drafts(self, sandbox, run, new_run):
         ids = sandbox.seed_tasks(3)
         run.try_once(operator(write="draft"))
         again = operator(write="draft_and_release", task_ids=ids, overwrite=False)
@@ -428,28 +426,28 @@ class TestOthersAtTheSameQueue:
         assert [owner(sandbox, task_id) for task_id in ids] == [None] * 3
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_a_retry_takes_up_what_a_killed_try_claimed(self, sandbox, run, killed_try):
+    def test_retry_resumes_claims_of_killed_attempt(self, sandbox, run, killed_attempt):
         ids = sandbox.seed_tasks(3)
-        killed_try(operator(lambda _task: os.kill(os.getpid(), signal.SIGKILL)))
+        killed_attempt(operator(lambda _task: os.kill(os.getpid(), signal.SIGKILL)))
         assert run.try_once(operator())["counts"] == counts(done=3)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
     @pytest.mark.parametrize("given", [False, True])
-    def test_a_retry_releases_what_a_killed_try_claimed_and_it_leaves_alone(self, sandbox, run, killed_try, given):
+    def test_retry_releases_claims_it_skips(self, sandbox, run, killed_attempt, given):
         ids = sandbox.seed_tasks(3)
         which = {"task_ids": ids} if given else {}
-        killed_try(operator(lambda _task: os.kill(os.getpid(), signal.SIGKILL), **which))
+        killed_attempt(operator(lambda _task: os.kill(os.getpid(), signal.SIGKILL), **which))
         assert run.try_once(operator(lambda _task: None, **which))["counts"] == counts(skipped=3)
         assert [owner(sandbox, task_id) for task_id in ids] == [None] * 3
 
-    def test_a_retry_leaves_alone_what_the_key_held_before_the_run(self, sandbox, run, new_run):
+    def test_retry_keeps_tasks_held_before_run(self, sandbox, run, new_run):
         ids = sandbox.seed_tasks(2, assignee="API key")
         run = new_run()
         run.tries = 1
         assert run.try_once(operator())["counts"] == counts()
         assert [owner(sandbox, task_id) for task_id in ids] == ["key"] * 2
 
-    def test_given_tasks_of_the_key_stay_with_it_when_left_alone(self, sandbox, new_run):
+    def test_given_task_of_key_stays_assigned_if_skipped(self, sandbox, new_run):
         ids = sandbox.seed_tasks(2, assignee="API key")
         run = new_run()
         for _ in range(2):
@@ -483,21 +481,21 @@ class TestRefusedInput:
         ],
         ids=repr,
     )
-    def test_before_any_request(self, sandbox, run, options):
+    def test_invalid_parameters_send_no_request(self, sandbox, run, options):
         with pytest.raises(RedBrickInputError):
             run.try_once(operator(**options))
         assert sandbox.stats()["requests"] == 0
 
     @pytest.mark.parametrize("stage", ["Ground Truth", "Output", "END", "Input", "Failed_Review_1", "label"])
-    def test_stages_nobody_labels_in(self, sandbox, run, stage):
+    def test_stages_without_labeling_are_refused(self, sandbox, run, stage):
         with pytest.raises(RedBrickInputError):
             run.try_once(operator(stage_name=stage))
         assert sandbox.stats()["applied"] == {}
 
 
 @pytest.fixture
-def labelled_once(sandbox, whereabouts):
-    """Check that every task was labelled once and is where its mode leaves it."""
+def labeled_once(sandbox, whereabouts):
+    """Check that each task was labeled once and is in the state that its mode leaves it in."""
 
     def check(ids, write, *, draft_owners=("key",)) -> None:
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
@@ -520,19 +518,19 @@ def finishes(finish, ids, write, *, given: bool) -> None:
     assert sum(each["done"] for each in tried) <= len(ids)
 
 
-def test_a_retry_finishes_the_rest(sandbox, midway_fault, finish, labelled_once):
+def test_retry_processes_the_rest(sandbox, midway_fault, finish, labeled_once):
     ids = sandbox.seed_tasks(8)
     midway_fault(PUT)
     finishes(finish, ids, "submit", given=True)
-    labelled_once(ids, "submit")
+    labeled_once(ids, "submit")
 
 
 @pytest.mark.parametrize("fault", ["http_500", "drop_before", "drop_after", "gql_error", "rate_limit"])
-def test_a_retry_hands_over_what_could_not_be_released(sandbox, finish, quick, labelled_once, fault):
+def test_retry_releases_what_could_not_be_released(sandbox, finish, quick, labeled_once, fault):
     ids = sandbox.seed_tasks(4)
     sandbox.fault_once(fault, ASSIGN, skip=1, times=20)
     finishes(finish, ids, "draft_and_release", given=False)
-    labelled_once(ids, "draft_and_release")
+    labeled_once(ids, "draft_and_release")
 
 
 @pytest.mark.parametrize(
@@ -541,23 +539,27 @@ def test_a_retry_hands_over_what_could_not_be_released(sandbox, finish, quick, l
     ids=["submit-queue", "draft-given", "draft_and_release-given", "draft_and_release-queue"],
 )
 class TestRetry:
-    def test_finishes_the_rest(self, *, sandbox, write, given, core_fault, finish, labelled_once):
+    def test_retry_after_fault_processes_the_rest(self, *, sandbox, write, given, core_fault, finish, labeled_once):
         ids = sandbox.seed_tasks(8)
         core_fault(PUT)
         finishes(finish, ids, write, given=given)
         # A draft whose result is unknown was released.
-        labelled_once(ids, write, draft_owners=("key", None))
+        labeled_once(ids, write, draft_owners=("key", None))
 
-    def test_after_a_kill_between_changes(self, *, sandbox, write, given, killed_try, finish, labelled_once):
+    def test_retry_after_kill_between_changes_processes_the_rest(
+        self, *, sandbox, write, given, killed_attempt, finish, labeled_once
+    ):
         ids = sandbox.seed_tasks(40)
         which = {"task_ids": ids} if given else {}
-        killed_try(operator(write=write, **which), after_change=10)
+        killed_attempt(operator(write=write, **which), after_change=10)
         (manifest,) = finish(lambda: operator(write=write, **which))
-        labelled_once(ids, write)
+        labeled_once(ids, write)
         if given:
             assert manifest["counts"]["done"] + manifest["counts"]["already_done"] == 40
 
-    def test_after_a_kill_in_the_model(self, *, sandbox, write, given, killed_try, finish, labelled_once):
+    def test_retry_after_kill_in_labeler_processes_the_rest(
+        self, *, sandbox, write, given, killed_attempt, finish, labeled_once
+    ):
         ids = sandbox.seed_tasks(40)
         which = {"task_ids": ids} if given else {}
         calls = []
@@ -568,33 +570,35 @@ class TestRetry:
                 os.kill(os.getpid(), signal.SIGKILL)
             return model(task)
 
-        killed_try(operator(labeler, write=write, **which))
+        killed_attempt(operator(labeler, write=write, **which))
         finish(lambda: operator(write=write, **which))
-        labelled_once(ids, write)
+        labeled_once(ids, write)
 
-    def test_whatever_goes_wrong(self, *, sandbox, write, given, finish, quick, labelled_once):
+    def test_retries_after_any_fault_label_once(self, *, sandbox, write, given, finish, quick, labeled_once):
         seed = {"submit": 11, "draft": 12, "draft_and_release": 13}[write] + 100 * given
         print(f"seed={seed}")
         ids = sandbox.seed_tasks(60)
         sandbox.faults(f"http_503=0.1,drop_before=0.05,drop_after=0.05,rate_limit=0.05,seed={seed}")
         finish(lambda: operator(write=write, task_ids=ids if given else None), faults_stay=True)
         sandbox.faults("")
-        labelled_once(ids, write, draft_owners=("key", None))
+        labeled_once(ids, write, draft_owners=("key", None))
 
-    def test_slow_transitions(self, *, sandbox, write, given, finish, quick, pairs, labelled_once):
+    def test_retry_during_slow_transition_labels_once(
+        self, *, sandbox, write, given, finish, quick, pairs, labeled_once
+    ):
         sandbox.settings(transition_ms=100)
         ids = sandbox.seed_tasks(8)
         sandbox.fault_once("drop_after", PUT, times=3)
         sandbox.fault_once("gql_error", PUT, skip=5)
         finish(lambda: operator(write=write, task_ids=ids if given else None))
         time.sleep(0.15)
-        labelled_once(ids, write)
+        labeled_once(ids, write)
 
 
 @pytest.mark.parametrize("words", ["cannot read {}", "cannot read it"])
 @pytest.mark.usefixtures("sandbox")
-def test_no_name_writes_lines_of_its_own_into_the_log(run, caplog, capsys, tmp_path, words):
-    """Names come from any uploader: they must neither pass for lines of a log nor command a terminal."""
+def test_task_name_with_control_characters_is_escaped_in_log(run, caplog, capsys, tmp_path, words):
+    """Any uploader can choose a name. It must not forge log lines or control a terminal."""
     (tmp_path / "a.dcm").write_bytes(b"x")
     name = "scan\n[2024-05-01] INFO - all tasks are done\x1b[2J\x9b2J\u2028INFO"
     upload = RedBrickUploadTasksOperator(task_id="t", tasks=[{"name": name, "items": [str(tmp_path / "a.dcm")]}])
@@ -618,14 +622,14 @@ def test_no_name_writes_lines_of_its_own_into_the_log(run, caplog, capsys, tmp_p
     assert run.xcoms["manifest"]["failed"][0]["name"] == name
 
 
-def test_the_log_names_what_was_raised(sandbox, run, caplog):
+def test_log_names_labeler_exception(sandbox, run, caplog):
     sandbox.seed_tasks(1)
     with caplog.at_level(logging.ERROR), pytest.raises(RedBrickTasksFailedError):
         run.try_once(operator(lambda _task: boom()))
     assert any("The labeler raised" in record.message and record.exc_info for record in caplog.records)
 
 
-def test_a_retry_with_a_limit_takes_up_what_is_left_first(sandbox, run):
+def test_retry_with_limit_resumes_claims_first(sandbox, run):
     ids = sandbox.seed_tasks(6)
     with pytest.raises(RedBrickTasksFailedError):
         run.try_once(operator(picky(ids[1:2], boom), limit=3))

@@ -1,4 +1,4 @@
-"""Predictions onto tasks wherever they are, with what the audit trail keeps of the model."""
+"""``RedBrickPrelabelOperator`` with ``write="anywhere"``, and its audit trail."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def anywhere(labeler=predict, **options):
 
 
 def written(sandbox, task_id):
-    """What the audit trail keeps of each write."""
+    """Return what the audit trail stores of each write."""
     ids = {"o": sandbox.org_id, "p": sandbox.project_id, "t": task_id}
     events = sandbox.graphql(EVENTS, ids)["task"]["genericEvents"]
     outputs = [event["outputEvent"] for event in events if event.get("outputEvent")]
     return [json.loads(output["extraData"]) for output in outputs if output["extraData"]]
 
 
-class TestWhere:
-    def test_in_every_stage_and_nothing_moves_and_nobody_loses_anything(self, sandbox, run, holders):
+class TestTarget:
+    def test_anywhere_writes_in_each_stage_without_moving_tasks(self, sandbox, run, holders):
         ids = [
             *sandbox.seed_tasks(1, stage="Label"),
             *sandbox.seed_tasks(1, stage="Review_1"),
@@ -51,18 +51,18 @@ class TestWhere:
         assert sandbox.applied("assignTasksMultipleUsers") == {}
         assert set(holders("Label").values()) == {None}
 
-    def test_without_ids_the_unlabelled_ones_of_a_stage(self, sandbox, run, new_run):
+    def test_anywhere_without_ids_selects_unlabeled_tasks(self, sandbox, run, new_run):
         fresh = sandbox.seed_tasks(4)
         held = sandbox.seed_tasks(1, assignee="alice@example.com")
-        labelled = sandbox.seed_tasks(1, labels=[{"category": "finding"}])
+        labeled = sandbox.seed_tasks(1, labels=[{"category": "finding"}])
         assert run.try_once(anywhere(stage_name="Label", limit=3))["counts"] == counts(done=3)
         assert new_run().try_once(anywhere(stage_name="Label"))["counts"] == counts(done=1)
         assert sandbox.applied(PUT) == dict.fromkeys(fresh, 1)
         assert new_run().try_once(anywhere(stage_name="Label", overwrite=True))["counts"] == counts(done=5)
         assert held[0] not in sandbox.applied(PUT)
-        assert labelled[0] in sandbox.applied(PUT)
+        assert labeled[0] in sandbox.applied(PUT)
 
-    def test_what_a_person_holds_is_left_alone_unless_told(self, sandbox, run, new_run, holders):
+    def test_anywhere_skips_tasks_of_people_unless_allowed(self, sandbox, run, new_run, holders):
         ids = sandbox.seed_tasks(2, assignee="alice@example.com")
         made = run.try_once(anywhere(task_ids=ids))
         assert made["counts"] == counts(skipped=2)
@@ -70,11 +70,11 @@ class TestWhere:
         assert made["counts"] == counts(done=2)
         assert set(holders("Label").values()) == {"alice@example.com"}
 
-    def test_the_archive_is_left_alone(self, sandbox, run):
+    def test_anywhere_skips_archived_tasks(self, sandbox, run):
         ids = sandbox.seed_tasks(1, stage="ARCHIVED")
         assert run.try_once(anywhere(task_ids=ids))["counts"] == counts(skipped=1)
 
-    def test_in_a_review_stage_and_in_ground_truth_by_name(self, sandbox, run, new_run):
+    def test_anywhere_in_ground_truth_needs_task_ids(self, sandbox, run, new_run):
         review = sandbox.seed_tasks(2, stage="Review_1")
         made = run.try_once(anywhere(stage_name="Review_1", overwrite=True))
         assert (made["counts"], made["stage_name"]) == (counts(done=2), "Review_1")
@@ -85,15 +85,15 @@ class TestWhere:
         made = new_run().try_once(anywhere(stage_name="Ground Truth", task_ids=truth))
         assert (made["counts"], sandbox.stage_of(truth[0])) == (counts(done=1), "END")
 
-    def test_in_a_consensus_project(self, sandbox, run):
+    def test_anywhere_works_in_consensus_project(self, sandbox, run):
         project_id = sandbox.add_project(consensus=True)
         ids = sandbox.seed_tasks(2, project_id=project_id)
         assert run.try_once(anywhere(stage_name="Label", project_id=project_id))["counts"] == counts(done=2)
         assert set(sandbox.applied(PUT)) == set(ids)
 
 
-class TestTrail:
-    def test_it_tells_which_model_and_which_run_wrote_what(self, sandbox, new_run):
+class TestAuditTrail:
+    def test_trail_names_model_and_run(self, sandbox, new_run):
         (task_id,) = sandbox.seed_tasks(1)
         operator = anywhere(task_ids=[task_id], model_name="lungs", model_version="2.1")
         ti = SimpleNamespace(
@@ -108,15 +108,15 @@ class TestTrail:
         assert (first["dag_id"], first["run_id"], first["task_id"]) == ("nightly", "scheduled__1", "p")
         assert first["written_by"].startswith("airflow-provider-redbrick ")
 
-    def test_a_write_is_not_taken_for_leaving_the_stage(self, sandbox, run):
-        """A retry of an operator that submits must not take the write of another for its own doing."""
+    def test_write_anywhere_is_not_evidence_of_submit(self, sandbox, run):
+        """An operator that submits must not take this write for its own result."""
         (task_id,) = sandbox.seed_tasks(1)
         run.try_once(anywhere(task_ids=[task_id], model_name="m"))
         submit = RedBrickPrelabelOperator(task_id="s", stage_name="Label", labeler=predict, task_ids=[task_id])
         assert run.try_once(submit)["counts"] == counts(done=1)
 
     @pytest.mark.parametrize("write", ["submit", "draft", "draft_and_release"])
-    def test_other_writes_keep_nothing_of_the_model_and_say_so(self, sandbox, run, write):
+    def test_model_name_with_other_write_is_refused(self, sandbox, run, write):
         operator = RedBrickPrelabelOperator(
             task_id="p", stage_name="Label", labeler=predict, write=write, model_version="1"
         )
@@ -125,41 +125,41 @@ class TestTrail:
         assert sandbox.stats()["requests"] == 0
 
     @pytest.mark.parametrize("name", ["", " ", 5])
-    def test_a_blank_model_is_refused(self, sandbox, run, name):
+    def test_blank_model_name_is_refused(self, sandbox, run, name):
         with pytest.raises(RedBrickInputError, match="model_name must "):
             run.try_once(anywhere(stage_name="Label", model_name=name))
         assert sandbox.stats()["requests"] == 0
 
-    def test_they_are_templates(self):
+    def test_model_name_and_version_are_templates(self):
         assert {"model_name", "model_version", "task_ids", "stage_name"} <= set(
             RedBrickPrelabelOperator.template_fields
         )
 
 
 class TestRetry:
-    def test_after_faults_each_is_written_once(self, sandbox, core_fault, finish):
+    def test_retries_after_faults_write_once(self, sandbox, core_fault, finish):
         ids = sandbox.seed_tasks(30)
         core_fault(PUT)
         manifests = finish(lambda: anywhere(task_ids=ids))
         assert sum(manifests[-1]["counts"].values()) == 30
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_after_a_kill_a_retry_writes_the_rest(self, sandbox, killed_try, finish):
+    def test_retry_after_kill_writes_the_rest(self, sandbox, killed_attempt, finish):
         ids = sandbox.seed_tasks(30)
-        killed_try(anywhere(task_ids=ids), after_change=10)
+        killed_attempt(anywhere(task_ids=ids), after_change=10)
         assert len(sandbox.applied(PUT)) >= 10
         finish(lambda: anywhere(task_ids=ids))
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
 
 class TestInput:
-    def test_without_stage_or_ids(self, sandbox, run):
+    def test_anywhere_without_stage_and_ids_is_refused(self, sandbox, run):
         with pytest.raises(RedBrickInputError, match="stage_name must not be empty"):
             run.try_once(anywhere())
         with pytest.raises(RedBrickInputError, match="stage_name must not be empty"):
             run.try_once(RedBrickPrelabelOperator(task_id="p", labeler=predict))
 
-    def test_bad_labels_are_refused_as_everywhere(self, sandbox, run):
+    def test_anywhere_refuses_invalid_labels(self, sandbox, run):
         ids = sandbox.seed_tasks(2)
         bad = [{"boundingBoxes": [{**BOX, "category": "fnding"}]}]
         with pytest.raises(RedBrickTasksFailedError, match="did you mean 'finding'"):

@@ -1,4 +1,4 @@
-"""Predictions into a remote-labeling stage, by the root fields of the API's first generation."""
+"""``RedBrickPrelabelOperator`` in remote-labeling stages of first-generation servers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def project_id(sandbox):
 
 @pytest.fixture
 def waiting(sandbox, project_id):
-    """Tasks in the stage."""
+    """Tasks that wait in the remote-labeling stage."""
     return sandbox.seed_tasks(7, project_id=project_id, stage=STAGE)
 
 
@@ -49,7 +49,7 @@ def prelabel(project_id, labeler=predict, **options):
 
 
 class TestSubmit:
-    def test_the_whole_queue(self, sandbox, run, project_id, waiting):
+    def test_remote_queue_is_labeled_completely(self, sandbox, run, project_id, waiting):
         assert run.try_once(prelabel(project_id))["counts"] == counts(done=7)
         assert sandbox.applied(PUT) == sandbox.applied(FINISH) == dict.fromkeys(waiting, 1)
         assert "assignTasksMultipleUsers" not in sandbox.stats()["root_fields"]
@@ -60,12 +60,12 @@ class TestSubmit:
         assert label["bbox2d"] == {"xnorm": 0.1, "ynorm": 0.2, "wnorm": 0.3, "hnorm": 0.4}
         assert label["attributes"] == [{"name": "score", "value": 0.5}]
 
-    def test_so_many_and_those_that_are_named(self, sandbox, run, new_run, project_id, waiting):
+    def test_limit_and_task_ids_select_tasks(self, sandbox, run, new_run, project_id, waiting):
         assert run.try_once(prelabel(project_id, limit=2))["counts"] == counts(done=2)
         assert new_run().try_once(prelabel(project_id, task_ids=waiting[4:5]))["counts"] == counts(done=1)
         assert set(sandbox.applied(FINISH)) == {*waiting[:2], waiting[4]}
 
-    def test_a_queue_longer_than_a_page_of_which_some_are_left(self, sandbox, run, project_id, monkeypatch):
+    def test_queue_beyond_one_page_with_skipped_tasks_is_read(self, sandbox, run, project_id, monkeypatch):
         ids = sandbox.seed_tasks(90, project_id=project_id, stage=STAGE)
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&page_size=20")
         left = set(ids[:40])
@@ -73,14 +73,14 @@ class TestSubmit:
         assert made["counts"] == counts(done=50, skipped=40)
         assert set(sandbox.applied(FINISH)) == set(ids) - left
 
-    def test_a_server_that_lists_no_more(self, sandbox, run, project_id, monkeypatch):
+    def test_queue_beyond_listing_limit_processes_first_page(self, sandbox, run, project_id, monkeypatch):
         sandbox.seed_tasks(60, project_id=project_id, stage=STAGE)
         sandbox.settings(max_page=30)
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&page_size=20")
         made = run.try_once(prelabel(project_id, lambda task: None))
         assert made["counts"]["skipped"] == 20
 
-    def test_in_the_older_format(self, sandbox, run, project_id, waiting):
+    def test_legacy_labels_are_submitted(self, sandbox, run, project_id, waiting):
         label = {
             "category": [["object", "anatomy", "vessel"]],
             "bbox2d": {"xnorm": 0, "ynorm": 0, "wnorm": 1, "hnorm": 1},
@@ -89,7 +89,7 @@ class TestSubmit:
         (stored,) = sandbox.task(waiting[0], project_id=project_id)["labels"]
         assert stored["category"] == [["object", "anatomy", "vessel"]]
 
-    def test_in_a_video(self, sandbox, run):
+    def test_video_labels_are_sent(self, sandbox, run):
         project_id = sandbox.add_project(stages("VIDEO_BBOX"))
         (task_id,) = sandbox.seed_tasks(1, project_id=project_id, stage=STAGE)
         box = {
@@ -107,7 +107,7 @@ class TestSubmit:
             "end": True,
         }
 
-    def test_the_sensor_counts_what_waits(self, sandbox, run, project_id, waiting):
+    def test_sensor_counts_waiting_tasks(self, sandbox, run, project_id, waiting):
         wait = RedBrickStageQueueSensor(task_id="w", stage_name=STAGE, project_id=project_id, at_least=7, timeout=5)
         run.try_once(wait)
         assert sandbox.stats()["root_fields"]["stageStat"] == 1
@@ -131,14 +131,14 @@ BAD = {
 
 class TestBadLabels:
     @pytest.mark.parametrize(("series", "words"), BAD.values(), ids=[name.replace(" ", "_") for name in BAD])
-    def test_they_are_their_tasks_failure(self, *, sandbox, run, project_id, waiting, series, words):
+    def test_invalid_labels_fail_task_alone(self, *, sandbox, run, project_id, waiting, series, words):
         bad = waiting[0]
         labeler = lambda task: [series] if task.task_id == bad else predict(task)  # noqa: E731
         with pytest.raises(RedBrickTasksFailedError, match=words):
             run.try_once(prelabel(project_id, labeler))
         assert set(sandbox.applied(PUT)) == set(sandbox.applied(FINISH)) == set(waiting[1:])
 
-    def test_a_video_box_without_a_frame(self, sandbox, run):
+    def test_video_box_without_frame_fails_task(self, sandbox, run):
         project_id = sandbox.add_project(stages("VIDEO_BBOX"))
         sandbox.seed_tasks(1, project_id=project_id, stage=STAGE)
         with pytest.raises(RedBrickTasksFailedError, match="has no frameindex"):
@@ -148,21 +148,23 @@ class TestBadLabels:
 class TestRetry:
     @pytest.mark.parametrize("mutation", [PUT, FINISH])
     @pytest.mark.parametrize("fault", ["drop_after", "drop_before", "http_500", "gql_error", "not_ok", "html"])
-    def test_each_task_is_handed_on_once(self, *, sandbox, finish, quick, pairs, project_id, waiting, fault, mutation):
+    def test_retries_submit_each_task_once(
+        self, *, sandbox, finish, quick, pairs, project_id, waiting, fault, mutation
+    ):
         sandbox.fault_once(fault, mutation, skip=2, times=2)
         finish(lambda: prelabel(project_id))
         assert sandbox.applied(FINISH) == dict.fromkeys(waiting, 1)
         assert sandbox.count("Label", project_id=project_id) == 7
 
-    def test_after_a_kill(self, sandbox, killed_try, finish, project_id, waiting):
-        killed_try(prelabel(project_id), after_change=5)
+    def test_retry_after_kill_submits_the_rest(self, sandbox, killed_attempt, finish, project_id, waiting):
+        killed_attempt(prelabel(project_id), after_change=5)
         finish(lambda: prelabel(project_id, task_ids=waiting))
         assert sandbox.applied(FINISH) == dict.fromkeys(waiting, 1)
 
 
 class TestInput:
     @pytest.mark.parametrize("write", ["draft", "draft_and_release"])
-    def test_there_are_no_drafts(self, sandbox, run, project_id, waiting, write):
-        with pytest.raises(RedBrickInputError, match="Only write='submit' works"):
+    def test_draft_writes_are_refused(self, sandbox, run, project_id, waiting, write):
+        with pytest.raises(RedBrickInputError, match=r"remote-labeling stage\. Only write='submit' works there"):
             run.try_once(prelabel(project_id, write=write))
         assert sandbox.applied(PUT) == {}

@@ -1,4 +1,4 @@
-"""How far a long run is: lines by a clock that the test turns."""
+"""Progress lines, with a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Clock:
 
 
 def lines(progress, clock, *, tasks, seconds_each):
-    """Let tasks be done, each after so many seconds; answers the line after each that has one, by its number."""
+    """Complete tasks at a fixed interval, and return the progress lines by task number."""
     found = {}
     for number in range(1, tasks + 1):
         clock.now += seconds_each
@@ -30,7 +30,7 @@ def lines(progress, clock, *, tasks, seconds_each):
     return found
 
 
-def test_a_line_every_few_seconds_says_what_is_done_how_fast_and_how_long_it_takes():
+def test_progress_line_has_count_rate_and_time_left():
     clock = Clock()
     assert lines(Progress(100, every=5, clock=clock), clock, tasks=11, seconds_each=1) == {
         5: "5 of 100 tasks, 1.0 a second, 1 min 35 s left",
@@ -41,31 +41,31 @@ def test_a_line_every_few_seconds_says_what_is_done_how_fast_and_how_long_it_tak
 @pytest.mark.parametrize(
     ("total", "left"), [(40, "2 s left"), (12_345, "25 min 41 s left"), (100_000, "3 h 28 min left"), (20, "")]
 )
-def test_the_time_left_is_as_exact_as_somebody_would_say_it(total, left):
+def test_progress_time_left_is_rounded(total, left):
     clock = Clock()
     found = lines(Progress(total, every=2.5, clock=clock), clock, tasks=20, seconds_each=0.125)
     assert found == {20: f"20 of {total} tasks, 8.0 a second, {left}".removesuffix(", ")}
 
 
-def test_where_the_end_is_not_known_nothing_is_said_of_it():
+def test_progress_without_total_omits_time_left():
     clock = Clock()
     found = lines(Progress(every=5, clock=clock), clock, tasks=80, seconds_each=0.0625)
     assert found == {80: "80 tasks so far, 16.0 a second"}
 
 
-def test_tasks_that_come_all_at_once_make_one_line():
+def test_progress_of_burst_is_one_line():
     clock = Clock()
     progress = Progress(1000, every=5, clock=clock)
     clock.now += 60
     assert [progress.after(), *(progress.after() for _ in range(99))].count(None) == 99
 
 
-def test_a_short_run_has_none():
+def test_progress_of_short_run_is_silent():
     clock = Clock()
     assert lines(Progress(4, clock=clock), clock, tasks=4, seconds_each=EVERY / 5) == {}
 
 
-def test_an_operator_says_how_far_it_is_and_nothing_more(sandbox, run, caplog, capfd, monkeypatch):
+def test_operator_logs_progress_and_summary(sandbox, run, caplog, capfd, monkeypatch):
     caplog.set_level(logging.INFO)
     sandbox.seed_tasks(30)
     sandbox.seed_tasks(3, assignee="alice@example.com", prefix="theirs")
@@ -74,7 +74,7 @@ def test_an_operator_says_how_far_it_is_and_nothing_more(sandbox, run, caplog, c
         return RedBrickPrelabelOperator(task_id="t", stage_name="Label", labeler=lambda _task: None, **options)
 
     def said() -> list[str]:
-        # Where an operator's log goes differs between Airflow's versions; some have it in both places.
+        # Airflow versions differ in where an operator's log goes; some write to both places.
         printed, logged = capfd.readouterr().out, [line for line in caplog.messages if line.startswith("prelabel: ")]
         caplog.clear()
         words = "\n".join(logged) or printed

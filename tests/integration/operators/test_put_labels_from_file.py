@@ -1,4 +1,4 @@
-"""Putting the labels of a file on tasks, on a running server."""
+"""``RedBrickPutLabelsOperator`` with ``labels_path``, with a running sandbox."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def operator(path, **options) -> RedBrickPutLabelsOperator:
     return RedBrickPutLabelsOperator(task_id="put", **{"stage_name": "Label", "labels_path": str(path), **options})
 
 
-def labelled(ids, key: str = "taskId") -> list[dict]:
+def labeled(ids, key: str = "taskId") -> list[dict]:
     return [{key: value, "series": SERIES} for value in ids]
 
 
@@ -42,7 +42,7 @@ def lines(entries) -> bytes:
 
 @pytest.fixture
 def written(tmp_path):
-    """Write a file of labels: of bytes, or of entries as JSON Lines (bytes among them are lines of their own)."""
+    """Write a file of labels from bytes, or from entries as JSON Lines. Entries of bytes are raw lines."""
 
     def write(content, name: str = "labels.jsonl") -> Path:
         path = tmp_path / name
@@ -54,7 +54,7 @@ def written(tmp_path):
 
 @pytest.fixture
 def report(run, tmp_path):
-    """Put a file of labels and answer the rows of the report, in order."""
+    """Put a file of labels and return the rows of the report in order."""
 
     def attempt(path, **options) -> list[dict]:
         to = tmp_path / "report.jsonl"
@@ -68,7 +68,7 @@ def report(run, tmp_path):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The files of labels that were opened."""
+    """The label files that were opened."""
     files = []
 
     def remembered(*args):
@@ -80,7 +80,7 @@ def opened(monkeypatch):
     return files
 
 
-class TestKindsOfFile:
+class TestFileFormats:
     @pytest.mark.parametrize(
         "content",
         [
@@ -92,17 +92,17 @@ class TestKindsOfFile:
         ],
         ids=["lines", "array", "lines_compressed", "array_compressed", "lines_of_windows"],
     )
-    def test_they_are_told_by_their_content(self, sandbox, run, written, content):
+    def test_file_format_is_detected_by_content(self, sandbox, run, written, content):
         ids = sandbox.seed_tasks(3)
-        manifest = run.try_once(operator(written(content(labelled(ids)), "labels.txt")))
+        manifest = run.try_once(operator(written(content(labeled(ids)), "labels.txt")))
         assert manifest["counts"] == counts(done=3)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
         assert all(len(sandbox.task(task_id)["labels"]) == 1 for task_id in ids)
 
-    def test_what_an_export_says_besides_labels_is_ignored(self, sandbox, run, written):
+    def test_export_keys_besides_labels_are_ignored(self, sandbox, run, written):
         (task_id,) = sandbox.seed_tasks(1)
         exported = {
-            **labelled([task_id])[0],
+            **labeled([task_id])[0],
             "name": "another",
             "currentStageName": "Ground Truth",
             "createdAt": "2024-01-01T00:00:00Z",
@@ -111,24 +111,24 @@ class TestKindsOfFile:
         assert run.try_once(operator(written([exported])))["counts"] == counts(done=1)
         assert len(sandbox.task(task_id)["labels"]) == 1
 
-    def test_the_path_is_a_template(self):
+    def test_labels_path_is_a_template(self):
         put = operator("/data/{{ ds }}/labels.jsonl")
         put.render_template_fields({"ds": "2024-05-01"})
         assert put.labels_path == "/data/2024-05-01/labels.jsonl"
 
-    def test_drafts_and_corrections_come_from_a_file_too(self, sandbox, run, new_run, written):
+    def test_file_supports_drafts_and_corrections(self, sandbox, run, new_run, written):
         (task_id,) = sandbox.seed_tasks(1)
         (reviewed,) = sandbox.seed_tasks(1, stage="Review_1")
-        run.try_once(operator(written(labelled([task_id])), finalize=False))
-        new_run().try_once(operator(written(labelled([reviewed])), stage_name="Review_1"))
+        run.try_once(operator(written(labeled([task_id])), finalize=False))
+        new_run().try_once(operator(written(labeled([reviewed])), stage_name="Review_1"))
         assert sandbox.task(task_id)["state"] == "STAGED"
         assert sandbox.stage_of(reviewed) == "END"
 
 
 class TestBrokenEntries:
-    def test_each_is_a_failure_of_its_own_with_its_place(self, sandbox, report, written):
+    def test_broken_entry_fails_alone_with_position(self, sandbox, report, written):
         ids = sandbox.seed_tasks(4)
-        good = labelled(ids)
+        good = labeled(ids)
         bad = {"taskId": ids[2], "series": [{"boundingBoxes": [{**BOX, "category": "findign"}]}]}
         rows = report(
             written(
@@ -165,9 +165,9 @@ class TestBrokenEntries:
         assert sandbox.applied(ASSIGN) == dict.fromkeys(ids[:2], 1)
 
     @pytest.mark.parametrize("kind", ["lines", "array"])
-    def test_a_repeated_key_and_a_number_that_is_none_lose_no_other_task(self, sandbox, report, written, kind):
+    def test_repeated_key_or_nan_fails_entry_alone(self, sandbox, report, written, kind):
         ids = sandbox.seed_tasks(5)
-        first, *_, last = (json.dumps(entry) for entry in labelled(ids))
+        first, *_, last = (json.dumps(entry) for entry in labeled(ids))
         box = json.dumps(BOX)
         bad = [
             f'{{"taskId": "{ids[1]}", "series": [{{"boundingBoxes": [{box}], "boundingBoxes": []}}]}}',
@@ -191,16 +191,16 @@ class TestBrokenEntries:
             assert all(reasons[f"entry {n}"].endswith(f"(line {n})") for n in range(2, 6))
         assert sandbox.applied(PUT) == dict.fromkeys((ids[0], ids[4]), 1)
 
-    def test_they_fail_the_airflow_task_after_all_others_were_tried(self, sandbox, run, written):
+    def test_broken_entries_fail_airflow_task_after_the_rest(self, sandbox, run, written):
         ids = sandbox.seed_tasks(2)
-        good = labelled(ids)
+        good = labeled(ids)
         with pytest.raises(RedBrickTasksFailedError, match="line 2: it is not JSON"):
             run.try_once(operator(written([good[0], b"{x\n", good[1]])))
         assert run.xcoms["manifest"]["counts"] == counts(done=2, failed=1)
 
-    def test_an_array_that_is_cut_short_is_put_as_far_as_it_goes(self, sandbox, report, written):
+    def test_truncated_array_is_put_up_to_its_end(self, sandbox, report, written):
         ids = sandbox.seed_tasks(60)
-        content = json.dumps(labelled(ids)).encode()
+        content = json.dumps(labeled(ids)).encode()
         rows = report(written(content[: content.index(ids[40].encode()) + 3]))
         assert [row["status"] for row in rows].count("done") == 40
         assert sandbox.applied(PUT) == dict.fromkeys(ids[:40], 1)
@@ -210,57 +210,57 @@ class TestBrokenEntries:
 
 
 def told(rows) -> str:
-    """The one reason that rows give for a failure."""
+    """Return the reason of the only failed row."""
     (reason,) = [row["reason"] for row in rows if row["status"] == "failed"]
     return reason
 
 
-class TestWhichTasks:
-    def test_names_and_ids(self, sandbox, report, written):
+class TestTaskSelection:
+    def test_file_mixes_names_and_ids(self, sandbox, report, written):
         ids = sandbox.seed_tasks(4, prefix="scan")
         names = [sandbox.task(task_id)["name"] for task_id in ids]
-        entries = [*labelled(names[:2], "name"), *labelled(ids[2:]), *labelled(["scan"], "name")]
+        entries = [*labeled(names[:2], "name"), *labeled(ids[2:]), *labeled(["scan"], "name")]
         rows = report(written(entries))
         assert told(rows) == "line 5: no task has the name 'scan'; nothing was sent"
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_a_second_mention_is_a_failure_that_names_both(self, sandbox, report, written):
+    def test_repeated_task_fails_with_both_positions(self, sandbox, report, written):
         ids = sandbox.seed_tasks(2)
         other = {"taskId": ids[0].upper(), "series": [{"boundingBoxes": [BOX, BOX]}]}
-        rows = report(written([*labelled(ids), b"\n", other]))
+        rows = report(written([*labeled(ids), b"\n", other]))
         assert told(rows) == "line 4: line 1 already names this task; only the first entry is used"
         assert [row["task_id"] for row in rows if row["status"] == "failed"] == [ids[0]]
         assert len(sandbox.task(ids[0])["labels"]) == 1
 
-    def test_so_is_one_by_name_of_a_task_that_was_named_by_its_id(self, sandbox, report, written):
+    def test_task_repeated_by_name_and_id_fails_with_both_positions(self, sandbox, report, written):
         ids = sandbox.seed_tasks(40)
-        again = labelled([sandbox.task(ids[3])["name"]], "name")
-        rows = report(written(json.dumps([*labelled(ids), *again]).encode()))
+        again = labeled([sandbox.task(ids[3])["name"]], "name")
+        rows = report(written(json.dumps([*labeled(ids), *again]).encode()))
         assert told(rows) == "entry 41: entry 4 already names this task; only the first entry is used"
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_the_first_counts_though_its_labels_are_bad(self, sandbox, report, written):
+    def test_repeated_task_uses_first_entry_even_if_invalid(self, sandbox, report, written):
         (task_id,) = sandbox.seed_tasks(1)
-        rows = report(written([{"taskId": task_id, "series": 7}, *labelled([task_id])]))
+        rows = report(written([{"taskId": task_id, "series": 7}, *labeled([task_id])]))
         assert [row["reason"].split(":")[0] for row in rows] == ["line 2", "line 1"]
         assert sandbox.applied(PUT) == {}
 
 
-class TestMany:
-    def test_hundreds_take_few_requests(self, sandbox, run, written):
+class TestManyEntries:
+    def test_many_entries_take_few_requests(self, sandbox, run, written):
         ids = sandbox.seed_tasks(300)
         names = {task_id: card["name"] for task_id, card in _tasks(sandbox).items()}
-        entries = [*labelled(ids[:150]), *labelled([names[task_id] for task_id in ids[150:]], "name")]
+        entries = [*labeled(ids[:150]), *labeled([names[task_id] for task_id in ids[150:]], "name")]
         before = sandbox.stats()["requests"]
         assert run.try_once(operator(written(entries)))["counts"] == counts(done=300)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
-        # For each 50: convert, read, claim, put ten at a time; for half of the tasks, 25 a request: look up.
+        # Per 50 tasks: convert, read, claim, and put 10 per request. Half of the tasks: 25 name lookups per request.
         assert sandbox.stats()["requests"] - before <= (3 + 5) * 6 + 6 + 4
 
-    def test_no_more_is_read_than_is_worked_on(self, sandbox, run, written, monkeypatch):
+    def test_file_is_read_lazily(self, sandbox, run, written, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&max_concurrency=2")
         ids = sandbox.seed_tasks(400)
-        entries = [{**entry, "report": "x" * 50_000} for entry in labelled(ids)]
+        entries = [{**entry, "report": "x" * 50_000} for entry in labeled(ids)]
         ahead = []
 
         class Watched:
@@ -277,7 +277,7 @@ class TestMany:
         monkeypatch.setattr(module, "open_input", lambda *args: Watched(open_input(*args)))
         assert run.try_once(operator(written(entries)))["counts"] == counts(done=400)
         assert len(ahead) > 5
-        # Two chunks are worked on while a third is read, and the file comes in pieces of a megabyte.
+        # Two chunks are processed while a third is read, and the file is read in blocks of 1 MB.
         assert max(ahead) < 4 * 50
 
 
@@ -310,7 +310,7 @@ def mask_bytes() -> bytes:
 class TestMasks:
     @pytest.fixture
     def folder(self, tmp_path, monkeypatch):
-        """A folder with masks in it and beside it, which is not the one that Airflow works in."""
+        """A folder with masks in it and beside it, other than the working directory."""
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         monkeypatch.chdir(elsewhere)
@@ -320,7 +320,7 @@ class TestMasks:
         return tmp_path / "batch"
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
-    def test_they_are_relative_to_the_file(self, sandbox, run, folder, written, scheme):
+    def test_mask_paths_are_relative_to_file(self, sandbox, run, folder, written, scheme):
         names = ["near.nii.gz", "masks/far.nii.gz", "./masks/../near.nii.gz"]
         names += [str(folder / "near.nii.gz"), f"file://{folder / 'near.nii.gz'}"]
         ids = sandbox.seed_tasks(len(names))
@@ -329,7 +329,7 @@ class TestMasks:
         for task_id in ids:
             assert sandbox.task(task_id)["latestTaskData"]["labelsMap"][0]["labelName"].endswith(".nii.gz")
 
-    def test_so_they_are_to_a_file_that_is_named_relatively(self, sandbox, run, folder, written, monkeypatch):
+    def test_mask_paths_are_relative_to_relative_file(self, sandbox, run, folder, written, monkeypatch):
         (task_id,) = sandbox.seed_tasks(1)
         written([masked(task_id, "masks/far.nii.gz")], "batch/labels.jsonl")
         monkeypatch.chdir(folder.parent)
@@ -337,7 +337,7 @@ class TestMasks:
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
     @pytest.mark.parametrize("name", ["../beside.nii.gz", "masks/../../beside.nii.gz", ".."])
-    def test_they_do_not_lead_out_of_its_folder(self, sandbox, report, written, scheme, name):
+    def test_mask_path_outside_folder_is_refused(self, sandbox, report, written, scheme, name):
         bad, good = sandbox.seed_tasks(2)
         path = written([masked(bad, name), masked(good, "near.nii.gz")], "batch/labels.jsonl")
         reason = told(report(f"{scheme}{path}"))
@@ -347,14 +347,14 @@ class TestMasks:
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
     @pytest.mark.parametrize("told", ["batch", "{parent}/batch"])
-    def test_they_may_begin_with_the_folder_as_an_export_was_told_it(self, sandbox, run, written, scheme, told):
+    def test_mask_path_with_export_folder_prefix_is_found(self, sandbox, run, written, scheme, told):
         (task_id,) = sandbox.seed_tasks(1)
         parent = Path.cwd().parent.name
         path = written([masked(task_id, f"{told.format(parent=parent)}/masks/far.nii.gz")], "batch/labels.jsonl")
         assert run.try_once(operator(f"{scheme}{path}"))["counts"] == counts(done=1)
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
-    def test_one_that_is_not_there_is_told_with_the_place(self, sandbox, report, written, scheme):
+    def test_missing_mask_fails_with_position(self, sandbox, report, written, scheme):
         (task_id,) = sandbox.seed_tasks(1)
         path = written([masked(task_id, "nowhere.nii.gz")], "batch/labels.jsonl")
         reason = told(report(f"{scheme}{path}"))
@@ -363,9 +363,7 @@ class TestMasks:
         )
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
-    def test_the_one_the_task_has_may_be_named_by_its_place_in_the_storage(
-        self, sandbox, run, new_run, written, scheme
-    ):
+    def test_stored_mask_by_storage_path_is_kept(self, sandbox, run, new_run, written, scheme):
         (task_id,) = sandbox.seed_tasks(1)
         near = written([masked(task_id, "near.nii.gz")], "batch/labels.jsonl")
         run.try_once(operator(near, finalize=False))
@@ -376,19 +374,19 @@ class TestMasks:
 
 
 class TestObjectStorage:
-    def test_file_and_masks_are_read_through_the_connection_in_the_uri(self, sandbox, run):
+    def test_uri_connection_is_used_for_file_and_masks(self, sandbox, run):
         attach(protocol="memory", conn_id="box", fs=MemoryFileSystem())
         ids = sandbox.seed_tasks(2)
         folder = ObjectStoragePath("memory://box@bucket/day")
         (folder / "masks").mkdir(parents=True, exist_ok=True)
         (folder / "masks" / "a.nii.gz").write_bytes(mask_bytes())
-        content = lines([masked(ids[0], "masks/a.nii.gz"), *labelled(ids[1:])])
+        content = lines([masked(ids[0], "masks/a.nii.gz"), *labeled(ids[1:])])
         (folder / "labels.jsonl.gz").write_bytes(gzip.compress(content))
         manifest = run.try_once(operator("memory://box@bucket/day/labels.jsonl.gz"))
         assert manifest["counts"] == counts(done=2)
         assert sandbox.task(ids[0])["latestTaskData"]["labelsMap"][0]["labelName"].endswith(".nii.gz")
 
-    def test_what_is_not_there_is_refused(self, sandbox, run):
+    def test_missing_object_is_refused(self, sandbox, run):
         attach(protocol="memory", conn_id="box", fs=MemoryFileSystem())
         with pytest.raises(RedBrickInputError, match=r"'memory://box@bucket/none\.jsonl' cannot be read"):
             run.try_once(operator("memory://box@bucket/none.jsonl"))
@@ -397,7 +395,7 @@ class TestObjectStorage:
 class TestRefused:
     @pytest.fixture
     def refused(self, sandbox, run):
-        """Expect an operator to refuse its input before it asks the server anything; answers its words."""
+        """Check that an operator refuses its input without a request, and return the message."""
 
         def attempt(put) -> str:
             with pytest.raises(RedBrickInputError) as caught:
@@ -407,37 +405,37 @@ class TestRefused:
 
         return attempt
 
-    def test_tasks_and_a_file(self, refused, written):
-        assert "either tasks or labels_path" in refused(operator(written(labelled([UNKNOWN])), tasks=[UNKNOWN]))
+    def test_tasks_with_labels_path_are_refused(self, refused, written):
+        assert "either tasks or labels_path" in refused(operator(written(labeled([UNKNOWN])), tasks=[UNKNOWN]))
 
-    def test_neither(self, refused):
+    def test_neither_tasks_nor_labels_path_is_refused(self, refused):
         assert "either tasks or labels_path" in refused(operator("", labels_path=None))
 
-    def test_existing_labels(self, refused, written):
+    def test_existing_labels_with_labels_path_are_refused(self, refused, written):
         put = operator(written([{"taskId": UNKNOWN}]), existing_labels=True)
-        assert "cannot be combined with labels_path" in refused(put)
+        assert "existing_labels cannot be combined with labels_path" in refused(put)
 
     @pytest.mark.parametrize("path", ["", " ", 7, Path("labels.jsonl")], ids=repr)
-    def test_a_path_that_is_no_text(self, refused, path):
+    def test_blank_or_non_text_labels_path_is_refused(self, refused, path):
         assert "labels_path" in refused(operator("", labels_path=path))
 
     @pytest.mark.parametrize("path", ["a\nb.jsonl", "a.jsonl\n", "s3://bucket/a\r"])
-    def test_a_path_with_a_line_break(self, refused, path):
+    def test_labels_path_with_line_break_is_refused(self, refused, path):
         assert "labels_path must be a path without line breaks" in refused(operator(path))
 
     @pytest.mark.parametrize("path", ["a\0b", "a\udce9"])
-    def test_a_path_that_cannot_be_stored(self, refused, path):
+    def test_labels_path_with_unstorable_text_is_refused(self, refused, path):
         assert "labels_path has characters that cannot be sent or stored" in refused(operator(path))
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
-    def test_a_file_that_is_not_there(self, refused, tmp_path, scheme):
+    def test_missing_file_is_refused(self, refused, tmp_path, scheme):
         path = f"{scheme}{tmp_path / 'none.jsonl'}"
         assert f"labels_path '{path}' cannot be read" in refused(operator(path))
 
-    def test_a_folder(self, refused, tmp_path):
+    def test_folder_as_file_is_refused(self, refused, tmp_path):
         assert "cannot be read" in refused(operator(tmp_path))
 
-    def test_an_object_store_that_nobody_knows(self, refused):
+    def test_unsupported_object_store_is_refused(self, refused):
         assert "labels_path 'nosuch://bucket/a' cannot be read" in refused(operator("nosuch://bucket/a"))
 
     @pytest.mark.parametrize(
@@ -448,22 +446,22 @@ class TestRefused:
             (b"name,label\n", "neither JSON Lines"),
             (b'{\n  "taskId": "x"\n}\n', "spans several lines"),
             (b"\x1f\x8b\x08", "cannot be read"),
-            (gzip.compress(lines(labelled([UNKNOWN])), mtime=0)[:-1], "its gzip data are truncated"),
-            (gzip.compress(lines(labelled([UNKNOWN])), mtime=0)[:-4] + bytes(4), "its gzip data are damaged"),
-            (json.dumps(labelled([UNKNOWN])).encode("utf-16"), "it is encoded as UTF-16; save it as UTF-8"),
-            (lines(labelled([UNKNOWN])).decode().encode("utf-16-le"), "it is encoded as UTF-16"),
+            (gzip.compress(lines(labeled([UNKNOWN])), mtime=0)[:-1], "its gzip data are truncated"),
+            (gzip.compress(lines(labeled([UNKNOWN])), mtime=0)[:-4] + bytes(4), "its gzip data are damaged"),
+            (json.dumps(labeled([UNKNOWN])).encode("utf-16"), "it is encoded as UTF-16; save it as UTF-8"),
+            (lines(labeled([UNKNOWN])).decode().encode("utf-16-le"), "it is encoded as UTF-16"),
         ],
         ids=repr,
     )
-    def test_a_file_of_nothing_or_of_another_kind(self, refused, written, opened, content, words):
+    def test_empty_or_unknown_file_is_refused(self, refused, written, opened, content, words):
         assert words in refused(operator(written(content)))
         assert [file.closed for file in opened] == [True]
 
 
-class TestTries:
-    def test_a_retry_finishes_the_rest(self, sandbox, core_fault, finish, written):
+class TestRetry:
+    def test_retry_processes_the_rest(self, sandbox, core_fault, finish, written):
         ids = sandbox.seed_tasks(30)
-        path = written(labelled(ids))
+        path = written(labeled(ids))
         core_fault(PUT)
         manifests = finish(lambda: operator(path))
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
@@ -471,22 +469,22 @@ class TestTries:
         assert all(sum(each.values()) == 30 for each in tried)
         assert tried[-1]["done"] + tried[-1]["already_done"] == 30
 
-    def test_after_a_kill(self, sandbox, killed_try, finish, written):
+    def test_retry_after_kill_processes_the_rest(self, sandbox, killed_attempt, finish, written):
         ids = sandbox.seed_tasks(60)
-        path = written(json.dumps(labelled(ids)).encode())
-        killed_try(operator(path), after_change=30)
+        path = written(json.dumps(labeled(ids)).encode())
+        killed_attempt(operator(path), after_change=30)
         (manifest,) = finish(lambda: operator(path))
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
         assert manifest["counts"]["already_done"] >= 30
 
     @pytest.mark.usefixtures("one_by_one")
-    def test_names_that_cannot_be_looked_up_fail_alone(self, sandbox, finish, quick, written):
+    def test_unresolvable_names_fail_alone(self, sandbox, finish, quick, written):
         ids = sandbox.seed_tasks(75)
         names = [_tasks(sandbox)[task_id]["name"] for task_id in ids]
-        path = written([*labelled(names[:50], "name"), *labelled(ids[50:])])
+        path = written([*labeled(names[:50], "name"), *labeled(ids[50:])])
         sandbox.fault_once("gql_error", LOOK_UP, skip=1, times=2)
         first, second = finish(lambda: operator(path))
-        # The second chunk's request is refused as a whole, and one name of it when each is asked for alone.
+        # The second chunk's request fails as a whole. When its names are requested one by one, one fails.
         assert first["counts"] == counts(done=74, failed=1)
         assert first["failed"][0]["name"] == names[25]
         assert re.match("line 26: It could not be looked up, and nothing was sent: ", first["failed"][0]["reason"])
@@ -494,9 +492,9 @@ class TestTries:
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
     @pytest.mark.usefixtures("quick", "one_by_one")
-    def test_a_server_that_is_down_is_left_alone_and_every_line_counts(self, sandbox, report, run, written):
+    def test_server_outage_stops_requests_and_counts_every_line(self, sandbox, report, run, written):
         ids = sandbox.seed_tasks(200)
-        path = written(labelled([_tasks(sandbox)[task_id]["name"] for task_id in ids], "name"))
+        path = written(labeled([_tasks(sandbox)[task_id]["name"] for task_id in ids], "name"))
         sandbox.fault_once("http_503", LOOK_UP, skip=1, times=1000)
         rows = sorted(report(path), key=lambda row: row["status"])
         assert [row["status"] for row in rows] == ["done"] * 25 + ["failed"] * 175
@@ -507,11 +505,9 @@ class TestTries:
         assert run.try_once(operator(path))["counts"] == counts(done=175, already_done=25)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_stopped_it_gives_back_what_it_claimed_and_closes_the_file(
-        self, sandbox, run, written, opened, whereabouts
-    ):
+    def test_stop_releases_claims_and_closes_file(self, sandbox, run, written, opened, whereabouts):
         ids = sandbox.seed_tasks(60)
-        put = operator(written(labelled(ids)))
+        put = operator(written(labeled(ids)))
         send, requests = RedBrickProject.send, []
 
         def stop(self, calls):
@@ -529,7 +525,7 @@ class TestTries:
         assert [file.closed for file in opened] == [True]
 
     @pytest.mark.parametrize("content", [b"", b"{x\n"])
-    def test_the_file_is_closed_after_all(self, sandbox, run, written, opened, content):
+    def test_file_is_closed_on_every_exit(self, sandbox, run, written, opened, content):
         ids = sandbox.seed_tasks(1)
-        run.try_once(operator(written([*labelled(ids), content]), fail_on="never"))
+        run.try_once(operator(written([*labeled(ids), content]), fail_on="never"))
         assert [file.closed for file in opened] == [True]

@@ -1,4 +1,4 @@
-"""Manifest, report, and when the Airflow task fails: the same for all operators that work on tasks."""
+"""Manifest, report and ``fail_on``, which all operators on tasks share."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def rows_of(path) -> list[dict]:
 
 class TestManifest:
     @pytest.mark.parametrize("make", [put, lambda _: prelabel()], ids=["put_labels", "prelabel"])
-    def test_what_is_in_it(self, sandbox, run, make):
+    def test_manifest_has_expected_fields(self, sandbox, run, make):
         ids = sandbox.seed_tasks(3)
         operator = make(ids)
         manifest = run.try_once(operator)
@@ -79,27 +79,27 @@ class TestManifest:
         assert "0.123456789" not in json.dumps(manifest)
 
     @pytest.mark.parametrize("make", [put, lambda _: prelabel()], ids=["put_labels", "prelabel"])
-    def test_with_multiple_outputs_a_field_without_a_value_is_left_out(self, sandbox, run, make):
-        """Airflow 3.0 refuses an XCom of None: it failed the task after its work was done."""
+    def test_multiple_outputs_omit_fields_without_value(self, sandbox, run, make):
+        """Airflow 3.0 refuses an XCom of None, which failed the task after its work was done."""
         operator = make(sandbox.seed_tasks(1))
         operator.multiple_outputs = True
         assert set(run.try_once(operator)) == KEYS - {"report"}
 
-    def test_with_multiple_outputs_a_failed_task_still_has_the_whole_manifest(self, sandbox, run):
-        """There it is the value of one XCom, which is no None."""
+    def test_multiple_outputs_keep_full_manifest_of_failed_task(self, sandbox, run):
+        """The pushed manifest is one XCom, so its fields may be None."""
         (task_id,) = sandbox.seed_tasks(1)
         with pytest.raises(RedBrickTasksFailedError):
             run.try_once(put([task_id], bad=[task_id], multiple_outputs=True))
         assert set(run.xcoms["manifest"]) == KEYS
 
-    def test_a_review(self, sandbox, run):
+    def test_manifest_of_review_has_operation_and_stage(self, sandbox, run):
         ids = sandbox.seed_tasks(2, stage="Review_1")
         manifest = run.try_once(review())
         assert set(manifest) == KEYS
         assert (manifest["operation"], manifest["stage_name"]) == ("auto_review", "Review_1")
         assert sorted(manifest["task_ids"]) == sorted(ids)
 
-    def test_only_the_first_failures_are_shown(self, sandbox, run):
+    def test_manifest_failures_are_limited(self, sandbox, run):
         ids = sandbox.seed_tasks(70)
         manifest = run.try_once(put(ids, bad=ids[:60], fail_on="never"))
         assert manifest["counts"] == counts(done=10, failed=60)
@@ -107,7 +107,7 @@ class TestManifest:
         assert set(manifest["failed"][0]) == {"task_id", "name", "reason"}
         assert all(len(failure["reason"]) <= 500 for failure in manifest["failed"])
 
-    def test_only_so_many_ids_are_shown(self, sandbox, run, monkeypatch):
+    def test_manifest_task_ids_are_limited(self, sandbox, run, monkeypatch):
         assert outcomes.MAX_TASK_IDS == 1000
         monkeypatch.setattr(outcomes, "MAX_TASK_IDS", 30)
         ids = sandbox.seed_tasks(40)
@@ -116,7 +116,7 @@ class TestManifest:
         assert len(set(manifest["task_ids"])) == 30
         assert set(manifest["task_ids"]) <= set(ids)
 
-    def test_counts_add_up_with_all_four_outcomes(self, sandbox, run):
+    def test_manifest_counts_add_up(self, sandbox, run):
         ids = sandbox.seed_tasks(6)
         theirs = sandbox.seed_tasks(2, assignee="bob@example.com")
         with pytest.raises(RedBrickTasksFailedError):
@@ -149,7 +149,7 @@ class TestFailOn:
             ("never", 3, False),
         ],
     )
-    def test_when_it_fails(self, sandbox, run, fail_on, bad, fails):
+    def test_fail_on_decides_failure(self, sandbox, run, fail_on, bad, fails):
         ids = sandbox.seed_tasks(3)
         operator = put(ids, bad=ids[:bad], fail_on=fail_on)
         if fails:
@@ -161,7 +161,7 @@ class TestFailOn:
             assert run.xcoms == {}
         assert len(sandbox.applied(PUT)) == 3 - bad
 
-    def test_the_message_says_what_happened_and_what_comes_next(self, sandbox, run):
+    def test_error_names_counts_and_next_step(self, sandbox, run):
         ids = sandbox.seed_tasks(3)
         with pytest.raises(RedBrickTasksFailedError) as caught:
             run.try_once(put(ids, bad=ids[:1]))
@@ -170,17 +170,17 @@ class TestFailOn:
         assert ids[0] in words
         assert "A retry skips completed tasks and processes the rest." in words
 
-    def test_an_empty_queue_does_not_fail(self, sandbox, run):
+    def test_empty_queue_with_fail_on_all_succeeds(self, sandbox, run):
         assert run.try_once(prelabel(fail_on="all"))["counts"]["failed"] == 0
 
-    def test_skipped_is_not_failed(self, sandbox, run):
+    def test_skipped_tasks_do_not_fail(self, sandbox, run):
         ids = sandbox.seed_tasks(2, assignee="bob@example.com")
         assert run.try_once(put(ids, fail_on="all"))["counts"]["skipped"] == 2
 
 
 class TestReport:
     @pytest.mark.parametrize("prefix", ["", "file://"])
-    def test_one_row_a_task(self, sandbox, run, tmp_path, prefix):
+    def test_report_has_one_row_per_task(self, sandbox, run, tmp_path, prefix):
         ids = sandbox.seed_tasks(5)
         theirs = sandbox.seed_tasks(1, assignee="bob@example.com")
         path = tmp_path / "new" / "folder" / "report.jsonl"
@@ -195,7 +195,7 @@ class TestReport:
         assert all(row["name"].startswith("task-") for row in by_status["done"] + by_status["skipped"])
         assert "0.123456789" not in path.read_text()
 
-    def test_a_review_says_what_was_decided(self, sandbox, run, tmp_path):
+    def test_report_of_review_has_decision(self, sandbox, run, tmp_path):
         ids = sandbox.seed_tasks(4, stage="Review_1")
         decisions = [True, Review.reject("no box"), Review.correct(SERIES), Review.leave()]
         told = dict(zip(ids, decisions, strict=True))
@@ -209,7 +209,7 @@ class TestReport:
             ("skipped", None, None),
         ]
 
-    def test_all_operators_write_one(self, sandbox, run, tmp_path):
+    def test_report_is_written_by_each_operator(self, sandbox, run, tmp_path):
         ids = sandbox.seed_tasks(2)
         run.try_once(prelabel(report_path=str(tmp_path / "prelabel.jsonl")))
         run.tries = 0
@@ -219,14 +219,14 @@ class TestReport:
             assert sorted(row["task_id"] for row in rows) == sorted(ids)
             assert {row["status"] for row in rows} == {"done"}
 
-    def test_it_is_whole_where_the_manifest_is_cut(self, sandbox, run, tmp_path):
+    def test_report_is_complete_if_manifest_is_truncated(self, sandbox, run, tmp_path):
         ids = sandbox.seed_tasks(60)
         path = tmp_path / "report.jsonl"
         run.try_once(put(ids, bad=ids, fail_on="never", report_path=str(path)))
         assert len(rows_of(path)) == 60
 
     @pytest.mark.parametrize("make", [put, lambda _ids, **o: prelabel(**o)], ids=["put_labels", "prelabel"])
-    def test_one_that_cannot_be_written_fails_before_anything_is_changed(self, sandbox, run, tmp_path, make):
+    def test_unwritable_report_changes_nothing(self, sandbox, run, tmp_path, make):
         ids = sandbox.seed_tasks(2)
         blocked = tmp_path / "file"
         blocked.write_text("")
@@ -234,9 +234,7 @@ class TestReport:
             run.try_once(make(ids, report_path=str(blocked / "report.jsonl")))
         assert sandbox.stats()["applied"] == {}
 
-    def test_one_that_cannot_be_written_to_the_end_leaves_nothing_claimed(
-        self, sandbox, run, tmp_path, monkeypatch, whereabouts
-    ):
+    def test_report_failing_midway_releases_claims(self, sandbox, run, tmp_path, monkeypatch, whereabouts):
         sandbox.seed_tasks(30)
 
         class FullDisk(io.StringIO):
@@ -247,20 +245,20 @@ class TestReport:
             "airflow_provider_redbrick.operators.base.ObjectStoragePath.open", lambda *_a, **_k: FullDisk()
         )
         operator = prelabel(report_path=str(tmp_path / "report.jsonl"))
-        # The first outcome comes before the first change.
+        # The first outcome precedes the first change.
         operator.labeler = lambda _task: None
         with pytest.raises(OSError, match="No space left") as caught:
             run.try_once(operator)
-        # While the error is still alive, as in the process that reports it.
+        # While the error is still referenced, as in the process that reports it.
         assert caught.value.__traceback__ is not None
         assert {task.owner for task in whereabouts().values()} == {None}
         assert sandbox.applied(PUT) == {}
 
 
-class TestTheKeyIsNowhere:
+class TestKeyIsHidden:
     @pytest.fixture
     def leaks(self, sandbox, run, caplog, tmp_path):
-        """Run an operator, and look for the key in everything it leaves behind."""
+        """Run an operator, and return all text that it leaves behind."""
 
         def look(operator) -> str:
             path = tmp_path / "report.jsonl"
@@ -281,7 +279,7 @@ class TestTheKeyIsNowhere:
         return look
 
     @pytest.mark.parametrize("fault", ["", "http_500", "http_503", "gql_error", "html", "drop_after", "not_ok"])
-    def test_whatever_happens(self, sandbox, leaks, quick, fault):
+    def test_key_is_hidden_in_every_outcome(self, sandbox, leaks, quick, fault):
         ids = sandbox.seed_tasks(3)
         if fault:
             sandbox.fault_once(fault, PUT, times=30)
@@ -289,7 +287,7 @@ class TestTheKeyIsNowhere:
         assert sandbox.api_key not in text
         assert ids[0] in text
 
-    def test_a_wrong_key_is_not_shown_either(self, sandbox, leaks, monkeypatch):
+    def test_key_is_hidden_if_wrong(self, sandbox, leaks, monkeypatch):
         wrong = "wrong-key-wrong-key-wrong-key-wrong-key-000"
         uri = sandbox.airflow_conn_uri.replace(sandbox.api_key, wrong)
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", uri)
@@ -297,14 +295,14 @@ class TestTheKeyIsNowhere:
         assert "refused the credential" in text
         assert wrong not in text
 
-    def test_nor_by_a_host_that_is_not_there(self, sandbox, leaks, monkeypatch, quick):
+    def test_key_is_hidden_if_host_is_unreachable(self, sandbox, leaks, monkeypatch, quick):
         uri = sandbox.airflow_conn_uri.replace(sandbox.url.rsplit(":", 1)[1], "9")
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", uri)
         text = leaks(put(["0a9c6e10-5b1d-4c8e-9f00-000000000009"]))
         assert "cannot be reached" in text
         assert sandbox.api_key not in text
 
-    def test_rendered_templates_hold_no_key(self, sandbox):
+    def test_key_is_hidden_in_rendered_templates(self, sandbox):
         for operator in (put([]), prelabel(), review()):
             assert "labeler" not in operator.template_fields
             assert {"redbrick_conn_id", "org_id", "project_id", "stage_name", "report_path"} <= {
@@ -315,7 +313,7 @@ class TestTheKeyIsNowhere:
 class TestOptional:
     @pytest.mark.parametrize("name", ["org_id", "project_id", "report_path"])
     @pytest.mark.parametrize("make", [lambda **o: put([], **{"tasks": ["x"], **o}), prelabel, review])
-    def test_a_blank_is_not_a_default(self, sandbox, run, make, name):
+    def test_blank_optional_parameter_is_refused(self, sandbox, run, make, name):
         with pytest.raises(RedBrickInputError):
             run.try_once(make(**{name: ""}))
         assert sandbox.stats()["requests"] == 0

@@ -1,4 +1,4 @@
-"""A task's rows say the same, whichever operator wrote or read them."""
+"""Rows of upload, export and put are interchangeable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLACE = {"trackId": "", "keyFrame": True, "endTrack": True, "frameIndex": 3, "se
 VOXELS = {"point1": {"i": 1, "j": 2, "k": 3}, "point2": {"i": 4, "j": 5, "k": 6}}
 NORMAL = [0, 0, 1]
 TRIANGLE = [{"xNorm": 0.1, "yNorm": 0.1}, {"xNorm": 0.2, "yNorm": 0.1}, {"xNorm": 0.2, "yNorm": 0.3}]
-# Values that look like others.
+# Texts that look like values of other types.
 TEXTS = ["true", "False", "TRUE", "1", "1.5", "0", "null", "None", "[]", "{}", " ", "NaN", "2024-05-01", '"', "ÿ"]
 LABELS = {
     "boundingBoxes": [
@@ -65,7 +65,7 @@ def rows_in(path) -> list[dict]:
 
 @pytest.fixture
 def export(new_run, tmp_path):
-    """Export a stage of a project into a folder and answer its rows."""
+    """Export a stage of a project into a folder and return the rows."""
 
     def write(folder, stage_name="Label", **options) -> list[dict]:
         path = str(tmp_path / folder)
@@ -77,7 +77,7 @@ def export(new_run, tmp_path):
 
 
 def described(row: dict) -> dict:
-    """What a row says of a task, apart from what is this one task's: its ids and where its masks were written."""
+    """Return a row without what identifies the task: its ids and the paths of its masks."""
     said = {key: value for key, value in row.items() if key not in OF_ONE_TASK}
     return json.loads(json.dumps(said).replace(row["taskId"], "TASK"))
 
@@ -119,7 +119,7 @@ def description(tmp_path) -> dict:
 
 
 class TestUploadAndExport:
-    def test_upload_export_upload_is_the_identity(self, sandbox, run, new_run, export, tmp_path):
+    def test_upload_export_upload_keeps_rows(self, sandbox, run, new_run, export, tmp_path):
         given = description(tmp_path)
         assert run.try_once(upload(tasks=[given]))["counts"] == counts(done=1)
         (row,) = export("first")
@@ -133,7 +133,7 @@ class TestUploadAndExport:
         ]
         assert len({mask.read_bytes() for mask in masks}) == 1
 
-        # And the row says what was given, but for where items and masks are stored.
+        # The row equals the description, except for the storage paths of items and masks.
         axial, other_series = row["series"]
         for key in ("name", "metaData", "imageHeaders", "transforms", "centerline"):
             assert axial[key] == given["series"][0][key]
@@ -150,7 +150,7 @@ class TestUploadAndExport:
         assert other_series["segmentMap"]["1"]["attributes"] == {"confirmed": True}
         assert (row["classification"], row["metaData"], row["priority"]) == (VERDICT, given["metaData"], 0)
 
-    def test_items_of_a_storage_of_ones_own(self, sandbox, run, new_run, export):
+    def test_upload_export_with_own_storage_keeps_items(self, sandbox, run, new_run, export):
         task = {
             "name": "study",
             "series": [{"items": ["b/2.dcm", "a/1.dcm"], "metaData": {"k": "v"}}, {"items": "c.nii"}],
@@ -167,15 +167,15 @@ class TestUploadAndExport:
         for second in export("second", project_id=other):
             assert {**described(second), "name": "study"} == described(row)
 
-    def test_a_storage_that_is_not_the_one_of_the_row(self, sandbox, run):
+    def test_upload_with_other_storage_than_row_fails(self, sandbox, run):
         row = {"name": "study", "items": "a.dcm", "storageId": OTHER}
         with pytest.raises(
             RedBrickTasksFailedError, match=f"its storageId is {OTHER}, but the operator's is {STORAGE}"
         ):
             run.try_once(upload(tasks=[row], storage_id=STORAGE))
 
-    def test_labels_that_say_there_is_nothing(self, sandbox, run, new_run, export):
-        """Ground truth needs labels, if only an empty list of them."""
+    def test_empty_ground_truth_labels_round_trip(self, sandbox, run, new_run, export):
+        """Ground truth needs labels; an empty list is enough."""
         run.try_once(upload(tasks=[{"name": "empty", "series": [{"items": CT, "boundingBoxes": []}]}]))
         run.try_once(upload(tasks=[{"name": "unlabeled", "items": CT}]))
         empty, unlabeled = export("first")
@@ -189,7 +189,7 @@ class TestUploadAndExport:
 
 
 class TestExportAndPut:
-    def test_rows_of_an_export_change_nothing_when_they_are_put(self, sandbox, run, new_run, export, tmp_path):
+    def test_put_of_exported_rows_changes_nothing(self, sandbox, run, new_run, export, tmp_path):
         run.try_once(upload(tasks=[description(tmp_path)]))
         (row,) = export("first")
         path = str(tmp_path / "first" / "tasks.jsonl")
@@ -199,8 +199,8 @@ class TestExportAndPut:
         assert described(second) == described(row)
 
     @pytest.mark.parametrize("text", TEXTS)
-    def test_text_stays_text(self, sandbox, run, new_run, export, text):
-        """What callables are given, what an export has and what is put are one."""
+    def test_text_attributes_round_trip(self, sandbox, run, new_run, export, text):
+        """Callables, exports and put_labels use the same format."""
         (task_id,) = sandbox.seed_tasks(1)
         body = {
             "series": [{"boundingBoxes": [{**BOX, "attributes": {"note": text, "confirmed": True}}]}],
@@ -221,7 +221,7 @@ class TestExportAndPut:
             assert each["series"][0]["boundingBoxes"] == body["series"][0]["boundingBoxes"]
             assert each["classification"] == body["classification"]
 
-    def test_text_in_the_older_format_stays_text(self, sandbox, run, export):
+    def test_text_attributes_in_legacy_format_round_trip(self, sandbox, run, export):
         (task_id,) = sandbox.seed_tasks(1)
         flat = {
             "category": [["object", "finding"]],

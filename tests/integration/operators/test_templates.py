@@ -1,4 +1,4 @@
-"""Templates where Airflow's templater does not look: rendered, or refused by the name of their field."""
+"""Templates in values that Airflow's templater ignores are rendered, or refused with the field's name."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def upload(tasks, **options):
 class TestPaths:
     @pytest.mark.parametrize("kind", [Path, PurePosixPath, Own, ObjectStoragePath, str])
     @pytest.mark.parametrize("native", [False, True])
-    def test_the_folder_of_an_export(self, sandbox, run, tmp_path, kind, native):
+    def test_export_path_object_is_rendered(self, sandbox, run, tmp_path, kind, native):
         with DAG("exports", schedule=None, render_template_as_native_obj=native):
             path = kind(f"{tmp_path}/{{{{ params.folder }}}}/{DS}")
             export = RedBrickExportTasksOperator(task_id="export", export_path=path)
@@ -89,12 +89,12 @@ class TestPaths:
             ),
         ],
     )
-    def test_all_others_too(self, operator, name):
+    def test_path_objects_of_all_operators_are_rendered(self, operator, name):
         made = rendered(operator(Path("/data") / DS))
         assert "2026-03-14" in str(getattr(made, name))
         assert "{{" not in str(getattr(made, name))
 
-    def test_a_path_that_is_never_rendered_is_not_made(self, sandbox, run, tmp_path):
+    def test_unrendered_path_creates_no_folder(self, sandbox, run, tmp_path):
         export = RedBrickExportTasksOperator(task_id="export", export_path=tmp_path / DS)
         with pytest.raises(RedBrickInputError, match="export_path has a template that was not rendered"):
             run.try_once(export)
@@ -120,12 +120,12 @@ class TestRefused:
         ids=lambda value: type(value).__name__,
     )
     @pytest.mark.parametrize("place", [lambda it: it, lambda it: [it], lambda it: [{"metaData": (it,)}]])
-    def test_what_the_templater_does_not_look_into(self, sandbox, run, value, place):
+    def test_template_in_unsearched_type_is_refused(self, sandbox, run, value, place):
         with pytest.raises(RedBrickInputError, match=r"tasks: the template .* would not be rendered in a"):
             rendered(upload(place(value)))
 
     @pytest.mark.parametrize("value", [MappingProxyType({"a@b.c": DS}), UserDict({"a@b.c": DS})])
-    def test_a_mapping_that_is_no_dict_is_rendered_where_it_may_hold_labels_and_refused_elsewhere(self, value):
+    def test_template_in_mapping_is_rendered_only_beside_labels(self, value):
         assert rendered(upload([value])).tasks == [{"a@b.c": "2026-03-14"}]
         with pytest.raises(RedBrickInputError, match="weights: the template"):
             rendered(
@@ -135,10 +135,10 @@ class TestRefused:
     @pytest.mark.parametrize(
         "value", [frozenset(["a"]), deque(["a"]), Study("a"), Model(name="a"), b"a", range(10**9), {"a": 1}, object]
     )
-    def test_the_same_without_a_template_is_data(self, value):
+    def test_unsearched_type_without_template_is_accepted(self, value):
         assert rendered(upload([value])).tasks == [value]
 
-    def test_what_is_rendered_already_stays_rendered(self):
+    def test_rendered_value_is_not_searched_again(self):
         tasks = [Pair(DS, [DS]), {DS}, ({"a": DS},)]
         assert rendered(upload(tasks)).tasks == [
             Pair("2026-03-14", ["2026-03-14"]),
@@ -147,12 +147,12 @@ class TestRefused:
         ]
 
     @pytest.mark.skipif(not hasattr(sdk, "literal"), reason="this Airflow has no literal()")
-    def test_what_is_meant_as_it_is_can_be_given(self):
+    def test_literal_value_is_accepted(self):
         assert rendered(upload([{"metaData": sdk.literal({DS: frozenset([DS])})}])).tasks == [
             {"metaData": {DS: frozenset([DS])}}
         ]
 
-    def test_the_output_of_an_upstream_task_is_data(self):
+    def test_upstream_output_is_not_searched_for_templates(self):
         class Output(XComArg):
             def __init__(self):
                 pass
@@ -165,7 +165,7 @@ class TestRefused:
 
         assert rendered(upload(Output())).tasks == [{"name": DS, "metaData": {DS: frozenset([DS])}}]
 
-    def test_labels_are_data(self, sandbox, run):
+    def test_labels_are_not_searched_for_templates(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         box = {**BOX, "comment": "{{ as it is }} {% too %}"}
         put = RedBrickPutLabelsOperator(
@@ -194,7 +194,7 @@ class TestFieldsWithoutTemplates:
             (RedBrickStageQueueSensor, "start_from_trigger"),
         ],
     )
-    def test_a_template_is_refused_where_it_is_written(self, kind, name):
+    def test_template_in_non_template_field_is_refused(self, kind, name):
         needed = {
             RedBrickPrelabelOperator: {"labeler": print},
             RedBrickAutoReviewOperator: {"stage_name": "Review_1"},
@@ -205,10 +205,10 @@ class TestFieldsWithoutTemplates:
         with pytest.raises(RedBrickInputError, match=f"{name} (is not a template field|must be True or False)"):
             kind(task_id="one", **{**needed, name: "{{ params.x }}"})
 
-    def test_what_is_no_parameter_of_this_provider_is_airflows_own_matter(self):
+    def test_airflow_parameters_are_not_checked(self):
         assert RedBrickListTasksOperator(task_id="one", doc_md="{{ x }}").doc_md == "{{ x }}"
 
-    def test_assets_and_their_triggers_have_none(self):
+    def test_templates_in_assets_and_triggers_are_refused(self):
         with pytest.raises(RedBrickInputError, match="stage_name contains a template, but it is not rendered here"):
             stage_asset(**ANY, stage_name="{{ params.stage }}")
         for options in ({"stage_name": DS}, {"stage_name": "Label", "redbrick_conn_id": DS}):

@@ -1,4 +1,4 @@
-"""Bringing new tasks in, on a running server, with real images."""
+"""``RedBrickUploadTasksOperator``, with a running sandbox and real images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def studies(n: int, **more) -> list[dict]:
 
 @pytest.fixture
 def created(sandbox):
-    """All tasks there are, by name: where they are, and what they are about."""
+    """Return all tasks by name, with their stage and content."""
     document = """query ($o: UUID!, $p: UUID!, $after: String) {
         genericTasks(orgId: $o, projectId: $p, first: 500, after: $after) { entries {
         taskId currentStageName priority
@@ -69,7 +69,7 @@ def created(sandbox):
 
 @pytest.fixture
 def stored(sandbox):
-    """What the server has stored behind a task's items: type and content of each, in order."""
+    """Return the stored type and content of a task's items, in order."""
 
     def read(task) -> list[tuple[str, bytes]]:
         answers = [sandbox.http.get(url, timeout=30) for url in task["urls"]]
@@ -81,7 +81,7 @@ def stored(sandbox):
 
 @pytest.fixture
 def content(sandbox):
-    """What the server has stored in a place."""
+    """Return what the server has stored at a path."""
     document = "query ($o: UUID!, $s: UUID!, $i: [String]!) { presignItems(orgId: $o, storageId: $s, items: $i) }"
 
     def read(path) -> bytes:
@@ -94,7 +94,7 @@ def content(sandbox):
 
 @pytest.fixture
 def report(sandbox, run, tmp_path):
-    """Upload with a report, and answer its rows by name."""
+    """Upload with a report and return its rows by name."""
 
     def attempt(tasks=None, **options) -> dict[str, dict]:
         path = tmp_path / "report.jsonl"
@@ -108,7 +108,7 @@ def report(sandbox, run, tmp_path):
 
 @pytest.fixture
 def changes(sandbox):
-    """How many requests there were that change or store something."""
+    """Return the number of requests that changed or stored data."""
     return lambda: sum(sandbox.stats()["root_fields"].get(name, 0) for name in (CREATE, PRESIGN, "presignUploads"))
 
 
@@ -131,7 +131,7 @@ class TestItems:
         assert [info["itemsIndices"] for info in found["brain"]["seriesInfo"]] == [[0], [1]]
         assert {task["currentStageName"] for task in found.values()} == {"Label"}
 
-    def test_files_of_an_object_storage(self, run, created, stored, tmp_path):
+    def test_files_of_object_storage_are_stored(self, run, created, stored, tmp_path):
         attach(protocol="memory", conn_id="box", fs=MemoryFileSystem())
         folder = ObjectStoragePath("memory://box@bucket/day")
         (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ class TestItems:
         assert manifest["counts"] == counts(done=3)
         assert [stored(task)[0][1] for task in created().values()] == [Path(CT).read_bytes()] * 3
 
-    def test_many_files_keep_their_order_though_some_have_the_same_name(self, sandbox, run, created, stored, tmp_path):
+    def test_files_with_equal_names_keep_order(self, sandbox, run, created, stored, tmp_path):
         items = []
         for i in range(120):
             path = tmp_path / f"series{i % 3}" / f"slice{i // 3}.dcm"
@@ -156,12 +156,12 @@ class TestItems:
         assert [content for _, content in stored(created()["ct"])] == [b"%d" % i for i in range(120)]
         assert sandbox.stats()["root_fields"][PRESIGN] == 3
 
-    def test_one_file_in_two_series_is_stored_once(self, sandbox, run, created):
+    def test_file_in_two_series_is_stored_once(self, sandbox, run, created):
         run.try_once(upload([{"name": "ct", "series": [{"items": CT}, {"items": [CT, MR]}]}]))
         items = created()["ct"]["items"]
         assert items[0] == items[1] != items[2]
 
-    def test_items_in_a_storage_are_sent_as_they_are(self, sandbox, run, created, changes):
+    def test_items_with_storage_id_are_sent_unchanged(self, sandbox, run, created, changes):
         tasks = [{"name": "ct", "items": ["bucket/a.dcm", "../b"]}, {"name": "web", "items": "https://h/x.nii?a=b"}]
         assert run.try_once(upload(tasks, storage_id=PUBLIC))["counts"] == counts(done=2)
         found = created()
@@ -172,7 +172,7 @@ class TestItems:
 
     @pytest.fixture
     def odd_files(self, tmp_path, monkeypatch):
-        """A folder to work in, with files that cannot be items."""
+        """The working directory, with files that cannot be items."""
         monkeypatch.chdir(tmp_path)
         (tmp_path / "empty.dcm").touch()
         (tmp_path / "folder.dcm").mkdir()
@@ -217,13 +217,13 @@ class TestItems:
         ],
     )
     @pytest.mark.usefixtures("odd_files")
-    def test_a_file_that_cannot_be_sent_fails_its_task_alone(self, report, created, item, words):
+    def test_unreadable_file_fails_task_alone(self, report, created, item, words):
         rows = report([{"name": "bad", "items": [CT, item]}, {"name": "good", "items": CT}])
         assert rows["bad"]["reason"].startswith(words)
         assert rows["good"]["status"] == "done"
         assert set(created()) == {"good"}
 
-    def test_what_an_object_store_has_instead_is_found_before_it_is_sent(self, report, created):
+    def test_non_item_in_object_store_is_refused_before_upload(self, report, created):
         attach(protocol="memory", conn_id="box", fs=MemoryFileSystem())
         folder = ObjectStoragePath("memory://box@bucket/odd")
         folder.mkdir(parents=True, exist_ok=True)
@@ -235,12 +235,12 @@ class TestItems:
         assert created() == {}
 
     @pytest.mark.parametrize("name", ["no_meta.dcm", "badVR.dcm", "ExplVR_BigEndNoMeta.dcm", "rtstruct.dcm"])
-    def test_odd_dicom_files_go_through(self, run, created, stored, name):
+    def test_unusual_dicom_files_are_accepted(self, run, created, stored, name):
         path = get_testdata_file(name, download=False)
         assert run.try_once(upload([{"name": "odd", "items": path}]))["counts"] == counts(done=1)
         assert stored(created()["odd"]) == [("application/dicom", Path(path).read_bytes())]
 
-    def test_a_home_directory_is_found(self, run, created, tmp_path, monkeypatch):
+    def test_home_path_is_expanded(self, run, created, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))
         (tmp_path / "a.dcm").write_bytes(Path(CT).read_bytes())
         assert run.try_once(upload([{"name": "home", "items": "~/a.dcm"}]))["counts"] == counts(done=1)
@@ -254,18 +254,18 @@ class TestItems:
             ("a/Thumbs.db", "item 'a/Thumbs.db' is a system file of Windows"),
         ],
     )
-    def test_in_a_storage_names_are_all_that_can_be_judged(self, report, created, item, words):
+    def test_items_with_storage_id_are_checked_by_name_only(self, report, created, item, words):
         tasks = [{"name": "bad", "items": ["scans/a", item]}, {"name": "good", "items": "b/a.dcm"}]
         assert report(tasks, storage_id=PUBLIC)["bad"]["reason"].startswith(words)
         assert set(created()) == {"good"}
 
-    def test_files_are_there_before_the_first_of_them_is_sent(self, report, changes):
+    def test_missing_file_is_found_before_first_upload(self, report, changes):
         assert report([{"name": "bad", "items": [CT, "nowhere.dcm"]}])["bad"]["status"] == "failed"
         assert changes() == 0
 
 
 class TestDescriptions:
-    def test_everything_that_can_be_said(self, run, created, content):
+    def test_description_with_all_fields_is_stored(self, run, created, content):
         matrix = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
         series = {
             "items": [CT],
@@ -303,14 +303,14 @@ class TestDescriptions:
         task = created()["a"]
         assert (task["currentStageName"], task["currentStageSubTask"]["assignedTo"]) == ("Review_1", {"email": BOB})
 
-    def test_odd_names(self, run, created, new_run):
+    def test_unusual_names_are_stored(self, run, created, new_run):
         names = ['say "ah"', "50%_done", "größe", "a'b", "x" * 300, "{{ name }}", "a/b", '"quoted"']
         tasks = [{"name": name, "items": CT} for name in names]
         assert run.try_once(upload(tasks))["counts"] == counts(done=len(names))
         assert set(created()) == set(names)
         assert new_run().try_once(upload(tasks))["counts"] == counts(already_done=len(names))
 
-    def test_templates_are_rendered_but_not_in_labels(self):
+    def test_templates_are_rendered_except_in_labels(self):
         box = {**BOX, "comment": "{% that is none"}
         series = [{"items": ["/in/{{ ds }}/a.dcm"], "boundingBoxes": [box], "segmentMap": {"1": "{{ ds }}"}}]
         tasks = [{"name": "ct-{{ ds }}", "series": series, "classification": {"attributes": {"a": "{{ ds }}"}}}]
@@ -323,12 +323,12 @@ class TestDescriptions:
         assert task["series"][0]["segmentMap"] == {"1": "{{ ds }}"}
         assert task["classification"] == {"attributes": {"a": "{{ ds }}"}}
 
-    def test_labels_that_are_known_at_run_time_only_are_resolved(self):
+    def test_upstream_output_as_labels_is_resolved(self):
         made = upload([{"name": "ct", "series": [{"items": CT, "boundingBoxes": literal([BOX])}]}])
         made.render_template_fields({})
         assert made.tasks[0]["series"][0]["boundingBoxes"] == [BOX]
 
-    def test_also_deep_within_labels_where_text_is_no_template(self):
+    def test_nested_upstream_output_in_labels_is_resolved(self):
         box = {**BOX, "comment": "{{ ds }}", "attributes": literal({"side": "left"})}
         made = upload([{"name": "ct", "series": [{"items": CT, "boundingBoxes": [box, literal(BOX)]}]}])
         made.render_template_fields({"ds": "2024-05-01"})
@@ -336,12 +336,12 @@ class TestDescriptions:
         assert (first, second) == ({**BOX, "comment": "{{ ds }}", "attributes": {"side": "left"}}, BOX)
 
 
-def labelled(name: str, *boxes, **more) -> dict:
+def labeled(name: str, *boxes, **more) -> dict:
     return {"name": name, "series": [{"items": CT, "boundingBoxes": list(boxes or [BOX])}], **more}
 
 
 class TestLabels:
-    def test_they_come_with_the_task(self, sandbox, run, created):
+    def test_labels_are_created_with_task(self, sandbox, run, created):
         point = {"point": {"xNorm": 0.5, "yNorm": 0.5}, "category": "landmark", "video": {"seriesItemIndex": 1}}
         series = [{"items": CT, "boundingBoxes": [BOX]}, {"items": [CT, MR], "landmarks": [point]}]
         task = {"name": "a", "series": series, "classification": {"attributes": {"abnormal": True}}}
@@ -349,14 +349,14 @@ class TestLabels:
         study, box, landmark = json.loads(created()["a"]["latestTaskData"]["labelsData"])
         assert study["studyclassify"] is True
         assert (box["bbox2d"], box["volumeindex"]) == (FLAT_BOX, 0)
-        # Counted through all items of the task.
+        # The index counts all items of the task.
         assert (landmark["volumeindex"], landmark["globalitemsindex"]) == (1, 2)
 
-    def test_without_any_the_task_has_none(self, run, created):
+    def test_task_without_labels_has_none(self, run, created):
         run.try_once(upload(studies(1)))
         assert created()["study-000"]["latestTaskData"] is None
 
-    def test_a_mask(self, run, created, content, tmp_path):
+    def test_mask_is_uploaded_with_task(self, run, created, content, tmp_path):
         data = np.zeros((4, 5, 6), np.uint8)
         data[1:3, 1:3, 1:3] = 2
         nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "mask.nii.gz")
@@ -369,57 +369,57 @@ class TestLabels:
         assert (first, second["seriesIndex"]) == (None, 1)
         assert content(second["labelName"]) == (tmp_path / "mask.nii.gz").read_bytes()
 
-    def test_a_mask_that_is_no_file_is_not_guessed(self, report, changes):
+    def test_missing_mask_file_fails_task(self, report, changes):
         series = {"items": CT, "segmentations": "mask.nii.gz", "segmentMap": {"2": "lesion"}}
         rows = report([{"name": "a", "series": [series]}])
         assert rows["a"]["reason"] == "series 0: there is no mask file 'mask.nii.gz'. Nothing was sent"
         assert changes() == 0
 
-    def test_more_than_fit_a_request(self, run, created, sandbox):
+    def test_large_labels_are_stored_as_file(self, run, created, sandbox):
         points = [{"point": {"xNorm": i / 2000, "yNorm": 0.5}, "category": "landmark"} for i in range(1200)]
         run.try_once(upload([{"name": "a", "series": [{"items": CT, "landmarks": points}]}]))
         assert created()["a"]["latestTaskData"]["labelsDataPath"]
 
-    def test_bad_ones_fail_their_task_alone_and_nothing_of_it_is_uploaded(self, sandbox, report, created):
-        rows = report([labelled("bad", {**BOX, "category": "findign"}), labelled("good")])
+    def test_invalid_labels_fail_task_and_upload_nothing(self, sandbox, report, created):
+        rows = report([labeled("bad", {**BOX, "category": "findign"}), labeled("good")])
         assert rows["bad"]["status"] == "failed"
         assert "did you mean 'finding'" in rows["bad"]["reason"]
         assert rows["good"]["status"] == "done"
         assert set(created()) == {"good"}
         assert sandbox.stats()["root_fields"][PRESIGN] == 1
 
-    def test_those_that_only_the_server_refuses(self, sandbox, report, created):
-        tasks = [labelled("bad", {**BOX, "wNorm": "wide"}), labelled("good"), labelled("odd", {**BOX, "category": "x"})]
+    def test_labels_refused_by_server_fail_task(self, sandbox, report, created):
+        tasks = [labeled("bad", {**BOX, "wNorm": "wide"}), labeled("good"), labeled("odd", {**BOX, "category": "x"})]
         rows = report(tasks, validate="off")
         assert "wNorm: a number is needed" in rows["bad"]["reason"]
         assert set(created()) == {"good", "odd"}
         assert sandbox.stats()["root_fields"][PRESIGN] == 2
 
-    def test_doubtful_ones_are_sent_when_told_so(self, report, created):
-        assert report([labelled("odd", {**BOX, "category": "x"})], validate="warn")["odd"]["status"] == "done"
+    def test_invalid_labels_with_validate_warn_are_sent(self, report, created):
+        assert report([labeled("odd", {**BOX, "category": "x"})], validate="warn")["odd"]["status"] == "done"
 
 
 class TestGroundTruth:
-    def test_all_of_them(self, run, created):
-        run.try_once(upload([labelled("a"), labelled("b", isGroundTruth=False)], is_ground_truth=True))
+    def test_ground_truth_parameter_applies_to_all_tasks(self, run, created):
+        run.try_once(upload([labeled("a"), labeled("b", isGroundTruth=False)], is_ground_truth=True))
         assert {name: task["currentStageName"] for name, task in created().items()} == {"a": "END", "b": "Label"}
         assert json.loads(created()["a"]["latestTaskData"]["labelsData"])[0]["bbox2d"] == FLAT_BOX
 
-    def test_one_of_them(self, run, created):
-        run.try_once(upload([labelled("a", isGroundTruth=True), *studies(1)]))
+    def test_ground_truth_of_one_description_applies_to_it(self, run, created):
+        run.try_once(upload([labeled("a", isGroundTruth=True), *studies(1)]))
         stages = {name: task["currentStageName"] for name, task in created().items()}
         assert stages == {"a": "END", "study-000": "Label"}
 
-    def test_it_needs_labels(self, sandbox, report, created):
+    def test_ground_truth_without_labels_is_refused(self, sandbox, report, created):
         empty = {"name": "healthy", "series": [{"items": CT, "boundingBoxes": []}]}
-        rows = report([*studies(1), empty, labelled("a")], is_ground_truth=True)
+        rows = report([*studies(1), empty, labeled("a")], is_ground_truth=True)
         assert rows["study-000"]["reason"].startswith("ground truth needs labels")
         assert {name: task["currentStageName"] for name, task in created().items()} == {"healthy": "END", "a": "END"}
         assert sandbox.stats()["root_fields"][PRESIGN] == 2
 
 
-class TestOnce:
-    def test_a_second_run_creates_and_uploads_nothing(self, sandbox, run, new_run, created, changes):
+class TestIdempotence:
+    def test_second_run_creates_and_uploads_nothing(self, sandbox, run, new_run, created, changes):
         first = run.try_once(upload(studies(30)))
         assert first["counts"] == counts(done=30)
         assert first["stage_name"] is None
@@ -433,7 +433,7 @@ class TestOnce:
         assert changes() == before + 2
         assert sandbox.applied(CREATE) == dict.fromkeys(set(second["task_ids"]), 1)
 
-    def test_one_that_is_there_is_left_as_it_is_though_its_files_are_gone(self, sandbox, report, changes):
+    def test_existing_task_with_missing_files_is_already_done(self, sandbox, report, changes):
         (task_id,) = sandbox.seed_tasks(1)
         name = sandbox.task(task_id)["name"]
         row = report([{"name": name, "items": "gone.dcm", "priority": 1}])[name]
@@ -442,8 +442,8 @@ class TestOnce:
         assert changes() == 0
         assert sandbox.task(task_id)["priority"] is None
 
-    def test_somebody_else_who_is_quicker(self, sandbox, report, monkeypatch, created):
-        """The name is taken between the look and the request."""
+    def test_name_taken_meanwhile_is_already_done(self, sandbox, report, monkeypatch, created):
+        """The name is taken between the lookup and the request."""
         (task_id,) = sandbox.seed_tasks(1)
         name = sandbox.task(task_id)["name"]
         find, looks = RedBrickProject.find_by_name, []
@@ -460,10 +460,10 @@ class TestOnce:
     def test_many_take_few_requests(self, sandbox, run):
         before = sandbox.stats()["requests"]
         run.try_once(upload(studies(100), storage_id=PUBLIC))
-        # One a task, for each 25 of them: look up, convert; the project and the taxonomy.
+        # One request per task; per 25 tasks: look up, convert; once: project, taxonomy.
         assert sandbox.stats()["requests"] - before <= 100 + 2 * 4 + 2
 
-    def test_copies(self, sandbox, report):
+    def test_duplicating_project_reports_all_copies(self, sandbox, report):
         document = """mutation ($o: UUID!, $p: UUID!) {
             updateProjectTaskDuplication(orgId: $o, projectId: $p, taskDuplicationCount: 3) { ok } }"""
         sandbox.graphql(document, {"o": sandbox.org_id, "p": sandbox.project_id})
@@ -473,14 +473,14 @@ class TestOnce:
         assert sandbox.task(row["task_id"])["name"] == "study-000"
         assert report(studies(1))["study-000"]["status"] == "already_done"
 
-    def test_the_report_names_the_data_point(self, report):
+    def test_report_names_data_point(self, report):
         row = report(studies(1))["study-000"]
         assert row["status"] == "done"
         assert row["dp_id"]
         assert "task_ids" not in row
 
 
-# By name: (fault, root field, how many such requests pass first, how many it hits).
+# By name: (fault, root field, number of requests that pass first, number of requests that fail).
 FAULTS = {
     "answer lost": [("drop_after", CREATE, 3, 1)],
     "answers lost": [("drop_after", CREATE, 0, 30)],
@@ -507,10 +507,10 @@ FAULTS = {
 
 class TestRetry:
     @pytest.mark.parametrize("fault", FAULTS, ids=lambda name: name.replace(" ", "_"))
-    def test_finishes_the_rest(self, sandbox, created, finish, quick, fault):
+    def test_retry_after_fault_processes_the_rest(self, sandbox, created, finish, quick, fault):
         for name, root_field, skip, times in FAULTS[fault]:
             sandbox.fault_once(name, root_field, skip=skip, times=times)
-        manifests = finish(lambda: upload([labelled(f"study-{i}") for i in range(8)]))
+        manifests = finish(lambda: upload([labeled(f"study-{i}") for i in range(8)]))
         assert len(created()) == 8
         assert set(sandbox.applied(CREATE).values()) == {1}
         tried = [manifest["counts"] for manifest in manifests if manifest]
@@ -520,13 +520,13 @@ class TestRetry:
         assert set(manifests[-1]["task_ids"]) == {task["taskId"] for task in created().values()}
 
     @pytest.mark.parametrize("fault", ["answer lost", "answers lost", "request lost", "http 500", "html"])
-    def test_what_can_be_settled_is_settled_by_the_same_try(self, sandbox, run, quick, fault):
+    def test_lost_answer_is_resolved_without_retry(self, sandbox, run, quick, fault):
         for name, root_field, skip, times in FAULTS[fault]:
             sandbox.fault_once(name, root_field, skip=skip, times=times)
         assert run.try_once(upload(studies(8), storage_id=PUBLIC))["counts"] == counts(done=8)
 
-    def test_a_name_that_is_refused_after_a_lost_answer_was_created_by_this_try(self, sandbox, run, quick, monkeypatch):
-        """The server is still busy when its answer is lost, and has created the task before it is asked again."""
+    def test_name_refused_after_lost_answer_is_done(self, sandbox, run, quick, monkeypatch):
+        """The server is still busy when its answer is lost, and creates the task before the repeated request."""
         find, looks = RedBrickProject.find_by_name, []
 
         def late(self, names):
@@ -540,7 +540,7 @@ class TestRetry:
         assert sandbox.stats()["root_fields"][CREATE] == 2
         assert sandbox.applied(CREATE) == dict.fromkeys(manifest["task_ids"], 1)
 
-    def test_a_server_that_is_down_is_not_asked_for_each(self, sandbox, run, quick):
+    def test_server_outage_stops_requests_per_task(self, sandbox, run, quick):
         sandbox.fault_once("http_503", PRESIGN, times=1000)
         with pytest.raises(RedBrickTasksFailedError):
             run.try_once(upload(studies(60)))
@@ -550,7 +550,7 @@ class TestRetry:
         assert run.xcoms["manifest"]["counts"] == counts(failed=60)
 
     @pytest.mark.parametrize("seed", [17])
-    def test_whatever_goes_wrong(self, sandbox, created, finish, quick, seed):
+    def test_retries_after_any_fault_create_once(self, sandbox, created, finish, quick, seed):
         sandbox.faults(f"http_503=0.1,drop_before=0.05,drop_after=0.05,rate_limit=0.05,http_500=0.05,seed={seed}")
         manifests = finish(lambda: upload(studies(60)), faults_stay=True, tries=10)
         sandbox.faults("")
@@ -558,17 +558,17 @@ class TestRetry:
         assert set(sandbox.applied(CREATE).values()) == {1}
         assert manifests[-1]["counts"]["failed"] == 0
 
-    def test_after_a_kill(self, sandbox, created, killed_try, finish, monkeypatch):
+    def test_retry_after_kill_processes_the_rest(self, sandbox, created, killed_attempt, finish, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(ProjectImports, "create", dying_after(12, ProjectImports.create))
-            killed_try(upload(studies(40)))
+            killed_attempt(upload(studies(40)))
         assert 12 <= len(created()) < 40
         (manifest,) = finish(lambda: upload(studies(40)))
         assert manifest["counts"]["done"] + manifest["counts"]["already_done"] == 40
         assert len(created()) == 40
 
-    def test_what_airflow_stops_sends_nothing_more(self, sandbox, run, created, monkeypatch):
-        """Airflow calls ``on_kill`` in the main thread: while the next tasks are made ready, say."""
+    def test_stop_sends_nothing_more(self, sandbox, run, created, monkeypatch):
+        """Airflow calls ``on_kill`` in the main thread, for example while the next tasks are prepared."""
         made, convert = upload(studies(60)), RedBrickClient.convert_labels
 
         def stopping(self, tasks):
@@ -582,7 +582,7 @@ class TestRetry:
         assert len(created()) == 25
         assert sandbox.stats()["root_fields"][PRESIGN] == 25
 
-    def test_files_are_not_sent_again_when_a_request_is_lost(self, sandbox, run, quick):
+    def test_lost_request_does_not_upload_files_again(self, sandbox, run, quick):
         sandbox.fault_once("drop_before", CREATE, times=2)
         assert run.try_once(upload(studies(1)))["counts"] == counts(done=1)
         fields = sandbox.stats()["root_fields"]
@@ -590,7 +590,7 @@ class TestRetry:
 
 
 def dying_after(number, create):
-    """Return what kills its process once so many tasks have been created."""
+    """Return a replacement that kills its process after a number of created tasks."""
     import itertools
     import os
     import signal
@@ -613,7 +613,7 @@ def lines(entries) -> bytes:
 class TestFiles:
     @pytest.fixture
     def written(self, tmp_path, monkeypatch):
-        """Write a file of descriptions into a folder with images, which is not the one that Airflow works in."""
+        """Write a file of descriptions into a folder with images, other than the working directory."""
         elsewhere = tmp_path / "elsewhere"
         (tmp_path / "batch" / "images").mkdir(parents=True)
         elsewhere.mkdir()
@@ -638,14 +638,14 @@ class TestFiles:
         ],
         ids=["lines", "lines_by_uri", "array", "compressed_by_uri"],
     )
-    def test_kinds(self, report, created, written, content, scheme):
+    def test_file_format_is_detected_by_content(self, report, created, written, content, scheme):
         boxed = {"name": "b", "series": [{"items": "images/ct.dcm", "boundingBoxes": [BOX]}]}
         tasks = [{"name": "a", "items": "images/ct.dcm"}, boxed, {"name": "c", "items": ["./images/ct.dcm"]}]
         rows = report(tasks_path=f"{scheme}{written(content(tasks))}")
         assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys("abc", "done")
         assert set(created()) == set("abc")
 
-    def test_what_is_wrong_with_one_is_its_own_failure_with_its_place(self, report, created, written, run):
+    def test_broken_entry_fails_alone_with_position(self, report, created, written, run):
         entries = [
             {"name": "a", "items": "images/ct.dcm"},
             b'{"name": "b", \n',
@@ -681,7 +681,7 @@ class TestFiles:
             assert words in told[f"line {line}"][1]
         assert set(created()) == {"a", "g"}
 
-    def test_texts_that_cannot_be_stored_and_repeated_keys_are_one_tasks_failure(self, run, created, written):
+    def test_unstorable_text_or_repeated_key_fails_task_alone(self, run, created, written):
         content = lines(
             [
                 {"name": "a", "items": "images/ct.dcm"},
@@ -703,8 +703,8 @@ class TestFiles:
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
     @pytest.mark.parametrize("name", ["half.nii", "half.nii.gz"])
-    def test_an_item_that_is_half_a_volume_is_one_tasks_failure(self, *, sandbox, run, tmp_path, scheme, name):
-        """Whole gzip data may hold it: each of their members is checked, and how many there should be is not known."""
+    def test_truncated_volume_fails_task_alone(self, *, sandbox, run, tmp_path, scheme, name):
+        """Intact gzip data may contain it: each member is checked, but their number is not known."""
         volume = gzip.decompress(BRAIN.read_bytes())
         half = volume[: len(volume) // 2]
         (tmp_path / name).write_bytes(gzip.compress(half) if name.endswith(".gz") else half)
@@ -717,7 +717,7 @@ class TestFiles:
         assert sandbox.count() == 1
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
-    def test_an_item_whose_compression_is_damaged_is_one_tasks_failure(self, sandbox, run, created, tmp_path, scheme):
+    def test_damaged_gzip_item_fails_task_alone(self, sandbox, run, created, tmp_path, scheme):
         whole = BRAIN.read_bytes()
         for name, content in (("good", whole), ("bad", whole[:-8] + bytes(4) + whole[-4:]), ("cut", whole[:-9])):
             (tmp_path / f"{name}.nii.gz").write_bytes(content)
@@ -730,14 +730,14 @@ class TestFiles:
         assert set(created()) == {"good"}
         assert sandbox.stats()["root_fields"][PRESIGN] == (3 if scheme else 1)
 
-    def test_an_array_that_is_cut_short(self, run, created, written):
+    def test_truncated_array_is_uploaded_up_to_its_end(self, run, created, written):
         content = json.dumps(studies(60)).encode()
         path = written(content[: content.index(b"study-040") + 3])
         with pytest.raises(RedBrickTasksFailedError, match="entry 41: the array is invalid from here on"):
             run.try_once(upload(tasks_path=str(path), storage_id=PUBLIC))
         assert len(created()) == 40
 
-    def test_items_in_a_storage_are_not_relative_to_it(self, run, created, written):
+    def test_items_with_storage_id_are_not_relative_to_file(self, run, created, written):
         path = written(lines([{"name": "a", "items": "../x/ct.dcm"}]))
         run.try_once(upload(tasks_path=str(path), storage_id=PUBLIC))
         assert created()["a"]["items"] == ["../x/ct.dcm"]
@@ -745,19 +745,19 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("content", "words"), [(b"", "is empty"), (b" [] ", "is empty"), (b"name,items\n", "neither JSON Lines")]
     )
-    def test_a_file_of_no_descriptions_is_refused(self, sandbox, run, written, content, words):
+    def test_file_without_descriptions_is_refused(self, sandbox, run, written, content, words):
         before = sandbox.stats()["requests"]
         with pytest.raises(RedBrickInputError, match=words):
             run.try_once(upload(tasks_path=str(written(content))))
         assert sandbox.stats()["requests"] == before
 
-    def test_one_that_is_not_there_is_refused(self, run):
+    def test_missing_file_is_refused(self, run):
         with pytest.raises(RedBrickInputError, match="tasks_path '/nowhere' cannot be read: there is no such file"):
             run.try_once(upload(tasks_path="/nowhere"))
 
 
 def one(**changes) -> list[dict]:
-    """A good description, after a good one, with something wrong; None takes a key away."""
+    """Return a valid description, followed by one with changes; None removes a key."""
     task = {"name": "bad", "items": CT, **changes}
     return [*studies(1), {key: value for key, value in task.items() if value is not None}]
 
@@ -771,7 +771,7 @@ BAD_TASKS = {
     "no name": (one(name=None), "tasks[1]: name: is missing"),
     "blank name": (one(name=" "), "tasks[1]: name: must be text that is not blank, not ' '"),
     "number for a name": (one(name=7), "tasks[1]: name: must be text that is not blank, not 7"),
-    "twins": ([*studies(2), *studies(1)], "Duplicate name: study-000"),
+    "twins": ([*studies(2), *studies(1)], "Duplicate name: study-000. Nothing was sent"),
     "no items": (one(items=None), "tasks[1]: items: is missing; specify 'items' or 'series'"),
     "empty items": (one(items=[]), "items: must be a path or a list of paths"),
     "blank item": (one(items=[CT, ""]), "items: must be a path or a list of paths"),
@@ -828,7 +828,7 @@ BAD_OPTIONS = {
     "project_id": ({"project_id": ""}, "project_id"),
 }
 BAD_PEOPLE = {
-    "unknown stage": ({"Labelling": ALICE}, "preAssign: 'Labelling' is not a label or review stage of the project"),
+    "unknown stage": ({"Labeling": ALICE}, "preAssign: 'Labeling' is not a label or review stage of the project"),
     "stage without people": ({"Input": ALICE}, "Its stages are Label, Review_1"),
     "ground truth": ({"Output": ALICE}, "Its stages are Label, Review_1"),
     "stranger": ({"Label": "eve@example.com"}, "preAssign, Label: Not members of the project: eve@example.com"),
@@ -845,20 +845,20 @@ class TestRefusedInput:
         return str(caught.value)
 
     @pytest.mark.parametrize("case", BAD_TASKS, ids=lambda name: name.replace(" ", "_"))
-    def test_tasks(self, sandbox, run, case):
+    def test_invalid_tasks_are_refused(self, sandbox, run, case):
         tasks, words = BAD_TASKS[case]
         assert words in self.refused(sandbox, run, upload(tasks))
 
     @pytest.mark.parametrize("case", BAD_OPTIONS, ids=lambda name: name.replace(" ", "_"))
-    def test_options(self, sandbox, run, case):
+    def test_invalid_options_are_refused(self, sandbox, run, case):
         options, words = BAD_OPTIONS[case]
         assert words in self.refused(sandbox, run, upload(studies(1), **options))
 
-    def test_a_blank_path(self, sandbox, run):
+    def test_blank_tasks_path_is_refused(self, sandbox, run):
         assert "tasks_path must not be empty" in self.refused(sandbox, run, upload(tasks_path=" "))
 
     @pytest.mark.parametrize("case", BAD_PEOPLE, ids=lambda name: name.replace(" ", "_"))
-    def test_people_are_checked_before_anything_is_changed(self, run, created, changes, case):
+    def test_unknown_assignee_is_refused_before_any_change(self, run, created, changes, case):
         people, words = BAD_PEOPLE[case]
         with pytest.raises(RedBrickInputError) as caught:
             run.try_once(upload(one(preAssign=people)))

@@ -1,4 +1,4 @@
-"""Labels checked against the taxonomy before they are sent, on a running server."""
+"""Validation of labels against the taxonomy, with a running sandbox."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ OPERATORS = {"put": (put, "Label"), "prelabel": (prelabel, "Label"), "correct": 
 
 @pytest.fixture(params=OPERATORS)
 def operator(request, sandbox):
-    """One of the operators that send labels: ``operator.make({task_id: series})``, and tasks for it."""
+    """An operator that sends labels: ``make({task_id: series})``, with ``seed(count)`` for its tasks."""
     make, stage = OPERATORS[request.param]
     options = {} if stage == "Label" else {"stage": stage}
     return SimpleNamespace(make=make, stage=stage, seed=lambda count: sandbox.seed_tasks(count, **options))
@@ -62,7 +62,7 @@ def operator(request, sandbox):
 
 @pytest.fixture
 def warnings(caplog):
-    """What was logged about labels."""
+    """The warnings that were logged about labels."""
     caplog.set_level(logging.WARNING, logger="airflow_provider_redbrick.annotations.conversion")
     return lambda: [
         r.getMessage() for r in caplog.records if r.name == "airflow_provider_redbrick.annotations.conversion"
@@ -71,7 +71,7 @@ def warnings(caplog):
 
 @pytest.fixture
 def taxonomy(monkeypatch):
-    """Give the project another taxonomy."""
+    """Replace the project's taxonomy."""
 
     def give(data) -> None:
         monkeypatch.setattr("airflow_provider_redbrick.client.operations.project._taxonomy", lambda found: data)
@@ -80,7 +80,7 @@ def taxonomy(monkeypatch):
 
 
 class TestStrict:
-    def test_a_bad_task_fails_and_its_neighbours_do_not(self, sandbox, run, operator):
+    def test_strict_invalid_task_fails_alone(self, sandbox, run, operator):
         ids = operator.seed(3)
         with pytest.raises(RedBrickTasksFailedError, match="did you mean 'finding'"):
             run.try_once(operator.make({ids[0]: GOOD, ids[1]: BAD, ids[2]: GOOD}))
@@ -92,7 +92,7 @@ class TestStrict:
         task = sandbox.task(ids[1])
         assert (task["stage"], task["state"], task["owner"]) == (operator.stage, "UNASSIGNED", None)
 
-    def test_it_is_what_happens_by_default_and_before_anything_is_claimed(self, sandbox, run):
+    def test_strict_is_default_and_precedes_claims(self, sandbox, run):
         ids = sandbox.seed_tasks(2)
         for options in ({}, {"validate": "strict"}):
             with pytest.raises(RedBrickTasksFailedError):
@@ -101,7 +101,7 @@ class TestStrict:
         assert {PUT, ASSIGN, CONVERT}.isdisjoint(fields)
         assert sandbox.stats()["applied"] == {}
 
-    def test_all_problems_are_counted_and_five_are_named(self, sandbox, run, tmp_path):
+    def test_strict_message_counts_all_problems_and_names_five(self, sandbox, run, tmp_path):
         (task_id,) = sandbox.seed_tasks(1)
         path = tmp_path / "report.jsonl"
         series = [{"polygons": [{"points": [], "category": "region"}] * 7}]
@@ -110,7 +110,7 @@ class TestStrict:
         named = [f"series 0, polygons[{i}], points: must have at least 3 points, not 0" for i in range(5)]
         assert row["reason"] == f"Its labels cannot be sent: {'; '.join(named)}; and 2 more. Nothing was sent."
 
-    def test_a_retry_with_better_labels_finishes_the_rest(self, sandbox, run):
+    def test_strict_retry_with_valid_labels_processes_the_rest(self, sandbox, run):
         ids = sandbox.seed_tasks(2)
         with pytest.raises(RedBrickTasksFailedError):
             run.try_once(put({ids[0]: GOOD, ids[1]: BAD}))
@@ -118,14 +118,14 @@ class TestStrict:
         assert manifest["counts"] == counts(done=1, already_done=1)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_a_bad_classification(self, sandbox, run):
+    def test_strict_invalid_classification_fails_task(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         tasks = [{"taskId": task_id, "classification": {"attributes": {"urgency": "son"}}}]
         with pytest.raises(RedBrickTasksFailedError, match="unknown option 'son'; did you mean 'soon'"):
             run.try_once(RedBrickPutLabelsOperator(task_id="put", stage_name="Label", tasks=tasks))
         assert sandbox.stats()["applied"] == {}
 
-    def test_what_people_drew_can_be_handed_back(self, sandbox, run):
+    def test_strict_accepts_labels_drawn_by_people(self, sandbox, run):
         ids = sandbox.seed_tasks(10)
         assert sandbox.humans("Label", 10)["done"] == 10
         seen = []
@@ -138,7 +138,7 @@ class TestStrict:
         assert set(sandbox.applied(PUT)) >= set(ids)
         assert all(task.has_labels for task in seen)
 
-    def test_labels_in_the_older_format_are_looked_at_too(self, sandbox, run):
+    def test_strict_validates_legacy_labels(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         flat = {"category": "findng", "attributes": [], "bbox2d": {"xnorm": 0, "ynorm": 0, "wnorm": 1, "hnorm": 1}}
         put = {"task_id": "put", "stage_name": "Label", "tasks": [{"taskId": task_id, "labels": [flat]}]}
@@ -149,7 +149,7 @@ class TestStrict:
 
 
 class TestWarn:
-    def test_problems_are_logged_and_the_labels_sent(self, sandbox, run, operator, warnings):
+    def test_warn_logs_problems_and_sends_labels(self, sandbox, run, operator, warnings):
         ids = operator.seed(2)
         manifest = run.try_once(operator.make({ids[0]: GOOD, ids[1]: BAD}, validate="warn"))
         assert manifest["counts"]["done"] == 2
@@ -157,7 +157,7 @@ class TestWarn:
         assert [label["category"] for label in sandbox.task(ids[1])["labels"]] == ["finding", "findng"]
         assert warnings() == [f"Task {ids[1]}: labels are sent despite validation errors: {WORDS}"]
 
-    def test_what_cannot_be_sent_still_is_not(self, sandbox, run, warnings):
+    def test_warn_does_not_send_malformed_labels(self, sandbox, run, warnings):
         (task_id,) = sandbox.seed_tasks(1)
         with pytest.raises(RedBrickTasksFailedError, match="cannot be written as JSON"):
             run.try_once(put({task_id: [{"boundingBoxes": [{**BOX, "wNorm": float("nan")}]}]}, validate="warn"))
@@ -165,7 +165,7 @@ class TestWarn:
 
 
 class TestOff:
-    def test_nobody_looks(self, sandbox, run, operator, warnings, monkeypatch):
+    def test_off_sends_labels_without_validation(self, sandbox, run, operator, warnings, monkeypatch):
         monkeypatch.delattr(RedBrickProject, "taxonomy")
         ids = operator.seed(2)
         assert run.try_once(operator.make(dict.fromkeys(ids, BAD), validate="off"))["counts"]["done"] == 2
@@ -173,14 +173,14 @@ class TestOff:
         assert warnings() == []
 
 
-class TestReadingTheTaxonomy:
-    def test_once_and_only_when_there_are_labels(self, sandbox, run, operator):
+class TestTaxonomyReads:
+    def test_taxonomy_is_read_once_if_there_are_labels(self, sandbox, run, operator):
         ids = operator.seed(60)
         run.try_once(operator.make(dict.fromkeys(ids, GOOD)))
-        # Once for the stages, and once for the taxonomy, unless it is known beforehand that there are labels.
+        # One read for the stages and one for the taxonomy; a single read if labels are known to exist.
         assert sandbox.stats()["root_fields"]["project"] == (1 if operator.make is put else 2)
 
-    def test_not_without_labels(self, sandbox, run):
+    def test_taxonomy_is_not_read_without_labels(self, sandbox, run):
         ids = sandbox.seed_tasks(2, stage="Review_1")
         manifest = run.try_once(
             RedBrickAutoReviewOperator(task_id="review", stage_name="Review_1", task_ids=ids, review_result=True)
@@ -195,7 +195,7 @@ class TestReadingTheTaxonomy:
         assert sandbox.stats()["root_fields"]["project"] == 3
 
     @pytest.mark.parametrize("fault", ["http_500", "gql_error", "html"])
-    def test_one_that_cannot_be_read_fails_the_tasks_and_nothing_is_sent(self, sandbox, run, operator, quick, fault):
+    def test_unreadable_taxonomy_fails_tasks(self, sandbox, run, operator, quick, fault):
         ids = operator.seed(2)
         together = operator.make is put
         sandbox.fault_once(fault, "project", skip=0 if together else 1, times=9)
@@ -207,7 +207,7 @@ class TestReadingTheTaxonomy:
         sandbox.faults("")
         assert run.try_once(operator.make(dict.fromkeys(ids, GOOD)))["counts"]["done"] == 2
 
-    def test_it_is_what_the_sandbox_has(self, sandbox):
+    def test_taxonomy_matches_sandbox(self, sandbox):
         from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
         found = RedBrickHook().project().taxonomy
@@ -217,7 +217,7 @@ class TestReadingTheTaxonomy:
             _ = RedBrickHook().project(UNKNOWN).taxonomy
 
     @pytest.mark.parametrize("data", [{}, {"isNew": False, "name": "Old", "categories": [{"name": "object"}]}])
-    def test_one_of_the_first_kind_is_told_once_and_checks_nothing(self, sandbox, run, warnings, taxonomy, data):
+    def test_legacy_taxonomy_warns_once_and_skips_validation(self, sandbox, run, warnings, taxonomy, data):
         taxonomy(data)
         ids = sandbox.seed_tasks(30)
         assert run.try_once(put(dict.fromkeys(ids, BAD)))["counts"]["done"] == 30
@@ -227,7 +227,7 @@ class TestReadingTheTaxonomy:
 
 @pytest.mark.parametrize("validate", ["", "Strict", "lenient", None, True, False])
 @pytest.mark.parametrize("make", [put, prelabel, correct])
-def test_other_words_are_refused_before_any_request(sandbox, run, make, validate):
+def test_unknown_validate_mode_sends_no_request(sandbox, run, make, validate):
     with pytest.raises(RedBrickInputError, match="validate must be one of 'strict', 'warn', 'off'"):
         run.try_once(make({UNKNOWN: GOOD}, validate=validate))
     assert sandbox.stats()["requests"] == 0

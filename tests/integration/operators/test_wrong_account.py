@@ -1,4 +1,4 @@
-"""A wrong key and a project that is not there end an Airflow task at once, before anything is tried."""
+"""A wrong key or an unknown project fails the Airflow task before any change."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ OPERATORS = [upload, upload_from_a_file, prelabel_anywhere, export, list_all]
 
 
 @pytest.mark.parametrize("make", OPERATORS)
-def test_a_project_that_is_not_there(sandbox, run, tmp_path, make):
+def test_unknown_project_fails_without_retry(sandbox, run, tmp_path, make):
     operator = make(tmp_path)
     operator.project_id = NOWHERE
     before = sandbox.stats()["requests"]
@@ -55,13 +55,13 @@ def test_a_project_that_is_not_there(sandbox, run, tmp_path, make):
 
 
 @pytest.mark.parametrize("make", OPERATORS)
-def test_a_wrong_key(sandbox, run, tmp_path, monkeypatch, make):
+def test_wrong_key_fails_without_retry(sandbox, run, tmp_path, monkeypatch, make):
     uri = sandbox.airflow_conn_uri.replace(sandbox.api_key, "x" * len(sandbox.api_key))
     monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", uri)
     with pytest.raises(RedBrickAuthError):
         run.try_once(make(tmp_path))
 
 
-def test_the_hook_says_so_too(sandbox):
+def test_hook_reopen_in_unknown_project_raises(sandbox):
     with pytest.raises(RedBrickNotFoundError):
         RedBrickHook().reopen([NOWHERE], project_id=NOWHERE)

@@ -1,4 +1,4 @@
-"""What a connection says: every extra right, wrong, and as text."""
+"""Settings of a connection: each extra valid, invalid, and as text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def refusal(extra=None, **fields):
     return str(raised.value)
 
 
-def test_a_key_is_enough():
+def test_settings_with_only_a_key_have_defaults():
     found = settings()
     assert found.url == "https://api.redbrickai.com/graphql/"
     assert (found.credential.secret, found.credential.header) == (KEY, "ApiKey")
@@ -40,15 +40,15 @@ def test_a_key_is_enough():
 
 
 @pytest.mark.parametrize("password", [None, "", "   ", "\n"])
-def test_a_blank_key_is_one_clear_sentence(password):
+def test_settings_with_blank_key_are_refused(password):
     assert refusal(password=password) == "The connection 'rb' has no API key. Put it into the password field."
 
 
-def test_a_pasted_key_loses_its_line_break():
+def test_key_with_trailing_line_break_is_stripped():
     assert settings(password=f"  {KEY}\n").credential.secret == KEY
 
 
-def test_a_key_with_a_line_break_inside_is_refused():
+def test_key_with_inner_line_break_is_refused():
     assert "Copy it again" in refusal(password=f"{KEY}\n{KEY}")
 
 
@@ -90,7 +90,7 @@ RIGHT = [
 
 
 @pytest.mark.parametrize(("name", "given", "read"), RIGHT)
-def test_an_extra_that_is_right(name, given, read):
+def test_valid_extra_is_parsed(name, given, read):
     found = getattr(settings({name: given}), name)
     assert found == read
     assert type(found) is type(read)
@@ -107,35 +107,35 @@ WRONG = [("timeout", value) for value in (0, 0.5, 601, -1, "soon", True, [], {},
     ("name", "given"),
     [*WRONG, ("allow_http", "perhaps"), ("plain_json", "perhaps"), ("plain_json", 2), ("plain_json", [])],
 )
-def test_an_extra_that_is_wrong_is_named(name, given):
+def test_invalid_extra_is_named(name, given):
     said = refusal({name: given})
     assert repr(name) in said
     assert "'rb'" in said
 
 
 @pytest.mark.parametrize(("auth", "header"), [("api_key", "ApiKey"), ("access_token", "Authorization"), ("", "ApiKey")])
-def test_what_the_password_is(auth, header):
+def test_auth_extra_selects_header(auth, header):
     assert settings({"auth": auth}).credential.header == header
 
 
 @pytest.mark.parametrize("auth", ["bearer", "API_KEY", 5, ["api_key"]])
-def test_an_unknown_kind_of_credential(auth):
+def test_unknown_auth_is_refused(auth):
     assert "must be one of api_key, access_token" in refusal({"auth": auth})
 
 
 @pytest.mark.parametrize("name", ["auth", "org_id", "api_key", "timeout", "anything"])
-def test_a_key_in_the_extra_is_refused_and_not_told(name):
+def test_api_key_in_extra_is_refused_and_not_shown(name):
     assert f"contains the API key as {name!r}" in refusal({name: f" {KEY}"})
 
 
 @pytest.mark.parametrize("name", ["auth", "timeout", "page_size", "plain_json"])
-def test_what_may_be_another_key_is_not_told(name):
+def test_long_invalid_extra_is_not_shown(name):
     assert "not a long str" in refusal({name: KEY[:-1]})
 
 
 @pytest.mark.parametrize("name", ["org_id", "project_id"])
 @pytest.mark.parametrize("value", [5, [], {"a": 1}, True])
-def test_an_id_is_text(name, value):
+def test_id_that_is_not_text_is_refused(name, value):
     assert f"{name!r} of connection 'rb' must be text" in refusal({name: value})
 
 
@@ -150,24 +150,24 @@ def test_an_id_is_text(name, value):
         "//x",
     ],
 )
-def test_a_web_app_has_an_address_that_people_may_press(address):
+def test_web_url_without_http_address_is_refused(address):
     assert "'web_url' of connection 'rb' must be an address" in refusal({"web_url": address})
 
 
 @pytest.mark.parametrize("extra", ["{", "[1]", '"text"', "5", "null", "[" * 100_000], ids=lambda text: text[:9])
-def test_an_extra_that_is_no_object(extra):
-    # Built by hand: Airflow's own class refuses some of these itself.
+def test_extra_that_is_not_an_object_is_refused(extra):
+    # A stub, because Airflow's own class refuses some of these.
     connection = type("Made", (), {"conn_id": "rb", "password": KEY, "host": None, "port": None, "extra": extra})
     with pytest.raises(RedBrickInputError, match="The extra of connection 'rb'"):
         read_settings(connection)
 
 
-def test_an_extra_that_is_there_twice_is_refused():
+def test_repeated_extra_is_refused():
     with pytest.raises(RedBrickInputError, match="has the key 'project_id' twice"):
         settings(f'{{"project_id": "{ORG}", "page_size": 5, "project_id": "other"}}')
 
 
-def test_unknown_extras_are_ignored_with_a_warning_that_names_them_and_not_their_values(caplog):
+def test_unknown_extras_warn_with_names_without_values(caplog):
     with caplog.at_level(logging.WARNING):
         found = settings({"verify": False, "session": "canary", "timeout": 5})
     assert found.timeout == 5.0
@@ -175,24 +175,24 @@ def test_unknown_extras_are_ignored_with_a_warning_that_names_them_and_not_their
     assert "canary" not in caplog.text
 
 
-def test_known_extras_warn_about_nothing(caplog):
+def test_known_extras_log_no_warning(caplog):
     settings(dict.fromkeys(CONNECTION_TYPE["conn-fields"]))
     assert caplog.text == ""
 
 
-def test_the_repr_hides_the_key():
+def test_settings_repr_hides_key():
     found = settings()
     assert "canary" not in repr(found) + str(found)
     assert found.url in repr(found)
 
 
-def test_the_host_and_port_of_the_connection():
+def test_host_and_port_form_url():
     assert settings(host="localhost", port=8000).url == "http://localhost:8000/graphql/"
     assert "must be a host name" in refusal(host="https://user:canary@example.com")
 
 
 @pytest.mark.parametrize("fields", [{"host": "http://rb.example.com"}, {"host": "rb.example.com", "schema": "http"}])
-def test_http_to_another_machine_is_refused_unless_the_extra_allows_it(fields):
+def test_remote_http_is_refused_unless_allow_http(fields):
     assert "set the connection's extra allow_http to true" in refusal(**fields)
     assert "set the connection's extra allow_http to true" in refusal({"allow_http": "no"}, **fields)
     assert settings({"allow_http": True}, **fields).url == "http://rb.example.com/api/graphql/"
@@ -203,7 +203,7 @@ def test_http_to_another_machine_is_refused_unless_the_extra_allows_it(fields):
 
 
 @pytest.mark.parametrize("name", CONNECTION_TYPE["conn-fields"])
-def test_the_form_and_the_code_have_the_same_defaults_and_limits(name):
+def test_connection_form_matches_defaults_and_limits(name):
     schema = CONNECTION_TYPE["conn-fields"][name]["schema"]
     if "default" in schema:
         default = getattr(settings(), name) if name != "auth" else "api_key"
@@ -216,7 +216,7 @@ def test_the_form_and_the_code_have_the_same_defaults_and_limits(name):
         settings({name: word})
 
 
-# ------------------------------------------------------------------ as users write connections
+# ------------------------------------------------------------------ connections as users write them
 
 
 def from_environment(monkeypatch, text):
@@ -224,7 +224,7 @@ def from_environment(monkeypatch, text):
     return RedBrickHook("rb").settings
 
 
-def test_a_json_connection(monkeypatch):
+def test_json_connection_is_parsed(monkeypatch):
     extra = {"org_id": ORG, "page_size": "50", "plain_json": True}
     found = from_environment(
         monkeypatch,
@@ -239,7 +239,7 @@ def test_a_json_connection(monkeypatch):
     assert found.credential.secret == KEY
 
 
-def test_a_uri_connection(monkeypatch):
+def test_uri_connection_is_parsed(monkeypatch):
     key = "a/b+c:" + KEY
     uri = f"redbrick://:{quote(key, safe='')}@localhost:8000/?org_id={ORG}&timeout=5&plain_json=true&max_concurrency=4"
     found = from_environment(monkeypatch, uri)
@@ -248,12 +248,12 @@ def test_a_uri_connection(monkeypatch):
     assert (found.org_id, found.timeout, found.plain_json, found.max_concurrency) == (ORG, 5.0, True, 4)
 
 
-def test_a_uri_with_a_url_for_a_host(monkeypatch):
+def test_uri_connection_with_url_as_host_is_parsed(monkeypatch):
     host = quote("https://localhost:8443", safe="")
     assert from_environment(monkeypatch, f"redbrick://:{KEY}@{host}").url == "https://localhost:8443/graphql/"
 
 
-def test_a_uri_without_a_host_is_the_public_api(monkeypatch):
+def test_uri_connection_without_host_uses_public_api(monkeypatch):
     assert (
         from_environment(monkeypatch, f"redbrick://:{KEY}@/?page_size=7").url == "https://api.redbrickai.com/graphql/"
     )

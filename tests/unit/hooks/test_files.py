@@ -1,4 +1,4 @@
-"""Which names in a list lead to files that it may name."""
+"""Which files a list of tasks may name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def within(name: str, *folders: str) -> bool:
         ("/data/a/1.dcm", "/"),
     ],
 )
-def test_what_is_in_a_folder(name, folder):
+def test_is_within_path_inside_folder_is_true(name, folder):
     assert within(name, "gs://other", folder)
 
 
@@ -48,7 +48,7 @@ def test_what_is_in_a_folder(name, folder):
         ("/bucket/a/1.dcm", "s3://bucket/a"),
     ],
 )
-def test_what_is_not(name, folder):
+def test_is_within_path_outside_folder_is_false(name, folder):
     assert not within(name, folder)
 
 
@@ -75,7 +75,7 @@ def test_what_is_not(name, folder):
         "://a",
     ],
 )
-def test_a_list_in_an_object_store_names_nothing_elsewhere(name, monkeypatch):
+def test_files_beside_uri_list_refuses_other_locations(name, monkeypatch):
     opened = []
     monkeypatch.setattr("airflow_provider_redbrick.hooks.files.open_file", opened.append)
     with pytest.raises(RedBrickInputError, match="leads out of the folder of s3://mine@"):
@@ -84,7 +84,7 @@ def test_a_list_in_an_object_store_names_nothing_elsewhere(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["images/1.dcm", "x/../images/1.dcm", "s3://mine@scans/day/images/1.dcm"])
-def test_what_is_beside_it_is_opened_with_its_connection(name, monkeypatch):
+def test_files_beside_uri_list_keep_connection(name, monkeypatch):
     opened = []
     monkeypatch.setattr("airflow_provider_redbrick.hooks.files.open_file", lambda uri: opened.append(uri) or object())
     FilesBeside(LIST)(name)
@@ -92,12 +92,12 @@ def test_what_is_beside_it_is_opened_with_its_connection(name, monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["/data", [""], ["data"], [7], [None], ["s3://"], ["s3://me@"], ["s3://b/../c"], 7])
-def test_what_is_no_folder_is_refused(value):
+def test_check_folders_invalid_value_is_refused(value):
     with pytest.raises(RedBrickInputError, match="allowed_folders"):
         check_folders("allowed_folders", value)
 
 
-def test_a_link_that_is_turned_after_the_look_leads_where_it_led(tmp_path, monkeypatch):
+def test_files_beside_link_changed_after_check_has_no_effect(tmp_path, monkeypatch):
     (tmp_path / "secret").write_text("secret")
     folder = tmp_path / "lists"
     folder.mkdir()

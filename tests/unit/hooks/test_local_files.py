@@ -1,4 +1,4 @@
-"""Local files, and what is there instead of one."""
+"""Local files, and paths that lead to something else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airflow_provider_redbrick.operators.staged_directory import StagedDirectory
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with all that may be there instead of a file; it is the working directory, and home."""
+    """A folder with non-files of each type. It is the working directory and the home directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "file").write_bytes(b"x")
@@ -54,7 +54,7 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("path", TROUBLE)
-def test_what_is_no_file_is_called_what_it_is(folder, path):
+def test_open_file_of_non_file_names_reason(folder, path):
     with pytest.raises(RedBrickInputError) as caught:
         open_file(path)
     assert str(caught.value) == TROUBLE[path]
@@ -62,25 +62,25 @@ def test_what_is_no_file_is_called_what_it_is(folder, path):
 
 
 @pytest.mark.parametrize("path", ["folder", "lost", "lost-folder/file", "round", "file/below", "pipe"])
-def test_so_is_what_a_uri_of_this_machine_leads_to(folder, path):
+def test_open_file_of_local_uri_to_non_file_names_reason(folder, path):
     with pytest.raises(OSError, match=re.escape(TROUBLE[path].split("'")[-1])):
         open_file(f"file://{folder}/{path}")
 
 
 @pytest.mark.parametrize("path", ["file", "link", "~/file", "./folder/../file", "file://{}/file"])
-def test_files_are_opened(folder, path):
+def test_open_file_opens_local_paths_and_uris(folder, path):
     with open_file(path.format(folder)) as file:
         assert file.read() == b"x"
 
 
-def test_a_file_that_is_called_like_a_home_directory_is_that_file(folder):
+def test_open_file_prefers_existing_tilde_name(folder):
     (folder / "~").mkdir()
     (folder / "~" / "file").write_bytes(b"y")
     with open_file("~/file") as file:
         assert file.read() == b"y"
 
 
-def test_of_what_is_not_there_it_is_said_where_it_was_looked_for(folder):
+def test_open_file_of_missing_file_names_searched_folder(folder):
     for path, words in (
         ("gone", f"there is no such file in the working directory '{folder}'"),
         (f"{folder}/gone", "there is no such file"),
@@ -94,9 +94,9 @@ def test_of_what_is_not_there_it_is_said_where_it_was_looked_for(folder):
 
 @contextmanager
 def unprivileged_user():
-    """Be a user who may read little; only root can be another one."""
+    """Switch to an unprivileged user, which only root can do."""
     if os.geteuid() != 0:
-        pytest.skip("this takes root")
+        pytest.skip("needs root")
     os.seteuid(65534)
     try:
         yield
@@ -104,7 +104,7 @@ def unprivileged_user():
         os.seteuid(0)
 
 
-def test_a_file_that_may_not_be_read_is_not_called_missing(folder):
+def test_open_file_without_permission_is_not_called_missing(folder):
     (folder / "file").chmod(0o600)
     with unprivileged_user(), pytest.raises(RedBrickInputError, match="permission denied for user 65534") as caught:
         open_file(str(folder / "file"))
@@ -112,7 +112,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(folder):
 
 
 @pytest.mark.parametrize("path", TROUBLE)
-def test_a_list_says_so_too(folder, path):
+def test_open_input_of_non_file_names_reason(folder, path):
     with pytest.raises(RedBrickInputError, match=r"tasks_path .* cannot be read: ") as caught:
         open_input("tasks_path", path)
     assert str(caught.value).endswith(f"cannot be read: {TROUBLE[path]}.")
@@ -126,32 +126,32 @@ def test_a_list_says_so_too(folder, path):
         (b"<?xml version='1.0'?><Error/>", "it looks like an XML error message"),
     ],
 )
-def test_what_stands_in_for_a_list_is_named(folder, content, words):
+def test_open_input_of_placeholder_is_refused(folder, content, words):
     (folder / "tasks.jsonl").write_bytes(content)
     with pytest.raises(RedBrickInputError, match=words):
         open_input("tasks_path", "tasks.jsonl")
 
 
-def test_a_list_is_read_from_its_beginning(folder):
+def test_open_input_starts_at_first_byte(folder):
     for content in (b'{"a": 1}\n', b"", gzip.compress(b"{}")):
         (folder / "tasks.jsonl").write_bytes(content)
         with open_input("tasks_path", "tasks.jsonl") as file:
             assert file.read() == content
 
 
-class TestBesideAList:
+class TestFilesBeside:
     @pytest.mark.parametrize("path", ["folder", "folder/", "lost", "lost-folder/file", "pipe"])
-    def test_what_is_no_file_is_called_what_it_is(self, folder, path):
+    def test_non_file_names_reason(self, folder, path):
         with pytest.raises(RedBrickInputError) as caught:
             FilesBeside(str(folder / "tasks.jsonl"))(path)
         assert TROUBLE[path].split("'")[-1] in str(caught.value)
         assert not isinstance(caught.value, NoSuchFileError)
 
-    def test_what_is_not_there_was_looked_for_beside_the_list(self, folder):
+    def test_missing_file_names_list_folder(self, folder):
         with pytest.raises(NoSuchFileError, match=r"there is no such file in the folder of .*tasks\.jsonl"):
             FilesBeside(str(folder / "tasks.jsonl"))("gone")
 
-    def test_home_is_found_where_it_is_allowed(self, folder):
+    def test_home_path_needs_allowed_folder(self, folder):
         (folder / "lists").mkdir()
         path = str(folder / "lists" / "tasks.jsonl")
         with pytest.raises(RedBrickInputError, match="into none of allowed_folders"):
@@ -160,7 +160,7 @@ class TestBesideAList:
             assert file.read() == b"x"
 
 
-def test_home_may_be_allowed(folder):
+def test_check_folders_expands_home(folder):
     assert [local_path(place) for place in check_folders("allowed_folders", ["~/folder"])] == [str(folder / "folder")]
 
 
@@ -174,7 +174,7 @@ def test_home_may_be_allowed(folder):
         ("{}/file/report.jsonl", "file' is a file, not a folder"),
     ],
 )
-def test_a_report_that_cannot_be_written_says_why(folder, path, words):
+def test_open_report_unwritable_path_names_reason(folder, path, words):
     with pytest.raises(RedBrickInputError, match="report_path") as caught, open_report(path.format(folder), {}):
         pass
     assert words in str(caught.value)
@@ -188,7 +188,7 @@ def test_a_report_that_cannot_be_written_says_why(folder, path, words):
         ("{}/lost-folder", "is a link to 'gone', which does not exist"),
     ],
 )
-def test_so_does_an_export(folder, path, words):
+def test_staged_directory_unwritable_path_names_reason(folder, path, words):
     def export():
         with StagedDirectory(path.format(folder)) as directory:
             directory.open("tasks.jsonl")
@@ -199,7 +199,7 @@ def test_so_does_an_export(folder, path, words):
 
 
 class TestFolders:
-    def test_what_systems_leave_there_is_left_out(self, tmp_path, caplog):
+    def test_find_items_skips_system_files(self, tmp_path, caplog):
         for name in (
             "b.dcm",
             "a.dcm",
@@ -219,5 +219,5 @@ class TestFolders:
         assert "left out 6 of 9 files" in caplog.text
 
     @pytest.mark.parametrize("scheme", ["", "file://"])
-    def test_one_that_is_not_there_has_none(self, tmp_path, scheme):
+    def test_find_items_of_missing_folder_is_empty(self, tmp_path, scheme):
         assert find_items(f"{scheme}{tmp_path}/gone") == []

@@ -1,4 +1,4 @@
-"""Input is checked before any request."""
+"""Validation of parameters."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ def refused(words):
     return pytest.raises(RedBrickInputError, match=words)
 
 
-def test_text():
+def test_text_valid_is_returned():
     assert validation.text("stage_name", "Label") == "Label"
 
 
 @pytest.mark.parametrize("value", ["", "  ", "\n", None])
-def test_blank_text_is_refused(value):
+def test_text_blank_is_refused(value):
     with refused("stage_name must not be empty"):
         validation.text("stage_name", value)
 
 
 @pytest.mark.parametrize("value", [5, ["Label"], True, Path("Label")])
-def test_what_is_no_text_is_called_so(value):
+def test_text_of_other_type_is_refused(value):
     with refused("stage_name must be text, not "):
         validation.text("stage_name", value)
 
 
 @pytest.mark.parametrize("value", ["/data/x", Path("/data/x"), ObjectStoragePath("/data/x")])
-def test_a_path_may_be_an_object(value):
+def test_path_accepts_path_objects(value):
     assert validation.path("report_path", value) == "/data/x"
 
 
-def test_paths_are_read_as_the_shell_reads_them(monkeypatch):
+def test_path_expands_home(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert validation.path("report_path", "~/x") == "/home/me/x"
     assert validation.path("report_path", ObjectStoragePath("s3://me@bucket/~x")) == "s3://me@bucket/~x"
@@ -53,54 +53,54 @@ def test_paths_are_read_as_the_shell_reads_them(monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["/data/{{ ds }}", Path("/data/{% if x %}y{% endif %}"), "s3://bucket/{{ ds }}"])
-def test_a_path_with_a_template_is_refused(value):
+def test_path_with_template_is_refused(value):
     with refused("report_path has a template that was not rendered"):
         validation.path("report_path", value)
 
 
-def test_sequence():
+def test_sequence_valid_is_returned_as_list():
     assert validation.sequence("tasks", ("a", "b")) == ["a", "b"]
 
 
-def test_a_list_that_was_rendered_to_text_says_what_to_do():
+def test_sequence_of_rendered_text_names_solution():
     with refused("render_template_as_native_obj=True"):
         validation.sequence("task_ids", f"['{A}']")
 
 
 @pytest.mark.parametrize("value", [None, 5, {"a": 1}, {A}, iter([A])])
-def test_what_is_no_list_is_refused(value):
+def test_sequence_of_other_type_is_refused(value):
     with refused("task_ids must be a list, not"):
         validation.sequence("task_ids", value)
 
 
 @pytest.mark.parametrize("value", [[], ()])
-def test_an_empty_list_is_refused(value):
+def test_sequence_empty_is_refused(value):
     with refused("task_ids is empty"):
         validation.sequence("task_ids", value)
 
 
-def test_task_ids_are_spelled_one_way_and_come_once():
+def test_task_id_list_is_normalized_and_deduplicated():
     assert validation.task_id_list([A.upper(), B, A, B.replace("-", "")]) == [A, B]
 
 
 @pytest.mark.parametrize("bad", ["", None, "{{ ti.xcom_pull() }}", "study-1", 5, A + "0"])
-def test_a_bad_task_id_is_named_with_its_place(bad):
+def test_task_id_list_invalid_id_names_position(bad):
     with refused(r"task_ids\[1\] must be a UUID"):
         validation.task_id_list([A, bad])
 
 
 @pytest.mark.parametrize(("value", "read"), [(None, None), (0, 0), (7, 7), ("7", 7), (" 7 ", 7)])
-def test_whole_numbers(value, read):
+def test_whole_number_valid_is_parsed(value, read):
     assert validation.whole_number("limit", value) == read
 
 
 @pytest.mark.parametrize("value", [-1, "-1", 1.5, "1.5", 3.0, "", "many", True, False, [1], float("nan")])
-def test_what_is_no_whole_number_is_refused(value):
+def test_whole_number_invalid_is_refused(value):
     with refused("limit must be a whole number of at least 0"):
         validation.whole_number("limit", value)
 
 
-def test_the_least_a_number_may_be():
+def test_whole_number_below_low_is_refused():
     assert validation.whole_number("limit", 1, low=1) == 1
     with refused("at least 1, not 0"):
         validation.whole_number("limit", 0, low=1)
@@ -118,11 +118,11 @@ def test_the_least_a_number_may_be():
         pendulum.datetime(2024, 5, 1, 12),
     ],
 )
-def test_moments_are_utc_where_they_name_no_zone(value):
+def test_time_without_zone_is_utc(value):
     assert validation.time("updated_after", value) == pendulum.datetime(2024, 5, 1, 12)
 
 
-def test_moments_of_the_hour_that_comes_twice_keep_their_order():
+def test_time_in_repeated_hour_keeps_order():
     zone = ZoneInfo("Europe/Berlin")
     summer, winter = (validation.time("t", datetime(2026, 10, 25, 2, 30, tzinfo=zone, fold=fold)) for fold in (0, 1))
     assert (summer.to_iso8601_string(), winter.to_iso8601_string()) == ("2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z")
@@ -131,11 +131,11 @@ def test_moments_of_the_hour_that_comes_twice_keep_their_order():
 
 
 @pytest.mark.parametrize("value", ["2024-05-01", "20240501", date(2024, 5, 1), pendulum.date(2024, 5, 1)])
-def test_a_date_is_its_midnight_in_utc(value):
+def test_time_of_date_is_utc_midnight(value):
     assert validation.time("updated_after", value) == pendulum.datetime(2024, 5, 1)
 
 
-def test_no_time():
+def test_time_none_is_none():
     assert validation.time("updated_after", None) is None
 
 
@@ -147,13 +147,13 @@ def test_no_time():
         *["/", "2024-05-01/", "/2024-05-01", "2024-05-01/P1D", "2024-05-01/2024-05-02", "P1W/2024-05-01"],
     ],
 )
-def test_what_is_no_time_is_refused(value):
+def test_time_invalid_is_refused(value):
     with refused("updated_after must"):
         validation.time("updated_after", value)
 
 
 @given(st.text(max_size=30) | st.from_regex(r"\d{1,6}-\d{1,3}-\d{1,3}(T\d{1,3}:\d{1,3})?(/P\d[DWY])?"))
-def test_no_text_raises_anything_else(text):
+def test_time_of_any_text_raises_only_input_error(text):
     try:
         found = validation.time("updated_after", text)
     except RedBrickInputError:
@@ -162,16 +162,16 @@ def test_no_text_raises_anything_else(text):
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\n", "s3://b/a\u2028", "a\x85b"])
-def test_a_path_has_one_line(value):
+def test_path_with_line_break_is_refused(value):
     with refused("report_path must be a path without line breaks"):
         validation.path("report_path", value)
 
 
-def test_one_of():
+def test_one_of_allowed_value_is_returned():
     assert validation.one_of("fail_on", "any", ("any", "all")) == "any"
 
 
 @pytest.mark.parametrize("value", ["Any", "", None, [], {}])
-def test_another_word_is_refused_with_those_there_are(value):
+def test_one_of_other_value_names_allowed_values(value):
     with refused("fail_on must be one of 'any', 'all'"):
         validation.one_of("fail_on", value, ("any", "all"))

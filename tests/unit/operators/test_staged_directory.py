@@ -1,4 +1,4 @@
-"""Files appear in a folder when all are whole, and leave nothing behind when they never get that far."""
+"""Files are published together when all are complete; otherwise nothing is left."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ INDEX = "index.jsonl"
 
 
 class Stopped(BaseException):
-    """What comes from outside at any moment."""
+    """Stand-in for a kill or timeout, which can occur at any moment."""
 
 
 @pytest.fixture(params=["path", "file://", "memory://"])
 def place(request, tmp_path):
-    """A folder that is not there yet: a local one, or one of a store that has no folders and no renaming."""
+    """A missing folder: local, or in a store without folders and renames."""
     if request.param == "path":
         return str(tmp_path / "new" / "folder")
     if request.param == "file://":
@@ -31,7 +31,7 @@ def place(request, tmp_path):
 
 
 def files_in(place):
-    """All files below a folder, by their paths in it."""
+    """Return all files below a folder by relative path."""
     directory = StagedDirectory(place)
     fs, top = directory._fs, directory._folder
     found = fs.find(top) if fs.exists(top) else []
@@ -51,25 +51,25 @@ def publish(place, content, **others):
         directory.publish(INDEX, workers=3)
 
 
-def test_files_have_their_names_only_when_they_are_published(place):
+def test_files_before_publish_are_hidden(place):
     with StagedDirectory(place) as directory:
         write(directory, b"x", a=b"1")
         assert not set(files_in(place)) & {INDEX, "masks/a"}
         assert all(name.startswith(".") for name in files_in(place))
 
 
-def test_files_get_their_names_and_nothing_else_is_left(place):
+def test_publish_moves_files_and_leaves_nothing_else(place):
     publish(place, b"old", a=b"1", b=b"2")
     assert files_in(place) == {INDEX: b"old", "masks/a": b"1", "masks/b": b"2"}
 
 
-def test_files_replace_those_of_their_names(place):
+def test_publish_replaces_existing_files(place):
     publish(place, b"old", a=b"1", b=b"2")
     publish(place, b"new", a=b"3")
     assert files_in(place) == {INDEX: b"new", "masks/a": b"3", "masks/b": b"2"}
 
 
-def test_a_file_added_twice_is_the_later_one(place):
+def test_add_same_name_twice_keeps_last(place):
     with StagedDirectory(place) as directory:
         write(directory, b"x", a=b"1")
         write(directory, b"y", a=b"2")
@@ -77,7 +77,7 @@ def test_a_file_added_twice_is_the_later_one(place):
     assert files_in(place) == {INDEX: b"y", "masks/a": b"2"}
 
 
-def test_a_file_is_added_from_its_beginning(place):
+def test_add_copies_from_start_of_file(place):
     file = io.BytesIO(b"whole")
     file.read(3)
     with StagedDirectory(place) as directory, directory.open(INDEX):
@@ -88,7 +88,7 @@ def test_a_file_is_added_from_its_beginning(place):
 
 
 @pytest.mark.parametrize("problem", [OSError, Stopped])
-def test_what_was_not_published_leaves_nothing(place, problem):
+def test_exit_without_publish_leaves_target_unchanged(place, problem):
     publish(place, b"old", a=b"1")
 
     def interrupted():
@@ -102,7 +102,7 @@ def test_what_was_not_published_leaves_nothing(place, problem):
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 2])
-def test_a_move_that_fails_leaves_no_index_that_names_files_of_two_kinds(place, fails_at, monkeypatch):
+def test_publish_with_failed_move_leaves_no_index(place, fails_at, monkeypatch):
     publish(place, b"old", a=b"1", c=b"1")
     with StagedDirectory(place) as directory:
         write(directory, b"new", a=b"2", b=b"3")
@@ -123,7 +123,7 @@ def test_a_move_that_fails_leaves_no_index_that_names_files_of_two_kinds(place, 
     assert b"3" not in found.values()
 
 
-def test_an_index_alone_stays_until_another_takes_its_place(place, monkeypatch):
+def test_publish_of_index_alone_keeps_old_index_on_failure(place, monkeypatch):
     publish(place, b"old")
     with StagedDirectory(place) as directory:
         write(directory, b"new")
@@ -133,7 +133,7 @@ def test_an_index_alone_stays_until_another_takes_its_place(place, monkeypatch):
     assert files_in(place) == {INDEX: b"old"}
 
 
-def test_two_at_once_do_not_meet(place):
+def test_concurrent_publications_do_not_interfere(place):
     with StagedDirectory(place) as one, StagedDirectory(place) as other:
         write(one, b"one", a=b"1")
         write(other, b"other", a=b"2")
@@ -142,6 +142,6 @@ def test_two_at_once_do_not_meet(place):
     assert files_in(place) == {INDEX: b"one", "masks/a": b"1"}
 
 
-def test_a_place_nobody_knows():
+def test_unsupported_uri_is_refused():
     with pytest.raises(RedBrickInputError, match="nowhere"):
         StagedDirectory("nowhere://bucket/folder")
