@@ -20,15 +20,26 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick._utils import in_chunks
-from airflow_provider_redbrick.actions.callables import with_series_labels
-from airflow_provider_redbrick.assignments.assign import AssignmentResults, assign, person_assignment
-from airflow_provider_redbrick.assignments.claims import UNCLAIMED, claim, release, undo_claims
+from airflow_provider_redbrick.assignments.assign import (
+    UNCLAIMED,
+    AssignmentResults,
+    assign,
+    claim,
+    person_assignment,
+    release,
+    undo_claims,
+)
 from airflow_provider_redbrick.assignments.planner import AssignmentPlan, Holder, Move, plan_assignments
 from airflow_provider_redbrick.client.models.task import Detail
 from airflow_provider_redbrick.client.operations.project import MAX_IDS
 from airflow_provider_redbrick.engine.concurrency import in_parallel
 from airflow_provider_redbrick.engine.outcomes import Outcome, already_done, done, failed, failed_read, skipped
-from airflow_provider_redbrick.engine.task_reader import CircuitBreaker, read_in_chunks, results_or_error
+from airflow_provider_redbrick.engine.task_reader import (
+    CircuitBreaker,
+    read_in_chunks,
+    results_or_error,
+    with_series_labels,
+)
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError
 
 if TYPE_CHECKING:

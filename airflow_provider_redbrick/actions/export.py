@@ -21,11 +21,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_provider_redbrick.actions.callables import with_series_labels
 from airflow_provider_redbrick.client.models.parsing import reading
 from airflow_provider_redbrick.client.operations.task_reads import StoredTask, read_again
 from airflow_provider_redbrick.client.operations.uploads import mask_name
 from airflow_provider_redbrick.engine.concurrency import cancel_or_wait
+from airflow_provider_redbrick.engine.task_reader import with_series_labels
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickAPIError,

@@ -24,7 +24,6 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_redbrick._utils import in_chunks
-from airflow_provider_redbrick.actions.callables import call, with_series_labels
 from airflow_provider_redbrick.actions.put_labels import (
     exit_change,
     find_mismatch,
@@ -34,10 +33,10 @@ from airflow_provider_redbrick.actions.put_labels import (
 )
 from airflow_provider_redbrick.actions.stage_pipeline import Decisions, LabeledAnswer, act, copy_labels
 from airflow_provider_redbrick.annotations.conversion import Labels, read_body
-from airflow_provider_redbrick.assignments.claims import release
+from airflow_provider_redbrick.assignments.assign import release
 from airflow_provider_redbrick.client.models.task import Detail, Task
 from airflow_provider_redbrick.client.models.workflow import ARCHIVED
-from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor, in_parallel
+from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor, call, in_parallel
 from airflow_provider_redbrick.engine.mutations import Change
 from airflow_provider_redbrick.engine.outcomes import (
     Outcome,
@@ -54,6 +53,7 @@ from airflow_provider_redbrick.engine.task_reader import (
     is_fresh,
     read_batch,
     read_in_chunks,
+    with_series_labels,
 )
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickRefusedError
 from airflow_provider_redbrick.labels.legacy import label_inputs

@@ -161,7 +161,7 @@ def label_storer(project: RedBrickProject, task: Task, converted: Converted) -> 
 
     @cache
     def stored_labels() -> Mapping[str, Any]:
-        masks = labels_map(converted.masks, project.files, task.task_id)
+        masks = labels_map(converted.masks, project.files, task.task_id) if converted.masks else []
         return project.files.label_variables(converted.on_items_of(task.series_info or ()), masks, task_id=task.task_id)
 
     return stored_labels

@@ -20,13 +20,11 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick._utils import in_chunks
-from airflow_provider_redbrick.actions.callables import CallableFailedError, call, with_series_labels
 from airflow_provider_redbrick.actions.stage_pipeline import left_stage_since, read_earlier_events
 from airflow_provider_redbrick.client.models.task import Detail, Task
 from airflow_provider_redbrick.client.models.workflow import GROUND_TRUTH
-from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor, in_parallel
-from airflow_provider_redbrick.engine.executor import apply_all
-from airflow_provider_redbrick.engine.mutations import Change
+from airflow_provider_redbrick.engine.concurrency import CallableFailedError, MainThreadExecutor, call, in_parallel
+from airflow_provider_redbrick.engine.mutations import Change, apply_all
 from airflow_provider_redbrick.engine.outcomes import (
     EARLIER_ATTEMPTS,
     Outcome,
@@ -35,7 +33,14 @@ from airflow_provider_redbrick.engine.outcomes import (
     failed_read,
     skipped,
 )
-from airflow_provider_redbrick.engine.task_reader import CHUNK, KNOWN_CHUNK, CircuitBreaker, ReadAhead, read_in_chunks
+from airflow_provider_redbrick.engine.task_reader import (
+    CHUNK,
+    KNOWN_CHUNK,
+    CircuitBreaker,
+    ReadAhead,
+    read_in_chunks,
+    with_series_labels,
+)
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, type_name
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.actions.callables import call, with_series_labels
 from airflow_provider_redbrick.actions.decision import Review
 from airflow_provider_redbrick.actions.put_labels import exit_change, label_writer
 from airflow_provider_redbrick.actions.stage_pipeline import Decisions, LabeledAnswer, copy_labels
 from airflow_provider_redbrick.annotations.conversion import Labels, read_body
 from airflow_provider_redbrick.client.models.task import Task
-from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor
+from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor, call
 from airflow_provider_redbrick.engine.outcomes import Outcome, skipped
+from airflow_provider_redbrick.engine.task_reader import with_series_labels
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline

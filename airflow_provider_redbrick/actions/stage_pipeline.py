@@ -36,15 +36,13 @@ from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from airflow_provider_redbrick._utils import in_chunks, read_once
-from airflow_provider_redbrick.actions.callables import CallableFailedError
 from airflow_provider_redbrick.annotations.conversion import Converted, Labels
 from airflow_provider_redbrick.annotations.snapshot import open_mask
-from airflow_provider_redbrick.assignments.claims import UNCLAIMED, claim, undo_claims
+from airflow_provider_redbrick.assignments.assign import UNCLAIMED, claim, undo_claims
 from airflow_provider_redbrick.client.models.task import SAVED, Detail, Task
 from airflow_provider_redbrick.client.transport import http
-from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor, in_parallel
-from airflow_provider_redbrick.engine.executor import apply_all
-from airflow_provider_redbrick.engine.mutations import Change
+from airflow_provider_redbrick.engine.concurrency import CallableFailedError, MainThreadExecutor, in_parallel
+from airflow_provider_redbrick.engine.mutations import Change, apply_all
 from airflow_provider_redbrick.engine.outcomes import (
     EARLIER_ATTEMPTS,
     Outcome,
@@ -469,3 +467,20 @@ def left_stage_since(
         return False
     mine = (event for event in events if event.leaves(stage_name) and event.by == me)
     return any(event.at is not None and event.at >= first_attempt_at for event in mine)
+
+
+def working_stage(project: RedBrickProject, name: str) -> Stage:
+    """Return a stage in which tasks can be processed.
+
+    :param project: the project.
+    :param name: name of the stage.
+    :raises RedBrickInputError: if the stage does not exist, is Ground Truth, or tasks only pass through it.
+    """
+    stage = project.stage(name)
+    if stage.is_ground_truth:
+        raise RedBrickInputError("Tasks in Ground Truth are finished. To change their labels, reopen them first.")
+    if stage.is_passed_through:
+        # Its queue is always empty, so that processing it would look like success.
+        known = ", ".join(known.name for known in project.info.workflow.stages if known.is_label or known.is_review)
+        raise RedBrickInputError(f"Tasks only pass through {stage.name!r}. They wait in: {known or 'no stage'}.")
+    return stage

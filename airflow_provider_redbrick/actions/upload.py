@@ -27,8 +27,7 @@ from airflow_provider_redbrick.assignments.assign import check_people
 from airflow_provider_redbrick.client.operations.account import REDBRICK_STORAGE
 from airflow_provider_redbrick.client.operations.project import forget
 from airflow_provider_redbrick.client.operations.uploads import Datapoint, file_name
-from airflow_provider_redbrick.engine.executor import apply_all
-from airflow_provider_redbrick.engine.mutations import Mutation
+from airflow_provider_redbrick.engine.mutations import Mutation, apply_all
 from airflow_provider_redbrick.engine.outcomes import Outcome, already_done, done
 from airflow_provider_redbrick.engine.task_reader import CHUNK, NOT_ATTEMPTED, CircuitBreaker, find_ids_by_name
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickRefusedError

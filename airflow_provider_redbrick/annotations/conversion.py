@@ -23,7 +23,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_redbrick._utils import in_chunks, read_once
-from airflow_provider_redbrick.annotations.masks import Mask, Masked, OpenFile, take_masks
+from airflow_provider_redbrick.annotations.masks import MASK_FIELDS, Mask, Masked, OpenFile, take_masks
 from airflow_provider_redbrick.annotations.snapshot import NOT_LABELS, content_hash, copied_files, open_mask, plain_body
 from airflow_provider_redbrick.exceptions import (
     NoSuchFileError,
@@ -107,7 +107,8 @@ class Labels:
         """
         plain = self.plain()
         copies = dict(plain.copies or {})
-        copies.update(copied_files(plain.body, self.stored, open_file, known=copies.keys()))
+        if plain.names_masks:
+            copies.update(copied_files(plain.body, self.stored, open_file, known=copies.keys()))
         return replace(plain, copies=copies)
 
     def copied_if_there(self, open_file: OpenFile) -> Labels:
@@ -209,6 +210,17 @@ class Converter:
     check: LabelCheck | None = None
     rounding_warning_lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
+    @classmethod
+    def for_project(cls, project: RedBrickProject, open_file: OpenFile, *, validate: str) -> Converter:
+        """Return the converter that prepares labels for a project.
+
+        :param project: the project, whose taxonomy labels are validated against.
+        :param open_file: opens mask files.
+        :param validate: ``strict``, ``warn`` or ``off``.
+        """
+        check = None if validate == "off" else LabelCheck(project, strict=validate == "strict")
+        return cls(project.client, open_file, check)
+
     def convert(self, batch: Iterable[Labels]) -> dict[str, Converted | str]:
         """Return for each task ID its converted labels, or an error message."""
         result: dict[str, Converted | str] = {}
@@ -245,7 +257,7 @@ class Converter:
         check_storable(body)
         if self.check is not None:
             self.check(key, body)
-        masked = take_masks(body, self.open_file, stored, copies)
+        masked = take_masks(body, self.open_file, stored, copies) if _has_mask_fields(body) else Masked(body)
         if self.check is not None:
             self.check.judge(key, masked.doubts)
         if masked.rounded and self.rounding_warning_lock.acquire(blocking=False):
@@ -268,6 +280,14 @@ def _converted(stored: Mapping[str, Any], labels: Labels, masked: Masked, task: 
         starts[:-1],
         item_references(series),
         content_hash(labels.body or {}, masked.digests),
+    )
+
+
+def _has_mask_fields(body: Mapping[str, Any]) -> bool:
+    """Return whether a series has a field about masks."""
+    series = body.get("series")
+    return isinstance(series, Sequence) and any(
+        isinstance(element, Mapping) and not MASK_FIELDS.isdisjoint(element) for element in series
     )
 
 

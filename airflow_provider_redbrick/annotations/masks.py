@@ -279,12 +279,12 @@ def _segment_map(
         yield str(instance), label
 
 
-_MASK_FIELDS = frozenset({"segmentations", "segmentMap", "binaryMask", "semanticMask", "pngMask"})
+MASK_FIELDS = frozenset({"segmentations", "segmentMap", "binaryMask", "semanticMask", "pngMask"})
 
 
 def _without_masks(series: Any) -> Any:
     return (
-        {key: value for key, value in series.items() if key not in _MASK_FIELDS}
+        {key: value for key, value in series.items() if key not in MASK_FIELDS}
         if isinstance(series, Mapping)
         else series
     )

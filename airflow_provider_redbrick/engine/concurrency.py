@@ -1,4 +1,4 @@
-"""Process chunks of tasks concurrently, with user callables in the main thread.
+"""Process chunks of tasks concurrently, and call user code in the main thread.
 
 Chunks are processed by a pool of worker threads. User code (a labeler, a reviewer, a selector) need not be thread-safe
 and may depend on the thread in which Airflow runs the operator, so worker threads hand their calls to that thread.
@@ -12,22 +12,45 @@ Invariants:
    about the other. More would hold claims for longer without finishing sooner.
 4. When Airflow stops or times out the operator, queued calls are rejected, chunks that have not begun are canceled, and
    the rest get a fixed time to clean up. Airflow kills the process five seconds after SIGTERM.
+
+User code may raise anything, delete its files when it returns, and quote signed URLs in its errors:
+
+5. What a callable raises becomes the failure of one task (``CallableFailedError``). Only ``Exception`` is caught.
+6. The answer is taken (copied and validated) before any other user code runs. A generator function yields its answer,
+   so that files which it deletes afterwards still exist at that time.
+7. A generator is always closed, also when its answer was refused or the work was stopped.
+8. Logs and messages contain no signature of a signed URL, and no line of an error can pass for a log line.
 """
 
 from __future__ import annotations
 
+import inspect
+import logging
+import textwrap
 import threading
 import time
+import traceback
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from airflow_provider_redbrick.exceptions import RedBrickStoppedError
+from airflow_provider_redbrick.client.transport.redaction import strip_signatures
+from airflow_provider_redbrick.exceptions import (
+    RedBrickInputError,
+    RedBrickStoppedError,
+    single_line,
+    truncate_message,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from threading import Event
+
+    from airflow_provider_redbrick.client.models.task import Task
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -180,3 +203,98 @@ def cancel_or_wait(futures: Iterable[Future[Any]], *, seconds: float = REQUEST_G
     :param seconds: longest wait for those that are running.
     """
     wait([future for future in list(futures) if not future.cancel()], timeout=seconds)
+
+
+class CallableFailedError(Exception):
+    """The user's callable raised; the message names what it raised."""
+
+
+def call(function: Callable[[Task], Any], task: Task, *, what: str, take: Callable[[Any], T]) -> tuple[T, int]:
+    """Call a labeler, reviewer or selector and take its answer.
+
+    A generator function yields its answer, so that files which it deletes afterwards exist while the answer is taken.
+
+    :param function: the user's callable.
+    :param task: the task, in the form that callables receive.
+    :param what: the kind of callable, for messages, such as "labeler".
+    :param take: converts the answer to a value that the user's code cannot change; called before any other of it runs.
+    :return: the taken answer, and the callable's run time in milliseconds.
+    :raises CallableFailedError: if the callable raised.
+    :raises RedBrickInputError: if it yields more than one answer, or ``take`` refuses the answer.
+    """
+    started = time.monotonic()
+    with _errors_of_callable(task, what):
+        answer = function(task)
+        generator = cast("Generator[Any, None, Any]", answer) if inspect.isgenerator(answer) else None
+        if generator is not None:
+            answer = _next(generator)
+    elapsed_ms = int((time.monotonic() - started) * 1000)
+    try:
+        taken = take(answer)
+        if generator is not None:
+            _finish(generator, task, what)
+    finally:
+        if generator is not None:
+            # Run the generator's cleanup also if its answer was refused or the work was stopped.
+            with _errors_of_callable(task, what):
+                generator.close()
+    return taken, elapsed_ms
+
+
+def _next(generator: Generator[Any, None, Any]) -> Any:
+    """Return the first value that a generator yields, or else its return value."""
+    try:
+        return next(generator)
+    except StopIteration as end:
+        return end.value
+
+
+def _finish(generator: Generator[Any, None, Any], task: Task, what: str) -> None:
+    """Run a generator to its end after its answer; refuse a second answer."""
+    with _errors_of_callable(task, what):
+        try:
+            next(generator)
+        except StopIteration:
+            return
+    raise RedBrickInputError(f"the {what} must yield one answer for a task, but yielded a second one")
+
+
+@contextmanager
+def _errors_of_callable(task: Task, what: str) -> Iterator[None]:
+    """Convert any exception of the user's code to the failure of one task."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        raise _log_and_summarize(error, task, what) from None
+
+
+def _log_and_summarize(error: Exception, task: Task, what: str) -> CallableFailedError:
+    """Log a callable's exception and return a short error for the task."""
+    # HTTP libraries quote the URL that failed, and a signed URL grants access by itself.
+    urls = (*(task.item_urls or ()), task.labels_url)
+    subject = (what, task.task_id, single_line(task.name))
+    raised = "".join(traceback.format_exception(error))
+    shown = "\n".join(map(single_line, strip_signatures(raised, urls).split("\n")))
+    if shown == raised and all("\n" not in _message_of(each) for each in _chain(error)):
+        log.error("The %s raised for task %s (%s)", *subject, exc_info=error)
+    else:
+        # Indented, so that no line of an error message can pass for a log line.
+        log.error("The %s raised for task %s (%s)\n%s", *subject, textwrap.indent(shown, "  "))
+    summary = f"The {what} raised {type(error).__name__}: {_message_of(error)}"
+    return CallableFailedError(truncate_message(strip_signatures(summary, urls)))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and its causes, each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - `__str__` of the user's exception may raise anything
+        return "its message cannot be read"

@@ -1,30 +1,46 @@
-"""Task mutations and the reads that show whether they were applied.
+"""Apply each mutation exactly once, although the API has no idempotency key.
 
-RedBrick has no idempotency key, so a mutation whose answer was lost (dropped connection, timeout, 5xx, a body that is
-not the API's) may or may not have been applied. ``executor`` decides when to send and when to read. This
-module says what a read proves.
+A mutation whose answer was lost (dropped connection, timeout, 5xx, a body that is not the API's) may or may not have
+been applied. Its effect is read, and it is sent again only if the reads show none.
 
-Invariants:
+When to send and when to read:
 
-1. A task that shows the effect was changed. If it had to leave its stage, its last event out of that stage decides who
+1. An acknowledged mutation is done. It is neither read nor sent again.
+2. An error that excludes that the mutation was applied (`maybe_applied` is false) is final, without a read.
+3. Any other error leaves the mutation pending. Its task is read up to three times with growing pauses (`SETTLE`), since
+   the server may still be processing the request.
+4. A refusal that may follow an earlier, applied request is settled by one read: nothing is under way any more.
+5. A pending mutation without a visible effect is sent again, up to `ATTEMPTS` times in total, each in a request of its
+   own: when a bundle was refused, the answer does not say which mutation was meant.
+6. If its task cannot be read, the outcome is `unknown`, and the next attempt of the Airflow task reads it first.
+
+What a read of the task proves:
+
+7. A task that shows the effect was changed. If it had to leave its stage, its last event out of that stage decides who
    moved it: the API key with the same verdict (done), or another actor (skipped). Without readable events it counts as
    done.
-2. A task that shows another actor's change of the same data is left alone (skipped).
-3. A task in its old stage may have left and been sent back. It counts as done if the API key moved it, with the same
+8. A task that shows another actor's change of the same data is left alone (skipped).
+9. A task in its old stage may have left and been sent back. It counts as done if the API key moved it, with the same
    verdict, after the version that was read before the change. Both times are the server's.
-4. Everything else shows no effect, which is evidence only once the server has had time to apply the request.
-5. A bundle that is refused as a whole, before anything was applied, is bisected: one bad mutation does not fail its
-   neighbors.
+10. Everything else shows no effect, which is evidence only once the server has had time to apply the request.
+11. A bundle that is refused as a whole, before anything was applied, is bisected: one bad mutation does not fail its
+    neighbors.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
+from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_redbrick.engine.outcomes import Outcome, done, failed, skipped
+from airflow_provider_redbrick._utils import in_chunks
+from airflow_provider_redbrick.client.transport import http
+from airflow_provider_redbrick.engine.concurrency import cancel_or_wait
+from airflow_provider_redbrick.engine.outcomes import Outcome, Status, done, failed, skipped
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickAPIError,
@@ -36,11 +52,15 @@ from airflow_provider_redbrick.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow_provider_redbrick.client.models.task import OutputEvent, Task
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
     from airflow_provider_redbrick.client.transport.graphql import Call
+
+ATTEMPTS = 3
+# Pause in seconds before each read of a task whose answer was lost: the server may still be processing the request.
+SETTLE = (0.0, 0.5, 1.5)
 
 
 class Mutation(ABC):
@@ -297,3 +317,121 @@ def result_or_error(action: Callable[[], Any]) -> Any:
         return action()
     except RedBrickAPIError as error:
         return error
+
+
+def apply_all(project: RedBrickProject, mutations: Sequence[Mutation], *, stop: Event | None = None) -> list[Outcome]:
+    """Apply mutations of different tasks concurrently.
+
+    :param project: the project of the tasks.
+    :param mutations: at most one per task.
+    :param stop: when it is set, nothing more is sent.
+    :return: one outcome per mutation, in the same order.
+    :raises RedBrickStoppedError: if `stop` was set before everything was sent.
+    """
+    bundles = list(_bundles(mutations, project.client.bundle.size))
+    stop = stop or Event()
+
+    def apply(bundle: Sequence[Mutation]) -> list[Outcome]:
+        with http.until(stop):
+            http.check()
+            return apply_together(project, bundle)
+
+    if min(project.client.max_concurrency, len(bundles)) <= 1:
+        return [outcome for bundle in bundles for outcome in apply(bundle)]
+    futures = [project.client.threads.submit(apply, bundle) for bundle in bundles]
+    try:
+        return [outcome for future in futures for outcome in future.result()]
+    except BaseException:
+        stop.set()
+        cancel_or_wait(futures)
+        raise
+
+
+def apply_together(
+    project: RedBrickProject, mutations: Sequence[Mutation], *, sleep: Callable[[float], None] = time.sleep
+) -> list[Outcome]:
+    """Apply mutations of one class: bundled at first, then one by one.
+
+    :param project: the project of the tasks.
+    :param mutations: instances of one class, for different tasks.
+    :param sleep: waits before reads of tasks; replaced in tests.
+    :return: one outcome per mutation, in the same order.
+    """
+    all_pending = [PendingMutation(mutation) for mutation in mutations]
+    for attempt in range(ATTEMPTS):
+        unsettled = [pending for pending in all_pending if pending.outcome is None]
+        if not unsettled:
+            break
+        to_send = [pending.mutation for pending in unsettled]
+        send = attempt_separately if attempt else type(to_send[0]).attempt_all
+        for pending, answer in zip(unsettled, send(project, to_send), strict=True):
+            pending.record_answer(answer)
+        _settle(project, [pending for pending in unsettled if pending.outcome is None], sleep)
+    return [pending.outcome or pending.exhausted() for pending in all_pending]
+
+
+@dataclass
+class PendingMutation:
+    """A mutation and what is known of it so far.
+
+    :param mutation: the mutation.
+    :param outcome: None until it is known.
+    :param errors: the errors of its attempts, oldest first.
+    """
+
+    mutation: Mutation
+    outcome: Outcome | None = None
+    errors: list[RedBrickAPIError] = field(default_factory=list)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether sending the mutation again would not help, by its last error."""
+        return isinstance(self.errors[-1], RedBrickRefusedError) or not self.errors[-1].maybe_applied
+
+    def record_answer(self, answer: Outcome | RedBrickAPIError) -> None:
+        """Record the result of an attempt."""
+        if isinstance(answer, Outcome):
+            self.outcome = answer
+            return
+        self.errors.append(answer)
+        if not answer.maybe_applied:
+            self.outcome = self.mutation.failure(answer)
+
+    def record_read(self, result: Outcome | RedBrickAPIError | None) -> None:
+        """Record the result of a read after an attempt; None if it showed no effect."""
+        if isinstance(result, RedBrickAPIError):
+            undecided = self.mutation.failure(
+                f"{self.errors[-1]} Whether it was applied is not known: the task could not be read afterwards "
+                f"({result}). The next attempt reads it first."
+            )
+            self.outcome = replace(undecided, status=Status.UNKNOWN)
+        else:
+            self.outcome = result
+
+    def exhausted(self) -> Outcome:
+        """Return the outcome after the last attempt without a visible effect."""
+        reason = f"{self.errors[-1]} {self.mutation.not_applied_message}. Gave up after {ATTEMPTS} attempts."
+        return self.mutation.failure(reason)
+
+
+def _settle(project: RedBrickProject, unsettled: Sequence[PendingMutation], sleep: Callable[[float], None]) -> None:
+    """Read tasks until every mutation is settled, or `SETTLE` is exhausted."""
+    for number, pause_s in enumerate(SETTLE):
+        # One read is enough after a refusal: no request is under way any more.
+        to_read = [pending for pending in unsettled if pending.outcome is None and not (pending.is_final and number)]
+        if not to_read:
+            break
+        sleep(pause_s)
+        mutations = [(pending.mutation, pending.errors) for pending in to_read]
+        results = result_or_error(partial(type(mutations[0][0]).verify_all, project, mutations))
+        for i, pending in enumerate(to_read):
+            pending.record_read(results if isinstance(results, RedBrickAPIError) else results[i])
+    for pending in unsettled:
+        if pending.outcome is None and pending.is_final:
+            pending.outcome = pending.mutation.failure(pending.errors[-1])
+
+
+def _bundles(mutations: Sequence[Mutation], size: int) -> Iterator[list[Mutation]]:
+    """Yield the mutations of each request: up to `size` of one class, or a single one."""
+    for bundled, group in groupby(mutations, key=lambda mutation: mutation.bundled):
+        yield from in_chunks(group, size if bundled else 1)

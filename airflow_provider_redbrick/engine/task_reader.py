@@ -21,11 +21,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_redbrick._utils import in_chunks
+from airflow_provider_redbrick.client.models.parsing import reading
 from airflow_provider_redbrick.client.models.task import Detail
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickConnectionError, RedBrickRefusedError
+from airflow_provider_redbrick.labels.series_format import to_series
+from airflow_provider_redbrick.labels.taxonomy import Taxonomy, with_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -226,3 +229,27 @@ def find_ids_by_name(
 
 def _lookup_failure(error: RedBrickAPIError) -> str:
     return f"It could not be looked up, and nothing was sent: {error}"
+
+
+def with_series_labels(project: RedBrickProject, task: Task) -> Task:
+    """Return a task with its labels in the ``series`` format, as callables receive it.
+
+    :param project: the project, for its taxonomy.
+    :param task: a task read with ``Detail.FULL``.
+    :raises RedBrickNotReadError: if a required part of the task was not read.
+    """
+    task.require("labels", "labels_map", "series_info", "items")
+    with reading("labels"):
+        stored: Sequence[Mapping[str, Any]] = task.labels or ()
+        if task.labels_url is not None:
+            # The server adds category names to inline labels, but not to those in a file.
+            stored = with_names(stored, project.taxonomy)
+        labels = to_series(
+            stored,
+            series_info=task.series_info or (),
+            labels_map=task.labels_map or (),
+            items=task.items or (),
+            taxonomy=lambda: Taxonomy.from_wire(project.taxonomy),
+        )
+    unread = task.unread - {"series", "classification"}
+    return replace(task, series=tuple(labels.series), classification=labels.classification, unread=unread)

@@ -9,12 +9,15 @@ with a timeout of at most 8 seconds.
 from __future__ import annotations
 
 import platform
-from contextlib import closing
+import re
+import time
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as airflow_version
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, Stats
 
 from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick._utils import read_once
@@ -29,7 +32,7 @@ from airflow_provider_redbrick.exceptions import (
 from airflow_provider_redbrick.hooks import validation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from airflow_provider_redbrick.client.operations.account import RedBrickClient
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
@@ -105,7 +108,6 @@ class RedBrickHook(BaseHook):
         from airflow_provider_redbrick.client.operations.account import RedBrickClient
         from airflow_provider_redbrick.client.transport.http import Transport
         from airflow_provider_redbrick.client.transport.retry import BatchSize, shared_rate_limiter
-        from airflow_provider_redbrick.hooks.metrics import StatsObserver
 
         settings = self.settings
         transport = Transport(
@@ -240,3 +242,64 @@ class RedBrickQuickHook(RedBrickHook):
     def client(self) -> RedBrickClient:
         """A client that makes one attempt."""
         return self._new_client(RetryPolicy(max_attempts=1))
+
+
+# ------------------------------------------------------------------ metrics
+
+# docs/metrics.md lists the names. Names alone are meaningful, since not every metrics backend supports tags.
+
+# Airflow releases type this differently.
+_stats: Any = Stats
+
+
+class StatsObserver:
+    """Count and time requests in Airflow's metrics."""
+
+    def answered(self, operation: str, seconds: float, error: RedBrickAPIError | None) -> None:
+        """Count and time a request to the API.
+
+        :param operation: name of the API operation.
+        :param seconds: duration of the request.
+        :param error: the error that it ended with; None if it succeeded.
+        """
+        tags = {"operation": operation}
+        _stats.incr("redbrick.requests", tags={**tags, "answer": _kind(error) if error else "ok"})
+        _stats.timing("redbrick.request.duration", timedelta(seconds=seconds), tags=tags)
+
+    def retrying(self, operation: str, error: RedBrickAPIError) -> None:
+        """Count a request that is sent again.
+
+        :param operation: name of the API operation.
+        :param error: the error of the previous attempt.
+        """
+        _stats.incr("redbrick.retries", tags={"operation": operation, "reason": _kind(error)})
+
+    def waited(self, seconds: float) -> None:
+        """Time a wait for the rate limit."""
+        _stats.timing("redbrick.rate_limit.wait", timedelta(seconds=seconds))
+
+
+@contextmanager
+def measured(operation: str, counts: Mapping[str, int]) -> Iterator[None]:
+    """Time a run of an operator, and count its tasks by status at the end.
+
+    Both are recorded also if the run fails.
+
+    :param operation: name of the operator's operation.
+    :param counts: number of tasks by status; read at the end.
+    """
+    started_at = time.monotonic()
+    tags = {"operation": operation}
+    try:
+        yield
+    finally:
+        for status, number in counts.items():
+            if number:
+                _stats.incr(f"redbrick.tasks.{status}", number, tags=tags)
+        _stats.timing("redbrick.run.duration", timedelta(seconds=time.monotonic() - started_at), tags=tags)
+
+
+def _kind(error: RedBrickAPIError) -> str:
+    """Return the kind of error: ``rate_limit`` for a ``RedBrickRateLimitError``."""
+    name = type(error).__name__.removeprefix("RedBrick").removesuffix("Error")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

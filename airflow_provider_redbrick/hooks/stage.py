@@ -22,8 +22,8 @@ from airflow_provider_redbrick.actions.decision import Review
 from airflow_provider_redbrick.actions.put_labels import put_labels
 from airflow_provider_redbrick.actions.reopen import reopen as batch_reopen
 from airflow_provider_redbrick.actions.review import apply_reviews
-from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline
-from airflow_provider_redbrick.annotations.conversion import MODES, Converter, LabelCheck, Labels, read_body
+from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline, working_stage
+from airflow_provider_redbrick.annotations.conversion import MODES, Converter, Labels, read_body
 from airflow_provider_redbrick.assignments.assign import check_people
 from airflow_provider_redbrick.client.models.parsing import Name, check_uuid
 from airflow_provider_redbrick.engine.outcomes import Outcome, Status, Tally
@@ -223,7 +223,7 @@ class RedBrickStageQueue:
         return self._project.client.me()
 
     def _workable(self) -> Stage:
-        stage = working_stage(self._project, self._stage_name)
+        stage = working_stage(self._project, validation.text("stage_name", self._stage_name))
         if stage.is_remote:
             raise RedBrickInputError(f"{stage.name!r} is a remote-labeling stage. Use RedBrickPrelabelOperator there.")
         return stage
@@ -247,7 +247,7 @@ class RedBrickStageQueue:
         return StagePipeline(
             self._project,
             self._stage,
-            label_converter(self._project, validate=self._validate),
+            Converter.for_project(self._project, open_file, validate=self._validate),
             claim=not self._project.info.consensus,
         )
 
@@ -315,30 +315,3 @@ def _labels(labels: object) -> list[Labels]:
         except RedBrickInputError as error:
             raise RedBrickInputError(f"labels[{task_id!r}]: {error}.") from None
     return list(read.values())
-
-
-def working_stage(project: RedBrickProject, name: object) -> Stage:
-    """Return a stage in which tasks can be processed.
-
-    :param project: the project.
-    :param name: name of the stage.
-    :raises RedBrickInputError: if the stage does not exist, is Ground Truth, or tasks only pass through it.
-    """
-    stage = project.stage(validation.text("stage_name", name))
-    if stage.is_ground_truth:
-        raise RedBrickInputError("Tasks in Ground Truth are finished. To change their labels, reopen them first.")
-    if stage.is_passed_through:
-        # Its queue is always empty, so that processing it would look like success.
-        known = ", ".join(known.name for known in project.info.workflow.stages if known.is_label or known.is_review)
-        raise RedBrickInputError(f"Tasks only pass through {stage.name!r}. They wait in: {known or 'no stage'}.")
-    return stage
-
-
-def label_converter(project: RedBrickProject, *, validate: str) -> Converter:
-    """Return the converter that prepares labels for the API.
-
-    :param project: the project, whose taxonomy labels are validated against.
-    :param validate: ``strict``, ``warn`` or ``off``.
-    """
-    label_check = None if validate == "off" else LabelCheck(project, strict=validate == "strict")
-    return Converter(project.client, open_file, label_check)

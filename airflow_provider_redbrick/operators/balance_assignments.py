@@ -70,8 +70,8 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
         """
         from airflow_provider_redbrick._utils import run_concurrently
         from airflow_provider_redbrick.actions.balance import SharingRules, plan_queue
+        from airflow_provider_redbrick.actions.stage_pipeline import working_stage
         from airflow_provider_redbrick.assignments.assign import check_people
-        from airflow_provider_redbrick.hooks.stage import working_stage
 
         self.check_inputs()
         listed = self.work_list("emails") if self.is_given("emails") else validation.sequence("emails", None)
@@ -79,10 +79,10 @@ class RedBrickBalanceAssignmentsOperator(RedBrickBaseOperator):
         weights = _weights(self.weights, emails)
         ceiling = validation.whole_number("ceiling", self.ceiling)
         validation.flag("rebalance", self.rebalance)
-        validation.text("stage_name", self.stage_name)
+        stage_name = validation.text("stage_name", self.stage_name)
         project = self.get_project()
         _, members = run_concurrently(lambda: project.info, project.members)
-        stage = working_stage(project, self.stage_name)
+        stage = working_stage(project, stage_name)
         if project.info.consensus:
             raise RedBrickInputError(
                 "In a consensus project several people label each task. Balancing would overwrite their assignments."

@@ -229,7 +229,7 @@ class RedBrickBaseOperator(StoppableOperator):
         :raises RedBrickTasksFailedError: if ``fail_on`` says so. All tasks were attempted then, the report is written,
             and the manifest is in the XCom ``manifest``.
         """
-        from airflow_provider_redbrick.hooks.metrics import measured
+        from airflow_provider_redbrick.hooks.redbrick import measured
 
         tally, progress = Tally(), Progress(total)
         self.trace(project, stage, tally.counts)
@@ -253,7 +253,8 @@ class RedBrickBaseOperator(StoppableOperator):
             stage_name=stage.public_name if stage else None,
             report=report.uri,
         )
-        add_to_outlet_events(context, self.outlets, manifest)
+        if self.outlets:
+            add_to_outlet_events(context, self.outlets, manifest)
         counts = tally.summary()
         self.log.info("%s: %d %s: %s", self.operation, tally.total, "task" if tally.total == 1 else "tasks", counts)
         for reason, number in tally.skipped.most_common(_MAX_LOGGED_REASONS):

@@ -96,7 +96,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
         """
         from airflow_provider_redbrick.client.operations import queries
         from airflow_provider_redbrick.client.operations.task_reads import BulkRead
-        from airflow_provider_redbrick.hooks.metrics import measured
+        from airflow_provider_redbrick.hooks.redbrick import measured
         from airflow_provider_redbrick.operators.staged_directory import StagedDirectory
 
         self.check_inputs()

@@ -98,17 +98,18 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
         :param labels: whether labels will be validated, which needs the taxonomy.
         :raises RedBrickInputError: if the stage does not exist or tasks cannot be processed in it.
         """
-        from airflow_provider_redbrick.hooks.stage import working_stage
+        from airflow_provider_redbrick.actions.stage_pipeline import working_stage
 
-        validation.text("stage_name", self.stage_name)
+        stage_name = validation.text("stage_name", self.stage_name)
         project.open(*others, taxonomy=labels and self.validate != "off")
-        return working_stage(project, self.stage_name)
+        return working_stage(project, stage_name)
 
     def converter(self, project: RedBrickProject) -> Converter:
         """Return the converter that prepares labels for the API."""
-        from airflow_provider_redbrick.hooks.stage import label_converter
+        from airflow_provider_redbrick.annotations.conversion import Converter
+        from airflow_provider_redbrick.hooks.files import open_file
 
-        return label_converter(project, validate=self.validate)
+        return Converter.for_project(project, open_file, validate=self.validate)
 
     def work_on(
         self, context: Context, project: RedBrickProject, stage: Stage, *, claim: bool | None = None, **options: Any

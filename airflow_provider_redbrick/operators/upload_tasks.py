@@ -117,9 +117,8 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
         :raises RedBrickTasksFailedError: if tasks failed and ``fail_on`` says that they fail the Airflow task.
         """
         from airflow_provider_redbrick.actions.task_specs import read_new_tasks
-        from airflow_provider_redbrick.annotations.conversion import MODES
-        from airflow_provider_redbrick.hooks.files import open_input
-        from airflow_provider_redbrick.hooks.stage import label_converter
+        from airflow_provider_redbrick.annotations.conversion import MODES, Converter
+        from airflow_provider_redbrick.hooks.files import open_file, open_input
         from airflow_provider_redbrick.operators.task_inputs import read_file_entries
 
         self.check_inputs()
@@ -132,7 +131,8 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
             tasks = self._listed()
             project = self.get_project()
             _ = project.info  # Fail on a wrong key or project before the first task.
-            uploading = self._uploading(project, label_converter(project, validate=self.validate), storage_id)
+            converter = Converter.for_project(project, open_file, validate=self.validate)
+            uploading = self._uploading(project, converter, storage_id)
             for i, new in enumerate(tasks):
                 with _about(i):
                     uploading.assignees.check(new.pre_assign)
@@ -144,7 +144,7 @@ class RedBrickUploadTasksOperator(RedBrickListFileBaseOperator):
             project = self.get_project()
             _ = project.info  # Fail on a wrong key or project before the first task.
             files = self.files_beside(path)
-            converter = replace(label_converter(project, validate=self.validate), open_file=files)
+            converter = Converter.for_project(project, files, validate=self.validate)
             uploading = replace(self._uploading(project, converter, storage_id), may_open=files.check)
             return self.settle(context, project, None, uploading.run(given))
 

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from sandbox_calls import BOX
 
 from airflow_provider_redbrick.actions.balance import SharingRules, claim_tasks, plan_queue
-from airflow_provider_redbrick.actions.callables import with_series_labels
 from airflow_provider_redbrick.actions.export import export
 from airflow_provider_redbrick.actions.prelabel import list_waiting
 from airflow_provider_redbrick.actions.put_labels import find_mismatch
@@ -28,6 +27,7 @@ from airflow_provider_redbrick.client.models.task import Detail, Task
 from airflow_provider_redbrick.client.operations.task_reads import BulkRead, read_again
 from airflow_provider_redbrick.client.operations.uploads import Datapoint
 from airflow_provider_redbrick.engine.polling import QueueCondition, TasksCondition
+from airflow_provider_redbrick.engine.task_reader import with_series_labels
 from airflow_provider_redbrick.exceptions import RedBrickNotReadError
 from airflow_provider_redbrick.labels.legacy import label_inputs
 from airflow_provider_redbrick.labels.taxonomy import Taxonomy

@@ -36,7 +36,7 @@ from airflow_provider_redbrick.client.models.workflow import Stage, Workflow, pu
 from airflow_provider_redbrick.client.operations import queries
 from airflow_provider_redbrick.client.operations.account import Scope
 from airflow_provider_redbrick.client.operations.remote_labeling import RemoteStage
-from airflow_provider_redbrick.client.operations.task_reads import TASKS_PER_READ, pages, read_aliased
+from airflow_provider_redbrick.client.operations.task_reads import TASKS_PER_READ, pages, read_aliased, render_aliased
 from airflow_provider_redbrick.client.operations.uploads import ProjectFiles, ProjectImports
 from airflow_provider_redbrick.client.transport.graphql import Call
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickNotFoundError
@@ -151,7 +151,7 @@ class RedBrickProject(Scope):
         others = [stage for stage in stages if not stage.is_remote]
         if others:
             variables = {f"stage{i}": stage.counting_name for i, stage in enumerate(others)}
-            data = self.execute(queries.task_counts(len(others)), variables)
+            data = self.execute(render_aliased(queries.TASK_COUNTS, len(others)), variables)
             with reading("tasksPaged"):
                 counts |= {stage.name: int(data[f"c{i}"]["count"]) for i, stage in enumerate(others)}
         return counts
@@ -230,11 +230,11 @@ class RedBrickProject(Scope):
         """
         parse = partial(Task.from_wire, asked=_ASKED[detail])
         if detail is not Detail.FULL:
-            document = queries.task_states if detail is Detail.STATE else queries.task_places
-            states = read_aliased(self, document, task_ids, parse, per_request=MAX_IDS)
+            query = queries.TASK_STATES if detail is Detail.STATE else queries.TASK_PLACES
+            states = read_aliased(self, query, task_ids, parse, per_request=MAX_IDS)
             self._compare_stages(states)
             return states
-        answers = read_aliased(self, queries.tasks_in_full, task_ids, parse)
+        answers = read_aliased(self, queries.TASKS_IN_FULL, task_ids, parse)
         for task_id, task in answers.items():
             if isinstance(task, Task) and task.labels_url:
                 answers[task_id] = self._with_stored_labels(task, task.labels_url)
@@ -252,11 +252,11 @@ class RedBrickProject(Scope):
             task = Task.from_wire(data, asked=frozenset({"labels_map", "labels_url", "labels_by"}))
             return task.has_labels or task.saved_by(by)
 
-        return read_aliased(self, queries.tasks_with_labels, task_ids, is_labelled)
+        return read_aliased(self, queries.TASKS_WITH_LABELS, task_ids, is_labelled)
 
     def output_events(self, task_ids: Sequence[str]) -> dict[str, tuple[OutputEvent, ...] | RedBrickAPIError]:
         """Read when each task left which stage, oldest first."""
-        return read_aliased(self, queries.task_events, task_ids, output_events)
+        return read_aliased(self, queries.TASK_EVENTS, task_ids, output_events)
 
     def holders_before(self, task_ids: Sequence[str], user_id: str) -> dict[str, User | RedBrickAPIError | None]:
         """Read who held each task before it was last assigned to a user.
@@ -266,14 +266,14 @@ class RedBrickProject(Scope):
         :return: by task id, the previous holder, ``None`` if there was none, or the error that says why it is
             unknown.
         """
-        return read_aliased(self, queries.task_holders, task_ids, holder_before(user_id))
+        return read_aliased(self, queries.TASK_HOLDERS, task_ids, holder_before(user_id))
 
     def find_by_name(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return, by exact name, the ids of the tasks with that name."""
         found: dict[str, list[str]] = {}
         for chunk in in_chunks(dict.fromkeys(names), TASKS_PER_READ):
             variables: dict[str, Any] = {f"name{i}": Name(name).search for i, name in enumerate(chunk)}
-            data = self.execute(queries.tasks_by_name(len(chunk)), variables)
+            data = self.execute(render_aliased(queries.TASKS_BY_NAME, len(chunk)), variables)
             for i, name in enumerate(chunk):
                 with reading("genericTasks"):
                     page = dict(data[f"n{i}"])

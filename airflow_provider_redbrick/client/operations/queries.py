@@ -6,10 +6,7 @@ at the same place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import NamedTuple
 
 _USER = "userId email"
 
@@ -312,68 +309,54 @@ MOVE_TASK_TO_START = """mutation moveTaskToStart($orgId: UUID!, $projectId: UUID
 }"""
 
 
-def _aliased_tasks(selection: str) -> Callable[[int], str]:
-    """Return a function that renders a document reading ``n`` tasks.
+class AliasedRead(NamedTuple):
+    """A query that repeats one root field under aliases, each with its own value of one argument.
 
-    Its variables are ``id0``, ``id1``, ..., its aliases ``t0``, ``t1``, ...
+    :param alias: prefix of the aliases: ``t`` for ``t0``, ``t1``, ...
+    :param root: the root field.
+    :param argument: the argument that differs.
+    :param variable: prefix of its variables: ``id`` for ``id0``, ``id1``, ...
+    :param kind: the type of these variables; none may be null.
+    :param selection: the fields to read.
+    :param options: further arguments, the same for all.
     """
 
-    def document(n: int) -> str:
-        ids = ", ".join(f"$id{i}: UUID!" for i in range(n))
-        # The selection is repeated instead of put in a fragment: a fragment needs the type's name,
-        # which the API does not document.
-        fields = "\n".join(
-            f"t{i}: task(orgId: $orgId, projectId: $projectId, taskId: $id{i}) {{ {selection} }}" for i in range(n)
-        )
-        return f"query task($orgId: UUID!, $projectId: UUID!, {ids}) {{\n{fields}\n}}"
-
-    return document
+    alias: str
+    root: str
+    argument: str
+    variable: str
+    kind: str
+    selection: str
+    options: str = ""
 
 
-task_places = _aliased_tasks(_TASK_PLACE)
+_TASK = ("t", "task", "taskId", "id", "UUID")
+
+TASK_PLACES = AliasedRead(*_TASK, _TASK_PLACE)
 """Read the stage, state and assignee of tasks."""
 
-task_states = _aliased_tasks(_TASK_STATE)
+TASK_STATES = AliasedRead(*_TASK, _TASK_STATE)
 """Also read who labeled the tasks last."""
 
-tasks_with_labels = _aliased_tasks(_TASK_LABELS)
+TASKS_WITH_LABELS = AliasedRead(*_TASK, _TASK_LABELS)
 """Read the current labels of tasks, or the path of their file."""
 
-tasks_in_full = _aliased_tasks(_TASK_FULL)
+TASKS_IN_FULL = AliasedRead(*_TASK, _TASK_FULL)
 """Read all that a callable is given: items' URLs and current labels too."""
 
-tasks_to_export = _aliased_tasks(_TASK_TO_EXPORT)
+TASKS_TO_EXPORT_BY_ID = AliasedRead(*_TASK, _TASK_TO_EXPORT)
 """Read by id what :data:`TASKS_TO_EXPORT` lists."""
 
-task_events = _aliased_tasks(_TASK_EVENTS)
+TASK_EVENTS = AliasedRead(*_TASK, _TASK_EVENTS)
 """Read which stage the tasks left, when, and who did it."""
 
-task_holders = _aliased_tasks(_TASK_HOLDERS)
+TASK_HOLDERS = AliasedRead(*_TASK, _TASK_HOLDERS)
 """Read the history of the tasks' assignees."""
 
+TASK_COUNTS = AliasedRead("c", "tasksPaged", "stageName", "stage", "String", "count", "first: 0")
+"""Count the tasks of stages, with variables ``stage0``, ``stage1``, ..."""
 
-def task_counts(n: int) -> str:
-    """Render a document that counts the tasks of ``n`` stages.
-
-    Its variables are ``stage0``, ``stage1``, ..., its aliases ``c0``, ``c1``, ...
-    """
-    stages = ", ".join(f"$stage{i}: String!" for i in range(n))
-    fields = "\n".join(
-        f"c{i}: tasksPaged(orgId: $orgId, projectId: $projectId, stageName: $stage{i}, first: 0) {{ count }}"
-        for i in range(n)
-    )
-    return f"query tasksPaged($orgId: UUID!, $projectId: UUID!, {stages}) {{\n{fields}\n}}"
-
-
-def tasks_by_name(n: int) -> str:
-    """Render a document that looks up ``n`` exact task names.
-
-    Its variables are ``name0``, ``name1``, ... (names in quotes), its aliases ``n0``, ``n1``, ...
-    """
-    names = ", ".join(f"$name{i}: String!" for i in range(n))
-    fields = "\n".join(
-        f"n{i}: genericTasks(orgId: $orgId, projectId: $projectId, taskSearch: $name{i}, first: 10)"
-        f" {{ entries {{ taskId datapoint {{ name }} }} cursor }}"
-        for i in range(n)
-    )
-    return f"query genericTasks($orgId: UUID!, $projectId: UUID!, {names}) {{\n{fields}\n}}"
+TASKS_BY_NAME = AliasedRead(
+    "n", "genericTasks", "taskSearch", "name", "String", "entries { taskId datapoint { name } } cursor", "first: 10"
+)
+"""Look up exact task names, with variables ``name0``, ``name1``, ... (names in quotes)."""

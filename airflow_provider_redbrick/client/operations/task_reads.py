@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.client.models.workflow import Stage
     from airflow_provider_redbrick.client.operations.account import Scope
+    from airflow_provider_redbrick.client.operations.queries import AliasedRead
 
 
 if TYPE_CHECKING:
@@ -66,9 +67,27 @@ TASKS_PER_READ = 25
 """Tasks per request if the selection is large: labels, items, events."""
 
 
+def render_aliased(query: AliasedRead, n: int) -> str:
+    """Return the document that reads a query's root field ``n`` times.
+
+    :param query: the query.
+    :param n: the number of aliases.
+    """
+    declared = ", ".join(f"${query.variable}{i}: {query.kind}!" for i in range(n))
+    options = f", {query.options}" if query.options else ""
+    # The selection is repeated instead of put in a fragment: a fragment needs the type's name,
+    # which the API does not document.
+    fields = "\n".join(
+        f"{query.alias}{i}: {query.root}(orgId: $orgId, projectId: $projectId, "
+        f"{query.argument}: ${query.variable}{i}{options}) {{ {query.selection} }}"
+        for i in range(n)
+    )
+    return f"query {query.root}($orgId: UUID!, $projectId: UUID!, {declared}) {{\n{fields}\n}}"
+
+
 def read_aliased(
     scope: Scope,
-    document: Callable[[int], str],
+    query: AliasedRead,
     task_ids: Sequence[str],
     parse: Parse,
     *,
@@ -79,8 +98,7 @@ def read_aliased(
     Tasks that fail while others of the same request succeed are requested once more.
 
     :param scope: the project that the tasks are in.
-    :param document: returns the document for a number of tasks, with variables ``id0``, ``id1``, ... and aliases
-        ``t0``, ``t1``, ...
+    :param query: reads tasks with variables ``id0``, ``id1``, ... and aliases ``t0``, ``t1``, ...
     :param task_ids: the tasks to read; duplicates are read once.
     :param parse: converts the API's object of one task.
     :param per_request: the maximum number of tasks per request.
@@ -89,18 +107,18 @@ def read_aliased(
     """
     answers: dict[str, Any] = {}
     for chunk in in_chunks(dict.fromkeys(task_ids), per_request):
-        results = _read_chunk(scope, document, chunk, parse)
+        results = _read_chunk(scope, query, chunk, parse)
         refused = [task_id for task_id, answer in results.items() if isinstance(answer, RedBrickRefusedError)]
         if refused and len(refused) < len(chunk):
-            results.update(_read_chunk(scope, document, refused, parse))
+            results.update(_read_chunk(scope, query, refused, parse))
         answers.update(results)
     return answers
 
 
-def _read_chunk(scope: Scope, document: Callable[[int], str], chunk: Sequence[str], parse: Parse) -> dict[str, Any]:
+def _read_chunk(scope: Scope, query: AliasedRead, chunk: Sequence[str], parse: Parse) -> dict[str, Any]:
     variables: dict[str, Any] = dict(scope.ids)
     variables.update((f"id{i}", task_id) for i, task_id in enumerate(chunk))
-    answer = scope.client.transport.execute_partial(document(len(chunk)), variables, task_ids=chunk)
+    answer = scope.client.transport.execute_partial(render_aliased(query, len(chunk)), variables, task_ids=chunk)
     general = [issue.message for issue in answer.issues if issue.root is None]
     if general or answer.data is None:
         words = "; ".join(general or [issue.message for issue in answer.issues])
@@ -309,7 +327,7 @@ def read_again(scope: Scope, task_id: str) -> StoredTask:
     :param task_id: the task.
     :raises RedBrickAPIError: if it cannot be read, or no longer exists.
     """
-    stored = read_aliased(scope, queries.tasks_to_export, [task_id], StoredTask.from_wire)[task_id]
+    stored = read_aliased(scope, queries.TASKS_TO_EXPORT_BY_ID, [task_id], StoredTask.from_wire)[task_id]
     if isinstance(stored, RedBrickAPIError):
         raise stored
     task: StoredTask = stored

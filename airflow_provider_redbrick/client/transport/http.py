@@ -116,6 +116,11 @@ class Transport:
     def __repr__(self) -> str:
         return f"Transport({self.url!r})"
 
+    @property
+    def storage(self) -> Storage:
+        """Uploads and downloads, without the API key and the rate limit."""
+        return Storage(self._storage_session, replace(self._retries, rate_limiter=None), timeout=self.timeout)
+
     def close(self) -> None:
         """Close the pooled connections."""
         self._session.close()
@@ -221,7 +226,6 @@ class Transport:
         for session, most in ((self._session, MAX_RESPONSE_BYTES), (self._storage_session, LARGEST_FILE)):
             adapter = BoundedAdapter(most, pool_connections=2, pool_maxsize=self._max_connections, max_retries=0)
             _set_up(session, self._user_agent, adapter)
-        self.storage = Storage(self._storage_session, replace(self._retries, rate_limiter=None), timeout=self.timeout)
 
     def _renew(self) -> None:
         inherited = self._session

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import requests
 from sandbox_calls import PRESIGN
 
-from airflow_provider_redbrick.actions.callables import with_series_labels
 from airflow_provider_redbrick.client.models.task import Detail, Task
+from airflow_provider_redbrick.engine.task_reader import with_series_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

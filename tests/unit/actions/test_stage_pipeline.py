@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_redbrick.actions import stage_pipeline
-from airflow_provider_redbrick.actions.callables import CallableFailedError
 from airflow_provider_redbrick.actions.stage_pipeline import Decisions, LabeledAnswer
 from airflow_provider_redbrick.annotations.conversion import Converted, Labels
 from airflow_provider_redbrick.client.models.task import Task
+from airflow_provider_redbrick.engine.concurrency import CallableFailedError
 from airflow_provider_redbrick.engine.outcomes import Status, done, skipped
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickRefusedError
 

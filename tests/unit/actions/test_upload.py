@@ -11,7 +11,7 @@ from airflow_provider_redbrick.annotations.conversion import Converter
 from airflow_provider_redbrick.client.operations.account import RedBrickClient
 from airflow_provider_redbrick.client.operations.uploads import Created, Datapoint
 from airflow_provider_redbrick.client.transport.retry import BatchSize
-from airflow_provider_redbrick.engine.executor import ATTEMPTS, SETTLE, apply_together
+from airflow_provider_redbrick.engine.mutations import ATTEMPTS, SETTLE, apply_together
 from airflow_provider_redbrick.engine.outcomes import Status
 from airflow_provider_redbrick.engine.task_reader import CircuitBreaker
 

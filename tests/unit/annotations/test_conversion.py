@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.annotations.conversion import Converted, Converter, Labels, read_body
+from airflow_provider_redbrick.annotations.masks import take_masks
 
 BOX = {"category": "lung", "pointTopLeft": {"xNorm": 0.1, "yNorm": 0.2}, "wNorm": 0.3, "hNorm": 0.4}
 SERIES = [{"boundingBoxes": [BOX]}, {}]
@@ -274,3 +275,17 @@ def test_convert_array_instead_of_mask_fails_only_its_task(key):
 def test_a_path_may_be_an_object():
     labels = Labels("t", {"series": [{"segmentations": [Path("/masks/a.nii.gz")]}]})
     assert labels.plain().body == {"series": [{"segmentations": ["/masks/a.nii.gz"]}]}
+
+
+@pytest.mark.parametrize("body", [{"series": SERIES}, {"series": []}, {"classification": {"category": "x"}}, {}])
+def test_take_masks_without_mask_fields_returns_what_extraction_does(body):
+    assert Converter(None, None).take_masks("t", body) == take_masks(body, None)
+
+
+def test_take_masks_with_empty_segmentations_removes_the_mask():
+    assert Converter(None, None).take_masks("t", {"series": [{}, {"segmentations": []}]}).unmasked == {1}
+
+
+def test_take_masks_with_a_png_mask_is_refused():
+    with refused("PNG masks cannot be sent"):
+        Converter(None, None).take_masks("t", {"series": [{"pngMask": True}]})

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_redbrick import exceptions as err
-from airflow_provider_redbrick.assignments.assign import ATTEMPTS
-from airflow_provider_redbrick.assignments.claims import claim, release, undo_claims
+from airflow_provider_redbrick.assignments.assign import ATTEMPTS, claim, release, undo_claims
 from airflow_provider_redbrick.client.models.task import Task, User
 from airflow_provider_redbrick.client.models.workflow import Stage, Workflow
 

@@ -10,8 +10,7 @@ from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.client.models.task import Task
 from airflow_provider_redbrick.client.operations.account import RedBrickClient
 from airflow_provider_redbrick.client.transport.retry import BatchSize
-from airflow_provider_redbrick.engine.executor import ATTEMPTS, SETTLE, apply_all, apply_together
-from airflow_provider_redbrick.engine.mutations import Change
+from airflow_provider_redbrick.engine.mutations import ATTEMPTS, SETTLE, Change, apply_all, apply_together
 from airflow_provider_redbrick.engine.outcomes import Status
 
 LOST = err.RedBrickConnectionError("the answer was lost.", maybe_applied=True)

@@ -9,6 +9,7 @@ from graphql import OperationDefinitionNode, OperationType, VariableNode, build_
 
 import redbrick_sandbox
 from airflow_provider_redbrick.client.operations import queries
+from airflow_provider_redbrick.client.operations.task_reads import render_aliased
 from airflow_provider_redbrick.client.transport.graphql import describe
 
 SCHEMA = build_schema((Path(redbrick_sandbox.__file__).parent / "schema.graphql").read_text())
@@ -16,18 +17,14 @@ SCHEMA = build_schema((Path(redbrick_sandbox.__file__).parent / "schema.graphql"
 CONSTANTS = {
     name: value for name, value in vars(queries).items() if isinstance(value, str) and name.isupper() and name[0] != "_"
 }
-WRITERS = {
-    name: value
-    for name, value in vars(queries).items()
-    if callable(value) and not name.startswith("_") and name.islower()
-}
-WRITTEN = {f"{name}({n})": writer(n) for name, writer in WRITERS.items() for n in (1, 2, 25)}
-ALL = {**CONSTANTS, **WRITTEN}
+ALIASED = {name: value for name, value in vars(queries).items() if isinstance(value, queries.AliasedRead)}
+RENDERED = {f"{name}({n})": render_aliased(query, n) for name, query in ALIASED.items() for n in (1, 2, 25)}
+ALL = {**CONSTANTS, **RENDERED}
 
 
 def test_documents_are_found():
     assert {"ME", "PROJECT", "GENERIC_TASKS", "PUT_EXPERT_REVIEW_TASK"} <= set(CONSTANTS)
-    assert {"task_states", "tasks_in_full", "task_events", "task_counts", "tasks_by_name"} <= set(WRITERS)
+    assert {"TASK_STATES", "TASKS_IN_FULL", "TASK_EVENTS", "TASK_COUNTS", "TASKS_BY_NAME"} <= set(ALIASED)
 
 
 NO_VARIABLES = {queries.ME}
@@ -68,7 +65,7 @@ def test_document_constant_is_named_like_the_operation(text):
     assert operation_of(text).name.value.lower() == PART_OF.get(name, name.replace("_", "")).lower()
 
 
-@pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("text", RENDERED.values(), ids=RENDERED)
 def test_aliases_and_variables_have_the_same_numbers(text):
     operation = operation_of(text)
     aliases = [field.alias.value for field in operation.selection_set.selections]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_redbrick.actions.callables import CallableFailedError, call
 from airflow_provider_redbrick.client.models.task import Task
+from airflow_provider_redbrick.engine.concurrency import CallableFailedError, call
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickStoppedError
 
 TASK = Task("t", name="study")
