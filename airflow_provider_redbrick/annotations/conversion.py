@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 _PLACEHOLDER_ITEM = "https://test"
 # Fields displayed with a series, and set when its task is created.
 _IMAGE_FIELDS = frozenset({"heatMaps", "transforms", "centerline"})
-_MASK_FIELDS = ("segmentations", "segmentMap")
+_MASK_REFERENCES = ("segmentations", "segmentMap")
 _MAX_ITEMS = 100_000
 CONVERSIONS_A_REQUEST = 50
 
@@ -85,7 +85,7 @@ class Labels:
         series = (self.body or {}).get("series")
         if not isinstance(series, Sequence):
             return False
-        values = (element.get(key) for element in series if isinstance(element, Mapping) for key in _MASK_FIELDS)
+        values = (element.get(key) for element in series if isinstance(element, Mapping) for key in _MASK_REFERENCES)
         # Arrays have no truth value.
         return any(bool(value) if isinstance(value, Sequence | Mapping) else value is not None for value in values)
 
