@@ -40,7 +40,9 @@ from asgiref.sync import sync_to_async
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from typing_extensions import Self
+    from typing_extensions import ParamSpec, Self
+
+    Parameters = ParamSpec("Parameters")
 
 
 MOST_VALUES = 10_000_000
@@ -64,13 +66,6 @@ def value_count_problem(count: int) -> str | None:
     """Return the problem with a number of values, or ``None`` if it is allowed."""
     return f"it has more than {MOST_VALUES} values" if count > MOST_VALUES else None
 
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from typing_extensions import ParamSpec
-
-    Parameters = ParamSpec("Parameters")
 
 Result = TypeVar("Result")
 

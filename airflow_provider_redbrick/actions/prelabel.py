@@ -71,6 +71,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.client.operations.remote_labeling import RemoteStage
     from airflow_provider_redbrick.client.transport.graphql import Call
 
+log = logging.getLogger(__name__)
+
 
 WRITES = ("submit", "draft", "draft_and_release", "anywhere")
 WHAT = "The prediction"
@@ -274,9 +276,6 @@ class LabelOverwriter:
             )
 
         return relabel_change(task, call, me=self.me, detail=converted.detail)
-
-
-log = logging.getLogger(__name__)
 
 
 def list_waiting(remote: RemoteStage, *, limit: int | None, page_size: int) -> Iterator[str]:

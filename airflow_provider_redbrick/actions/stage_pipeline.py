@@ -1,8 +1,9 @@
 """Pipeline over the tasks of one stage: read, claim, decide, apply, release.
 
-Design. One operator processes a stage in chunks, several chunks at a time. For each chunk the pipeline reads the tasks,
-sorts out those that need no work, claims the rest, asks the operator's plan for changes, applies these changes, and
-releases what was not finished. A run may be killed at any point, and several runs may share one API key. Invariants:
+Design notes on the pipeline. One operator processes a stage in chunks, several chunks at a time. For each chunk the
+pipeline reads the tasks, sorts out those that need no work, claims the rest, asks the operator's plan for changes,
+applies these changes, and releases what was not finished. A run may be killed at any point, and several runs may share
+one API key. Invariants:
 
 1. Each task that goes in comes out with exactly one outcome.
 2. A task that left the stage through this key since the first attempt is done, even if it is back by now: a reviewer
@@ -14,9 +15,9 @@ releases what was not finished. A run may be killed at any point, and several ru
 6. Tasks that were read too long ago are read again before they are claimed.
 7. After ``stop`` is set nothing more is claimed or sent.
 
-Design. A callable such as a model may take minutes per task, while converting labels and sending changes is cheaper for
-many tasks at once. Answers are therefore collected for at most ``MAX_BUFFER_S`` seconds, then converted in one request
-and applied before the next task is asked about. Invariants:
+Design notes on decisions. A callable such as a model may take minutes per task, while converting labels and sending
+changes is cheaper for many tasks at once. Answers are therefore collected for at most ``MAX_BUFFER_S`` seconds, then
+converted in one request and applied before the next task is asked about. Invariants:
 
 1. A crash loses at most the answers of the last ``MAX_BUFFER_S`` seconds plus one call.
 2. At most ``MOST_MASKS`` masks are held at a time (plus those of one answer), because each may be an open file.
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.client.models.workflow import Stage
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
     from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor
+
+log = logging.getLogger(__name__)
 
 
 # Longest time in seconds that answers are buffered before they are applied: a crash loses this much work.
@@ -189,8 +192,6 @@ def act(project: RedBrickProject, batches: Iterable[Sequence[Step]], *, stop: Ev
         yield from (step for step in steps if isinstance(step, Outcome))
         yield from apply_all(project, [step for step in steps if isinstance(step, Change)], stop=stop)
 
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 

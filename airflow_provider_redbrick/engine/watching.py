@@ -1,8 +1,8 @@
 """Decide which events a watcher sends, from its state and the current reads.
 
-The functions are pure: no clock, no server. `arriving` provides the reads, the triggers provide the state.
+The functions are pure, except for :class:`Arrivals`, which reads. The triggers provide the state.
 
-Invariants:
+Design notes on the state:
 
 1. A state is plain JSON of bounded size (`MOST_REMEMBERED` ids), stored by Airflow from 3.3.2 on.
 2. A state is stored after its events were sent. An arrival is therefore announced at least once, and twice only if a
@@ -15,10 +15,8 @@ Invariants:
 6. If more than `MOST_REMEMBERED` arrivals fall into the overlap, the overlap shrinks: an arrival is never announced
    twice because there was no room to remember it.
 
-The API has no list of arrivals. Tasks of Ground Truth that changed since the watermark are listed, and the events of
-each say when it arrived.
-
-Invariants:
+Design notes on arrivals. The API has no list of them. Tasks of Ground Truth that changed since the watermark are
+listed, and the events of each say when it arrived.
 
 1. The events of a task are read once per version (task id, `updatedAt`): a look in which nothing changed costs the
    listing only.
@@ -43,14 +41,10 @@ from airflow_provider_redbrick.engine.outcomes import MAX_TASK_IDS
 from airflow_provider_redbrick.exceptions import PERMANENT_ERRORS, RedBrickAPIError, RedBrickNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_redbrick.client.models.task import OutputEvent, Task
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
-
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
     State = dict[str, Any]
 

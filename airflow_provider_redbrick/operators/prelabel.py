@@ -11,8 +11,7 @@ from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.lineage import ON, STAY
-from airflow_provider_redbrick.operators.run_state import first_attempt_at
-from airflow_provider_redbrick.operators.stage_base import RedBrickQueueBaseOperator
+from airflow_provider_redbrick.operators.stage_base import RedBrickQueueBaseOperator, first_attempt_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.lineage import BACK
 from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
-from airflow_provider_redbrick.operators.run_state import first_attempt_at
+from airflow_provider_redbrick.operators.stage_base import first_attempt_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

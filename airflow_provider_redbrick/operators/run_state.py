@@ -1,6 +1,4 @@
-"""The state that an Airflow task keeps across attempts and runs.
-
-The window of an incremental export:
+"""Find the window of an incremental export in the state of earlier runs.
 
 1. A new export starts at the latest watermark of earlier runs; each mapped task has its own. Watermarks of the run
    itself and of later runs are ignored, also when the run is cleared: it still has its own XCom until the task that
@@ -10,12 +8,6 @@ The window of an incremental export:
 3. A run that exports again uses the window of its first export: the same start and the same watermark. It reads them
    from the manifest in the export folder, since Airflow deletes the XComs of a cleared task.
 4. A task of the first export that has changed since is exported as it is now: RedBrick does not keep the older version.
-
-The time of the first attempt:
-
-5. An effect found on a task counts as an earlier attempt's only if it happened after the first attempt began.
-6. Airflow 3.3 keeps task state across attempts; the time of the first attempt is stored there. Below 3.3, or if the
-   state store fails, the start of the DAG run is used. Clearing a run starts it anew.
 """
 
 from __future__ import annotations
@@ -27,11 +19,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import pendulum
 
 from airflow_provider_redbrick.hooks import validation
 
 if TYPE_CHECKING:
+    import pendulum
     from collections.abc import Iterator
 
     from airflow.providers.common.compat.sdk import Context
@@ -196,36 +188,3 @@ def _manifest(directory: StagedDirectory) -> Mapping[str, Any]:
         )
         return {}
     return found if isinstance(found, dict) else {}
-
-
-_FIRST_ATTEMPT_KEY = "redbrick_first_try_at"
-
-
-def first_attempt_at(context: Context) -> pendulum.DateTime | None:
-    """Return when the first attempt began.
-
-    :param context: the Airflow task's context.
-    :return: the time in UTC, never before the start of the run; None if this is the first attempt.
-    """
-    run, task_instance = context.get("dag_run"), context.get("ti")
-    run_started_at = (
-        pendulum.instance(run.start_date).in_timezone("UTC") if run is not None and run.start_date else None
-    )
-    store = context.get("task_state_store")
-    if store is not None:
-        try:
-            first = store.get(_FIRST_ATTEMPT_KEY)
-            if first is None:
-                store.set(_FIRST_ATTEMPT_KEY, pendulum.now("UTC").isoformat())
-                return None
-            first_attempt = pendulum.parse(str(first))
-        except Exception as error:  # noqa: BLE001 - the work does not depend on the store
-            log.warning(
-                "Airflow's task state store does not respond (%s). The start of the run is used instead.", error
-            )
-        else:
-            if isinstance(first_attempt, pendulum.DateTime):
-                return max(first_attempt, run_started_at) if run_started_at is not None else first_attempt
-    if task_instance is None or task_instance.try_number <= 1:
-        return None
-    return run_started_at

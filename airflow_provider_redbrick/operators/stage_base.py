@@ -4,10 +4,14 @@
 2. A claimed task that is not finished is released, also when the operator fails or is stopped.
 3. A task that a person holds is taken only if it was given by id and ``take_from_people`` is True.
 4. In a consensus project nothing is claimed: several people label each task.
+5. An effect found on a task counts as an earlier attempt's only if it happened after the first attempt began.
+6. Airflow 3.3 keeps task state across attempts; the time of the first attempt is stored there. Below 3.3, or if the
+   state store fails, the start of the DAG run is used. Clearing a run starts it anew.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -17,7 +21,6 @@ import pendulum
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.operators.base import RedBrickBaseOperator
-from airflow_provider_redbrick.operators.run_state import first_attempt_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.client.models.workflow import Stage
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
 
+log = logging.getLogger(__name__)
+
+_FIRST_ATTEMPT_KEY = "redbrick_first_try_at"
 
 LABEL_KEYS = frozenset({"series", "classification", "labels"})
 
@@ -257,3 +263,33 @@ def _resolve(value: Any, render: Callable[[Any], Any]) -> Any:
 def _is_output(value: object) -> bool:
     # Airflow's class of outputs is not public. A value with only one of the two attributes may be a path.
     return hasattr(value, "iter_references") and hasattr(value, "resolve")
+
+
+def first_attempt_at(context: Context) -> pendulum.DateTime | None:
+    """Return when the first attempt began.
+
+    :param context: the Airflow task's context.
+    :return: the time in UTC, never before the start of the run; None if this is the first attempt.
+    """
+    run, task_instance = context.get("dag_run"), context.get("ti")
+    run_started_at = (
+        pendulum.instance(run.start_date).in_timezone("UTC") if run is not None and run.start_date else None
+    )
+    store = context.get("task_state_store")
+    if store is not None:
+        try:
+            first = store.get(_FIRST_ATTEMPT_KEY)
+            if first is None:
+                store.set(_FIRST_ATTEMPT_KEY, pendulum.now("UTC").isoformat())
+                return None
+            first_attempt = pendulum.parse(str(first))
+        except Exception as error:  # noqa: BLE001 - the work does not depend on the store
+            log.warning(
+                "Airflow's task state store does not respond (%s). The start of the run is used instead.", error
+            )
+        else:
+            if isinstance(first_attempt, pendulum.DateTime):
+                return max(first_attempt, run_started_at) if run_started_at is not None else first_attempt
+    if task_instance is None or task_instance.try_number <= 1:
+        return None
+    return run_started_at

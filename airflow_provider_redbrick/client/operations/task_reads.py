@@ -1,4 +1,4 @@
-"""Read many tasks by id, several per request, using aliases.
+"""Read many tasks: by id with aliases, page by page, and as an export.
 
 Design notes on reading tasks by id:
 
@@ -49,17 +49,11 @@ from airflow_provider_redbrick.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from airflow_provider_redbrick.client.models.workflow import Stage
     from airflow_provider_redbrick.client.operations.account import Scope
     from airflow_provider_redbrick.client.operations.queries import AliasedRead
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from airflow_provider_redbrick.client.operations.account import Scope
 
     Parse = Callable[[Mapping[str, Any]], Any]
 

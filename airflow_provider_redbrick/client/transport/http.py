@@ -8,7 +8,7 @@ Design notes on the transport:
 3. An error is raised outside its ``except`` block. Otherwise its context would hold the request with the API key.
 4. At most ``max_connections`` requests run at the same time; other threads wait before they send.
 5. Proxy and certificates are taken from the environment once, and not with each request.
-6. In a forked child the sessions are replaced; see ``forks``.
+6. In a forked child the sessions are replaced.
 
 Design notes on stopping:
 

@@ -37,6 +37,8 @@ from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRateL
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+log = logging.getLogger(__name__)
+
 
 # Successful full requests before the size grows by one.
 _GROWS_AFTER = 8
@@ -203,8 +205,6 @@ class NoObserver:
     def waited(self, seconds: float) -> None:
         """Do nothing."""
 
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 

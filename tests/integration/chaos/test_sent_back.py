@@ -75,6 +75,8 @@ def hours(monkeypatch):
     passed = []
 
     class Later:
+        DateTime, instance, parse = pendulum.DateTime, staticmethod(pendulum.instance), staticmethod(pendulum.parse)
+
         @staticmethod
         def now(zone):
             return pendulum.now(zone).add(hours=sum(passed))
