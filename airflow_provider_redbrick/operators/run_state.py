@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-
 from airflow_provider_redbrick.hooks import validation
 
 if TYPE_CHECKING:
-    import pendulum
     from collections.abc import Iterator
 
+    import pendulum
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_redbrick.client.operations.task_reads import StoredTask
