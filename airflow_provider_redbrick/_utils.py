@@ -35,8 +35,6 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
-from asgiref.sync import sync_to_async
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -80,6 +78,9 @@ async def in_thread(
     :param kwargs: its keyword arguments.
     :return: the function's result.
     """
+    # Imported here: every DAG file loads this module, and only triggers and notifiers need asgiref.
+    from asgiref.sync import sync_to_async  # noqa: PLC0415
+
     return await sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
 
 

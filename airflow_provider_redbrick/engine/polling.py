@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.client.models.task import Detail
 from airflow_provider_redbrick.client.models.workflow import ARCHIVED
 from airflow_provider_redbrick.exceptions import (
     PERMANENT_ERRORS,
@@ -151,6 +150,9 @@ class TasksCondition:
         :raises RedBrickError: as :meth:`check` and :meth:`evaluate`.
         """
         self.check(project)
+        # Imported here: every DAG file with a sensor or operator loads this module.
+        from airflow_provider_redbrick.client.models.task import Detail  # noqa: PLC0415
+
         return self.evaluate(project, project.read_tasks(self.task_ids, detail=Detail.PLACE))
 
     def check(self, project: RedBrickProject) -> None:

@@ -22,7 +22,6 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick._utils import read_once
 from airflow_provider_redbrick.client.models.parsing import check_uuid
-from airflow_provider_redbrick.client.transport.retry import RetryPolicy
 from airflow_provider_redbrick.exceptions import (
     RedBrickAPIError,
     RedBrickConnectionLookupError,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.client.operations.account import RedBrickClient
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
+    from airflow_provider_redbrick.client.transport.retry import RetryPolicy
     from airflow_provider_redbrick.engine.outcomes import Outcome
     from airflow_provider_redbrick.hooks.connection import Settings
     from airflow_provider_redbrick.hooks.stage import RedBrickStageQueue
@@ -241,6 +241,8 @@ class RedBrickQuickHook(RedBrickHook):
     @read_once
     def client(self) -> RedBrickClient:
         """A client that makes one attempt."""
+        from airflow_provider_redbrick.client.transport.retry import RetryPolicy
+
         return self._new_client(RetryPolicy(max_attempts=1))
 
 

@@ -37,7 +37,6 @@ from airflow_provider_redbrick.exceptions import (
     truncate_message,
 )
 from airflow_provider_redbrick.hooks import validation
-from airflow_provider_redbrick.hooks.files import find_write_problem
 from airflow_provider_redbrick.links import InLinkedProject
 
 if TYPE_CHECKING:
@@ -379,6 +378,8 @@ def open_report(path: str | None, context: Context) -> Iterator[Report]:
     try:
         uri, file = _open_report(path, getattr(context.get("ti"), "map_index", -1))
     except Exception as error:  # noqa: BLE001 - clients of object stores raise what they like
+        from airflow_provider_redbrick.hooks.files import find_write_problem
+
         reason = truncate_message(find_write_problem(path) or str(error) or type(error).__name__)
         raise RedBrickInputError(f"report_path {path!r} cannot be written: {reason}") from None
     with file:
