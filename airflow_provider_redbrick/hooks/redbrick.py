@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.client.operations.account import RedBrickClient
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
-    from airflow_provider_redbrick.client.transport.retry import RetryPolicy
     from airflow_provider_redbrick.engine.outcomes import Outcome
     from airflow_provider_redbrick.hooks.connection import Settings
     from airflow_provider_redbrick.hooks.stage import RedBrickStageQueue
@@ -100,14 +99,12 @@ class RedBrickHook(BaseHook):
     @read_once
     def client(self) -> RedBrickClient:
         """The client of this connection, with retries."""
-        from airflow_provider_redbrick.client.transport.retry import RetryPolicy
+        return self._new_client()
 
-        return self._new_client(RetryPolicy())
-
-    def _new_client(self, policy: RetryPolicy) -> RedBrickClient:
+    def _new_client(self, **limits: int) -> RedBrickClient:
         from airflow_provider_redbrick.client.operations.account import RedBrickClient
         from airflow_provider_redbrick.client.transport.http import Transport
-        from airflow_provider_redbrick.client.transport.retry import BatchSize, shared_rate_limiter
+        from airflow_provider_redbrick.client.transport.retry import BatchSize, RetryPolicy, shared_rate_limiter
 
         settings = self.settings
         transport = Transport(
@@ -118,7 +115,7 @@ class RedBrickHook(BaseHook):
             plain_json=settings.plain_json,
             user_agent=USER_AGENT,
             max_connections=settings.max_concurrency,
-            policy=policy,
+            policy=RetryPolicy(**limits),
             rate_limiter=shared_rate_limiter((settings.url, settings.credential), settings.requests_per_second or None),
             observer=StatsObserver(),
         )
@@ -207,11 +204,9 @@ class RedBrickHook(BaseHook):
 
         :return: whether it works, and a message for the user.
         """
-        from airflow_provider_redbrick.client.transport.retry import RetryPolicy
-
         try:
             # One attempt, because the user waits for the result.
-            with closing(self._new_client(RetryPolicy(max_attempts=1))) as client:
+            with closing(self._new_client(max_attempts=1)) as client:
                 message = f"Connected to RedBrick as {client.me()}"
                 if self.settings.org_id:
                     message += f", organization {client.organization_name(self.settings.org_id)!r}"
@@ -241,9 +236,7 @@ class RedBrickQuickHook(RedBrickHook):
     @read_once
     def client(self) -> RedBrickClient:
         """A client that makes one attempt."""
-        from airflow_provider_redbrick.client.transport.retry import RetryPolicy
-
-        return self._new_client(RetryPolicy(max_attempts=1))
+        return self._new_client(max_attempts=1)
 
 
 # ------------------------------------------------------------------ metrics

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 from sandbox_process import SandboxProcess
 
 from airflow_provider_redbrick.client.operations.project import RedBrickProject
 from airflow_provider_redbrick.client.transport.retry import RetryPolicy
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,3 +178,19 @@ def holders(sandbox):
                 return found
 
     return ask
+
+
+@pytest.fixture
+def failing(monkeypatch) -> dict[str, Any]:
+    """Fail the next ``times`` reads of a connection with ``error``."""
+    state: dict[str, Any] = {"times": 0, "error": AirflowNotFoundException("The conn_id `x` isn't defined")}
+    get = BaseHook.get_connection.__func__
+
+    def fails(cls, conn_id):
+        if state["times"]:
+            state["times"] -= 1
+            raise state["error"]
+        return get(cls, conn_id)
+
+    monkeypatch.setattr(RedBrickHook, "get_connection", classmethod(fails))
+    return state

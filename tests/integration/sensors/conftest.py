@@ -14,9 +14,9 @@ import pendulum
 import pytest
 from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
-from fixtures import alarm, holders, impatient, running_sandbox, sandbox, seen_twice
+from fixtures import alarm, failing, holders, impatient, running_sandbox, sandbox, seen_twice
 
-__all__ = ["holders", "impatient", "running_sandbox", "sandbox", "seen_twice"]
+__all__ = ["failing", "holders", "impatient", "running_sandbox", "sandbox", "seen_twice"]
 
 MODES = {
     "poke": {"mode": "poke", "deferrable": False},

@@ -9,7 +9,6 @@ import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowNotFoundException,
     AirflowSensorTimeout,
-    BaseHook,
     TaskDeferred,
 )
 
@@ -20,7 +19,6 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickInputError,
     RedBrickTriggerEventError,
 )
-from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
 from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
 from redbrick_sandbox.demo_project import DEMO_STAGES
@@ -46,22 +44,6 @@ def no_stale_connections(monkeypatch):
     """Let each poll read the connection again."""
     for module in ("sensors.base", "triggers.poll_group"):
         monkeypatch.setattr(f"airflow_provider_redbrick.{module}.STALE_AFTER_S", 0.0)
-
-
-@pytest.fixture
-def failing(monkeypatch) -> dict[str, Any]:
-    """Fail the next ``times`` reads of a connection with ``error``."""
-    state: dict[str, Any] = {"times": 0, "error": AirflowNotFoundException("The conn_id `x` isn't defined")}
-    get = BaseHook.get_connection.__func__
-
-    def fails(cls, conn_id):
-        if state["times"]:
-            state["times"] -= 1
-            raise state["error"]
-        return get(cls, conn_id)
-
-    monkeypatch.setattr(RedBrickHook, "get_connection", classmethod(fails))
-    return state
 
 
 def sensor(**options) -> RedBrickStageQueueSensor:

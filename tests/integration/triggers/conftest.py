@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fixtures import impatient, running_sandbox, sandbox
+from fixtures import failing, impatient, running_sandbox, sandbox
 
-__all__ = ["impatient", "running_sandbox", "sandbox"]
+__all__ = ["failing", "impatient", "running_sandbox", "sandbox"]

@@ -477,21 +477,6 @@ class TestStages:
 class TestMissingConnection:
     """A temporary failure of a secrets backend looks like a missing connection."""
 
-    @pytest.fixture
-    def failing(self, monkeypatch) -> dict[str, Any]:
-        """Fail the next ``times`` reads of a connection with ``error``."""
-        state: dict[str, Any] = {"times": 0, "error": AirflowNotFoundException("The conn_id `x` isn't defined")}
-        get = BaseHook.get_connection.__func__
-
-        def fails(cls, conn_id):
-            if state["times"]:
-                state["times"] -= 1
-                raise state["error"]
-            return get(cls, conn_id)
-
-        monkeypatch.setattr(RedBrickHook, "get_connection", classmethod(fails))
-        return state
-
     @pytest.mark.parametrize(
         "error", [AirflowNotFoundException("no such conn_id"), ConnectionError("vault"), OSError()]
     )
