@@ -33,6 +33,7 @@ from airflow_provider_redbrick.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from airflow_provider_redbrick.client.transport.clock import ServerClock
     from airflow_provider_redbrick.client.transport.http import Transport
 
 
@@ -48,12 +49,15 @@ class RedBrickClient:
     :param page_size: tasks per page of a listing; reduced when the server refuses it.
     :param max_concurrency: the maximum number of concurrent requests about tasks.
     :param bundle: the current number of mutations per request.
+    :param settle_seconds: how long a read may lag behind a write, and how late a request without an answer may be
+        applied.
     """
 
     transport: Transport
     page_size: int = 200
     max_concurrency: int = 10
     bundle: BatchSize = field(default_factory=lambda: BatchSize(10))
+    settle_seconds: float = 30.0
     _me: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +71,11 @@ class RedBrickClient:
         about as long as sending a request.
         """
         return ThreadPoolExecutor(self.max_concurrency, thread_name_prefix="redbrick")
+
+    @property
+    def clock(self) -> ServerClock:
+        """The estimate of the server's clock."""
+        return self.transport.clock
 
     def me(self) -> str:
         """Return the user id of the credential, ``API:<uuid>`` for an API key.

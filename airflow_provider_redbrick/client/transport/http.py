@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from airflow_provider_redbrick._utils import abandon, renew_after_fork
+from airflow_provider_redbrick.client.transport.clock import ServerClock
 from airflow_provider_redbrick.client.transport.endpoint import is_plaintext_remote
 from airflow_provider_redbrick.client.transport.errors import classify_exception
 from airflow_provider_redbrick.client.transport.graphql import Answer, decode, describe, encode
@@ -77,9 +78,10 @@ class Transport:
     :param policy: the limits of the retry loop.
     :param rate_limiter: limits the request rate, except for requests to storage.
     :param observer: receives durations, retries and waits.
-    :param clock: returns the current time in epoch seconds; replaced in tests.
+    :param clock: returns this machine's time in epoch seconds; replaced in tests.
     :param sleep: waits for a number of seconds; replaced in tests.
     :param draw: returns a random number in [0, 1) for jitter; replaced in tests.
+    :ivar clock: the estimate of the server's clock.
     """
 
     def __init__(
@@ -108,7 +110,10 @@ class Transport:
         self._user_agent = user_agent
         self._storage_may_be_http = allow_http or is_plaintext_remote(url)
         self._observer = observer or NoObserver()
-        self._retries = Retries(policy or RetryPolicy(), clock, sleep, draw, self._rate_limiter, self._observer)
+        self.clock = ServerClock(clock)
+        self._retries = Retries(
+            policy or RetryPolicy(), self.clock.timestamp, sleep, draw, self._rate_limiter, self._observer
+        )
         self._open()
         _take_environment(self._session, url)
         renew_after_fork(self, Transport._renew)
@@ -187,9 +192,12 @@ class Transport:
                 if mutation:
                     # The request may have waited for minutes, for its turn or for a retry.
                     check()
+                sent_at = self.clock.local()
                 with self._session.post(
                     self.url, data=body, headers=headers, timeout=self.timeout, allow_redirects=False, stream=True
                 ) as response:
+                    date = response.headers.get("Date")
+                    self.clock.observe(date, sent_at=sent_at, received_at=self.clock.local())
                     content = mask_secret(read_body(response), self._credential.secret)
             answer = decode(response.status_code, self._headers_to_classify(response), content)
         except (requests.RequestException, OSError) as failure:

@@ -26,12 +26,11 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from airflow_provider_redbrick._utils import renew_after_fork
+from airflow_provider_redbrick.client.transport.clock import epoch_seconds
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRateLimitError
 
 if TYPE_CHECKING:
@@ -239,7 +238,7 @@ def seconds_until_retry(
     :param error: the error of the attempt that failed.
     :param mutation: whether the request is a mutation; it is retried only if it cannot have been applied.
     :param attempt: the number of the attempt that failed, from 1.
-    :param now: the current time in epoch seconds, for a ``Retry-After`` that is a date.
+    :param now: the server's time in epoch seconds, for a ``Retry-After`` that is a date.
     :param draw: a random number in [0, 1), for full jitter.
     :param policy: the limits.
     """
@@ -258,7 +257,7 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
     """Parse a ``Retry-After`` header, in seconds or as an HTTP date.
 
     :param header: the raw header.
-    :param now: the current time in epoch seconds.
+    :param now: the server's time in epoch seconds.
     :return: ``None`` if there is none or it is malformed.
     """
     if not header:
@@ -266,13 +265,8 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
     text = header.strip()
     if text.isdecimal():
         return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=timezone.utc)
-        return max(0.0, float(moment.timestamp()) - now)
-    except (ValueError, TypeError, IndexError, ArithmeticError):
-        return None
+    date = epoch_seconds(text)
+    return None if date is None else max(0.0, date - now)
 
 
 @dataclass(frozen=True)
@@ -280,7 +274,7 @@ class Retries:
     """Run requests with retries.
 
     :param policy: the limits.
-    :param clock: returns the current time in epoch seconds.
+    :param clock: returns the server's time in epoch seconds.
     :param sleep: waits for a number of seconds.
     :param draw: returns a random number in [0, 1).
     :param rate_limiter: delays all other threads when the server limits the rate.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import io
@@ -323,6 +324,51 @@ def test_server_text_cannot_forge_log_lines(caplog):
     for text in (said, line, str(err.RedBrickInputError(words))):
         assert len(text.splitlines()) == 1
         assert not {"\x1b", "\x9b"} & set(text)
+
+
+# ------------------------------------------------------------------ the server's clock
+
+
+def dated(offset, reply):
+    """Answer with a ``Date`` header that is off by a time."""
+
+    def answer(handler):
+        handler.send_response_only(reply.status)
+        headers = {"Content-Length": str(len(reply.body)), **(reply.headers or {})}
+        for name, value in {"Date": format_datetime(NOW + offset, usegmt=True), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(reply.body)
+
+    return answer
+
+
+@pytest.mark.parametrize("minutes", [-5, 5])
+@pytest.mark.parametrize("reply", [GOOD, Reply(400)], ids=["answer", "error"])
+def test_server_clock_is_learned_from_any_answer(minutes, reply):
+    offset = timedelta(minutes=minutes)
+    with TinyServer(dated(offset, reply)) as server:
+        transport = new_transport(server.url)
+        assert transport.clock.error_s is None
+        with contextlib.suppress(err.RedBrickRefusedError):
+            transport.execute(QUERY, {})
+    assert abs(transport.clock.offset_s - offset.total_seconds()) <= transport.clock.error_s <= 1
+
+
+def test_server_clock_is_not_learned_from_storage():
+    with TinyServer(dated(timedelta(minutes=5), Reply(200, b"file"))) as server:
+        transport = new_transport(server.url)
+        transport.storage.get(server.origin)
+    assert transport.clock.error_s is None
+
+
+def test_retry_after_date_is_compared_with_the_server_clock():
+    offset = timedelta(minutes=5)
+    date = format_datetime(NOW + offset + timedelta(seconds=20), usegmt=True)
+    with TinyServer(dated(offset, Reply(429, b"", {"Retry-After": date})), GOOD) as server:
+        transport = new_transport(server.url)
+        transport.execute(QUERY, {})
+    assert transport.waits == [pytest.approx(20, abs=2)]
 
 
 # ------------------------------------------------------------------ lost connections
