@@ -134,6 +134,14 @@ _CONNECTION_FIELDS: dict[str, object] = {
         "description": "Tasks in one page of a listing. Reduced when the server refuses.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 1000, "default": 200},
     },
+    "settle_seconds": {
+        "label": "Settle time (s)",
+        "description": (
+            "Seconds by which reads may lag behind writes, and after which a request without an answer is no longer "
+            "applied."
+        ),
+        "schema": {"type": ["number", "null"], "minimum": 0, "maximum": 600, "default": 30},
+    },
     "plain_json": {
         "label": "Plain JSON",
         "description": "Send requests uncompressed, for servers or proxies that do not support RedBrick's encoding.",

@@ -36,6 +36,7 @@ _KNOWN = frozenset(
         "mutations_per_request",
         "requests_per_second",
         "page_size",
+        "settle_seconds",
         "plain_json",
         "allow_http",
     }
@@ -61,6 +62,7 @@ class Settings:
     mutations_per_request: int
     requests_per_second: float
     page_size: int
+    settle_seconds: float
     plain_json: bool
     allow_http: bool
 
@@ -110,6 +112,7 @@ def _read(connection: Connection) -> Settings:
         mutations_per_request=_whole(extras, "mutations_per_request", where, default=10, low=1, high=50),
         requests_per_second=_number(extras, "requests_per_second", where, default=0, low=0, high=1000),
         page_size=_whole(extras, "page_size", where, default=200, low=1, high=1000),
+        settle_seconds=_number(extras, "settle_seconds", where, default=30.0, low=0, high=600),
         plain_json=_flag(extras, "plain_json", where),
         allow_http=allow_http,
     )

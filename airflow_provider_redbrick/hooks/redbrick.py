@@ -124,6 +124,7 @@ class RedBrickHook(BaseHook):
             page_size=settings.page_size,
             max_concurrency=settings.max_concurrency,
             bundle=BatchSize(settings.mutations_per_request),
+            settle_seconds=settings.settle_seconds,
         )
 
     def get_conn(self) -> RedBrickClient:

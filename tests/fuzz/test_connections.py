@@ -37,6 +37,7 @@ EXTRA = {
     "mutations_per_request": 10,
     "requests_per_second": 2.5,
     "page_size": 100,
+    "settle_seconds": 30,
     "plain_json": "false",
     "allow_http": False,
 }

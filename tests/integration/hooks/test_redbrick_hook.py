@@ -122,9 +122,9 @@ def test_close_without_client_creates_none(monkeypatch):
 
 
 def test_client_uses_connection_settings(hook):
-    made = hook("http://localhost:1/", timeout=7, page_size=33, max_concurrency=4, plain_json=True)
+    made = hook("http://localhost:1/", timeout=7, page_size=33, max_concurrency=4, plain_json=True, settle_seconds=2)
     client = made.client
-    assert (client.page_size, client.max_concurrency) == (33, 4)
+    assert (client.page_size, client.max_concurrency, client.settle_seconds) == (33, 4, 2.0)
     assert (client.transport.timeout, client.transport.plain_json) == (7.0, True)
     assert client.transport.url == "http://localhost:1/graphql/"
 

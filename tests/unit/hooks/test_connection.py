@@ -67,6 +67,10 @@ RIGHT = [
     ("timeout", "", 30.0),
     ("timeout", None, 30.0),
     ("timeout", 600, 600.0),
+    ("settle_seconds", 0, 0.0),
+    ("settle_seconds", "2.5", 2.5),
+    ("settle_seconds", "", 30.0),
+    ("settle_seconds", 600, 600.0),
     ("max_concurrency", 3, 3),
     ("max_concurrency", "30", 30),
     ("max_concurrency", "4.0", 4),
@@ -105,7 +109,16 @@ WRONG = [("timeout", value) for value in (0, 0.5, 601, -1, "soon", True, [], {},
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [*WRONG, ("allow_http", "perhaps"), ("plain_json", "perhaps"), ("plain_json", 2), ("plain_json", [])],
+    [
+        *WRONG,
+        ("settle_seconds", -1),
+        ("settle_seconds", 601),
+        ("settle_seconds", "soon"),
+        ("allow_http", "perhaps"),
+        ("plain_json", "perhaps"),
+        ("plain_json", 2),
+        ("plain_json", []),
+    ],
 )
 def test_invalid_extra_is_named(name, given):
     said = refusal({name: given})
