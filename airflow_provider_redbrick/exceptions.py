@@ -189,7 +189,7 @@ class RedBrickRefusedError(RedBrickAPIError):
 
 
 class RedBrickRateLimitError(RedBrickAPIError):
-    """HTTP 429. Nothing was applied; the same request succeeds later."""
+    """HTTP 429, or an error that is about a rate limit. The same request succeeds later."""
 
     transient = True
 

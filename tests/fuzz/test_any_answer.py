@@ -54,7 +54,7 @@ WORDS = any_text(30, min_codepoint=32, max_codepoint=126) | st.sampled_from(
         "x" * 9000,
     ]
 )
-NAMES = ("Content-Type", "Content-Encoding", "Content-Length", "Transfer-Encoding", "Retry-After", "Location")
+NAMES = ("Content-Type", "Content-Encoding", "Content-Length", "Transfer-Encoding", "Retry-After", "Location", "Date")
 HEADERS = st.dictionaries(
     st.sampled_from([*NAMES, "Set-Cookie", "Connection", "X-\xe9", "Trailer", "Upgrade"]),
     WORDS | st.sampled_from(["text/html", "http://localhost:1/", "a=b; Path=/", "Wed, 31 Feb 9999 99:99:99 GMT"]),
@@ -127,8 +127,9 @@ def test_any_bytes_for_an_answer(server, content):
 @fuzzed(40)
 @given(JSON)
 def test_any_json_for_an_answer(server, value):
-    ask(server, Reply(200, json.dumps(value).encode()))
-    ask(server, Reply(200, json.dumps({"data": {"me": value}, "errors": value}).encode()))
+    for status in (200, 400):
+        ask(server, Reply(status, json.dumps(value).encode()))
+        ask(server, Reply(status, json.dumps({"data": {"me": value}, "errors": value}).encode()))
 
 
 @pytest.mark.parametrize("height", [300, 900, 950, 960, 970, 980, 985, 990, 995, 1000, 100_000])
@@ -139,7 +140,8 @@ def test_towers_of_any_height(server, height):
         f'{{"errors": [{tower(height)}]}}',
         f'{{"data": {tower(height)}}}',
     ):
-        ask(server, Reply(200, text.encode()))
+        for status in (200, 400):
+            ask(server, Reply(status, text.encode()))
 
 
 # ------------------------------------------------------------------ waiting as told

@@ -79,6 +79,18 @@ def test_an_endless_page_of_an_error_is_that_error(server, status):
         assert type(watch.error) is kinds[status]
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("how", [{}, chunked(b"{" + b" " * 65535)], ids=["plain", "in chunks"])
+@pytest.mark.parametrize(("status", "kind"), [(400, err.RedBrickAnswerError), (500, err.RedBrickServerError)])
+def test_an_endless_error_that_may_be_an_answer_is_not_read(server, status, kind, how):
+    tracemalloc.start()
+    watch = ask(server, lambda handler: endless(handler, status, **{"piece": b"{" + b" " * 65535, **how}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert type(watch.error) is kind
+    assert peak < 16 * MIB
+
+
 REDIRECT = [("Location", "/graphql/again")]
 ZIPPED = [("Content-Encoding", "gzip")]
 REDIRECTS = {

@@ -2,16 +2,18 @@
 
 Design notes on the results of combined mutations:
 
-1. One request carries mutations of different tasks. An error that names an alias is the result of that mutation
-   alone.
-2. An error without an alias, or an answer without data, leaves open which mutations were applied: the whole request
-   fails with ``maybe_applied``.
-3. ``ok: false`` or a message is a refusal, even in a successful answer.
+1. One request carries mutations of different tasks. Each is judged by its own root field, whatever the HTTP status.
+2. A value acknowledges the mutation, also if an error is about a part of its selection. ``ok: false`` or a message in
+   it is a refusal.
+3. A null that an error names is a refusal in the error's words.
+4. A null that no error names is not an acknowledgment: the mutation fails with ``maybe_applied``, its neighbors do
+   not. If nothing in an answer is a result, the whole request fails so.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_redbrick._utils import abandon, read_once, renew_after_fork
 from airflow_provider_redbrick.client.models.parsing import check_uuid, elements, index, reading, text
 from airflow_provider_redbrick.client.operations import queries
+from airflow_provider_redbrick.client.transport.errors import classify_issue
 from airflow_provider_redbrick.client.transport.graphql import Call, combine
 from airflow_provider_redbrick.client.transport.retry import BatchSize
 from airflow_provider_redbrick.exceptions import (
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.client.transport.clock import ServerClock
     from airflow_provider_redbrick.client.transport.http import Transport
 
+log = logging.getLogger(__name__)
 
 REDBRICK_STORAGE = "22222222-2222-2222-2222-222222222222"
 """Id of RedBrick's own storage, which every account has."""
@@ -189,41 +193,60 @@ class Scope:
         :raises RedBrickAPIError: if the request fails as a whole.
         """
         if len(calls) == 1:
-            return [self._sent_alone(calls[0])]
-        document, variables = combine(calls)
+            document, variables, roots = calls[0].document, calls[0].variables, [calls[0].name]
+        else:
+            document, variables = combine(calls)
+            roots = [f"m{i}" for i in range(len(calls))]
         ids = [call.task_id for call in calls]
         answer = self.client.transport.execute_partial(document, {**self.ids, **variables}, task_ids=ids)
-        if answer.data is None or any(issue.root is None for issue in answer.issues):
-            # The error does not say which mutation failed, nor whether the others were applied.
-            words = "; ".join(issue.message for issue in answer.issues)
-            raise RedBrickAnswerError(
-                f"RedBrick answered with an error: {words}", operation=calls[0].name, task_ids=ids, maybe_applied=True
-            )
-        failed = {issue.root: issue.message for issue in answer.issues}
-        return [_problem(call, answer.data.get(f"m{i}"), failed.get(f"m{i}")) for i, call in enumerate(calls)]
+        words = "; ".join(issue.message for issue in answer.issues)
+        errors: Mapping[str | None, str] = {issue.root: issue.message for issue in reversed(answer.issues)}
+        if len(calls) == 1 and answer.issues:
+            # Each error is about the only mutation, also if it does not name it.
+            errors = {roots[0]: words}
+        payloads = [(answer.data or {}).get(root) for root in roots]
+        if not any(isinstance(payload, dict) or root in errors for payload, root in zip(payloads, roots, strict=True)):
+            raise _not_acknowledged(words, operation=calls[0].name, task_ids=ids)
+        return [
+            _problem(call, payload, errors.get(root), words)
+            for call, payload, root in zip(calls, payloads, roots, strict=True)
+        ]
 
     def change(self, call: Call) -> None:
         """Send a mutation of one task.
 
         :raises RedBrickAPIError: if it fails.
         """
-        problem = self._sent_alone(call)
+        (problem,) = self.send([call])
         if problem is not None:
             raise problem
 
-    def _sent_alone(self, call: Call) -> RedBrickAPIError | None:
-        data = self.execute(call.document, call.variables, task_ids=[call.task_id])
-        return _problem(call, data.get(call.name), None)
 
+def _problem(call: Call, payload: Any, issue: str | None, words: str) -> RedBrickAPIError | None:
+    """Return the error in the answer to one mutation, or ``None`` if it was acknowledged.
 
-def _problem(call: Call, payload: Any, issue: str | None) -> RedBrickAPIError | None:
-    """Return the error in the answer to one mutation: a GraphQL error, or a refusal."""
-    answer = payload if isinstance(payload, dict) else {}
+    :param call: the mutation.
+    :param payload: the value of its root field.
+    :param issue: the error that names it, if any.
+    :param words: the errors of the whole answer.
+    """
+    task_ids = [call.task_id]
+    if not isinstance(payload, dict):
+        if issue is None:
+            return _not_acknowledged(words, operation=call.name, task_ids=task_ids)
+        return classify_issue(issue, operation=call.name, task_ids=task_ids, maybe_applied=True)
+    if payload.get("ok") is not True or payload.get("message"):
+        reason = payload.get("message") or issue or f"ok is {payload.get('ok')!r}, without a reason."
+        return RedBrickRefusedError(
+            f"RedBrick refused the change: {reason}", operation=call.name, task_ids=task_ids, maybe_applied=True
+        )
     if issue is not None:
-        words = f"RedBrick answered with an error: {issue}"
-    elif answer.get("ok") is not True or answer.get("message"):
-        reason = answer.get("message") or f"ok is {answer.get('ok')!r}, without a reason."
-        words = f"RedBrick refused the change: {reason}"
-    else:
-        return None
-    return RedBrickRefusedError(words, operation=call.name, task_ids=[call.task_id], maybe_applied=True)
+        text = truncate_message(issue)
+        log.warning("%s of task %s was acknowledged, with an error in its answer: %s", call.name, call.task_id, text)
+    return None
+
+
+def _not_acknowledged(words: str, *, operation: str, task_ids: Sequence[str]) -> RedBrickAnswerError:
+    """Return the error for mutations whose answer has neither a value nor an error of their own."""
+    reason = f"RedBrick answered with an error: {words}" if words else "RedBrick answered without a result."
+    return RedBrickAnswerError(reason, operation=operation, task_ids=task_ids, maybe_applied=True)

@@ -4,9 +4,11 @@ Design notes on reading tasks by id:
 
 1. A document has one root field per task (``t0``, ``t1``, ...), so one request answers for up to ``per_request``
    tasks.
-2. An error that names an alias is the result of that task alone. An error without an alias fails the whole request.
-3. Tasks that failed while others of their request succeeded are requested once more before the error is final.
-4. An answer with another task's id, or of an unexpected shape, is an error of that task and not of its neighbors.
+2. An error that names an alias is the result of that task alone.
+3. An error without an alias may be about any part of the answer. The tasks without data are then requested apart from
+   the others. If that does not separate the error, the whole request fails.
+4. Tasks that failed while others of their request succeeded are requested once more before the error is final.
+5. An answer with another task's id, or of an unexpected shape, is an error of that task and not of its neighbors.
 
 Design notes on pages:
 
@@ -39,11 +41,13 @@ from airflow_provider_redbrick._utils import in_chunks
 from airflow_provider_redbrick.client.models.parsing import elements, identifier, index, moment, raw_text, reading
 from airflow_provider_redbrick.client.models.task import Task
 from airflow_provider_redbrick.client.operations import queries
+from airflow_provider_redbrick.client.transport.errors import classify_issue
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickAPIError,
     RedBrickNotFoundError,
     RedBrickPayloadTooLargeError,
+    RedBrickRateLimitError,
     RedBrickRefusedError,
     RedBrickServerError,
 )
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.client.operations.queries import AliasedRead
 
     Parse = Callable[[Mapping[str, Any]], Any]
+
+_REFUSALS = (RedBrickRefusedError, RedBrickRateLimitError)
 
 TASKS_PER_READ = 25
 """Tasks per request if the selection is large: labels, items, events."""
@@ -102,11 +108,19 @@ def read_aliased(
     answers: dict[str, Any] = {}
     for chunk in in_chunks(dict.fromkeys(task_ids), per_request):
         results = _read_chunk(scope, query, chunk, parse)
-        refused = [task_id for task_id, answer in results.items() if isinstance(answer, RedBrickRefusedError)]
+        refused = [task_id for task_id, answer in results.items() if isinstance(answer, _REFUSALS)]
         if refused and len(refused) < len(chunk):
-            results.update(_read_chunk(scope, query, refused, parse))
+            results.update(_read_refused(scope, query, refused, parse))
         answers.update(results)
     return answers
+
+
+def _read_refused(scope: Scope, query: AliasedRead, chunk: Sequence[str], parse: Parse) -> dict[str, Any]:
+    """Read tasks that were refused; an error of the whole request is that of each task."""
+    try:
+        return _read_chunk(scope, query, chunk, parse)
+    except _REFUSALS as error:
+        return dict.fromkeys(chunk, error)
 
 
 def _read_chunk(scope: Scope, query: AliasedRead, chunk: Sequence[str], parse: Parse) -> dict[str, Any]:
@@ -115,15 +129,20 @@ def _read_chunk(scope: Scope, query: AliasedRead, chunk: Sequence[str], parse: P
     answer = scope.client.transport.execute_partial(render_aliased(query, len(chunk)), variables, task_ids=chunk)
     general = [issue.message for issue in answer.issues if issue.root is None]
     if general or answer.data is None:
+        values = answer.data or {}
+        present = [task_id for i, task_id in enumerate(chunk) if values.get(f"t{i}") is not None]
+        absent = [task_id for i, task_id in enumerate(chunk) if values.get(f"t{i}") is None]
+        if present and absent:
+            return {**_read_chunk(scope, query, present, parse), **_read_refused(scope, query, absent, parse)}
         words = "; ".join(general or [issue.message for issue in answer.issues])
-        raise RedBrickRefusedError(f"RedBrick answered with an error: {words}", operation="task", task_ids=chunk)
+        raise classify_issue(words, operation="task", task_ids=chunk, maybe_applied=False)
     failed = {issue.root: issue.message for issue in answer.issues}
     results: dict[str, Any] = {}
     for i, task_id in enumerate(chunk):
         data = answer.data.get(f"t{i}")
         if f"t{i}" in failed:
-            words = f"RedBrick answered with an error: {failed[f't{i}']}"
-            results[task_id] = RedBrickRefusedError(words, operation="task", task_ids=[task_id])
+            words = failed[f"t{i}"]
+            results[task_id] = classify_issue(words, operation="task", task_ids=[task_id], maybe_applied=False)
         elif data is None:
             words = "There is no such task in this project."
             results[task_id] = RedBrickNotFoundError(words, operation="task", task_ids=[task_id])

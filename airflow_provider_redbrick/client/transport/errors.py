@@ -6,10 +6,12 @@ Design notes:
    before the request was sent excludes it: name resolution, connection setup, an untrusted certificate.
 2. URLs of storage are secret as long as their signature is valid, so messages do not contain them.
 3. The server's text is quoted up to :data:`MAX_SERVER_WORDS` characters, unless it is HTML.
+4. A rate limit is recognized by HTTP 429, or by the words of a GraphQL error or of HTTP 403.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_SERVER_WORDS = 500
+_RATE_LIMIT_WORDS = re.compile(r"rate.?limit|too many requests|throttl", re.IGNORECASE)
 
 INVALID_URL_ERRORS = (
     requests.exceptions.InvalidURL,
@@ -40,6 +43,12 @@ def classify_status(status: int, headers: Mapping[str, str], content: bytes) -> 
     :param content: the body or its beginning, with the API key masked; quoted in the message.
     """
     words = _words(headers, content)
+    if status == 429 or (status == 403 and is_rate_limit(content[:MAX_SERVER_WORDS].decode("utf-8", "replace"))):
+        return err.RedBrickRateLimitError(
+            f"RedBrick is limiting the rate of requests (HTTP {status}).",
+            status=status,
+            retry_after=headers.get("Retry-After"),
+        )
     if status in {401, 403}:
         return err.RedBrickAuthError(
             f"RedBrick refused the credential (HTTP {status}): "
@@ -53,12 +62,6 @@ def classify_status(status: int, headers: Mapping[str, str], content: bytes) -> 
         )
     if status == 413:
         return err.RedBrickPayloadTooLargeError("The request is too large (HTTP 413).", status=status)
-    if status == 429:
-        return err.RedBrickRateLimitError(
-            "RedBrick is limiting the rate of requests (HTTP 429).",
-            status=status,
-            retry_after=headers.get("Retry-After"),
-        )
     if status >= 500:
         return err.RedBrickServerError(
             f"RedBrick failed to answer (HTTP {status}).{words}",
@@ -67,6 +70,26 @@ def classify_status(status: int, headers: Mapping[str, str], content: bytes) -> 
             maybe_applied=True,
         )
     return err.RedBrickRefusedError(f"RedBrick refused the request (HTTP {status}).{words}", status=status)
+
+
+def classify_issue(
+    words: str, *, operation: str, task_ids: Sequence[str], maybe_applied: bool
+) -> err.RedBrickRefusedError | err.RedBrickRateLimitError:
+    """Return the error for a GraphQL error.
+
+    :param words: the server's text.
+    :param operation: the API operation.
+    :param task_ids: the tasks that it is about.
+    :param maybe_applied: whether a mutation may have been applied in spite of it.
+    """
+    kind = err.RedBrickRateLimitError if is_rate_limit(words) else err.RedBrickRefusedError
+    message = f"RedBrick answered with an error: {words}"
+    return kind(message, operation=operation, task_ids=task_ids, maybe_applied=maybe_applied)
+
+
+def is_rate_limit(words: str) -> bool:
+    """Return whether the server's text says that there are too many requests."""
+    return _RATE_LIMIT_WORDS.search(words) is not None
 
 
 def classify_exception(

@@ -4,11 +4,20 @@ Design notes on the wire format:
 
 1. A request is base64 text of gzipped JSON, with the header ``Content-Encoding-RB: gzip``, or plain JSON. Equal
    requests are equal bytes.
-2. An answer may have data and errors. At most 1000 errors are read, and each is shortened.
-3. A body that is no GraphQL answer is an error that may follow an applied mutation.
-4. The number of JSON values is limited before the body is parsed.
+2. At most 1000 errors of an answer are read, and each is shortened.
+3. The number of JSON values is limited before the body is parsed.
 
 Imports no HTTP library, which takes long to import.
+
+Design notes on answers. The body is read first: a status proves nothing about whether a mutation was applied.
+
+1. A body with a ``data`` object is an answer, whatever the status. Its values are what the server did and read.
+2. A status that is about the whole request (credential, rate, gateway) stands if ``data`` has no value.
+3. ``data: null``, or an error with a path, says that execution began: some mutations may have been applied.
+4. Errors without ``data`` and without a path are request errors of the GraphQL specification: nothing was executed.
+   This is believed only together with HTTP 4xx, since servers also omit ``data`` that is null.
+5. A body that begins like an answer and cannot be parsed was cut short. It may have been an answer.
+6. Any other body is not the API's. With HTTP 2xx and 5xx it may follow an applied mutation.
 
 Design notes on combined mutations:
 
@@ -29,8 +38,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick._utils import count_values, value_count_problem
-from airflow_provider_redbrick.client.transport.errors import MAX_SERVER_WORDS, classify_status
-from airflow_provider_redbrick.exceptions import RedBrickAnswerError
+from airflow_provider_redbrick.client.transport.errors import MAX_SERVER_WORDS, classify_status, is_rate_limit
+from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickRateLimitError, RedBrickRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +48,9 @@ if TYPE_CHECKING:
 # An answer has one or two errors per root field.
 _MAX_ISSUES = 1000
 _NO_JSON = object()
+_WHOLE_REQUEST = frozenset({401, 429, 502, 503, 504})
+# White space before the first brace of an answer.
+_MAX_INDENT = 1000
 # Higher levels take twice as long for labels and hardly reduce their size.
 _GZIP_LEVEL = 5
 
@@ -86,29 +98,54 @@ def decode(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
     """Decode an HTTP response into data and issues.
 
     :param status: the HTTP status.
-    :param headers: the response's headers.
-    :param content: the body.
-    :raises RedBrickAPIError: if the status is not a success, or the body is not a GraphQL answer.
+    :param headers: the response's headers; ``Content-Type`` and ``Retry-After`` are used.
+    :param content: the body, with the API key masked.
+    :raises RedBrickAPIError: if the body is not a GraphQL answer, or the whole request was refused.
     """
-    if not 200 <= status < 300:
-        raise classify_status(status, headers, content)
     problem = value_count_problem(count_values(content))
-    if problem is not None:
-        words = f"RedBrick's answer was not parsed because {problem}."
-        raise RedBrickAnswerError(words, status=status, maybe_applied=True)
-    body = _json(content)
-    data, errors = (body.get("data"), body.get("errors")) if isinstance(body, dict) else (None, None)
-    well_formed = isinstance(body, dict) and (data is None or isinstance(data, dict))
-    if not well_formed or (data is None and not errors):
-        words = (
-            "something that is not JSON (a proxy or login page?)"
-            if body is _NO_JSON
-            else "JSON that is not a GraphQL answer"
+    body = _NO_JSON if problem else _json(content)
+    fields = body if isinstance(body, dict) else {}
+    data, issues = fields.get("data"), _issues(fields.get("errors"))
+    began = "data" in fields or any(issue.root is not None for issue in issues)
+    has_value = isinstance(data, dict) and any(value is not None for value in data.values())
+    if not has_value and any(is_rate_limit(issue.message) for issue in issues):
+        words = "; ".join(issue.message for issue in issues)
+        raise RedBrickRateLimitError(
+            f"RedBrick is limiting the rate of requests: {words}",
+            status=status,
+            retry_after=headers.get("Retry-After"),
+            maybe_applied=began or not 400 <= status < 500,
         )
-        raise RedBrickAnswerError(f"RedBrick answered with {words}.", status=status, maybe_applied=True)
-    if not isinstance(errors, list):
-        errors = [errors] if errors else []
-    return Answer(data, tuple(_issue(entry) for entry in errors[:_MAX_ISSUES]))
+    if isinstance(data, dict) and (has_value or status not in _WHOLE_REQUEST):
+        return Answer(data, issues)
+    if 200 <= status < 300:
+        if data is None and issues:
+            return Answer(None, issues)
+        raise RedBrickAnswerError(_not_an_answer(body, problem), status=status, maybe_applied=True)
+    is_cut_short = body is _NO_JSON and may_be_answer(content)
+    # What was cut short is not quoted: it may contain labels.
+    error = classify_status(status, headers, b"" if is_cut_short else content)
+    if type(error) is RedBrickRefusedError and (began or is_cut_short):
+        if issues:
+            return Answer(None, issues)
+        words = f"{_not_an_answer(body, problem)} The status was HTTP {status}."
+        raise RedBrickAnswerError(words, status=status, maybe_applied=True)
+    error.maybe_applied = error.maybe_applied or began or is_cut_short
+    raise error
+
+
+def may_be_answer(content: bytes) -> bool:
+    """Return whether a body, or its beginning, may be a GraphQL answer: a JSON object."""
+    return content[:_MAX_INDENT].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+
+
+def _not_an_answer(body: object, problem: str | None) -> str:
+    """Return the message about a body that is not a GraphQL answer."""
+    if problem is not None:
+        return f"RedBrick's answer was not parsed because {problem}."
+    if body is _NO_JSON:
+        return "RedBrick answered with something that is not JSON (a proxy or login page?)."
+    return "RedBrick answered with JSON that is not a GraphQL answer."
 
 
 def _json(content: bytes) -> object:
@@ -120,6 +157,12 @@ def _json(content: bytes) -> object:
         return json.loads(str(content, "utf-8-sig"))
     except (ValueError, RecursionError):
         return _NO_JSON
+
+
+def _issues(errors: object) -> tuple[GraphQLIssue, ...]:
+    if not isinstance(errors, list):
+        errors = [errors] if errors else []
+    return tuple(_issue(entry) for entry in errors[:_MAX_ISSUES])
 
 
 def _issue(entry: object) -> GraphQLIssue:

@@ -2,8 +2,8 @@
 
 Design notes on the transport:
 
-1. A response with GraphQL ``data`` is an answer. Errors are classified; each says whether a mutation may have been
-   applied.
+1. A response with GraphQL ``data`` is an answer, whatever its status. It is not sent again. Errors are classified;
+   each says whether a mutation may have been applied.
 2. The API key is masked in the raw response before anything else reads it.
 3. An error is raised outside its ``except`` block. Otherwise its context would hold the request with the API key.
 4. At most ``max_connections`` requests run at the same time; other threads wait before they send.
@@ -19,6 +19,7 @@ Design notes on stopping:
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -33,7 +34,7 @@ import requests
 from airflow_provider_redbrick._utils import abandon, renew_after_fork
 from airflow_provider_redbrick.client.transport.clock import ServerClock
 from airflow_provider_redbrick.client.transport.endpoint import is_plaintext_remote
-from airflow_provider_redbrick.client.transport.errors import classify_exception
+from airflow_provider_redbrick.client.transport.errors import classify_exception, classify_issue
 from airflow_provider_redbrick.client.transport.graphql import Answer, decode, describe, encode
 from airflow_provider_redbrick.client.transport.redaction import mask_secret
 from airflow_provider_redbrick.client.transport.retry import NoObserver, RateLimiter, Retries, RetryPolicy
@@ -48,8 +49,8 @@ from airflow_provider_redbrick.client.transport.storage import LARGEST_FILE, Sto
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickAPIError,
-    RedBrickRefusedError,
     RedBrickStoppedError,
+    truncate_message,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.client.transport.retry import Observer
     from airflow_provider_redbrick.client.transport.sessions import Credential
 
+
+log = logging.getLogger(__name__)
 
 _CLASSIFYING_HEADERS = ("Content-Type", "Retry-After")
 
@@ -134,31 +137,21 @@ class Transport:
     def execute(self, document: str, variables: Mapping[str, Any], *, task_ids: Sequence[str] = ()) -> dict[str, Any]:
         """Send one operation and return its complete ``data``.
 
-        Any GraphQL error is raised, even if there is partial data.
+        Any GraphQL error is raised, even if there is partial data. A mutation that has a value is acknowledged,
+        whatever errors its selection has.
 
         :param document: the GraphQL document.
         :param variables: its variables.
         :param task_ids: the tasks it is about, for messages.
         :raises RedBrickAPIError: if the request fails; the subclass says what happened and whether a retry helps.
         """
-        answer = self.execute_partial(document, variables, task_ids=task_ids)
         operation, mutation = describe(document)
-        if answer.issues:
-            words = "; ".join(issue.message for issue in answer.issues)
-            raise RedBrickRefusedError(
-                f"RedBrick answered with an error: {words}",
-                operation=operation,
-                task_ids=task_ids,
-                maybe_applied=mutation,
-            )
-        if answer.data is None:
-            raise RedBrickAnswerError(
-                "RedBrick answered without data.",
-                operation=operation,
-                task_ids=task_ids,
-                maybe_applied=mutation,
-            )
-        return answer.data
+
+        def send() -> dict[str, Any]:
+            answer = self._send(document, variables, operation, mutation, task_ids)
+            return _complete_data(answer, operation, mutation, task_ids)
+
+        return self._retries.run(send, mutation=mutation)
 
     def execute_partial(self, document: str, variables: Mapping[str, Any], *, task_ids: Sequence[str] = ()) -> Answer:
         """Send one operation with several aliases; return data and errors.
@@ -215,8 +208,6 @@ class Transport:
 
     def _headers_to_classify(self, response: requests.Response) -> dict[str, str]:
         """Return the headers that classify an error, with the API key masked."""
-        if 200 <= response.status_code < 300:
-            return {}
         found = {name: response.headers.get(name) for name in _CLASSIFYING_HEADERS}
         return {
             name: mask_secret(value.encode(), self._credential.secret).decode()
@@ -241,6 +232,23 @@ class Transport:
         self._open()
         self._session.proxies, self._session.verify = inherited.proxies, inherited.verify
         self._session.trust_env = False
+
+
+def _complete_data(answer: Answer, operation: str, mutation: bool, task_ids: Sequence[str]) -> dict[str, Any]:
+    """Return an answer's data.
+
+    :raises RedBrickAPIError: if it has an error, unless that is about the selection of an acknowledged mutation.
+    """
+    words = "; ".join(issue.message for issue in answer.issues)
+    if answer.issues and mutation and answer.data and all(answer.data.values()):
+        log.warning("%s was acknowledged, with an error in its answer: %s", operation, truncate_message(words))
+    elif answer.issues:
+        raise classify_issue(words, operation=operation, task_ids=task_ids, maybe_applied=mutation)
+    if answer.data is None:
+        raise RedBrickAnswerError(
+            "RedBrick answered without data.", operation=operation, task_ids=task_ids, maybe_applied=mutation
+        )
+    return answer.data
 
 
 def _take_environment(session: requests.Session, url: str) -> None:

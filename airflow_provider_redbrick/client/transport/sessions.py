@@ -19,7 +19,7 @@ Design notes on response limits:
    at :data:`MIN_BYTES_PER_S` bytes per second.
 3. The size is limited twice: on the socket, as transferred, and after decompression (:func:`limit_bytes`).
 4. Only gzip is accepted as an encoding, once. Nested encodings could expand a kilobyte into gigabytes.
-5. Of an error response only the first 64 KiB are read: the status carries the information.
+5. Of an error response that cannot be a GraphQL answer, only the first 64 KiB are read.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import LocationValueError
 
 from airflow_provider_redbrick.client.transport.endpoint import is_loopback, is_plaintext_remote
+from airflow_provider_redbrick.client.transport.graphql import may_be_answer
 from airflow_provider_redbrick.client.transport.redaction import hide_queries
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickInputError
 
@@ -153,15 +154,17 @@ _ACCEPTED_ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip"})
 def read_body(response: requests.Response) -> bytes:
     """Return a response's body, decompressed.
 
-    Of a response that is not a success, only the beginning is returned, as far as it can be read.
+    A response that is not a success is returned as far as it can be read. Unless it may be a GraphQL answer, only its
+    beginning is read.
 
     :raises RedBrickAnswerError: if the body is larger than :data:`MAX_RESPONSE_BYTES`, or has an encoding that was not
         requested.
     """
-    if not 200 <= response.status_code < 300:
-        return _beginning(response)
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in _ACCEPTED_ENCODINGS:
+    is_accepted = encoding in _ACCEPTED_ENCODINGS
+    if not 200 <= response.status_code < 300:
+        return _error_body(response, MAX_RESPONSE_BYTES if is_accepted else _ERROR_BYTES)
+    if not is_accepted:
         words = f"The response has an encoding that was not requested: {encoding[:40]!r}."
         raise RedBrickAnswerError(words, status=response.status_code, maybe_applied=True)
     return b"".join(limit_bytes(MAX_RESPONSE_BYTES, response.iter_content(_CHUNK_BYTES)))
@@ -183,17 +186,24 @@ def limit_bytes(most: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-def _beginning(response: requests.Response) -> bytes:
-    read = b""
+def _error_body(response: requests.Response, most: int) -> bytes:
+    """Return the body of an error response as far as it can be read.
+
+    :param response: the response.
+    :param most: the maximum size in bytes if it may be a GraphQL answer; otherwise :data:`_ERROR_BYTES` are enough.
+    """
+    pieces: list[bytes] = []
+    size = 0
     try:
         # A response that is read to its end leaves a reusable connection.
         for piece in response.iter_content(_CHUNK_BYTES):
-            read += piece
-            if len(read) >= _ERROR_BYTES:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= (most if may_be_answer(pieces[0]) else _ERROR_BYTES):
                 break
     except (requests.RequestException, OSError):
-        pass  # The status carries the information.
-    return read
+        pass  # The status carries the information, and an answer that was cut short is recognized.
+    return b"".join(pieces)
 
 
 class BoundedAdapter(HTTPAdapter):

@@ -282,9 +282,9 @@ def test_answer_of_another_shape_is_an_error(document, reply):
 
 
 ERRORS = {
+    "null field": {"data": {"me": None}, "errors": [{"message": "not assigned to you", "path": ["me"]}]},
     "null data": {"data": None, "errors": [{"message": "not assigned to you"}]},
     "no data": {"errors": [{"message": "not assigned to you"}]},
-    "partial data": {"data": {"me": {"userId": "x"}}, "errors": [{"message": "not assigned to you", "path": ["me"]}]},
     "a bare object": {"data": {"me": {}}, "errors": {"message": "not assigned to you"}},
     "bare words": {"data": {"me": {}}, "errors": "not assigned to you"},
     "words in a list": {"data": {"me": {}}, "errors": ["not assigned to you"]},
@@ -302,6 +302,22 @@ def test_graphql_errors_are_raised_despite_partial_data(document, body):
     assert "to you" in str(error)
 
 
+PARTIAL = {"data": {"me": {"userId": "x"}}, "errors": [{"message": "not readable", "path": ["me", "email"]}]}
+
+
+def test_partial_data_of_a_read_is_an_error():
+    with TinyServer(json_reply(PARTIAL)) as server:
+        error, _ = fails(server, QUERY, err.RedBrickRefusedError)
+    assert "not readable" in str(error)
+
+
+def test_mutation_with_a_value_is_acknowledged_despite_an_error_in_its_selection(caplog):
+    with TinyServer(json_reply(PARTIAL)) as server:
+        assert new_transport(server.url).execute(MUTATION, {}) == PARTIAL["data"]
+    assert len(server.got) == 1
+    assert "was acknowledged, with an error in its answer: not readable" in caplog.text
+
+
 def test_execute_partial_returns_partial_data():
     body = {
         "data": {"t0": None, "t1": {"taskId": "b"}},
@@ -311,6 +327,102 @@ def test_execute_partial_returns_partial_data():
         answer = new_transport(server.url).execute_partial(QUERY, {})
     assert answer.data == body["data"]
     assert [(issue.message, issue.root) for issue in answer.issues] == [("no message", "t0"), ("no message", None)]
+
+
+HALF = {
+    "data": {"m0": {"ok": True}, "m1": None},
+    "errors": [{"message": "not assigned to you", "path": ["m1"]}],
+}
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504])
+def test_body_with_data_is_an_answer_whatever_the_status(document, status):
+    """The status proves nothing: half of the mutations were applied."""
+    with TinyServer(json_reply(HALF, status, {"Retry-After": "1"})) as server:
+        transport = new_transport(server.url)
+        answer = transport.execute_partial(document, {})
+    assert answer.data == HALF["data"]
+    assert [(issue.message, issue.root) for issue in answer.issues] == [("not assigned to you", "m1")]
+    assert (len(server.got), transport.waits) == (1, [])
+
+
+def test_answer_with_an_error_status_is_read_to_its_end():
+    body = {"data": {"t0": {"labelsData": "x" * 300_000}}, "errors": [{"message": "no", "path": ["t1"]}]}
+    with TinyServer(json_reply(body, 400)) as server:
+        assert new_transport(server.url).execute_partial(QUERY, {}).data == body["data"]
+
+
+NO_VALUE = {"data": {"me": None}, "errors": [{"message": "refused", "path": ["me"]}]}
+NULL_DATA = {"data": None, "errors": [{"message": "refused"}]}
+LOCATED = {"errors": [{"message": "refused", "path": ["me"]}]}
+
+
+@pytest.mark.parametrize("body", [NO_VALUE, NULL_DATA, LOCATED], ids=["no value", "null data", "an error with a path"])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (200, err.RedBrickRefusedError),
+        (400, err.RedBrickRefusedError),
+        (401, err.RedBrickAuthError),
+        (422, err.RedBrickRefusedError),
+        (429, err.RedBrickRateLimitError),
+        (503, err.RedBrickServerError),
+    ],
+)
+def test_execution_that_began_may_have_been_applied(status, kind, body):
+    with TinyServer(json_reply(body, status)) as server:
+        error, arrived = fails(server, MUTATION, kind)
+    assert arrived == 1
+    assert error.maybe_applied
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_read_without_a_value_is_retried_as_its_status_says(status):
+    with TinyServer(json_reply(NO_VALUE, status), GOOD) as server:
+        assert new_transport(server.url).execute(QUERY, {})["me"]
+
+
+def test_request_error_excludes_that_anything_was_executed():
+    """Without data and without a path, execution did not begin (GraphQL specification, 7.1)."""
+    with TinyServer(json_reply({"errors": [{"message": "Cannot query field 'x'"}]}, 400)) as server:
+        error, _ = fails(server, MUTATION, err.RedBrickRefusedError)
+    assert not error.maybe_applied
+
+
+@pytest.mark.parametrize("body", [b'{"data": {"m0": {"ok": tr', b'\xef\xbb\xbf {"data": {"name": "Jane Doe"}'])
+@pytest.mark.parametrize("status", [400, 422])
+def test_answer_that_was_cut_short_may_have_been_applied(status, body):
+    with TinyServer(Reply(status, body)) as server:
+        error, arrived = fails(server, MUTATION, err.RedBrickAnswerError)
+    assert arrived == 1
+    assert error.maybe_applied
+    assert "Jane" not in str(error)
+
+
+LIMITED = {
+    "in a successful answer": json_reply({"errors": [{"message": "Rate limit exceeded"}]}),
+    "of a field": json_reply({"data": {"me": None}, "errors": [{"message": "Too Many Requests", "path": ["me"]}]}),
+    "of one field of several": json_reply(
+        {"data": {"me": None, "x": 1}, "errors": [{"message": "throttled", "path": ["me"]}]}
+    ),
+    "with another status": json_reply({"errors": [{"message": "Rate limit exceeded"}]}, 403),
+    "as text": Reply(403, b"Too Many Requests", {"Content-Type": "text/plain"}),
+}
+
+
+@pytest.mark.parametrize("reply", LIMITED.values(), ids=LIMITED)
+def test_rate_limit_in_the_body_is_waited_for(reply):
+    with TinyServer(reply, GOOD) as server:
+        transport = new_transport(server.url)
+        assert transport.execute(QUERY, {})["me"]
+    assert transport.waits == [0.25]
+
+
+def test_mutation_whose_execution_was_rate_limited_is_not_sent_again():
+    with TinyServer(LIMITED["of a field"]) as server:
+        error, arrived = fails(server, MUTATION, err.RedBrickRateLimitError)
+    assert arrived == 1
+    assert error.maybe_applied
 
 
 def test_server_text_cannot_forge_log_lines(caplog):
