@@ -105,7 +105,14 @@ class RedBrickTasksFailedError(RedBrickError):
     """Tasks failed, and ``fail_on`` says that the Airflow task fails because of it.
 
     The operator has processed all its tasks. What succeeded stays done; a retry processes the rest.
+
+    :param message: one sentence with the counts and the first reasons.
+    :param retry_after: seconds that the server asks to wait before the next request, as in a ``Retry-After`` header.
     """
+
+    def __init__(self, message: str, *, retry_after: str | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class RedBrickStoppedError(BaseException):

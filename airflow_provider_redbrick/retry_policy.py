@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
 from airflow_provider_redbrick.client.transport.retry import retry_after_seconds
-from airflow_provider_redbrick.exceptions import PERMANENT_ERRORS, RedBrickAPIError, RedBrickInputError, short_repr
+from airflow_provider_redbrick.exceptions import (
+    PERMANENT_ERRORS,
+    RedBrickAPIError,
+    RedBrickInputError,
+    RedBrickTasksFailedError,
+    short_repr,
+)
 
 try:
     from airflow.sdk import RetryPolicy
@@ -34,10 +40,10 @@ class RedBrickRetryPolicy(RetryPolicy):
 
     * A wrong API key, invalid input, or something that does not exist: no further attempt.
     * A rate limit, or another transient error, for which the server sent ``Retry-After``: the next attempt after that
-      time.
-    * All other errors: as the task's ``retries`` and ``retry_delay`` say. This includes tasks that failed, because
-      the next attempt processes the rest, and a connection that Airflow cannot find, because a secrets backend may
-      have failed.
+      time. This includes tasks that failed while the server asked to wait.
+    * All other errors: as the task's ``retries`` and ``retry_delay`` say. This includes other tasks that failed,
+      because the next attempt processes the rest, and a connection that Airflow cannot find, because a secrets
+      backend may have failed.
 
     The policy never adds to ``retries``. Combine it with policies of other packages in Airflow's
     ``ChainRetryPolicy``.
@@ -71,7 +77,9 @@ class RedBrickRetryPolicy(RetryPolicy):
         kind = type(exception).__name__
         if isinstance(exception, PERMANENT_ERRORS):
             return RetryDecision.fail(f"{kind}: a retry does not help.")
-        if isinstance(exception, RedBrickAPIError) and exception.transient:
+        if isinstance(exception, RedBrickTasksFailedError) or (
+            isinstance(exception, RedBrickAPIError) and exception.transient
+        ):
             retry_after_s = retry_after_seconds(exception.retry_after, now=time.time())
             if retry_after_s:
                 wait = timedelta(seconds=min(retry_after_s, self.longest_wait.total_seconds()))

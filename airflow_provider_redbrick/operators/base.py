@@ -20,6 +20,7 @@ import time
 from collections.abc import Collection, Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, ObjectStoragePath
@@ -264,10 +265,12 @@ class RedBrickBaseOperator(StoppableOperator):
                 task_instance.xcom_push(key="manifest", value=manifest)
             first = tally.failed[0]
             label = first["task_id"] or (repr(first["name"]) if first["name"] else "")
+            retry_after_s = project.client.transport.retry_after_s
             raise RedBrickTasksFailedError(
                 f"{self.operation}: of {tally.total} tasks {counts}. First failure{label and ', task '}{label}: "
                 f"{first['reason'].rstrip('.')}. "
-                f"A retry skips completed tasks and processes the rest.{_unknown_tasks(tally)}"
+                f"A retry skips completed tasks and processes the rest.{_unknown_tasks(tally)}",
+                retry_after=str(ceil(retry_after_s)) if retry_after_s else None,
             )
         return self.format_return_value(manifest)
 

@@ -71,6 +71,7 @@ def test_other_error_follows_the_task_settings(error):
     [
         RedBrickRateLimitError("HTTP 429", status=429, retry_after="300"),
         RedBrickServerError("HTTP 503", status=503, retry_after="300"),
+        RedBrickTasksFailedError("3 of 5 tasks failed", retry_after="300"),
     ],
 )
 def test_retry_after_sets_the_delay(error):

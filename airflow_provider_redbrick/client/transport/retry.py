@@ -9,13 +9,9 @@ Design notes on retries:
    added to the delay.
 4. If ``Retry-After`` exceeds ``retry_after_cap``, the request fails at once: Airflow's own retry does not block a
    worker slot.
-
-Design notes on rates:
-
-1. All threads of a process that use an account share one limiter, because the server's limit is per account.
-2. After HTTP 429 all other threads wait as well. The thread that received it waits in its own retry loop.
-3. The number of mutations per request is halved when a request was too large or too slow, and grows by one after 8
+5. The number of mutations per request is halved when a request was too large or too slow, and grows by one after 8
    successful full requests.
+6. A rate limit delays other requests: see :mod:`~airflow_provider_redbrick.client.transport.rate_limit`.
 
 The transport reports each attempt, retry and wait to an observer, and does not depend on how metrics are stored.
 """
@@ -24,102 +20,23 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
-from weakref import WeakValueDictionary
 
 from airflow_provider_redbrick._utils import renew_after_fork
 from airflow_provider_redbrick.client.transport.clock import epoch_seconds
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickRateLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
+
+    from airflow_provider_redbrick.client.transport.rate_limit import RateLimiter
 
 log = logging.getLogger(__name__)
 
 
 # Successful full requests before the size grows by one.
 _GROWS_AFTER = 8
-
-
-class RateLimiter:
-    """Limit the request rate of all threads; delay them when the server asks for it.
-
-    :param per_second: the maximum number of requests that start per second; ``None`` for no limit.
-    :param clock: returns the current time in seconds (monotonic).
-    :param sleep: waits for a number of seconds.
-    """
-
-    def __init__(
-        self,
-        per_second: float | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._interval = 1 / per_second if per_second else 0.0
-        self._clock = clock
-        self._sleep = sleep
-        self._next = 0.0
-        self._holds: dict[int, float] = {}
-        self._lock = threading.Lock()
-        renew_after_fork(self, RateLimiter._renew)
-
-    def wait(self) -> float:
-        """Wait until this thread may send a request; return the seconds waited."""
-        with self._lock:
-            now = self._clock()
-            self._holds = {thread: until for thread, until in self._holds.items() if until > now}
-            held = [until for thread, until in self._holds.items() if thread != threading.get_ident()]
-            turn = max(now, self._next, *held)
-            self._next = turn + self._interval if self._interval else 0.0
-        if turn > now:
-            self._sleep(turn - now)
-        return turn - now
-
-    def hold(self, seconds: float) -> None:
-        """Delay the requests of all other threads by a number of seconds.
-
-        The calling thread is not delayed: it waits by itself.
-        """
-        with self._lock:
-            thread = threading.get_ident()
-            self._holds[thread] = max(self._holds.get(thread, 0.0), self._clock() + seconds)
-
-    def _renew(self) -> None:
-        self._lock = threading.Lock()
-
-
-class _Limiters:
-    """The limiters of this process, by account and rate."""
-
-    def __init__(self) -> None:
-        self._limiters: WeakValueDictionary[Hashable, RateLimiter] = WeakValueDictionary()
-        self._lock = threading.Lock()
-        renew_after_fork(self, _Limiters._renew)
-
-    def get(self, account: Hashable, per_second: float | None) -> RateLimiter:
-        with self._lock:
-            limiter = self._limiters.get((account, per_second))
-            if limiter is None:
-                limiter = self._limiters[account, per_second] = RateLimiter(per_second)
-            return limiter
-
-    def _renew(self) -> None:
-        self._lock = threading.Lock()
-
-
-_limiters = _Limiters()
-
-
-def shared_rate_limiter(account: Hashable, per_second: float | None) -> RateLimiter:
-    """Return the limiter shared by all threads of this process that use an account.
-
-    :param account: the server and the credential, to which the server's limits apply.
-    :param per_second: the maximum number of requests that start per second; ``None`` for no limit.
-    """
-    return _limiters.get(account, per_second)
 
 
 class BatchSize:
@@ -277,7 +194,7 @@ class Retries:
     :param clock: returns the server's time in epoch seconds.
     :param sleep: waits for a number of seconds.
     :param draw: returns a random number in [0, 1).
-    :param rate_limiter: delays all other threads when the server limits the rate.
+    :param rate_limiter: delays other requests when the server limits the rate.
     :param observer: receives retries and waits.
     """
 
@@ -309,6 +226,7 @@ class Retries:
                     policy=self.policy,
                 )
                 if wait is None:
+                    self._pause(error)
                     raise
                 self.observer.retrying(error.operation, error)
                 if isinstance(error, RedBrickRateLimitError):
@@ -318,3 +236,16 @@ class Retries:
                 log.info("Retrying in %.1f s (attempt %d): %s", wait, number + 1, error)
             self.sleep(wait)
             number += 1
+
+    def _pause(self, error: RedBrickAPIError) -> None:
+        """Delay all requests after a rate limit that is not waited for here."""
+        # A client that does not retry is one that a user waits for.
+        if not isinstance(error, RedBrickRateLimitError) or self.rate_limiter is None or self.policy.max_attempts == 1:
+            return
+        retry_after_s = retry_after_seconds(error.retry_after, now=self.clock())
+        if retry_after_s and self.rate_limiter.pause(retry_after_s, most=self.policy.retry_after_cap):
+            log.warning(
+                "RedBrick limits the rate of requests and asks to wait %.0f s. The next requests wait up to %.0f s.",
+                retry_after_s,
+                self.policy.retry_after_cap,
+            )

@@ -24,6 +24,8 @@ from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.client.transport import graphql
 from airflow_provider_redbrick.client.transport.graphql import describe
 from airflow_provider_redbrick.client.transport.http import Transport
+from airflow_provider_redbrick.client.transport.rate_limit import RateLimiter
+from airflow_provider_redbrick.client.transport.retry import RetryPolicy
 from airflow_provider_redbrick.client.transport.sessions import Credential
 
 KEY = "canary-KEY/0123456789+abcdefghijklmnopqrstuvw"
@@ -225,6 +227,44 @@ def test_rate_limit_over_the_cap_gives_up():
         error, arrived = fails(server, QUERY, err.RedBrickRateLimitError)
     assert arrived == 1
     assert error.retry_after == "3600"
+
+
+def limited_transport(server, **options):
+    """A transport whose rate limiter records its waits instead of sleeping."""
+    pauses = []
+    limiter = RateLimiter(clock=lambda: sum(pauses), sleep=pauses.append)
+    return new_transport(server.url, rate_limiter=limiter, **options), pauses
+
+
+def test_rate_limit_that_is_given_up_pauses_the_next_requests(caplog):
+    with TinyServer(*[Reply(429, b"", {"Retry-After": "3600"})] * 2, GOOD) as server:
+        transport, pauses = limited_transport(server)
+        for _ in range(2):
+            with pytest.raises(err.RedBrickRateLimitError):
+                transport.execute(QUERY, {})
+        transport.execute(QUERY, {})
+    assert pauses == [120, 120]
+    assert transport.retry_after_s == 3600 - 120
+    assert caplog.text.count("asks to wait 3600 s. The next requests wait up to 120 s") == 2
+
+
+def test_rate_limit_after_the_last_attempt_pauses_the_next_requests():
+    with TinyServer(*[Reply(429, b"", {"Retry-After": "20"})] * 6, GOOD) as server:
+        transport, pauses = limited_transport(server)
+        with pytest.raises(err.RedBrickRateLimitError):
+            transport.execute(QUERY, {})
+        transport.execute(QUERY, {})
+    assert pauses == [20]
+
+
+def test_client_without_retries_is_not_paused():
+    """A user waits for it."""
+    with TinyServer(Reply(429, b"", {"Retry-After": "20"}), GOOD) as server:
+        transport, pauses = limited_transport(server, policy=RetryPolicy(max_attempts=1))
+        with pytest.raises(err.RedBrickRateLimitError):
+            transport.execute(QUERY, {})
+        transport.execute(QUERY, {})
+    assert pauses == []
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])

@@ -9,8 +9,10 @@ import logging
 import pytest
 from fixtures import counts
 
+from airflow_provider_redbrick.client.transport.rate_limit import shared_rate_limiter
 from airflow_provider_redbrick.engine import outcomes
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.operators.auto_review import RedBrickAutoReviewOperator, Review
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
@@ -54,6 +56,17 @@ def prelabel(**options) -> RedBrickPrelabelOperator:
 def review(**options) -> RedBrickAutoReviewOperator:
     options = {"reviewer": lambda _task: True, **options}
     return RedBrickAutoReviewOperator(task_id="review", stage_name="Review_1", **options)
+
+
+def test_failed_tasks_are_retried_when_the_server_asks_for_it(sandbox, run):
+    """A request was given up because of the rate, and tasks failed with it."""
+    ids = sandbox.seed_tasks(2, stage="Label")
+    settings = RedBrickHook().settings
+    limiter = shared_rate_limiter((settings.url, settings.credential), None)
+    limiter.pause(300, most=0)
+    with pytest.raises(RedBrickTasksFailedError) as raised:
+        run.try_once(put(ids, bad=ids[:1]))
+    assert 290 < int(raised.value.retry_after) <= 300
 
 
 def rows_of(path) -> list[dict]:

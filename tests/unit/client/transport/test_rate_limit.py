@@ -8,7 +8,8 @@ import weakref
 
 import pytest
 
-from airflow_provider_redbrick.client.transport.retry import BatchSize, RateLimiter, shared_rate_limiter
+from airflow_provider_redbrick.client.transport.rate_limit import RateLimiter, shared_rate_limiter
+from airflow_provider_redbrick.client.transport.retry import BatchSize
 
 
 class Clock:
@@ -87,6 +88,38 @@ def test_hold_does_not_delay_the_calling_thread():
     limiter.hold(7)
     limiter.wait()
     assert clock.slept == []
+
+
+def test_pause_delays_all_threads_and_the_calling_one():
+    clock, limiter = limited()
+    limiter.pause(7, most=120)
+    in_another_thread(limiter.wait)
+    assert clock.slept == [7]
+    limiter.pause(5, most=120)
+    limiter.wait()
+    assert clock.slept == [7, 5]
+
+
+def test_pause_is_limited_and_the_whole_time_is_kept():
+    clock, limiter = limited()
+    assert limiter.asked_s == 0
+    limiter.pause(3600, most=120)
+    limiter.wait()
+    assert clock.slept == [120]
+    assert limiter.asked_s == 3600 - 120
+
+
+def test_only_the_first_pause_is_new():
+    clock, limiter = limited()
+    assert [limiter.pause(60, most=120), limiter.pause(61, most=120)] == [True, False]
+    clock.now += 61
+    assert limiter.pause(60, most=120)
+
+
+def test_pause_without_an_end_is_kept_for_a_day():
+    _, limiter = limited()
+    limiter.pause(float("inf"), most=120)
+    assert limiter.asked_s == 86_400
 
 
 def test_limiter_is_shared_by_threads():
