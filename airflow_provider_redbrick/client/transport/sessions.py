@@ -17,9 +17,12 @@ Design notes on response limits:
    a worker for days.
 2. The headers must arrive within twice the timeout. The body has additional time in proportion to the bytes received,
    at :data:`MIN_BYTES_PER_S` bytes per second.
-3. The size is limited twice: on the socket, as transferred, and after decompression (:func:`limit_bytes`).
-4. Only gzip is accepted as an encoding, once. Nested encodings could expand a kilobyte into gigabytes.
-5. Of an error response that cannot be a GraphQL answer, only the first 64 KiB are read.
+3. The deadline is checked on the socket. A deadline around ``iter_content`` is 100 lines shorter, and ends none of
+   these: it has its turn only when a whole chunk of 64 KiB has arrived, and never while headers or the size of a chunk
+   arrive. ``execution_timeout`` does not help the triggerer and the API server, which have none.
+4. The size is limited twice: on the socket, as transferred, and after decompression (:func:`limit_bytes`).
+5. Only gzip is accepted as an encoding, once. Nested encodings could expand a kilobyte into gigabytes.
+6. Of an error response that cannot be a GraphQL answer, only the first 64 KiB are read.
 """
 
 from __future__ import annotations
