@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from redbrick_sandbox import demo_project, workers
+from redbrick_sandbox import actions, demo_project
 from redbrick_sandbox.board import StoreBoard
 from redbrick_sandbox.creation import Bulk, create_many, study_entries
 from redbrick_sandbox.faults import Shot, changed_behaviors
@@ -146,7 +146,7 @@ class Control:
     def humans(self, body: Body) -> Body:
         """Let the simulated people work in a stage."""
         self._sandbox.settle()
-        return workers.work(
+        return actions.work(
             self._sandbox,
             self._project(body),
             str(body["stage"]),

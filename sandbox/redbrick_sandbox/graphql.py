@@ -26,7 +26,7 @@ from graphql import (
     validate,
 )
 
-from redbrick_sandbox.resolvers import accounts, imports, remote_labeling, storage, tasks, work
+from redbrick_sandbox.resolvers import accounts, imports, remote_labeling, tasks
 from redbrick_sandbox.store import canonical
 from redbrick_sandbox.transitions import RefusalError
 
@@ -144,7 +144,7 @@ def build_schema() -> GraphQLSchema:
     """Build the schema from its text and the tables of the resolvers."""
     text = files("redbrick_sandbox").joinpath("schema.graphql").read_text(encoding="utf-8")
     query, mutation = QueryType(), MutationType()
-    subjects = (accounts, storage, tasks, work, remote_labeling, imports)
+    subjects = (accounts, tasks, remote_labeling, imports)
     for subject in subjects:
         for name, resolver in getattr(subject, "QUERIES", {}).items():
             query.set_field(name, _guarded(resolver))

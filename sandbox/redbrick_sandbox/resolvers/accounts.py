@@ -1,4 +1,4 @@
-"""Account data: current user, organizations, members, projects and settings."""
+"""Account data: current user, organizations, members, projects, settings and storage methods."""
 
 from __future__ import annotations
 
@@ -170,6 +170,37 @@ def _no_operation(request: Request, arguments: Arguments) -> dict[str, Any]:
     return {"ok": True}
 
 
+_STORAGES = (demo_project.PUBLIC_STORAGE, demo_project.REDBRICK_STORAGE)
+
+
+def _label_storage(request: Request, arguments: Arguments) -> dict[str, Any]:
+    _, project = scope(request, arguments)
+    default = {"storageId": demo_project.REDBRICK_STORAGE, "path": "labels"}
+    return dict(project.document["settings"].get("labelStorage") or default)
+
+
+def _update_label_storage(request: Request, arguments: Arguments) -> dict[str, Any]:
+    sandbox, project = scope(request, arguments)
+    settings = {
+        **project.document["settings"],
+        "labelStorage": {"storageId": arguments["storageId"], "path": arguments["path"]},
+    }
+    sandbox.save_project({**project.document, "settings": settings})
+    return {"ok": True}
+
+
+def _methods(_request: Request, arguments: Arguments) -> list[dict[str, Any]]:
+    return [presenters.storage(each) for each in _STORAGES] if arguments["orgId"] == demo_project.ORG_ID else []
+
+
+def _method(_request: Request, arguments: Arguments) -> dict[str, Any] | None:
+    return (
+        presenters.storage(arguments["storageId"])
+        if arguments["orgId"] == demo_project.ORG_ID and arguments["storageId"] in _STORAGES
+        else None
+    )
+
+
 QUERIES = {
     "me": _me,
     "organizations": _organizations,
@@ -182,6 +213,9 @@ QUERIES = {
     "stages": _stages,
     "taxonomy": _taxonomy,
     "taxonomies": _taxonomies,
+    "getLabelStorage": _label_storage,
+    "storageMethods": _methods,
+    "storageMethod": _method,
 }
 
 MUTATIONS = {
@@ -193,4 +227,5 @@ MUTATIONS = {
     "updateProjectTaskDuplication": _setting("taskDuplicationCount"),
     "updateStage": _update_stage,
     "postProcessTrialProject": _no_operation,
+    "updateLabelStorage": _update_label_storage,
 }

@@ -1,15 +1,16 @@
-"""Create, change and delete tasks and data points."""
+"""Sign addresses of files, and create, change and delete tasks and data points."""
 
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from redbrick_sandbox import demo_project, store
 from redbrick_sandbox.creation import NewTask, create
 from redbrick_sandbox.labels import current_labels, current_map
-from redbrick_sandbox.resolvers.work import check_many
+from redbrick_sandbox.resolvers.tasks import check_many
 from redbrick_sandbox.sandbox import Arguments, Request, scope
 from redbrick_sandbox.transitions import RefusalError
 
@@ -184,6 +185,69 @@ def _from_altadb(request: Request, arguments: Arguments) -> dict[str, Any]:
     return {"ok": False, "message": "the sandbox has no AltaDB"}
 
 
+def _presign_item(request: Request, arguments: Arguments) -> str | None:
+    return _presign_items(request, {**arguments, "items": [arguments["item"]]})[0]
+
+
+def _presign_items(request: Request, arguments: Arguments) -> list[str | None]:
+    if arguments["orgId"] != demo_project.ORG_ID:
+        raise RefusalError(f"there is no organization {arguments['orgId']}")
+    sandbox = request.sandbox
+    # Items in AltaDB and missing items cannot be signed.
+    return [
+        sandbox.download_url(item) if item and not item.startswith("altadb:") else None for item in arguments["items"]
+    ]
+
+
+def _presign_uploads(request: Request, arguments: Arguments) -> list[dict[str, Any]]:
+    sandbox, project = scope(request, arguments)
+    kind, encoding = arguments["fileType"], arguments.get("fileEncoding")
+    return [_upload(sandbox, f"{project.project_id}/{name}", name, kind, encoding) for name in arguments["files"]]
+
+
+def _upload(sandbox: Sandbox, path: str, name: str, kind: str, encoding: str | None) -> dict[str, Any]:
+    return {
+        "presignedUrl": sandbox.upload_url(path, kind, encoding),
+        "filePath": path,
+        "fileName": name.rsplit("/", 1)[-1],
+    }
+
+
+def _items_upload(request: Request, arguments: Arguments) -> dict[str, Any]:
+    sandbox, project = scope(request, arguments)
+    if len(arguments["files"]) != len(arguments["fileType"]):
+        raise RefusalError("files and fileType must be equally long")
+    # Files with the same name must not overwrite each other.
+    batch = uuid.uuid4()
+    return {
+        "items": [
+            _upload(sandbox, f"{project.project_id}/items/{batch}/{index}/{name}", name, kind, None)
+            for index, (name, kind) in enumerate(zip(arguments["files"], arguments["fileType"], strict=True))
+        ]
+    }
+
+
+def _item_list_upload(request: Request, arguments: Arguments) -> dict[str, Any]:
+    upload_id = str(uuid.uuid4())
+    name = arguments["fileName"]
+    path = f"{arguments['orgId']}/lists/{upload_id}/{name}"
+    found = _upload(request.sandbox, path, name, "application/json", None)
+    return {**found, "uploadId": upload_id}
+
+
+def _generate_items_list(_request: Request, arguments: Arguments) -> str:
+    """Return one task per file. The real service also groups the files of a study."""
+    return json.dumps([{"name": path, "items": [path]} for path in arguments["files"] if path])
+
+
+QUERIES = {
+    "presignItem": _presign_item,
+    "presignItems": _presign_items,
+    "presignUploads": _presign_uploads,
+    "itemsUploadPresign": _items_upload,
+    "itemListUploadPresign": _item_list_upload,
+    "generateItemsList": _generate_items_list,
+}
 MUTATIONS = {
     "createDatapoint": _create_datapoint,
     "updateTaskItems": _update_items,

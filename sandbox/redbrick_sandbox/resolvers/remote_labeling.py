@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from redbrick_sandbox import listing, presenters, state_machine
 from redbrick_sandbox.demo_project import FIRST_TAXONOMY, PATHS
-from redbrick_sandbox.resolvers import work
+from redbrick_sandbox.resolvers import tasks
 from redbrick_sandbox.sandbox import Arguments, Request, scope
 from redbrick_sandbox.transitions import RefusalError
 
@@ -78,7 +78,7 @@ def _put_labels(request: Request, arguments: Arguments) -> dict[str, Any]:
     given = {name for name, value in arguments.items() if value is not None} - {"orgId", "projectId"}
     old = given.intersection(_OLD_FORM)
     if not old and "taskId" in given:
-        return work.put_labels(request, arguments)
+        return tasks.put_labels(request, arguments)
     missing = [name for name in _OLD_FORM if name not in old]
     others = sorted(given - old)
     if not old:
