@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     # Imported here so that --help is fast, and a missing dependency gives a message that says what to install.
     try:
-        from redbrick_sandbox import faults, http  # noqa: PLC0415
+        from redbrick_sandbox import behaviors, faults, http  # noqa: PLC0415
         from redbrick_sandbox.creation import populate  # noqa: PLC0415
         from redbrick_sandbox.sandbox import Sandbox, Settings  # noqa: PLC0415
         from redbrick_sandbox.store import Store  # noqa: PLC0415
@@ -35,25 +35,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(
         latency_ms=options.latency_ms,
         transition_ms=options.transition_ms,
-        require_ownership=options.require_ownership,
         demo_tasks=options.demo_tasks,
+        seed=options.seed,
         fault=options.fault,
-        behavior=options.behavior,
     )
-    for option, parse, spec in (
-        ("--fault", faults.parse, settings.fault),
-        ("--behavior", faults.parse_behaviors, settings.behavior),
-    ):
-        try:
-            parse(spec)
-        except ValueError as error:
-            return _fail(f"{option}: {error}")
+    try:
+        faults.parse(settings.fault)
+    except ValueError as error:
+        return _fail(f"--fault: {error}")
+    try:
+        chosen = behaviors.parse(",".join(options.behavior))
+    except ValueError as error:
+        return _fail(f"--behavior: {error}")
     try:
         sockets = http.loopback_sockets(options.port)
     except OSError as error:
         return _fail(f"cannot listen on port {options.port}: {error}")
     try:
-        sandbox = Sandbox(settings, Store(options.db), populate)
+        sandbox = Sandbox(settings, Store(options.db), populate, behaviors=chosen)
     except sqlite3.Error as error:
         reason = "another sandbox is using it" if "locked" in str(error) else str(error)
         return _fail(f"--db {options.db}: {reason}")
@@ -82,13 +81,14 @@ def _parser() -> argparse.ArgumentParser:
         help="time a task takes from one stage to the next",
     )
     add("--fault", default="", metavar="SPEC", help="e.g. http_503=0.1,drop_after=0.05,seed=7")
-    add("--behavior", default="", metavar="SPEC", help="variant of server behavior, e.g. conversion=omit-empty")
     add(
-        "--require-ownership",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="require that the API key holds a task before it submits or reviews the task (default: yes)",
+        "--behavior",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="kind of server, e.g. read_lag=2,assign_answer=null; may be repeated",
     )
+    add("--seed", type=_count, default=0, metavar="N", help="seed of the behaviors' random numbers (default: 0)")
     return parser
 
 

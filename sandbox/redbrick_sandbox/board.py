@@ -227,12 +227,12 @@ class StoreBoard:
 
         :param stage: name of the stage. The name of the output stage and "END" both mean ground truth. An unknown stage
             has no cards.
-        :param limit: maximum number of cards. The `max_page` setting also limits it.
+        :param limit: maximum number of cards. The behavior `max_page` also limits it.
         """
         self._sandbox.settle()
         project = self._project()
         stored = GROUND_TRUTH if stage == project.flow.output else stage
-        size = min(limit, self._sandbox.settings.max_page)
+        size = min(limit, self._sandbox.behaviors.max_page)
         page = listing.page(self._sandbox, listing.in_stage(project, stored), size, None)
         return [self._card(record) for record in page.records]
 

@@ -1,8 +1,8 @@
 """Control routes under `/_sandbox/`.
 
-Tests and demos use them for what an API client cannot do: simulate people at work, inject faults, change settings, and
-create many tasks at once. Each POST takes a JSON object. An invalid request is answered with status 400 and
-`{"error": message}`.
+Tests and demos use them for what an API client cannot do: simulate people at work, inject faults, change behaviors and
+settings, and create many tasks at once. Each POST takes a JSON object. An invalid request is answered with status 400
+and `{"error": message}`.
 """
 
 from __future__ import annotations
@@ -10,86 +10,20 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
 from redbrick_sandbox import actions, demo_project
 from redbrick_sandbox.board import StoreBoard
 from redbrick_sandbox.creation import Bulk, create_many, study_entries
-from redbrick_sandbox.faults import Shot, changed_behaviors
+from redbrick_sandbox.faults import Shot
 from redbrick_sandbox.store import make_id
 from redbrick_sandbox.transitions import RefusalError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
+    from collections.abc import Callable, Mapping
 
     from redbrick_sandbox.sandbox import Project, Sandbox
 
 Body = dict[str, Any]
 _CARDS_PER_STAGE = 50
-
-
-def routes(sandbox: Sandbox) -> list[Route]:
-    """Return the control routes of a sandbox."""
-    control = Control(sandbox)
-    reading = {
-        "stats": control.stats,
-        "settings": control.settings,
-        "faults": control.faults,
-        "behavior": control.behavior,
-    }
-    changing = {
-        "reset": control.reset,
-        "settings": control.change_settings,
-        "faults": control.change_faults,
-        "behavior": control.change_behavior,
-        "humans": control.humans,
-        "keys": control.keys,
-        "projects": control.projects,
-        "stages": control.stages,
-        "tasks": control.tasks,
-    }
-    made = [Route(f"/_sandbox/{name}", _get(action), methods=["GET"]) for name, action in reading.items()]
-    made += [Route(f"/_sandbox/{name}", _post(action), methods=["POST"]) for name, action in changing.items()]
-
-    async def board(request: Request) -> Response:
-        limit = request.query_params.get("limit", _CARDS_PER_STAGE)
-        project_id = request.query_params.get("project_id", demo_project.PROJECT_ID)
-        return _answer(lambda: control.board(project_id, int(limit)))
-
-    return [*made, Route("/_sandbox/board", board, methods=["GET"])]
-
-
-def _answer(action: Callable[[], Body]) -> Response:
-    try:
-        return JSONResponse(action())
-    except (RefusalError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        message = f"{error!s} is missing" if isinstance(error, KeyError) else str(error)
-        return JSONResponse({"error": message}, status_code=400)
-
-
-def _get(action: Callable[[], Body]) -> Callable[[Request], Awaitable[Response]]:
-    async def handle(_request: Request) -> Response:
-        return _answer(action)
-
-    return handle
-
-
-def _post(action: Callable[[Body], Body]) -> Callable[[Request], Awaitable[Response]]:
-    async def handle(request: Request) -> Response:
-        text = await request.body()
-
-        def run() -> Body:
-            body = json.loads(text or b"{}")
-            if not isinstance(body, dict):
-                raise TypeError("the body must be an object")
-            return action(body)
-
-        return _answer(run)
-
-    return handle
 
 
 class Control:
@@ -100,6 +34,49 @@ class Control:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
+        self._reading: dict[str, Callable[[], Body]] = {
+            "stats": self.stats,
+            "settings": self.settings,
+            "faults": self.faults,
+            "behavior": self.behavior,
+        }
+        self._changing: dict[str, Callable[[Body], Body]] = {
+            "reset": self.reset,
+            "settings": self.change_settings,
+            "faults": self.change_faults,
+            "behavior": self.change_behavior,
+            "humans": self.humans,
+            "keys": self.keys,
+            "projects": self.projects,
+            "stages": self.stages,
+            "tasks": self.tasks,
+        }
+
+    def handle(self, method: str, name: str, parameters: Mapping[str, str], text: bytes) -> tuple[int, Body]:
+        """Answer a request.
+
+        :param method: HTTP method.
+        :param name: name of the route.
+        :param parameters: parameters of the URL.
+        :param text: body of a POST request.
+        :return: status and body of the response.
+        """
+        # What is due is done before, as before a request to the API.
+        self._sandbox.settle()
+        try:
+            if method == "GET" and name == "board":
+                project_id = parameters.get("project_id", demo_project.PROJECT_ID)
+                return 200, self.board(project_id, int(parameters.get("limit", _CARDS_PER_STAGE)))
+            if method == "GET" and name in self._reading:
+                return 200, self._reading[name]()
+            if method == "POST" and name in self._changing:
+                body = json.loads(text or b"{}")
+                if not isinstance(body, dict):
+                    return 400, {"error": "the body must be an object"}
+                return 200, self._changing[name](body)
+        except (RefusalError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            return 400, {"error": f"{error!s} is missing" if isinstance(error, KeyError) else str(error)}
+        return 404, {"error": f"there is no {method} /_sandbox/{name}"}
 
     def _project(self, body: Body) -> Project:
         return self._sandbox.project(demo_project.ORG_ID, body.get("project_id") or demo_project.PROJECT_ID)
@@ -119,11 +96,11 @@ class Control:
 
     def behavior(self) -> Body:
         """Return all behaviors."""
-        return dict(self._sandbox.behaviors)
+        return self._sandbox.behaviors.document()
 
     def change_behavior(self, body: Body) -> Body:
         """Change some behaviors and return all of them."""
-        self._sandbox.behaviors = changed_behaviors(self._sandbox.behaviors, body)
+        self._sandbox.behave(self._sandbox.behaviors.changed(body))
         return self.behavior()
 
     def faults(self) -> Body:
@@ -145,7 +122,6 @@ class Control:
 
     def humans(self, body: Body) -> Body:
         """Let the simulated people work in a stage."""
-        self._sandbox.settle()
         return actions.work(
             self._sandbox,
             self._project(body),

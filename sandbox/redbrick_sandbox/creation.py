@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from redbrick_sandbox import demo_project, state_machine
 from redbrick_sandbox.actions import people_by_email
+from redbrick_sandbox.clock import canonical
 from redbrick_sandbox.labels import drawn_by_hand, incoming, parse_labels
-from redbrick_sandbox.store import body_of, canonical, facts_as_rows, holders_text, make_id
+from redbrick_sandbox.store import body_of, facts_as_rows, holders_text, make_id
 from redbrick_sandbox.transitions import ARCHIVED, GROUND_TRUTH, RESTING, RefusalError
 
 if TYPE_CHECKING:

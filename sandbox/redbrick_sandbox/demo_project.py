@@ -26,6 +26,8 @@ WORKSPACE_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000004"
 FIRST_TAXONOMY_ID = "0a9c6e10-5b1d-4c8e-9f00-000000000005"
 API_KEY = "sandbox-redbrick-key-not-a-secret-000000001"  # 43 characters, like a real key
 API_KEY_USER = "API:0a9c6e10-5b1d-4c8e-9f00-0000000000a0"
+# Id of the key itself, on a server whose keys act as another user.
+API_KEY_ID = "API:0a9c6e10-5b1d-4c8e-9f00-0000000000a1"
 SYSTEM_USER = "RB:SYSTEM"
 
 ORG_NAME = "Sandbox Hospital"

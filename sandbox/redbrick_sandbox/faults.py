@@ -1,23 +1,20 @@
 """Decide which requests fail, and how.
 
 This module only decides; the server carries the decision out. A specification is text such as
-`http_503=0.1,drop_after=0.05,too_large=20000,seed=7`: a probability for each fault, a number of bytes for `too_large`,
-and a seed. Invariants:
+`http_503=0.1,drop_after=0.05,seed=7`: a probability for each fault, and a seed. Invariants:
 
 1. The same specification and the same sequence of requests produce the same faults.
 2. Each request draws once for each fault, whatever the outcome. Enabling one fault does not shift the others.
-3. One-shot faults take precedence over `too_large`, which takes precedence over probabilities.
+3. One-shot faults take precedence over probabilities.
 
-A fault affects single requests. A behavior holds until it is changed. A specification is text such as
-`conversion=omit`: comma-separated names and values. A behavior that is not named has its default, the first value
-in `KNOWN`.
+A fault affects single requests. What holds for all of them is a behavior (`behaviors`).
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,13 +55,9 @@ class Shot:
 
 @dataclass(frozen=True)
 class Plan:
-    """A parsed fault specification.
-
-    `chances` has the probability of each fault. A body larger than `too_large` bytes is rejected; None means no limit.
-    """
+    """A parsed fault specification: the probability of each fault, and the seed."""
 
     chances: Mapping[str, float] = field(default_factory=dict)
-    too_large: int | None = None
     seed: int = 0
 
 
@@ -74,7 +67,6 @@ def parse(spec: str) -> Plan:
     :raises ValueError: if a name is unknown, or a value is not valid for it.
     """
     chances: dict[str, float] = {}
-    too_large: int | None = None
     seed = 0
     for part in filter(None, (piece.strip() for piece in spec.split(","))):
         name, equals, text = part.partition("=")
@@ -83,12 +75,11 @@ def parse(spec: str) -> Plan:
             raise ValueError(f"{part!r} is not of the form name=value")
         if name != "seed" and name not in NAMES:
             raise ValueError(f"no fault {name!r}; the faults are {', '.join(NAMES)}")
-        if name in ("seed", "too_large"):
-            number = _whole(name, text)
-            seed, too_large = (number, too_large) if name == "seed" else (seed, number)
-            continue
-        chances[name] = _chance(name, text)
-    return Plan(chances, too_large, seed)
+        if name == "seed":
+            seed = _whole(name, text)
+        else:
+            chances[name] = _chance(name, text)
+    return Plan(chances, seed)
 
 
 def _whole(name: str, text: str) -> int:
@@ -138,11 +129,10 @@ class Faults:
                 raise ValueError("root_field takes text, skip and times whole numbers")
         self.shots += shots
 
-    def decide(self, root_fields: Sequence[str], *, size: int, mutation: bool, pages: bool) -> str | None:
+    def decide(self, root_fields: Sequence[str], *, mutation: bool, pages: bool) -> str | None:
         """Return the fault of a request, or None.
 
         :param root_fields: names of the request's root fields.
-        :param size: size of the decoded body in bytes.
         :param mutation: whether the request is a mutation.
         :param pages: whether the request reads a page of tasks.
         """
@@ -151,8 +141,6 @@ class Faults:
         aimed = self._aimed(root_fields)
         if aimed:
             return aimed
-        if self.plan.too_large is not None and size > self.plan.too_large:
-            return "too_large"
         for name in drawn:
             if (name in MUTATION_ONLY and not mutation) or (name in PAGES_ONLY and not pages):
                 continue
@@ -175,43 +163,3 @@ class Faults:
     def state(self) -> dict[str, object]:
         """Return the active faults in the format of the control route."""
         return {"spec": self.spec, "once": [vars(shot).copy() for shot in self.shots]}
-
-
-KNOWN: dict[str, tuple[str, ...]] = {
-    # What the label conversion silently omits from its response.
-    "conversion": ("complete", "omit-empty", "omit", "drop-unknown"),
-}
-
-
-def parse_behaviors(spec: str) -> dict[str, str]:
-    """Parse a behavior specification.
-
-    :raises ValueError: if a part is not of the form name=value, a name is repeated, or a name or value is unknown.
-    """
-    given: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in spec.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"{part!r} is not of the form name=value")
-        if name.strip() in given:
-            raise ValueError(f"{name.strip()} is given twice")
-        given[name.strip()] = value.strip()
-    return changed_behaviors(DEFAULT, given)
-
-
-def changed_behaviors(behaviors: dict[str, str], changes: dict[str, Any]) -> dict[str, str]:
-    """Return behaviors with some values replaced.
-
-    :param behaviors: current value of each behavior.
-    :param changes: new values by name.
-    :raises ValueError: if a name or value is unknown.
-    """
-    for name, value in changes.items():
-        if name not in KNOWN:
-            raise ValueError(f"no behavior {name!r}; the behaviors are {', '.join(KNOWN)}")
-        if value not in KNOWN[name]:
-            raise ValueError(f"{name} must be one of {', '.join(KNOWN[name])}, not {value!r}")
-    return {**behaviors, **changes}
-
-
-DEFAULT = {name: values[0] for name, values in KNOWN.items()}

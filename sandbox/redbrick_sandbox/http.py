@@ -1,50 +1,41 @@
-"""The HTTP server: GraphQL endpoint, storage, control routes, board and faults.
+"""The HTTP server: GraphQL endpoint, storage, control routes and board.
 
-A GraphQL request passes through these steps, in this order:
+The steps of a request are in `request`. This module waits between them, and sends the response. Invariants:
 
-1. The API key is checked, and the body is decoded and parsed. Errors here are never replaced by a fault.
-2. `Faults.decide` selects the fault of the request, if any.
-3. A fault that replaces the execution is answered at once, without any effect on the data.
-4. The document is executed, one request at a time, after transitions that are due.
-5. The fault `drop_after` aborts the connection after execution, so that the client does not learn the result.
-
-A body is plain JSON or, if the header `Content-Encoding-RB` is `gzip`, base64 of gzip of JSON.
+1. Every response has a `Date` of the server's clock, which a behavior can set ahead or behind.
+2. A request for another host than this server is refused: a web page could otherwise reach the server under its own
+   name (DNS rebinding), and read the data with the key, which is public.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import errno
 import gc
-import gzip
 import json
 import signal
 import socket
 import sys
 import time
-import zlib
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from redbrick_sandbox import control, demo_project, faults, store
+from redbrick_sandbox import demo_project
 from redbrick_sandbox.board import StoreBoard
-from redbrick_sandbox.graphql import FAULT_PREFIX, Document, Engine, InvalidDocumentError
-from redbrick_sandbox.sandbox import Request, Sandbox, signature
+from redbrick_sandbox.request import CONTROL_PATH, GRAPHQL_PATHS, STORAGE_PATH, Accepted, Reply, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from starlette.requests import Request as HttpRequest
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from redbrick_sandbox.sandbox import Sandbox
 
@@ -53,17 +44,64 @@ if TYPE_CHECKING:
 CUT = "sandbox.cut"
 
 
-def build_app(sandbox: Sandbox) -> Starlette:
+def build_app(sandbox: Sandbox) -> ASGIApp:
     """Build the ASGI application of a sandbox."""
-    endpoint = GraphQL(sandbox, Engine())
+    service = Service(sandbox)
+    endpoint = GraphQL(sandbox, service)
     routes: list[BaseRoute] = [
-        Route("/graphql/", endpoint.handle, methods=["POST"]),
-        Route("/api/graphql/", endpoint.handle, methods=["POST"]),
-        Route("/storage/{path:path}", Storage(sandbox).handle, methods=["GET", "PUT"]),
-        *control.routes(sandbox),
+        *(Route(path, endpoint.handle, methods=["POST"]) for path in GRAPHQL_PATHS),
+        Route(STORAGE_PATH + "{path:path}", Direct(service).handle, methods=["GET", "PUT"]),
+        Route(CONTROL_PATH + "{name}", Direct(service).handle, methods=["GET", "POST"]),
         Mount("/", Board(sandbox)),
     ]
-    return Starlette(routes=routes)
+    return Front(Starlette(routes=routes), service)
+
+
+class Front:
+    """Refuse requests of foreign web pages, and date each response by the server's clock.
+
+    :param app: answers the other requests.
+    :param service: has the server's clock.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+
+        async def send_dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"date", self._service.date().encode())]
+            await send(message)
+
+        refusal = _refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send_dated)
+
+
+def _refusal(scope: Scope) -> Response | None:
+    """Return the response to a request that a foreign web page could have sent; None if it could not."""
+    headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
+    own = _own_names(scope["server"][1])
+    if headers.get(b"host") not in own:
+        return JSONResponse({"error": f"this server is {max(own)}, and no other host"}, status_code=403)
+    if not scope["path"].startswith(CONTROL_PATH):
+        return None
+    origin = headers.get(b"origin")
+    if origin is not None and origin.removeprefix("http://") not in own:
+        return JSONResponse({"error": f"origin {origin!r} may not control the sandbox"}, status_code=403)
+    kind = headers.get(b"content-type", "").partition(";")[0].strip()
+    if scope["method"] == "POST" and kind != "application/json":
+        # A page may send other types to foreign servers without asking.
+        return JSONResponse({"error": "the Content-Type must be application/json"}, status_code=415)
+    return None
+
+
+@lru_cache(4)
+def _own_names(port: int) -> frozenset[str]:
+    names = ("127.0.0.1", "[::1]", "localhost")
+    return frozenset({*(f"{name}:{port}" for name in names), *(names if port == 80 else ())})
 
 
 class Board:
@@ -99,13 +137,13 @@ class Cut(Response):
 class GraphQL:
     """GraphQL endpoint.
 
-    :param sandbox: the sandbox.
-    :param engine: executes the documents.
+    :param sandbox: has the latency and the counters.
+    :param service: answers the requests.
     """
 
-    def __init__(self, sandbox: Sandbox, engine: Engine) -> None:
+    def __init__(self, sandbox: Sandbox, service: Service) -> None:
         self._sandbox = sandbox
-        self._engine = engine
+        self._service = service
         self._execution_lock = asyncio.Lock()
 
     async def handle(self, request: HttpRequest) -> Response:
@@ -120,110 +158,37 @@ class GraphQL:
         body = await request.body()
         if latency:
             await asyncio.sleep(latency / 2)
-        answer = await self._handle(request, body)
+        reply = self._service.accept(request.headers, body)
+        if isinstance(reply, Accepted):
+            reply = await self._execute(reply)
         if latency:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-        return answer
+        return _response(reply)
 
-    async def _handle(self, request: HttpRequest, body: bytes) -> Response:
-        sandbox = self._sandbox
-        given = request.headers.get("ApiKey") or request.headers.get("Authorization")
-        if given not in sandbox.api_keys:
-            return JSONResponse({"message": "Unauthorized"}, status_code=401)
-        try:
-            call = read_call(body, request.headers)
-            document = self._engine.read(call.query)
-        except BodyError as error:
-            return _errors([{"message": str(error)}])
-        except InvalidDocumentError as error:
-            return _errors(error.errors)
-        sandbox.stats.root_fields.update(name for _, name in document.roots)
-        fault = sandbox.faults.decide(
-            [name for _, name in document.roots],
-            size=call.size,
-            mutation=document.mutation,
-            pages=document.pages,
-        )
-        return await self._answer(call, document, fault)
-
-    async def _answer(self, call: Call, document: Document, fault: str | None) -> Response:
-        if fault == "slow":
-            await asyncio.sleep(faults.SLOW_SECONDS)
-        replacement = None if fault is None else _replacement_response(fault)
-        if replacement is not None:
-            return replacement
+    async def _execute(self, accepted: Accepted) -> Reply:
+        if accepted.wait_s:
+            await asyncio.sleep(accepted.wait_s)
         async with self._execution_lock:
             # Send finished responses before the next execution: all requests share one thread.
             await asyncio.sleep(0)
-            return self._executed(call, document, fault)
-
-    def _executed(self, call: Call, document: Document, fault: str | None) -> Response:
-        self._sandbox.settle()
-        request = Request(
-            self._sandbox,
-            broken=_every_second_root(document) if fault == "gql_partial" else frozenset(),
-            not_ok=fault == "not_ok",
-            empty_page=fault == "empty_page",
-        )
-        try:
-            answer = self._engine.run(document, call.variables, request)
-        except InvalidDocumentError as error:
-            return _errors(error.errors)
-        return Cut() if fault == "drop_after" else Response(store.write(answer), media_type="application/json")
+            return self._service.execute(accepted)
 
 
-def _errors(errors: list[Any]) -> Response:
-    return JSONResponse({"errors": errors}, status_code=400)
+class Direct:
+    """Endpoint of the storage and of the control routes, which have no latency."""
 
-
-def _every_second_root(document: Document) -> frozenset[str]:
-    """Select every second root field, starting with the second, or the only one."""
-    aliases = list(dict.fromkeys(alias for alias, _ in document.roots))
-    return frozenset(aliases[1::2] or aliases)
-
-
-def _replacement_response(fault: str) -> Response | None:
-    """Return the response that replaces the execution; None to execute."""
-    if fault == "drop_before":
-        return Cut()
-    if fault == "html":
-        return HTMLResponse("<!doctype html><title>Sandbox</title><p>A page where JSON was expected.</p>")
-    if fault == "gql_error":
-        return JSONResponse({"errors": [{"message": f"{FAULT_PREFIX}: nothing was executed"}], "data": None})
-    status = {**faults.STATUS, "rate_limit": 429, "rate_limit_after": 429, "too_large": 413}.get(fault)
-    if status is None:
-        return None
-    headers = {"Retry-After": "1"} if fault == "rate_limit_after" else None
-    return JSONResponse({"message": f"{FAULT_PREFIX}: {fault}"}, status_code=status, headers=headers)
-
-
-class Storage:
-    """Storage endpoint for signed PUT and GET requests."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     async def handle(self, request: HttpRequest) -> Response:
-        """Answer a PUT or GET. Answers 403 if the signature is not valid for the request."""
-        path = request.path_params["path"]
-        signed = request.query_params.get("signature")
-        if request.method == "PUT":
-            kind = request.headers.get("Content-Type", "")
-            encoding = request.headers.get("Content-Encoding", "")
-            if signed != signature("PUT", path, kind, encoding):
-                return JSONResponse({"message": "SignatureDoesNotMatch"}, status_code=403)
-            self._sandbox.put_file(path, await request.body(), kind, encoding or None)
-            return Response(status_code=200)
-        if signed != signature("GET", path):
-            return JSONResponse({"message": "SignatureDoesNotMatch"}, status_code=403)
-        query = "SELECT content, type, encoding FROM files WHERE path = ?"
-        row = self._sandbox.store.row(query, (path,))
-        if row is None:
-            return JSONResponse({"message": "NoSuchKey"}, status_code=404)
-        headers = {"Content-Type": row["type"]}
-        if row["encoding"]:
-            headers["Content-Encoding"] = row["encoding"]
-        return Response(bytes(row["content"]), headers=headers)
+        """Answer a request."""
+        path, parameters = request.url.path, request.query_params
+        body = await request.body()
+        return _response(self._service.answer(request.method, path, parameters, request.headers, body))
+
+
+def _response(reply: Reply) -> Response:
+    return Cut() if reply.cut else Response(reply.body, reply.status, reply.headers)
 
 
 class CuttableProtocol(HttpToolsProtocol):
@@ -331,6 +296,7 @@ def run(sandbox: Sandbox, sockets: list[socket.socket]) -> int:
         ws="none",
         loop="auto",
         lifespan="off",
+        date_header=False,
         log_level="critical",
         access_log=False,
         proxy_headers=False,
@@ -346,47 +312,3 @@ def run(sandbox: Sandbox, sockets: list[socket.socket]) -> int:
     _Server(config, print_ready_line).run(sockets=sockets)
     sandbox.store.close()
     return 0
-
-
-ENCODING_HEADER = "Content-Encoding-RB"
-
-
-class BodyError(ValueError):
-    """A request body cannot be decoded. The message says why."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A decoded request. `size` is the size of the decoded body in bytes."""
-
-    query: str
-    variables: dict[str, Any] | None
-    size: int
-
-
-def read_call(body: bytes, headers: Mapping[str, str]) -> Call:
-    """Decode a request body.
-
-    :param body: the body.
-    :param headers: headers of the request.
-    :raises BodyError: if the body does not match its headers, or has no query.
-    """
-    encoding = headers.get(ENCODING_HEADER)
-    if encoding == "gzip":
-        try:
-            body = gzip.decompress(base64.b64decode(body, validate=True))
-        except (binascii.Error, OSError, EOFError, zlib.error) as error:
-            raise BodyError(f"{ENCODING_HEADER} says gzip, but the body is not base64 of gzip: {error}") from None
-    elif encoding:
-        raise BodyError(f"{ENCODING_HEADER}: {encoding!r} is not known")
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BodyError(f"the body is not JSON: {error}") from None
-    query = document.get("query") if isinstance(document, dict) else None
-    if not isinstance(query, str):
-        raise BodyError("the body has no query")
-    variables = document.get("variables")
-    if variables is not None and not isinstance(variables, dict):
-        raise BodyError("variables must be an object")
-    return Call(query, variables, len(body))

@@ -198,16 +198,16 @@ def page(sandbox: Sandbox, query: Query, first: int | None, after: str | None, *
 
     :param sandbox: the sandbox that stores the tasks.
     :param query: selects the tasks.
-    :param first: page size. The default is 50, or `max_page` if that is less.
+    :param first: page size. The default is 50, or the behavior `max_page` if that is less.
     :param after: cursor of the previous page.
     :param empty: return a page without tasks. Its cursor leads to the tasks that it should have contained.
     :raises RefusalError: if the page size or the cursor is invalid.
     """
-    size = min(DEFAULT_PAGE, sandbox.settings.max_page) if first is None else first
+    size = min(DEFAULT_PAGE, sandbox.behaviors.max_page) if first is None else first
     if size < 0:
         raise RefusalError(f"a page cannot have {size} tasks")
-    if size > sandbox.settings.max_page:
-        raise RefusalError(f"at most {sandbox.settings.max_page} tasks a page, not {size}")
+    if size > sandbox.behaviors.max_page:
+        raise RefusalError(f"at most {sandbox.behaviors.max_page} tasks a page, not {size}")
     place, was_empty = read_cursor(after)
     if empty and not was_empty:
         return Page([], write_cursor(place, was_empty=True))

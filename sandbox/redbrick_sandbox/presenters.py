@@ -12,6 +12,7 @@ from redbrick_sandbox import demo_project, store
 from redbrick_sandbox.demo_project import TAXONOMY, interpolate
 from redbrick_sandbox.labels import parse_labels
 from redbrick_sandbox.state_machine import Work
+from redbrick_sandbox.transitions import RefusalError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -182,16 +183,14 @@ def version_row(sandbox: Sandbox, row: sqlite3.Row) -> Shape:
 
     def labels_path(*, presigned: bool | None = None) -> str | None:
         path: str | None = row["labels_path"]
-        return sandbox.download_url(path) if path and presigned else path
+        return sandbox.field_url(path) if path and presigned else path
 
     def labels_map(*, presigned: bool | None = None) -> list[Shape | None]:
         entries: list[Shape | None] = store.read(row["labels_map"])
         if not presigned:
             return entries
         return [
-            {**entry, "labelName": sandbox.download_url(entry["labelName"])}
-            if entry and entry.get("labelName")
-            else entry
+            {**entry, "labelName": sandbox.field_url(entry["labelName"])} if entry and entry.get("labelName") else entry
             for entry in entries
         ]
 
@@ -225,7 +224,7 @@ def task(sandbox: Sandbox, found: Project, record: Record) -> Shape:
         "dpId": record.dp_id,
         "currentStageName": state.stage,
         "createdAt": record.created_at,
-        "updatedAt": state.updated_at,
+        "updatedAt": None if sandbox.behaviors.updated_at == "absent" else state.updated_at,
         "priority": record.priority,
         "datapoint": lambda: datapoint(sandbox, record.dp_id),
         "latestTaskData": lambda: version(sandbox, record.version),
@@ -281,7 +280,7 @@ def datapoint(sandbox: Sandbox, dp_id: str) -> Shape | None:
 
     def items(*, presigned: bool | None = None) -> list[str]:
         paths: list[str] = store.read(row["items"])
-        return [sandbox.download_url(path) for path in paths] if presigned else paths
+        return [sandbox.field_url(path) for path in paths] if presigned else paths
 
     return {
         "archived": False,
@@ -307,7 +306,12 @@ def events(sandbox: Sandbox, task_id: str) -> list[Shape]:
 
     :param sandbox: the sandbox that stores the events.
     :param task_id: the task.
+    :raises RefusalError: if the sandbox forbids reading them.
     """
+    if sandbox.behaviors.events == "forbidden":
+        raise RefusalError("the API key has no permission to read the events of a task")
+    if sandbox.behaviors.events == "empty":
+        return []
     rows = sandbox.store.rows("SELECT * FROM events WHERE task_id = ? ORDER BY at, seq", (task_id,))
     shown: list[Shape] = []
     comments: dict[str, Shape] = {}
@@ -322,7 +326,18 @@ def events(sandbox: Sandbox, task_id: str) -> list[Shape]:
             shown.append(_change(row, data))
         else:
             shown.append(_task_event(sandbox, row, data))
-    return shown
+    return [_without_users(event) for event in shown] if sandbox.behaviors.events == "anonymous" else shown
+
+
+_USERS = ("updatedBy", "createdBy", "assignedToBeforeEntity", "assignedToAfterEntity")
+_SEVERAL_USERS = ("consensusAssigneesBefore", "consensusAssigneesAfter")
+
+
+def _without_users(event: Shape) -> Shape:
+    hidden: Shape = {name: None for name in (*_USERS, *_SEVERAL_USERS) if name in event}
+    if "replies" in event:
+        hidden["replies"] = [_without_users(reply) for reply in event["replies"]]
+    return {**event, **hidden}
 
 
 def _task_event(sandbox: Sandbox, row: sqlite3.Row, data: dict[str, Any]) -> Shape:

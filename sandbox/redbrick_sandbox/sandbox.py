@@ -1,28 +1,35 @@
-"""The sandbox: settings, store, clock, faults and counters.
+"""The sandbox: settings, store, clock, behaviors, faults and counters.
 
 `Sandbox` owns all state and applies steps of the state machine to the store. Invariants:
 
 1. Everything runs in the one thread of the server's event loop, and no method awaits. No locks are needed.
 2. A mutation is applied completely or not at all: `mutation` wraps it in a savepoint.
-3. Tasks in transition arrive before each request (`settle`), so that no request sees one late.
-4. `reset` restores the state of a start with an empty database, including ids.
+3. Work that is due is done before each request (`settle`), in the order of its times, so that no request sees it late.
+4. `reset` restores the state of a start with an empty database, including ids and random numbers.
 5. Storage URLs are signed. Only URLs that the API returned are accepted.
+6. A mutation acts on the present state. A read may see an earlier one (`reader`).
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from redbrick_sandbox import demo_project, faults, state_machine
+from redbrick_sandbox import demo_project, state_machine
+from redbrick_sandbox.behaviors import Behaviors, LateDraw
+from redbrick_sandbox.clock import Clock, later
 from redbrick_sandbox.faults import Faults
-from redbrick_sandbox.store import Clock, Record, Store, later, make_id, write
+from redbrick_sandbox.store import Record, Store, make_id, write
 from redbrick_sandbox.transitions import Flow, RefusalError, stage_from
 
 if TYPE_CHECKING:
@@ -82,6 +89,8 @@ class Sandbox:
     :param settings: settings at the start and after a reset.
     :param store: the database; in memory by default.
     :param populate: fills the demo project at the start and after a reset; nothing by default.
+    :param behaviors: behaviors at the start and after a reset; all defaults by default.
+    :param clock: the server's time; the machine's by default.
     """
 
     def __init__(
@@ -89,31 +98,50 @@ class Sandbox:
         settings: Settings | None = None,
         store: Store | None = None,
         populate: Callable[[Sandbox], None] | None = None,
+        *,
+        behaviors: Behaviors | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._populate = populate
         self.initial = settings or Settings()
+        self._initial_behaviors = behaviors or Behaviors()
         self.store = store or Store()
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.url = "http://localhost"
-        self._projects: dict[str, Project] = {}
-        self.settings = self.initial
-        self.api_keys = frozenset({demo_project.API_KEY})
-        self.stats = Stats()
-        self.faults = Faults(self.initial.fault)
-        self.behaviors = faults.parse_behaviors(self.initial.behavior)
+        self._start()
         if self.store.row("SELECT 1 FROM projects") is None:
             self._begin()
+        self.behave(self._initial_behaviors)
 
     def reset(self) -> None:
         """Restore the state of a start with an empty database."""
+        self.store.stop_copy()
         self.store.clear()
-        self._projects.clear()
+        self._start()
+        self._begin()
+        self.behave(self._initial_behaviors)
+
+    def _start(self) -> None:
+        self._projects: dict[str, Project] = {}
+        self._scheduled: list[tuple[float, int, Callable[[], object]]] = []
+        self._order = count()
         self.settings = self.initial
         self.api_keys = frozenset({demo_project.API_KEY})
         self.stats = Stats()
         self.faults = Faults(self.initial.fault)
-        self.behaviors = faults.parse_behaviors(self.initial.behavior)
-        self._begin()
+        self.random = random.Random(self.initial.seed)
+        self.behaviors = Behaviors()
+        self.clock.change_offset(self._initial_behaviors.clock_offset)
+
+    def behave(self, behaviors: Behaviors) -> None:
+        """Replace the behaviors. What was accepted before is still applied late."""
+        self.behaviors = behaviors
+        self.late_draw = LateDraw(behaviors.late_apply, self.random)
+        self.clock.change_offset(behaviors.clock_offset)
+        if behaviors.read_lag:
+            self.store.start_copy(self.clock.time)
+        else:
+            self.store.stop_copy()
 
     def _begin(self) -> None:
         """Create the demo project and its tasks.
@@ -186,16 +214,56 @@ class Sandbox:
     def doing(self, actor: str = demo_project.API_KEY_USER) -> state_machine.Doing:
         """Return the context of an action by `actor` at the current time."""
         now = self.clock.now()
-        must_hold = self.settings.require_ownership or actor != demo_project.API_KEY_USER
+        must_hold = self.behaviors.ownership == "enforced" or actor != demo_project.API_KEY_USER
         return state_machine.Doing(actor, now, later(now, self.settings.transition_ms), must_hold)
 
     def settle(self) -> None:
-        """Complete the transitions whose time has come. Called before each request."""
+        """Do the work whose time has come: late mutations and transitions. Called before each request."""
+        moment = self.clock.time()
+        while self._scheduled and self._scheduled[0][0] <= moment:
+            due, _, work = heappop(self._scheduled)
+            with self.clock.at(due):
+                self._arrive()
+                work()
+        self._arrive()
+        if self.behaviors.read_lag:
+            # Without reads, the writes that are kept would grow without limit.
+            self.store.as_of(moment - self.behaviors.read_lag)
+
+    def _arrive(self) -> None:
+        """Complete the transitions whose time has come."""
         now = self.clock.now()
         for record in self.store.due(now):
             flow = self.project(demo_project.ORG_ID, record.project_id).flow
             step = state_machine.arrive(flow, record.task, now)
-            self._write(record, step, record.version)
+            with self.clock.at(self.clock.machine_time_of(str(record.task.arrives_at))):
+                self._write(record, step, record.version)
+
+    def schedule(self, seconds: float, work: Callable[[], object]) -> None:
+        """Do work later, before the first request after its time.
+
+        :param seconds: delay.
+        :param work: called once, with the clock at its time.
+        """
+        # Functions cannot be compared: a number breaks ties.
+        heappush(self._scheduled, (self.clock.time() + seconds, next(self._order), work))
+
+    @property
+    def pending(self) -> int:
+        """Number of mutations that are not applied yet."""
+        return len(self._scheduled)
+
+    def reader(self) -> Sandbox:
+        """Return the sandbox as a read sees it: itself, or as it was `read_lag` seconds ago."""
+        behaviors = self.behaviors
+        if not behaviors.read_lag:
+            return self
+        if behaviors.lag_probability < 1 and self.random.random() >= behaviors.lag_probability:
+            return self
+        past = copy.copy(self)
+        past.store = self.store.as_of(self.clock.time() - behaviors.read_lag)
+        past._projects = {}
+        return past
 
     def apply(self, project: Project, record: Record, step: state_machine.Step, *, version: str | None = None) -> None:
         """Store a step of the state machine.
@@ -207,6 +275,8 @@ class Sandbox:
         :param step: the step.
         :param version: tdId of the labels that came with the step. The labels are unchanged by default.
         """
+        if self.behaviors.updated_at == "not-labels" and _whereabouts(step.task) == _whereabouts(record.task):
+            step = step._replace(task=step.task._replace(updated_at=record.task.updated_at))
         moment = step.task.arrives_at
         if moment is not None and moment <= step.task.updated_at:
             there = state_machine.arrive(project.flow, step.task, moment)
@@ -296,6 +366,10 @@ class Sandbox:
             return path
         return f"{self.url}/storage/{quote(path)}?signature={signature('GET', path)}"
 
+    def field_url(self, path: str) -> str:
+        """Return what a field shows with `presigned: true`: a signed URL, or only the path."""
+        return self.download_url(path) if self.behaviors.presigned == "everywhere" else path
+
     def put_file(self, path: str, content: bytes, kind: str, encoding: str | None = None) -> None:
         """Store a file, or replace the one at the same path.
 
@@ -304,10 +378,11 @@ class Sandbox:
         :param kind: content type.
         :param encoding: content encoding, if any.
         """
-        self.store.run(
-            "INSERT OR REPLACE INTO files (path, content, type, encoding) VALUES (?, ?, ?, ?)",
-            (path, content, kind, encoding),
-        )
+        self.store.put_file(path, content, kind, encoding)
+
+
+def _whereabouts(task: state_machine.Task) -> tuple[str, str | None, tuple[str, ...]]:
+    return task.stage, task.state, task.holders
 
 
 def signature(*parts: str) -> str:
@@ -322,37 +397,26 @@ def signature(*parts: str) -> str:
 class Settings:
     """Settings of a sandbox.
 
-    Times are in milliseconds. `max_page` is the largest page size that a query accepts; `max_ids` is the largest number
-    of task ids that a mutation accepts.
+    Times are in milliseconds. `seed` determines the random numbers of the behaviors.
     """
 
     latency_ms: int = 0
     transition_ms: int = 0
-    max_page: int = 500
-    max_ids: int = 50
-    require_ownership: bool = True
     demo_tasks: int = 0
+    seed: int = 0
     fault: str = ""
-    behavior: str = ""
 
     def changed(self, changes: dict[str, Any]) -> Settings:
         """Return the settings with some values replaced.
 
         :raises ValueError: if a name is unknown or fixed at the start, or a value has the wrong type.
         """
-        kinds = {
-            "latency_ms": int,
-            "transition_ms": int,
-            "max_page": int,
-            "max_ids": int,
-            "require_ownership": bool,
-        }
+        names = ("latency_ms", "transition_ms")
         for name, value in changes.items():
-            kind = kinds.get(name)
-            if kind is None:
-                raise ValueError(f"no setting {name!r}; the settings are {', '.join(kinds)}")
-            if type(value) is not kind or (isinstance(value, int) and value < 0):
-                raise ValueError(f"{name} must be {'true or false' if kind is bool else 'a whole number >= 0'}")
+            if name not in names:
+                raise ValueError(f"no setting {name!r}; the settings are {', '.join(names)}")
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} must be a whole number >= 0")
         return replace(self, **changes)
 
 

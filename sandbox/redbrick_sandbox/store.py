@@ -11,30 +11,28 @@ Invariants:
 Stored documents are read with orjson, which is faster than the standard library. JSON from clients is read with the
 standard library, because orjson turns integers beyond 64 bits into floats.
 
-Timestamps are UTC text of fixed width with microseconds, such as `2024-05-01T12:00:00.000000+00:00`. Comparing two of
-them as text therefore compares the times, which SQL queries rely on. `Clock` never returns the same time twice, so
-that sorting by time gives the order of events.
+A store can keep a copy of itself that lags, as the replica of a database does. Its writes are repeated on the copy,
+statement by statement, once they are old enough. Without a copy, nothing is recorded.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 import sqlite3
 import uuid
+from collections import deque
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-import pendulum
 
 from redbrick_sandbox.state_machine import Fact, Task, Work
 from redbrick_sandbox.transitions import RefusalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 _TABLES = """
@@ -133,6 +131,24 @@ def record_of(row: sqlite3.Row) -> Record:
     return Record(task, seq, project_id, dp_id, name, priority, created_at, version)
 
 
+class _Write(NamedTuple):
+    at: float
+    statement: str
+    values: list[tuple[Any, ...]]
+
+
+class _Copy:
+    """A store that repeats the writes of another one later, and the writes that it has not repeated yet."""
+
+    def __init__(self, store: Store, machine_time: Callable[[], float]) -> None:
+        self.store = store
+        self.log: deque[_Write] = deque()
+        self._machine_time = machine_time
+
+    def record(self, statement: str, values: list[tuple[Any, ...]]) -> None:
+        self.log.append(_Write(self._machine_time(), statement, values))
+
+
 class Store:
     """A SQLite database, in memory unless a path is given. Not thread-safe."""
 
@@ -141,6 +157,7 @@ class Store:
         self._numbers: dict[str, int] = {}
         # Cache of task, because each step of a task reads it again.
         self._records: dict[str, Record] = {}
+        self._copy: _Copy | None = None
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         # Numbers and tasks are cached: two servers on the same file would not see each other's writes.
@@ -158,26 +175,30 @@ class Store:
             self._db.execute("ALTER TABLE versions ADD COLUMN sub_name TEXT")
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database and its copy."""
+        self.stop_copy()
         self._db.close()
 
     def clear(self) -> None:
         """Delete all data and reset the numbers from which ids are derived."""
         with self.savepoint():
             for name in _TABLE_NAMES:
-                self._db.execute(f"DELETE FROM {name}")  # noqa: S608 - constants of the code
-            self._db.execute("DELETE FROM sqlite_sequence")
+                self._execute(f"DELETE FROM {name}", ())  # noqa: S608 - constants of the code
+            self._execute("DELETE FROM sqlite_sequence", ())
         self._clear_caches()
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Roll back all writes in the block if it raises an exception."""
         self._db.execute("SAVEPOINT step")
+        recorded = self._copy.log[-1] if self._copy and self._copy.log else None
         try:
             yield
         except BaseException:
             self._db.execute("ROLLBACK TO step")
             self._clear_caches()
+            while self._copy and self._copy.log and self._copy.log[-1] is not recorded:
+                self._copy.log.pop()
             raise
         finally:
             self._db.execute("RELEASE step")
@@ -211,7 +232,12 @@ class Store:
         :return: the number of affected rows.
         """
         self._records.clear()
-        return self._db.execute(statement, tuple(values)).rowcount
+        return self._execute(statement, tuple(values)).rowcount
+
+    def _execute(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
+        if self._copy:
+            self._copy.record(statement, [values])
+        return self._db.execute(statement, values)
 
     def insert(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Insert rows.
@@ -222,9 +248,25 @@ class Store:
         rows = list(rows)
         if not rows:
             return
-        self._db.executemany(_insertion(table, tuple(rows[0])), [tuple(row.values()) for row in rows])
+        statement, values = _insertion(table, tuple(rows[0])), [tuple(row.values()) for row in rows]
+        if self._copy:
+            self._copy.record(statement, values)
+        self._db.executemany(statement, values)
         if table in self._numbers:
             self._numbers[table] += len(rows)
+
+    def put_file(self, path: str, content: bytes, kind: str, encoding: str | None) -> None:
+        """Store a file, or replace the one at the same path.
+
+        :param path: path of the file.
+        :param content: the bytes.
+        :param kind: content type.
+        :param encoding: content encoding, if any.
+        """
+        self._db.execute(
+            "INSERT OR REPLACE INTO files (path, content, type, encoding) VALUES (?, ?, ?, ?)",
+            (path, content, kind, encoding),
+        )
 
     def next_number(self, table: str) -> int:
         """Return the sequence number of the next row of a table."""
@@ -232,6 +274,39 @@ class Store:
             found = self.row("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
             self._numbers[table] = int(found["seq"]) if found else 0
         return self._numbers[table] + 1
+
+    # -- the copy that lags --------------------------------------------------------------------
+
+    def start_copy(self, machine_time: Callable[[], float]) -> None:
+        """Keep a copy that can be read as of an earlier time. It begins with the present state.
+
+        :param machine_time: returns the time of a write, in seconds.
+        """
+        if self._copy is None:
+            self._copy = _Copy(Store(), machine_time)
+            self._db.backup(self._copy.store._db)
+            # Storage does not lag, and files are large.
+            self._copy.store.run("DELETE FROM files")
+
+    def stop_copy(self) -> None:
+        """Drop the copy, if there is one."""
+        if self._copy is not None:
+            self._copy.store.close()
+            self._copy = None
+
+    def as_of(self, moment: float) -> Store:
+        """Return the copy as it was at an earlier time, in seconds; without a copy, this store.
+
+        Writes up to that time are no longer kept. An even earlier state cannot be read afterwards.
+        """
+        if self._copy is None:
+            return self
+        store, log = self._copy.store, self._copy.log
+        while log and log[0].at <= moment:
+            write = log.popleft()
+            store._db.executemany(write.statement, write.values)
+            store._records.clear()
+        return store
 
     # -- tasks ---------------------------------------------------------------------------------
 
@@ -263,7 +338,7 @@ class Store:
     def write(self, record: Record) -> None:
         """Update a stored task after a step."""
         task = record.task
-        self._db.execute(
+        self._execute(
             "UPDATE tasks SET stage = ?, state = ?, holders = ?, review_state = ?, arrives_at = ?, updated_at = ?,"
             " version = ?, body = ? WHERE task_id = ?",
             (
@@ -372,46 +447,3 @@ def read(text: str) -> Any:
         return orjson.loads(text)
     except ValueError:
         return json.loads(text)
-
-
-def text_of(moment: dt.datetime) -> str:
-    """Format a time as canonical text, such as `2024-05-01T12:00:00.000000+00:00`."""
-    return moment.astimezone(dt.timezone.utc).isoformat(timespec="microseconds")
-
-
-def canonical(text: str) -> str:
-    """Convert an ISO 8601 time to the canonical form.
-
-    :param text: any ISO 8601 date and time. Without an offset it is read as UTC.
-    :raises ValueError: if the text is not a time.
-    """
-    found = None if "/" in text else pendulum.parse(text, exact=False, tz="UTC")
-    if isinstance(found, pendulum.DateTime):
-        return text_of(found)
-    raise ValueError(f"{text!r} is not an ISO 8601 time")
-
-
-def later(text: str, milliseconds: int) -> str:
-    """Add milliseconds to a canonical time.
-
-    :param text: time in the canonical form.
-    :param milliseconds: what to add.
-    """
-    if not milliseconds:
-        return text
-    return text_of(dt.datetime.fromisoformat(text) + pendulum.duration(milliseconds=milliseconds))
-
-
-class Clock:
-    """Clock whose values strictly increase."""
-
-    def __init__(self) -> None:
-        self._last = ""
-
-    def now(self) -> str:
-        """Return the current time in the canonical form, later than all previous values."""
-        moment = text_of(dt.datetime.now(dt.timezone.utc))
-        if moment <= self._last:
-            moment = text_of(dt.datetime.fromisoformat(self._last) + pendulum.duration(microseconds=1))
-        self._last = moment
-        return moment

@@ -36,7 +36,7 @@ class SandboxProcess:
     """A sandbox process, used as a context manager.
 
     Options are the command line's, as keywords: ``port``, ``db``, ``demo_tasks``, ``latency_ms``,
-    ``transition_ms``, ``fault``, ``behavior``, ``require_ownership``.
+    ``transition_ms``, ``fault``, ``behavior``, ``seed``.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class SandboxProcess:
         transition_ms: int = 0,
         fault: str | None = None,
         behavior: str | None = None,
-        require_ownership: bool = True,
+        seed: int = 0,
         python: str = sys.executable,
     ) -> None:
         self.command = [python, "-m", "redbrick_sandbox", "serve", "--port", str(port)]
         self.command += ["--demo-tasks", str(demo_tasks), "--latency-ms", str(latency_ms)]
         self.command += ["--transition-ms", str(transition_ms)]
-        self.command += ["--require-ownership" if require_ownership else "--no-require-ownership"]
+        self.command += ["--seed", str(seed)]
         if db is not None:
             self.command += ["--db", db]
         if fault is not None:
@@ -89,10 +89,13 @@ class SandboxProcess:
         self.process = subprocess.Popen(
             self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
         )
-        self.ready = json.loads(self._first_line())
-        for name in ("url", "org_id", "project_id", "api_key", "airflow_conn_uri", "stages", "members"):
-            setattr(self, name, self.ready[name])
+        self._take(json.loads(self._first_line()))
         return self
+
+    def _take(self, ready: dict[str, Any]) -> None:
+        self.ready = ready
+        for name in ("url", "org_id", "project_id", "api_key", "airflow_conn_uri", "stages", "members"):
+            setattr(self, name, ready[name])
 
     def stop(self) -> int:
         """Stop the process with SIGTERM and return its exit code."""
@@ -152,7 +155,7 @@ class SandboxProcess:
         return dict(self.control("board"))
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """Return the settings, after changes to latency_ms, transition_ms, max_page, max_ids or require_ownership."""
+        """Return the settings, after changes to latency_ms or transition_ms."""
         return dict(self.control("settings", changes or None))
 
     def faults(self, spec: str) -> dict[str, Any]:
@@ -164,8 +167,8 @@ class SandboxProcess:
         shot = {"fault": fault, "root_field": root_field, "skip": skip, "times": times}
         return dict(self.control("faults", {"once": [shot]}))
 
-    def behavior(self, **changes: str) -> dict[str, str]:
-        """Return the behaviors, after changes such as ``conversion="omit"``."""
+    def behavior(self, **changes: str | float | None) -> dict[str, str]:
+        """Return the behaviors, after changes such as ``conversion="omit", read_lag=2``."""
         return dict(self.control("behavior", changes or None))
 
     def humans(

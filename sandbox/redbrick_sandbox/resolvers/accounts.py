@@ -10,8 +10,13 @@ from redbrick_sandbox.sandbox import Arguments, Request, Resolver, scope
 from redbrick_sandbox.transitions import Flow, RefusalError, stage_from
 
 
-def _me(_request: Request, _arguments: Arguments) -> dict[str, Any]:
-    return {"userId": demo_project.API_KEY_USER}
+def _me(request: Request, _arguments: Arguments) -> dict[str, Any]:
+    return {"userId": _key_id(request)}
+
+
+def _key_id(request: Request) -> str:
+    """Return the id of the key, which another behavior distinguishes from the id of its user."""
+    return demo_project.API_KEY_USER if request.sandbox.behaviors.key_identity == "same" else demo_project.API_KEY_ID
 
 
 def _organizations(_request: Request, _arguments: Arguments) -> list[dict[str, Any]]:
@@ -61,9 +66,9 @@ def _project_members(request: Request, arguments: Arguments) -> list[dict[str, A
     ]
 
 
-def _api_keys(_request: Request, arguments: Arguments) -> list[dict[str, Any]]:
+def _api_keys(request: Request, arguments: Arguments) -> list[dict[str, Any]]:
     _check(arguments["orgId"])
-    return [{"keyId": demo_project.API_KEY_USER, "keyName": "sandbox key"}]
+    return [{"keyId": _key_id(request), "keyName": "sandbox key"}]
 
 
 def _update_membership(request: Request, arguments: Arguments) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from redbrick_sandbox.creation import NewTask, create
 from redbrick_sandbox.labels import current_labels, current_map
 from redbrick_sandbox.resolvers.tasks import check_many
 from redbrick_sandbox.sandbox import Arguments, Request, scope
+from redbrick_sandbox.store import make_id
 from redbrick_sandbox.transitions import RefusalError
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _items_upload(request: Request, arguments: Arguments) -> dict[str, Any]:
     if len(arguments["files"]) != len(arguments["fileType"]):
         raise RefusalError("files and fileType must be equally long")
     # Files with the same name must not overwrite each other.
-    batch = uuid.uuid4()
+    batch = make_id(f"upload {sandbox.clock.now()}", 0)
     return {
         "items": [
             _upload(sandbox, f"{project.project_id}/items/{batch}/{index}/{name}", name, kind, None)
@@ -228,7 +228,7 @@ def _items_upload(request: Request, arguments: Arguments) -> dict[str, Any]:
 
 
 def _item_list_upload(request: Request, arguments: Arguments) -> dict[str, Any]:
-    upload_id = str(uuid.uuid4())
+    upload_id = make_id(f"upload {request.sandbox.clock.now()}", 0)
     name = arguments["fileName"]
     path = f"{arguments['orgId']}/lists/{upload_id}/{name}"
     found = _upload(request.sandbox, path, name, "application/json", None)

@@ -86,7 +86,7 @@ def _labeling_time(request: Request, arguments: Arguments) -> dict[str, Any]:
 
 def _completions(request: Request, arguments: Arguments, condition: str, *values: Any) -> dict[str, Any]:
     sandbox, first = request.sandbox, arguments.get("first")
-    size = min(listing.DEFAULT_PAGE if first is None else first, sandbox.settings.max_page)
+    size = min(listing.DEFAULT_PAGE if first is None else first, sandbox.behaviors.max_page)
     place, _ = listing.read_cursor(arguments.get("after"))
     rows = sandbox.store.rows(
         f"SELECT * FROM completions WHERE {condition} AND seq > ? ORDER BY seq LIMIT ?",  # noqa: S608 - constants of the code
@@ -110,7 +110,7 @@ def _completions(request: Request, arguments: Arguments, condition: str, *values
 
 
 def _validate(request: Request, arguments: Arguments) -> dict[str, Any]:
-    result = convert(arguments["original"], request.sandbox.behaviors["conversion"])
+    result = convert(arguments["original"], request.sandbox.behaviors.conversion)
     valid = result.error is None
     converted = store.write(result.converted) if valid and arguments.get("convert") else None
     return {"isValid": valid, "error": result.error, "converted": converted}
@@ -119,14 +119,14 @@ def _validate(request: Request, arguments: Arguments) -> dict[str, Any]:
 def check_many(sandbox: Sandbox, ids: list[Any]) -> None:
     """Refuse more ids than a mutation accepts.
 
-    :param sandbox: the sandbox, whose settings have the limit.
+    :param sandbox: the sandbox, whose behaviors have the limit.
     :param ids: the ids.
     """
-    if len(ids) > sandbox.settings.max_ids:
-        raise RefusalError(f"at most {sandbox.settings.max_ids} tasks per request, not {len(ids)}")
+    if len(ids) > sandbox.behaviors.max_ids:
+        raise RefusalError(f"at most {sandbox.behaviors.max_ids} tasks per request, not {len(ids)}")
 
 
-def _assign(request: Request, arguments: Arguments) -> list[dict[str, Any]]:
+def _assign(request: Request, arguments: Arguments) -> list[dict[str, Any]] | None:
     sandbox, project = scope(request, arguments)
     check_many(sandbox, arguments["taskIds"])
     people = actions.people_by_email(project, arguments.get("emails") or [])
@@ -136,6 +136,8 @@ def _assign(request: Request, arguments: Arguments) -> list[dict[str, Any]]:
     refresh = arguments.get("refresh") is not False
     done = actions.assign(sandbox, project, arguments["taskIds"], users, sandbox.doing(), refresh=refresh)
     request.touched += [record.task.task_id for record, changed in done if changed]
+    if sandbox.behaviors.assign_answer != "complete":
+        return [] if sandbox.behaviors.assign_answer == "empty" else None
     return [{"taskId": record.task.task_id, "name": record.name, "stageName": record.task.stage} for record, _ in done]
 
 

@@ -183,7 +183,7 @@ class TestRows:
 
     def test_export_shrinks_page_size_on_demand(self, sandbox, run, tmp_path):
         ids = sandbox.seed_tasks(60, ground_truth=True)
-        sandbox.settings(max_page=30)
+        sandbox.behavior(max_page=30)
         run.try_once(operator(tmp_path))
         assert ids_in(tmp_path) == ids
 

@@ -204,7 +204,7 @@ class TestPages:
 
     def test_list_shrinks_page_size_on_demand(self, sandbox, run):
         ids = sandbox.seed_tasks(120)
-        sandbox.settings(max_page=50)
+        sandbox.behavior(max_page=50)
         assert sorted(run.try_once(operator())) == sorted(ids)
 
     def test_list_with_limit_fetches_no_extra_page(self, sandbox, run):

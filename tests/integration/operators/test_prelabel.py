@@ -103,7 +103,7 @@ class TestTaskSelection:
         assert [owner(sandbox, task_id) for task_id in ids] == [BOB, BOB]
 
     def test_small_and_empty_pages_are_read(self, sandbox, run, monkeypatch, quick):
-        sandbox.settings(max_page=30)
+        sandbox.behavior(max_page=30)
         ids = sandbox.seed_tasks(70)
         sandbox.fault_once("empty_page", "genericTasks", skip=3)
         assert run.try_once(operator())["counts"] == counts(done=70)

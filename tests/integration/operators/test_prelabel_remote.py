@@ -75,7 +75,7 @@ class TestSubmit:
 
     def test_queue_beyond_listing_limit_processes_first_page(self, sandbox, run, project_id, monkeypatch):
         sandbox.seed_tasks(60, project_id=project_id, stage=STAGE)
-        sandbox.settings(max_page=30)
+        sandbox.behavior(max_page=30)
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&page_size=20")
         made = run.try_once(prelabel(project_id, lambda task: None))
         assert made["counts"]["skipped"] == 20

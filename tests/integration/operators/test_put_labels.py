@@ -385,7 +385,7 @@ class TestOwnership:
         assert sandbox.applied(ASSIGN) == {}
 
     def test_put_without_claim_works_if_server_needs_no_owner(self, sandbox, run):
-        sandbox.settings(require_ownership=False)
+        sandbox.behavior(ownership="free")
         ids = sandbox.seed_tasks(2)
         assert run.try_once(operator(labeled(ids), claim=False))["counts"] == counts(done=2)
 

@@ -10,6 +10,7 @@ from requests import HTTPError
 from sandbox_calls import BOX, REOPEN, claim, data, submit
 from sandbox_process import SandboxError, SandboxProcess
 
+from redbrick_sandbox.behaviors import VALUES
 from redbrick_sandbox.demo_project import DEMO_STAGES
 
 
@@ -134,25 +135,23 @@ def test_reset_clears_counters(sandbox):
 
 
 def test_settings_can_be_changed(sandbox):
-    assert sandbox.settings(max_page=100)["max_page"] == 100
-    for wrong in ({"max_page": -1}, {"max_page": True}, {"require_ownership": 1}, {"colour": 1}, {"demo_tasks": 3}):
+    assert sandbox.settings(latency_ms=1)["latency_ms"] == 1
+    for wrong in ({"latency_ms": -1}, {"latency_ms": True}, {"colour": 1}, {"demo_tasks": 3}):
         with pytest.raises(SandboxError):
             sandbox.settings(**wrong)
 
 
 def test_command_line_options_set_settings():
     options = {"fault": "http_503=0.5,seed=1", "behavior": "conversion=omit"}
-    with SandboxProcess(latency_ms=80, transition_ms=50, require_ownership=False, **options) as one:
+    with SandboxProcess(latency_ms=80, transition_ms=50, seed=7, **options) as one:
         assert one.settings() == {
             "latency_ms": 80,
             "transition_ms": 50,
-            "max_page": 500,
-            "max_ids": 50,
-            "require_ownership": False,
             "demo_tasks": 0,
-            **options,
+            "seed": 7,
+            "fault": options["fault"],
         }
-        assert one.behavior() == {"conversion": "omit"}
+        assert one.behavior()["conversion"] == "omit"
         one.faults("")
         started = time.monotonic()
         one.count()
@@ -160,13 +159,15 @@ def test_command_line_options_set_settings():
 
 
 def test_behaviors_can_be_changed(sandbox):
-    assert sandbox.behavior() == {"conversion": "complete"}
-    assert sandbox.behavior(conversion="drop-unknown") == {"conversion": "drop-unknown"} == sandbox.behavior()
+    defaults = {name: values[0] for name, values in VALUES.items()}
+    assert sandbox.behavior() == defaults
+    changed = sandbox.behavior(conversion="drop-unknown", read_lag=0.5)
+    assert changed == {**defaults, "conversion": "drop-unknown", "read_lag": "0.5"} == sandbox.behavior()
     for wrong in ({"conversion": "half"}, {"conversion": 1}, {"colour": "red"}):
         with pytest.raises(SandboxError, match="conversion"):
             sandbox.behavior(**wrong)
     sandbox.reset()
-    assert sandbox.behavior() == {"conversion": "complete"}
+    assert sandbox.behavior() == defaults
 
 
 def test_unknown_behavior_prevents_start():

@@ -23,9 +23,9 @@ def me(sandbox):
 
 
 def test_parse_specification():
-    plan = parse("http_503=0.1, drop_after=0.05,too_large=20000,seed=7")
+    plan = parse("http_503=0.1, drop_after=0.05,seed=7")
     assert dict(plan.chances) == {"http_503": 0.1, "drop_after": 0.05}
-    assert (plan.too_large, plan.seed) == (20000, 7)
+    assert plan.seed == 7
     assert parse("").chances == {}
 
 
@@ -40,7 +40,7 @@ def test_parse_invalid_specification_is_refused(spec):
 def test_same_seed_gives_same_faults():
     def run(spec):
         faults = Faults(spec)
-        return [faults.decide(["task"], size=1, mutation=True, pages=False) for _ in range(200)]
+        return [faults.decide(["task"], mutation=True, pages=False) for _ in range(200)]
 
     spec = "http_503=0.1,drop_after=0.1,not_ok=0.1"
     assert run(f"{spec},seed=1") == run(f"{spec},seed=1")
@@ -55,15 +55,15 @@ def test_same_seed_gives_same_faults():
 
 def test_faults_apply_only_to_matching_requests():
     faults = Faults("not_ok=1,empty_page=1")
-    assert faults.decide(["me"], size=1, mutation=False, pages=False) is None
-    assert faults.decide(["genericTasks"], size=1, mutation=False, pages=True) == "empty_page"
-    assert faults.decide(["moveTaskToStart"], size=1, mutation=True, pages=False) == "not_ok"
+    assert faults.decide(["me"], mutation=False, pages=False) is None
+    assert faults.decide(["genericTasks"], mutation=False, pages=True) == "empty_page"
+    assert faults.decide(["moveTaskToStart"], mutation=True, pages=False) == "not_ok"
 
 
 def test_one_shot_skips_and_expires():
     faults = Faults()
     faults.add([Shot("slow", "task", skip=2, times=2)])
-    fired = [faults.decide([name], size=1, mutation=False, pages=False) for name in ["task", "me", *["task"] * 5]]
+    fired = [faults.decide([name], mutation=False, pages=False) for name in ["task", "me", *["task"] * 5]]
     assert fired == [None, None, None, "slow", "slow", None, None]
     assert faults.shots == []
 
@@ -93,8 +93,8 @@ def test_fault_returns_http_status(sandbox, fault, status):
     assert me(sandbox).json()["data"]
 
 
-def test_too_large_measures_decoded_body(sandbox):
-    sandbox.faults("too_large=2000")
+def test_max_body_measures_decoded_body(sandbox):
+    sandbox.behavior(max_body=2000)
     assert me(sandbox).status_code == 200
     long = json.dumps({"query": ME + " " * 3000})
     assert post(sandbox, long, ApiKey=sandbox.api_key).status_code == 413

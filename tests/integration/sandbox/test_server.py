@@ -227,7 +227,7 @@ def test_invalid_time_is_refused(sandbox, since):
 
 def test_page_size_is_limited(sandbox):
     assert "at most 500" in error(sandbox, LIST, s="Label", first=501)
-    sandbox.settings(max_page=20)
+    sandbox.behavior(max_page=20)
     assert "at most 20" in error(sandbox, PAGED, s="Label", first=21)
     assert "not a cursor" in error(sandbox, LIST, s="Label", after="7")
 
@@ -305,7 +305,7 @@ def test_submit_without_permission_is_refused(sandbox, options, stage, words):
 
 
 def test_submit_without_required_ownership(sandbox):
-    sandbox.settings(require_ownership=False)
+    sandbox.behavior(ownership="free")
     (task_id,) = sandbox.seed_tasks(1)
     submit(sandbox, task_id)
     assert sandbox.stage_of(task_id) == "Review_1"

@@ -132,7 +132,7 @@ def test_update_items_accepts_task_id_or_datapoint_id(sandbox):
 @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"query": ' + b"[" * 200_000])
 def test_deeply_nested_body_is_400(sandbox, body):
     assert post(sandbox, body, ApiKey=sandbox.api_key).status_code == 400
-    assert post(sandbox, body, path="/_sandbox/humans").status_code == 400
+    assert post(sandbox, body, "/_sandbox/humans", **{"Content-Type": "application/json"}).status_code == 400
 
 
 @pytest.mark.parametrize(
