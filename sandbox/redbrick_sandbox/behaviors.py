@@ -168,7 +168,7 @@ class Behaviors:
     lag_probability: float = _number(1.0, "SHARE", most=1.0)
     late_apply: LateApply | None = field(
         default=None,
-        metadata={"parse": _late_apply, "values": (NONE, "SHARE:SECONDS[:504|drop][:FIELD,…][:skip=N][:times=N]")},
+        metadata={"parse": _late_apply, "values": (NONE, "SHARE:SECONDS[:OPTION…]")},
     )
     error_status: str = _choice("200", "400", "500")
     error_path: str = _choice("yes", "no")

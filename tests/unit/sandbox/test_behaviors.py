@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 import pytest
 import requests
@@ -96,6 +98,32 @@ def test_reset_restores_behaviors_of_the_start():
     sandbox.behavior(times="epoch", read_lag=3)
     sandbox.reset()
     assert (sandbox.behavior()["times"], sandbox.behavior()["read_lag"]) == ("naive", "0")
+
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCUMENT = ROOT / "docs" / "sandbox.md"
+ROWS = [
+    [cell.strip() for cell in line.split("|")[1:-1]]
+    for line in DOCUMENT.read_text(encoding="utf-8").partition("\n## Behaviors")[2].partition("\n## ")[0].splitlines()
+    if line.startswith("| `")
+]
+
+
+def test_document_lists_exactly_the_behaviors_and_values():
+    shown = {row[0].strip("`"): (row[2].strip("`"), *re.findall(r"`([^`]+)`", row[3])) for row in ROWS}
+    assert list(shown.items()) == list(VALUES.items())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0].strip("`"))
+def test_document_names_a_test_that_exists(row):
+    *_, does, cell = row
+    if cell == "not yet":
+        assert "not yet" in does
+        return
+    test = re.fullmatch(r"\[`(test_\w+)`\]\((\S+)\)", cell)
+    assert test, cell
+    text = (DOCUMENT.parent / test[2]).read_text(encoding="utf-8")
+    assert re.search(rf"^\s*def {test[1]}\(", text, re.MULTILINE)
 
 
 # -- read_lag ------------------------------------------------------------------------------------------
