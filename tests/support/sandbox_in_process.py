@@ -10,6 +10,7 @@ sandbox.clock.sleep(2)
 from __future__ import annotations
 
 import io
+import threading
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -38,6 +39,7 @@ class SandboxAdapter(BaseAdapter):
         self._sandbox = sandbox
         self._service = Service(sandbox)
         self._responses = HTTPAdapter()
+        self._lock = threading.Lock()
 
     def send(self, request: requests.PreparedRequest, *_: Any, timeout: Any = None, **__: Any) -> requests.Response:
         """Answer a request.
@@ -45,10 +47,13 @@ class SandboxAdapter(BaseAdapter):
         :raises requests.ConnectionError: if the sandbox drops the connection.
         :raises requests.ReadTimeout: if the response comes too late.
         """
-        began = self._sandbox.clock.time()
-        reply = self._service.handle(request.method, request.url, request.headers, _body_of(request))
+        # The client may use several threads. A sandbox runs in one thread at a time.
+        with self._lock:
+            began = self._sandbox.clock.time()
+            reply = self._service.handle(request.method, request.url, request.headers, _body_of(request))
+            took_s = self._sandbox.clock.time() - began
         limit = timeout[1] if isinstance(timeout, tuple) else timeout
-        if limit is not None and self._sandbox.clock.time() - began > limit:
+        if limit is not None and took_s > limit:
             raise requests.ReadTimeout("the response came too late", request=request)
         if reply.cut:
             raise requests.ConnectionError(ProtocolError("Connection aborted."), request=request)

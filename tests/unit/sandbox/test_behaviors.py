@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -518,3 +519,41 @@ def test_clock_offset_can_be_set_back():
     sandbox.behavior(clock_offset=0)
     claim(sandbox, task_id)
     assert read(sandbox, task_id)["updatedAt"] < before
+
+
+# -- combinations --------------------------------------------------------------------------------------
+
+EXAMPLES = {
+    "read_lag": "0.5",
+    "lag_probability": "0.5",
+    "late_apply": "0.3:1",
+    "max_root_fields": "1",
+    "max_complexity": "200",
+    "max_depth": "8",
+    "max_body": "20000",
+    "retired": "Task.priority",
+    "max_page": "3",
+    "max_ids": "1",
+    "clock_offset": "-300",
+}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_combination_of_behaviors_is_a_server(seed):
+    """A patient client gets every task through the workflow, whatever the server is like."""
+    draw = random.Random(seed)
+    behaviors = {
+        name: EXAMPLES.get(name) or draw.choice(values) for name, values in VALUES.items() if draw.random() < 0.5
+    }
+    sandbox = sandbox_with(seed=seed)
+    ids = sandbox.seed_tasks(3)
+    sandbox.behavior(**behaviors)
+    for _ in range(30):
+        for task_id in ids:
+            for send in (claim, submit):
+                with contextlib.suppress(requests.RequestException, AssertionError):
+                    send(sandbox, task_id)
+        sandbox.clock.sleep(2)
+    sandbox.behavior(**{name: values[0] for name, values in VALUES.items()})
+    assert {sandbox.stage_of(task_id) for task_id in ids} == {"Review_1"}
+    assert sandbox.applied("putManualLabelingTaskAndLabels") == dict.fromkeys(ids, 1)
