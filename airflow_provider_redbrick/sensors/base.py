@@ -13,12 +13,14 @@ Design note on limits and stale data:
 
 Design note on ``start_from_trigger``: since Airflow 3.3 the triggerer renders templates, to text and from the
 serialized DAG. It has the DAG run. A template that reads an XCom or a Variable blocks the triggerer's event loop or is
-never answered, so a worker takes the first poll of such a sensor.
+never answered. Only plain values of the DAG run are therefore left to the triggerer (``_RUN_VALUE``). With any other
+template, a worker makes the first poll.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from contextlib import contextmanager
 from datetime import timedelta
@@ -61,7 +63,7 @@ from airflow_provider_redbrick.hooks.validation import has_template
 from airflow_provider_redbrick.links import InLinkedProject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -86,9 +88,9 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
     :param deferrable: wait in the triggerer instead of a worker slot. Airflow's ``default_deferrable`` by default.
     :param start_from_trigger: begin the wait in the triggerer, so that no worker is needed until it ends. Only for a
         deferrable sensor, and needs Airflow 3.3. Invalid parameters then fail the sensor at the first poll. A worker
-        still takes the first poll before Airflow 3.3, in a mapped sensor, and where only a worker can resolve the
-        parameters: an upstream task's output, templates that use more than the run's params, conf and dates, or
-        native rendering.
+        still makes the first poll before Airflow 3.3, in a mapped sensor, and where only a worker can resolve the
+        parameters: an upstream task's output, native rendering, or a template that is more than a value of the run
+        such as ``{{ params.stage }}``, ``{{ dag_run.conf["stage"] }}`` or ``{{ ds }}``.
     """
 
     trigger_path: ClassVar[str]
@@ -125,8 +127,13 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
             self._worker_reason = "this Airflow is older than 3.3"
             return
         values = {name: getattr(self, name) for name in (*InLinkedProject.template_fields, *self.awaited)}
-        self._worker_reason = worker_reason(values, self._dag, native=self.render_template_as_native_obj)
-        if self._worker_reason:
+        native = self.render_template_as_native_obj
+        if native is None:
+            # A sensor without a DAG may be added to one that renders natively.
+            native = self._dag is None or self._dag.render_template_as_native_obj
+        unresolved = [name for name, value in values.items() if not triggerer_resolves(value, native=native)]
+        if unresolved:
+            self._worker_reason = f"only a worker can resolve {' and '.join(unresolved)}"
             return
         limits = self._limits()
         self.start_trigger_args = StartTriggerArgs(
@@ -344,67 +351,21 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
         raise error
 
 
-# Template names that the DAG run itself provides. Any other name needs a lookup.
-_RUN_VARIABLES = frozenset(
-    {
-        *("params", "dag_run", "run_id", "logical_date", "ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"),
-        *("data_interval_start", "data_interval_end", "macros"),
-    }
+# A value of the DAG run, with attributes and keys but without calls, filters or lookups: {{ params.stage }}.
+_RUN_VALUE = re.compile(
+    r"\{\{\s*(?:params|dag_run|run_id|logical_date|ds|ds_nodash|ts|ts_nodash|ts_nodash_with_tz|data_interval_start"
+    r"|data_interval_end)(?:\.\w+|\[(?:\d+|'[^'{}]*'|\"[^\"{}]*\")\])*\s*\}\}"
 )
 
 
-def worker_reason(values: Mapping[str, Any], dag: Any, *, native: bool | None) -> str:
-    """Return why a worker must render these values; empty if the triggerer can.
+def triggerer_resolves(value: object, *, native: bool) -> bool:
+    """Return whether the triggerer can resolve a parameter without a worker.
 
-    :param values: the sensor's parameters as written in the DAG.
-    :param dag: the sensor's DAG; None if it has none yet.
-    :param native: whether the sensor renders to native objects; None for the DAG's setting.
-    """
-    for name, value in values.items():
-        if not _is_plain(value):
-            return f"{name} is another Airflow task's output"
-    templated = [name for name, value in values.items() if _has_template(value)]
-    names = " and ".join(templated)
-    if not names:
-        return ""
-    if dag is None:
-        return f"how to render {names} is unknown because the sensor has no DAG"
-    lookups = set().union(*(_variables(values[name]) for name in templated)) - _RUN_VARIABLES
-    if dag.user_defined_macros or dag.user_defined_filters:
-        return f"only a worker has the DAG's own macros, which {names} may use"
-    if dag.render_template_as_native_obj if native is None else native:
-        return f"only a worker renders {names} to native objects"
-    return f"only a worker can look up {', '.join(sorted(lookups))} for {names}" if lookups else ""
-
-
-def _is_plain(value: object) -> bool:
-    """Return whether a value can be serialized as it is.
-
-    An upstream task's output, for example, cannot.
+    :param value: the parameter as written in the DAG.
+    :param native: whether the sensor renders templates to native objects.
     """
     if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (str, int, float))
-
-
-def _variables(value: object) -> set[str]:
-    """Return the names that a template refers to, or the template if it is invalid.
-
-    The worker then reports the syntax error.
-    """
-    from jinja2 import Environment, TemplateSyntaxError, meta
-
-    if isinstance(value, (list, tuple)):
-        return set().union(*map(_variables, value))
-    if not isinstance(value, str):
-        return set()
-    try:
-        return meta.find_undeclared_variables(Environment(autoescape=True).parse(value))
-    except TemplateSyntaxError:
-        return {value}
-
-
-def _has_template(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(map(_has_template, value))
-    return isinstance(value, str) and has_template(value)
+        return all(triggerer_resolves(item, native=native) for item in value)
+    if isinstance(value, str):
+        return not has_template(value if native else _RUN_VALUE.sub("", value))
+    return value is None or isinstance(value, (int, float))

@@ -93,8 +93,8 @@ def test_sensors_do_not_share_start_arguments():
     ("in_dag", "options"),
     [
         ({"render_template_as_native_obj": True}, {"project_id": "{{ params.project }}"}),
-        ({"user_defined_macros": {"params": "x"}}, {"project_id": "{{ params }}"}),
-        ({"user_defined_filters": {"upper": str.upper}}, {"project_id": "{{ 'x' | upper }}"}),
+        ({"user_defined_macros": {"mine": "x"}}, {"project_id": "{{ mine }}"}),
+        ({"user_defined_filters": {"upper": str.upper}}, {"project_id": "{{ params.project | upper }}"}),
         ({}, {"project_id": "{{ params.project }}", "render_template_as_native_obj": True}),
     ],
 )
@@ -114,10 +114,13 @@ def test_templates_that_need_a_worker_start_on_a_worker(in_dag, options):
         "{{ var.value.stage }}",
         "{% if conn.redbrick_default %}a{% endif %}",
         "{{ ds }}{{ prev_start_date_success }}",
+        "{{ macros.ds_add(ds, 1) }}",
+        "{{ params[ti.task_id] }}",
+        "{% set name = params.stage %}{{ name }}",
         "{{ ds",
     ],
 )
-def test_templates_with_lookups_start_on_a_worker(template):
+def test_templates_of_more_than_run_values_start_on_a_worker(template):
     """Airflow 3.3's triggerer blocks or waits indefinitely when a template reads an XCom."""
     with dag() as made:
         queue(stage_name=template)
@@ -131,13 +134,12 @@ def test_templates_with_lookups_start_on_a_worker(template):
     "template",
     [
         "{{ dag_run.conf['stage'] }}",
-        "{{ params.stage | default('Label') }}",
-        "{% set name = params.stage %}{{ name }}",
-        "{{ macros.ds_add(ds, 1) }}-{{ data_interval_end }}",
-        "{# no variables #}Label",
+        '{{dag_run.conf["a stage"].name}}',
+        "Review_{{ params.stages[0] }}",
+        "{{ ds }}-{{ data_interval_end }}",
     ],
 )
-def test_templates_of_run_variables_start_in_the_triggerer(template):
+def test_templates_of_run_values_start_in_the_triggerer(template):
     with dag() as made:
         queue(stage_name=template)
     assert scheduled(made).start_from_trigger is True
@@ -170,7 +172,7 @@ def test_worker_logs_why_it_was_needed(sandbox, wait, monkeypatch):
     monkeypatch.setattr(sensor.log, "info", lambda words, *values: logged.append(words % values))
     with pytest.raises(AirflowSensorTimeout):
         wait(sensor)
-    assert "The wait did not start in the triggerer: only a worker renders project_id to native objects" in logged[0]
+    assert "The wait did not start in the triggerer: only a worker can resolve project_id" in logged[0]
 
 
 def test_sensor_executed_by_a_worker_defers(sandbox, wait):
