@@ -173,26 +173,6 @@ _CONFIGURATION: dict[str, object] = {
             "example": "redbrick_default, redbrick_trial/3fa85f64-5717-4562-b3fc-2c963f66afa6",
             "default": "redbrick_default",
         },
-        "queue_history_days": {
-            "description": (
-                "Days of queue history that the RedBrick page keeps, in one Airflow Variable per project. 0 keeps none."
-            ),
-            "version_added": "1.0.0",
-            "type": "float",
-            "example": None,
-            "default": "7",
-        },
-        "queue_sample_minutes": {
-            "description": (
-                "Minutes between background counts of the queues of the projects in boards, by each API server. A "
-                "count takes two requests per project, and one for each remote-labeling stage. 0 disables it: queues "
-                "are then counted only while the page is open, and their history has gaps."
-            ),
-            "version_added": "1.0.0",
-            "type": "float",
-            "example": None,
-            "default": "15",
-        },
         "webhook_secret": {
             "description": (
                 "Secret of at least 20 random letters and digits. Enables the webhook endpoint at "

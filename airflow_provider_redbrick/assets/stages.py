@@ -1,11 +1,11 @@
-"""Assets of stages, for DAG schedules and outlets.
+"""Assets of stages and projects, for DAG schedules and outlets.
 
-Each stage has exactly one normalized URI.
+Each stage and each project has exactly one normalized URI.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow.sdk import Asset, AssetWatcher
@@ -51,6 +51,20 @@ def stage_asset(
     return Asset(name=name or uri, uri=uri, watchers=list(watchers), extra=extra or {})
 
 
+def project_asset(*, org_id: str, project_id: str, name: str | None = None) -> Asset:
+    """Return the asset of a whole project, for ``outlets`` of Airflow tasks that record its queues.
+
+    Its events start no DAG that waits for a stage.
+
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :param name: the asset's name in Airflow; its URI by default.
+    :raises RedBrickInputError: if an id is no UUID.
+    """
+    uri = project_uri(org_id=org_id, project_id=project_id)
+    return Asset(name=name or uri, uri=uri)
+
+
 def create_asset(*, org_id: str, project_id: str, stage_name: str, extra: dict[str, Any] | None = None) -> Asset:
     """Return a stage's asset, as the factory that Airflow's lineage collection calls.
 
@@ -65,12 +79,14 @@ def create_asset(*, org_id: str, project_id: str, stage_name: str, extra: dict[s
 SCHEME = "redbrick"
 
 
-class StageKey(NamedTuple):
-    """The stage that a URI identifies."""
+def project_uri(*, org_id: str, project_id: str) -> str:
+    """Return a project's URI.
 
-    org_id: str
-    project_id: str
-    stage_name: str
+    :param org_id: the organization's UUID.
+    :param project_id: the project's UUID.
+    :raises RedBrickInputError: if an id is no UUID.
+    """
+    return f"{SCHEME}://{check_uuid('org_id', org_id)}/{check_uuid('project_id', project_id)}"
 
 
 def stage_uri(*, org_id: str, project_id: str, stage_name: str) -> str:
@@ -84,25 +100,24 @@ def stage_uri(*, org_id: str, project_id: str, stage_name: str) -> str:
     if not isinstance(stage_name, str) or not stage_name.strip() or stage_name != to_valid_utf8(stage_name):
         raise RedBrickInputError(f"stage_name must be a stage's name, not {short_repr(stage_name)}.")
     validation.plain_text("stage_name", stage_name)
-    ids = f"{check_uuid('org_id', org_id)}/{check_uuid('project_id', project_id)}"
-    return f"{SCHEME}://{ids}/{quote(normalize_stage_name(stage_name), safe='')}"
+    project = project_uri(org_id=org_id, project_id=project_id)
+    return f"{project}/{quote(normalize_stage_name(stage_name), safe='')}"
 
 
 def normalize_uri(uri: SplitResult) -> SplitResult:
-    """Return the normalized form of a stage's URI.
+    """Return the normalized form of a stage's or a project's URI.
 
     Airflow calls this for each asset of this scheme.
 
-    :raises ValueError: if the URI does not have the form above.
+    :raises ValueError: if the URI has another form.
     """
-    return urlsplit(stage_uri(**_key(uri)._asdict()))
-
-
-def _key(uri: SplitResult) -> StageKey:
-    path = uri.path.strip("/").split("/")
-    if uri.scheme.lower() != SCHEME or len(path) != 2 or uri.query or uri.fragment:
+    project_id, *stage = uri.path.strip("/").split("/")
+    if uri.scheme.lower() != SCHEME or not project_id or len(stage) > 1 or uri.query or uri.fragment:
         raise RedBrickInputError(
             f"A RedBrick asset's URI must be {SCHEME}://<org_id>/<project_id>/<stage> with the stage percent-encoded, "
-            f"not {short_repr(uri.geturl())}. Use assets.stages.stage_asset to create it."
+            f"or {SCHEME}://<org_id>/<project_id>, not {short_repr(uri.geturl())}. Use assets.stages.stage_asset or "
+            f"project_asset to create it."
         )
-    return StageKey(check_uuid("org_id", uri.netloc), check_uuid("project_id", path[0]), unquote(path[1]))
+    if not stage:
+        return urlsplit(project_uri(org_id=uri.netloc, project_id=project_id))
+    return urlsplit(stage_uri(org_id=uri.netloc, project_id=project_id, stage_name=unquote(stage[0])))

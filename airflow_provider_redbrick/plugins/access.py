@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MIN_SECRET_LENGTH = 20
-# Maximum of days or minutes. A larger value is a mistake, or exceeds the range of dates.
-_MAX_NUMBER = 100_000
 # Characters that need no encoding in a URL path segment. Clients encode or cut off anything else.
 _SECRET = re.compile(r"[A-Za-z0-9._~!$&()*+,;=:@-]*")
 DEFAULT_CONN_ID = "redbrick_default"
@@ -94,20 +92,6 @@ def all_choices(configured: Iterable[Choice], connection_ids: Iterable[str]) -> 
 
 
 @dataclass(frozen=True)
-class PageOptions:
-    """Options of the RedBrick page.
-
-    :param boards: the projects that it lists first.
-    :param history_days: days of queue history; 0 keeps none.
-    :param sample_minutes: minutes between counts of the queues; 0 disables counting.
-    """
-
-    boards: tuple[Choice, ...]
-    history_days: float
-    sample_minutes: float
-
-
-@dataclass(frozen=True)
 class WebhookOptions:
     """Options of the webhook.
 
@@ -119,8 +103,8 @@ class WebhookOptions:
     connection_id: str
 
 
-def page_options(*, report: bool = False) -> PageOptions:
-    """Read the page's options.
+def configured_choices(*, report: bool = False) -> list[Choice]:
+    """Return the projects of the option ``boards``.
 
     :param report: whether to log invalid values. Used once, when the server starts, not at every page view.
     """
@@ -128,11 +112,7 @@ def page_options(*, report: bool = False) -> PageOptions:
     choices, problems = read_choices(_text("boards", DEFAULT_CONN_ID, log_problem))
     for problem in problems:
         log_problem("boards", f"{problem}, and is left out")
-    return PageOptions(
-        tuple(choices),
-        history_days=_number("queue_history_days", 7.0, log_problem),
-        sample_minutes=_number("queue_sample_minutes", 15.0, log_problem),
-    )
+    return choices
 
 
 def webhook_options() -> WebhookOptions | None:
@@ -167,19 +147,6 @@ def _text(option: str, default: str, log_problem: Callable[[str, str], None]) ->
     except Exception as error:  # noqa: BLE001 - releases of Airflow differ in what they raise
         log_problem(option, f"it cannot be read ({type(error).__name__}), and {default!r} is used instead")
         return default
-
-
-def _number(option: str, default: float, log_problem: Callable[[str, str], None]) -> float:
-    """Return an option that is a number of at least 0."""
-    text = _text(option, str(default), log_problem)
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= _MAX_NUMBER:
-        log_problem(option, f"{short_repr(text)} is no number from 0 to {_MAX_NUMBER}, and {default:g} is used instead")
-        return default
-    return number
 
 
 def _secret(option: str, log_problem: Callable[[str, str], None]) -> str | None:

@@ -5,7 +5,7 @@ Design note on access:
 1. Every request needs a user who is signed in to Airflow and may view its website.
 2. A project is shown only to users who may read its connection in Airflow.
 3. Runs are shown only of DAGs that the user may read.
-4. Queue history is written only for offered projects. Otherwise any user could fill the database by naming projects.
+4. The page writes nothing, neither to RedBrick nor to Airflow's database.
 5. The content security policy allows only the page's own files, in case untrusted names ever reach the markup.
 """
 
@@ -25,8 +25,8 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
-from airflow_provider_redbrick.plugins import queue_history
-from airflow_provider_redbrick.plugins.access import BusyError, Choice, ReadCache, all_choices, page_options
+from airflow_provider_redbrick.plugins import records
+from airflow_provider_redbrick.plugins.access import BusyError, Choice, ReadCache, all_choices, configured_choices
 from airflow_provider_redbrick.plugins.project_view import (
     TaskActivity,
     error_payload,
@@ -34,7 +34,6 @@ from airflow_provider_redbrick.plugins.project_view import (
     read_project,
     run_rows,
 )
-from airflow_provider_redbrick.plugins.queue_history import QueueSampler
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ User = Annotated[Any, Depends(get_user)]
 def page_app() -> FastAPI:
     """Return the page's application, for signed-in users of Airflow."""
     cache = ReadCache(ttl_s=CACHE_TTL_S, max_entries=64, threads=4)
-    _start_sampler()
+    configured_choices(report=True)
     may_view = [Depends(requires_access_view(AccessView.WEBSITE))]
     app = FastAPI(title="RedBrick", docs_url=None, redoc_url=None, openapi_url=None, dependencies=may_view)
 
@@ -103,20 +102,14 @@ def page_app() -> FastAPI:
             payload, activity = error_payload(error), []
         if activity:
             dag_ids = await run_in_threadpool(lambda: get_auth_manager().get_authorized_dag_ids(user=user))
-            activity = queue_history.filter_by_dags(activity, dag_ids)
+            activity = [entry for entry in activity if entry.dag_id in dag_ids]
         return JSONResponse({**payload, "connection": connection_id, "runs": run_rows(activity)})
 
     return app
 
 
-def _start_sampler() -> None:
-    options = page_options(report=True)
-    if options.sample_minutes > 0 and options.history_days > 0:
-        QueueSampler(options.boards, minutes=options.sample_minutes, days=options.history_days).start()
-
-
 def _choices() -> list[Choice]:
-    return all_choices(page_options().boards, queue_history.redbrick_connections())
+    return all_choices(configured_choices(), records.redbrick_connections())
 
 
 def _file(name: str) -> Response:
@@ -131,7 +124,8 @@ def _may_read(user: Any, connection_id: str) -> bool:
 
 def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], list[TaskActivity]]:
     """Return a project's payload, or that of the error, and the DAGs' activity in it."""
-    read_at = {"read_at": pendulum.now("UTC").isoformat(timespec="seconds")}
+    now = pendulum.now("UTC")
+    read_at = {"read_at": now.isoformat(timespec="seconds")}
     try:
         data = read_project(connection_id, project_id)
     except Exception as error:
@@ -139,14 +133,10 @@ def _read(connection_id: str, project_id: str | None) -> tuple[dict[str, Any], l
         if payload["state"] == "broken":
             log.exception("The project could not be read through connection %r.", connection_id)
         return payload | read_at, []
-    counts = {stage.public_name: data.counts[stage.name] for stage in data.stages}
     try:
-        days = page_options().history_days
-        # Keep history of offered projects only (rule 4).
-        kept = days > 0 and Choice(connection_id, project_id) in _choices()
-        history = queue_history.update_history(data.project_id, counts, days=days) if kept else {}
-        activity = queue_history.list_activity(data.project_id)
+        history = records.list_samples(data.org_id, data.project_id)
+        activity = records.list_activity(data.project_id)
     except Exception:  # the project is shown without history and runs
         log.exception("Airflow's own records could not be read. The page shows the project without them.")
         history, activity = {}, []
-    return project_payload(data, history) | read_at, activity
+    return project_payload(data, history, now=int(now.timestamp())) | read_at, activity

@@ -51,7 +51,8 @@ _KINDS = {
     "expert-review": "review",
     "labelset-output": "truth",
 }
-_CHART_SIZE = (100.0, 24.0)
+# Width and height of a chart. Samples that fall on the same point of its width are drawn as one.
+_CHART_SIZE = (200, 24)
 
 Sample = tuple[int, int]
 """Time in epoch seconds, and number of tasks."""
@@ -108,19 +109,19 @@ class TaskActivity:
     counts: Mapping[str, int]
 
 
-def project_payload(data: ProjectData, history: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+def project_payload(data: ProjectData, history: Mapping[str, Sequence[Sample]], *, now: int) -> dict[str, Any]:
     """Return the project and its stages as JSON for the page.
 
     :param data: the project data.
-    :param history: the queue history by public stage name, oldest sample first.
+    :param history: the recorded queue lengths by public stage name, oldest sample first.
+    :param now: when the project data was read, in epoch seconds.
     """
-    stages = [
-        _stage_payload(
-            stage, data.counts.get(stage.name, 0), data.held.get(stage.name), history.get(stage.public_name, ())
-        )
-        for stage in data.stages
-        if data.counts.get(stage.name) or not stage.is_passed_through
-    ]
+    stages = []
+    for stage in data.stages:
+        count = data.counts.get(stage.name, 0)
+        if count or not stage.is_passed_through:
+            samples = [sample for sample in history.get(stage.public_name, ()) if sample[0] < now]
+            stages.append(_stage_payload(stage, count, data.held.get(stage.name), [*samples, (now, count)]))
     address = data.address if data.address.startswith(("https://", "http://")) else ""
     project = {"name": data.name or data.project_id, "project_id": data.project_id, "address": address}
     return {"state": "ok", "message": "", "project": project, "stages": stages}
@@ -150,9 +151,9 @@ def _assignee_rows(held: AssigneeCounts) -> list[dict[str, Any]]:
 
 
 def history_path(samples: Sequence[Sample]) -> dict[str, Any] | None:
-    """Return the queue history as an SVG path in a box of 100 by 24.
+    """Return the queue history as an SVG path in a box of ``_CHART_SIZE``.
 
-    The line has steps, because a queue keeps its length until the next sample. Its scale starts at zero.
+    The line has steps: it stays level until the next sample. Its scale starts at zero.
 
     :return: the path and its limits; None with fewer than two points in time.
     """
@@ -162,9 +163,10 @@ def history_path(samples: Sequence[Sample]) -> dict[str, Any] | None:
     begin, end = samples[0][0], samples[-1][0]
     lengths = [count for _, count in samples]
     most = max(1, *lengths)
-    points = [(width * (at - begin) / (end - begin), height * (1 - count / most)) for at, count in samples]
-    steps = [f"M0 {points[0][1]:.2f}", *(f"H{x:.2f}V{y:.2f}" for x, y in points[1:])]
-    return {"path": "".join(steps), "low": min(lengths), "high": max(lengths), "begin": begin, "end": end}
+    # Of samples on the same point, the last one is drawn. The range has all of them.
+    levels = {round(width * (at - begin) / (end - begin)): height * (1 - count / most) for at, count in samples}
+    path = f"M0 {levels.pop(0):.2f}" + "".join(f"H{x}V{y:.2f}" for x, y in levels.items())
+    return {"path": path, "low": min(lengths), "high": max(lengths), "begin": begin, "end": end}
 
 
 def run_rows(activity: Sequence[TaskActivity]) -> list[dict[str, Any]]:

@@ -42,7 +42,9 @@ def take_plugin_page(window: Window, airflow: AirflowProcesses, sandbox: Sandbox
     window.driver.set_window_size(1280, 960)
     window.open("/plugin/redbrick")
     _run(airflow, "prelabel_new_tasks")
+    _run(airflow, "record_queues")
     for turn in range(TURNS):
+        airflow.trigger("record_queues")
         sandbox.humans("Label", 1 + turn % 4)
         sandbox.humans("Review_1", 3 * (turn % 2), accept_ratio=0.6)
         time.sleep(LOOK_SECONDS)

@@ -85,7 +85,7 @@ function since(begin, end) {
 function drawHistory(course) {
   const figure = make("figure", "course");
   const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("viewBox", "0 0 100 24");
+  svg.setAttribute("viewBox", "0 0 200 24");
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", `Between ${course.low} and ${course.high} tasks since ${since(course.begin, course.end)}`);

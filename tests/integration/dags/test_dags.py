@@ -36,6 +36,7 @@ EXAMPLES = {
     "nightly_quality_control",
     "prelabel_in_parallel",
     "prelabel_new_tasks",
+    "record_queues",
     "share_the_queue",
     "started_by_the_queue",
     "with_taskflow",
@@ -148,6 +149,18 @@ class TestExamples:
         assert ran.state == "success"
         assert sum(sum(ran.returned("prelabel", ti.map_index)["counts"].values()) for ti in ran.mapped("prelabel")) >= 5
         assert any(sandbox.task(task_id)["labels"] for task_id in new)
+
+    def test_record_queues_is_the_history_of_the_page(self, run_dag, sandbox):
+        from airflow_provider_redbrick.plugins import records
+
+        for label, review in ((3, 0), (5, 1)):
+            sandbox.reset()
+            sandbox.seed_tasks(label)
+            sandbox.seed_tasks(review, stage="Review_1")
+            assert run_dag("record_queues").state == "success"
+        history = records.list_samples(sandbox.org_id, sandbox.project_id)
+        assert [count for _, count in history["Label"]] == [3, 5]
+        assert [count for _, count in history["Review_1"]] == [0, 1]
 
     def test_from_a_folder_to_a_folder(self, run_dag, sandbox, tmp_path):
         data = pytest.importorskip("pydicom.data")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pendulum
 import pytest
 from fixtures import running_sandbox, sandbox
+
+from airflow_provider_redbrick.assets.stages import project_asset
 
 __all__ = ["running_sandbox", "sandbox"]
 
@@ -23,3 +26,27 @@ def airflow():
 
         initdb()
         yield create_auth_manager()
+
+
+@pytest.fixture
+def record_queues(airflow, sandbox):
+    """Add an event of a project's asset: ``record_queues(project_id, {"Label": 3}, hours_ago=2)``."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    def add(project_id, queues, *, hours_ago=0, extra=None):
+        asset = project_asset(org_id=sandbox.org_id, project_id=project_id)
+        with create_session() as session:
+            model = session.query(AssetModel).filter_by(uri=asset.uri).one_or_none()
+            if model is None:
+                model = AssetModel(name=asset.name, uri=asset.uri, group="asset")
+                session.add(model)
+                session.flush()
+            at = pendulum.now("UTC").subtract(hours=hours_ago)
+            session.add(AssetEvent(asset_id=model.id, extra=extra or {"queues": queues}, timestamp=at))
+
+    yield add
+    with create_session() as session:
+        # The sandbox's projects have the same ids in each test.
+        session.execute(delete(AssetEvent))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-import uuid
-from types import SimpleNamespace
 
 import pendulum
 import pytest
@@ -135,7 +132,7 @@ def test_runs_user_without_access_to_dag_hides_them(signed_in, monkeypatch, firs
         read.append(project_id)
         return [run("seen"), run("hidden")]
 
-    monkeypatch.setattr("airflow_provider_redbrick.plugins.queue_history.list_activity", list_activity)
+    monkeypatch.setattr("airflow_provider_redbrick.plugins.records.list_activity", list_activity)
     shown = {"admin": {"seen", "hidden"}, "op": {"seen"}}
     for role in (first, *(shown.keys() - {first}), first):
         runs = signed_in(role).get("/boards/redbrick_default").json()["runs"]
@@ -177,33 +174,16 @@ def test_write_methods_are_not_allowed(signed_in):
         assert getattr(client, verb)("/boards/redbrick_default").status_code == 405
 
 
-@pytest.fixture
-def kept(airflow):
-    """Return the names of the Variables that store samples."""
-    from airflow.models.variable import Variable
-    from airflow.utils.session import create_session
-    from sqlalchemy import delete, select
-
-    with create_session() as session:
-        session.execute(delete(Variable))
-
-    def names() -> list[str]:
-        with create_session() as session:
-            return list(session.scalars(select(Variable.key)))
-
-    return names
-
-
-def test_history_is_stored_only_for_offered_projects(signed_in, sandbox, kept, monkeypatch):
-    offered, other = sandbox.add_project(name="offered"), sandbox.add_project(name="other")
-    monkeypatch.setenv("AIRFLOW__REDBRICK__BOARDS", f"redbrick_default, redbrick_default/{offered}")
-    client = signed_in("op")
-    board = client.get("/boards/redbrick_default", params={"project": other}).json()
-    assert (board["state"], {stage["course"] for stage in board["stages"]}) == ("ok", {None})
-    assert kept() == []
-    for params in ({"project": offered}, {}):
-        client.get("/boards/redbrick_default", params=params)
-    assert sorted(kept()) == sorted(f"redbrick_queues_{entry}" for entry in (offered, sandbox.project_id))
+def test_recorded_queues_are_drawn(signed_in, sandbox, record_queues):
+    project = sandbox.add_project()
+    sandbox.seed_tasks(2, project_id=project)
+    record_queues(project, {"Label": 4, "Review_1": 1}, hours_ago=2)
+    record_queues(project, {"Label": 9}, hours_ago=1)
+    board = signed_in("op").get("/boards/redbrick_default", params={"project": project}).json()
+    courses = {stage["title"]: stage["course"] for stage in board["stages"]}
+    assert (courses["Label"]["low"], courses["Label"]["high"]) == (2, 9)
+    assert courses["Label"]["path"] == "M0 13.33H100V0.00H200V18.67"
+    assert (courses["Review_1"]["low"], courses["Review_1"]["high"], courses["Ground Truth"]) == (0, 1, None)
 
 
 def test_project_name_with_markup_is_sent_as_json(signed_in, sandbox):
@@ -247,18 +227,6 @@ def test_board_counts_tasks_by_assignee(signed_in, sandbox):
         "an API key": 1,
         "unassigned": 1,
     }
-
-
-def test_update_history_keeps_earlier_samples(airflow, monkeypatch):
-    from airflow_provider_redbrick.plugins import queue_history
-
-    project = str(uuid.uuid4())
-    queue_history.update_history(project, {"Label": 5}, days=7)
-    an_hour_later = time.time() + 3600
-    monkeypatch.setattr(queue_history, "time", SimpleNamespace(time=lambda: an_hour_later))
-    for count in (9, 9):
-        history = queue_history.update_history(project, {"Label": count}, days=7)
-        assert [seen for _, seen in history["Label"]] == [5, 9]
 
 
 # ------------------------------------------------------------------------------------- errors
@@ -328,7 +296,7 @@ def test_database_error_still_shows_the_project(signed_in, sandbox, monkeypatch)
     def broken(*_, **__):
         raise RuntimeError("no database")
 
-    monkeypatch.setattr("airflow_provider_redbrick.plugins.queue_history.list_activity", broken)
+    monkeypatch.setattr("airflow_provider_redbrick.plugins.records.list_activity", broken)
     assert signed_in("op").get("/boards/redbrick_default").json()["state"] == "ok"
 
 
@@ -346,32 +314,6 @@ def test_page_hook_limits_the_request_timeout(sandbox, connection):
     assert project_view.PageHook("odd").settings.timeout < 10
 
 
-@pytest.mark.parametrize("value", ["15m", "", "inf", "nan", "1e300", "-1", "7 days", "1,5"])
-def test_invalid_option_is_logged_and_default_is_used(monkeypatch, caplog, value):
-    from airflow_provider_redbrick.plugins import page
-
-    started = []
-    monkeypatch.setattr(
-        page, "QueueSampler", lambda *_, **options: SimpleNamespace(start=lambda: started.append(options))
-    )
-    for option in ("QUEUE_SAMPLE_MINUTES", "QUEUE_HISTORY_DAYS"):
-        monkeypatch.setenv(f"AIRFLOW__REDBRICK__{option}", value)
-    page.page_app()
-    assert started == [{"minutes": 15.0, "days": 7.0}]
-    errors = " ".join(record.getMessage() for record in caplog.records if record.levelname == "ERROR")
-    assert "[redbrick] queue_sample_minutes" in errors
-    assert "[redbrick] queue_history_days" in errors
-
-
-@pytest.mark.parametrize("value", ["3", " 3\n", "3.0"])
-def test_option_is_stripped(monkeypatch, caplog, value):
-    from airflow_provider_redbrick.plugins.access import page_options
-
-    monkeypatch.setenv("AIRFLOW__REDBRICK__QUEUE_HISTORY_DAYS", value)
-    assert page_options(report=True).history_days == 3
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
-
-
 def test_invalid_board_is_logged_and_skipped(signed_in, monkeypatch, caplog):
     from airflow_provider_redbrick.plugins import page
 
@@ -385,9 +327,7 @@ def test_invalid_board_is_logged_and_skipped(signed_in, monkeypatch, caplog):
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-@pytest.mark.parametrize(
-    "option", ["boards", "queue_history_days", "queue_sample_minutes", "webhook_secret", "webhook_conn_id"]
-)
+@pytest.mark.parametrize("option", ["boards", "webhook_secret", "webhook_conn_id"])
 def test_unreadable_option_is_logged_and_default_is_used(monkeypatch, caplog, option):
     from airflow.providers.common.compat.sdk import conf
 

@@ -92,6 +92,13 @@ def test_export_ground_truth(sandbox, succeeds):
     assert [row["taskId"] for row in rows] == ids
 
 
+def test_record_queues(airflow, sandbox, succeeds):
+    sandbox.seed_tasks(2)
+    run_id = succeeds("record_queues").run_id
+    events = airflow.ask(f"assets/events?source_dag_id=record_queues&source_run_id={run_id}")["asset_events"]
+    assert [event["extra"]["queues"]["Label"] for event in events] == [2]
+
+
 def test_with_taskflow(sandbox, succeeds):
     sandbox.seed_tasks(2, images=True)
     ran = succeeds("with_taskflow", {})

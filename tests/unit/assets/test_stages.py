@@ -9,7 +9,13 @@ import pytest
 from airflow.sdk import Asset
 
 from airflow_provider_redbrick.assets.events import add_to_outlet_events
-from airflow_provider_redbrick.assets.stages import create_asset, normalize_uri, stage_asset, stage_uri
+from airflow_provider_redbrick.assets.stages import (
+    create_asset,
+    normalize_uri,
+    project_asset,
+    stage_asset,
+    stage_uri,
+)
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 ORG, PROJECT = "8f9d1f3e-0000-4000-8000-00000000000a", "8f9d1f3e-0000-4000-8000-00000000000b"
@@ -45,13 +51,15 @@ def test_airflow_normalizes_the_uri(written):
 @pytest.mark.parametrize(
     ("written", "words"),
     [
-        (BASE, "redbrick://<org_id>/<project_id>/<stage>"),
+        (f"redbrick://{ORG}", "redbrick://<org_id>/<project_id>"),
+        (f"redbrick://{ORG}/Label", "project_id must be a UUID"),
+        (f"{BASE}?a=b", "redbrick://<org_id>/<project_id>"),
         (f"{BASE}/Label/more", "redbrick://<org_id>/<project_id>/<stage>"),
         (f"{BASE}/Label?a=b", "redbrick://<org_id>/<project_id>/<stage>"),
         (f"redbrick://{ORG}/project/Label", "project_id must be a UUID"),
         (f"redbrick://org/{PROJECT}/Label", "org_id must be a UUID"),
         (f"{BASE}/%20", "stage_name must be"),
-        ("redbrick:///Label", "redbrick://<org_id>/<project_id>/<stage>"),
+        ("redbrick:///Label", "org_id must be a UUID"),
     ],
 )
 def test_invalid_uri_is_refused_when_the_dag_is_parsed(written, words):
@@ -71,6 +79,19 @@ def test_uri_with_fragment_or_user_is_refused(written):
 def test_stage_asset_refuses_invalid_parts(bad):
     with pytest.raises(RedBrickInputError):
         stage_asset(**{**AT, "stage_name": "Label", **bad})
+
+
+def test_project_asset_has_one_uri():
+    asset = project_asset(org_id=ORG.upper(), project_id=PROJECT)
+    assert (asset.name, asset.uri) == (BASE, BASE)
+    assert Asset(f"{BASE.upper()}/").uri == BASE
+    assert project_asset(**AT, name="queues").name == "queues"
+
+
+@pytest.mark.parametrize("bad", [{"org_id": ""}, {"project_id": None}, {"project_id": "{{ params.project }}"}])
+def test_project_asset_refuses_invalid_ids(bad):
+    with pytest.raises(RedBrickInputError):
+        project_asset(**{**AT, **bad})
 
 
 def test_stage_asset_name_defaults_to_the_uri():

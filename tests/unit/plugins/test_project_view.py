@@ -44,7 +44,7 @@ def project_data(counts=None, held=None, address="https://app.redbrickai.com/x")
 
 
 def test_payload_lists_stages_in_workflow_order():
-    payload = project_payload(project_data({"Label": 12, "Review_1": 3, "Output": 40}), {})
+    payload = project_payload(project_data({"Label": 12, "Review_1": 3, "Output": 40}), {}, now=9)
     assert [(stage["title"], stage["kind"], stage["count"]) for stage in payload["stages"]] == [
         ("Label", "label", 12),
         ("Review_1", "review", 3),
@@ -55,12 +55,12 @@ def test_payload_lists_stages_in_workflow_order():
 
 
 def test_pass_through_stages_are_shown_while_they_have_tasks():
-    payload = project_payload(project_data({"Input": 1, "Failed_Review_1": 2}), {})
+    payload = project_payload(project_data({"Input": 1, "Failed_Review_1": 2}), {}, now=9)
     assert {"Input", "Failed_Review_1"} <= {stage["title"] for stage in payload["stages"]}
 
 
 def label_stage(held, count):
-    payload = project_payload(project_data({"Label": count}, {"Label": held}), {})
+    payload = project_payload(project_data({"Label": count}, {"Label": held}), {}, now=9)
     return next(stage for stage in payload["stages"] if stage["title"] == "Label")
 
 
@@ -89,7 +89,7 @@ def test_further_assignees_are_summed_up():
 
 @pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "", "//x"])
 def test_payload_drops_addresses_that_are_not_http(address):
-    assert project_payload(project_data(address=address), {})["project"]["address"] == ""
+    assert project_payload(project_data(address=address), {}, now=9)["project"]["address"] == ""
 
 
 # ------------------------------------------------------------------------------------------ history
@@ -102,7 +102,7 @@ def test_history_path_needs_two_points_in_time(samples):
 
 def test_history_path_has_steps():
     assert history_path([(0, 0), (50, 10), (100, 5)]) == {
-        "path": "M0 24.00H50.00V0.00H100.00V12.00",
+        "path": "M0 24.00H100V0.00H200V12.00",
         "low": 0,
         "high": 10,
         "begin": 0,
@@ -111,17 +111,26 @@ def test_history_path_has_steps():
 
 
 def test_history_path_of_empty_queue_is_at_the_bottom():
-    assert history_path([(0, 0), (10, 0)])["path"] == "M0 24.00H100.00V24.00"
+    assert history_path([(0, 0), (10, 0)])["path"] == "M0 24.00H200V24.00"
 
 
-def test_payload_has_history_only_for_sampled_stages():
-    payload = project_payload(project_data(), {"Ground Truth": [(0, 1), (9, 2)]})
-    assert {stage["title"]: stage["course"] is not None for stage in payload["stages"]} == {
-        "Label": False,
-        "Review_1": False,
-        "Ground Truth": True,
-        "Odd": False,
-    }
+def test_history_path_of_many_samples_stays_short_and_shows_the_whole_range():
+    samples = [(at, 7 if at == 5_001 else at % 3) for at in range(10_000)]
+    course = history_path(samples)
+    assert course["path"].count("H") == 200
+    assert course["path"].endswith("H200V24.00")
+    assert (course["low"], course["high"]) == (0, 7)
+
+
+def test_payload_history_ends_with_the_current_queue():
+    history = {"Ground Truth": [(0, 1)], "Label": [(100, 8)], "Review_1": [(0, 4), (50, 3), (120, 9)]}
+    payload = project_payload(project_data({"Review_1": 5, "Output": 2}), history, now=100)
+    courses = {stage["title"]: stage["course"] for stage in payload["stages"]}
+    # Without an earlier sample there is no line.
+    assert (courses["Label"], courses["Odd"]) == (None, None)
+    ends = {"begin": 0, "end": 100}
+    assert courses["Ground Truth"] == {"path": "M0 12.00H200V0.00", "low": 1, "high": 2, **ends}
+    assert courses["Review_1"] == {"path": "M0 4.80H100V9.60H200V0.00", "low": 3, "high": 5, **ends}
 
 
 # -------------------------------------------------------------------------------------------- runs
