@@ -16,6 +16,7 @@ from airflow_provider_redbrick.get_provider_info import get_provider_info
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
 ILL = "<img src=x onerror=\"document.title='ill'\"><script>document.title='ill'</script>"
+STATES = {"one": "success", "lost": "failed", "record": "success"}
 KEY = "canary-0123456789-abcdefghijklmnopqrstuvwxy"
 
 
@@ -57,8 +58,8 @@ def work(airflow, add_connection):
     run = airflow.trigger("seen_in_the_ui", conn=connection, ids=ids)
     path = f"dags/seen_in_the_ui/dagRuns/{run}"
     airflow.wait("over", lambda: (airflow.ask(path) or {}).get("state") in {"success", "failed"})
-    states = {task_id: airflow.instance("seen_in_the_ui", run, task_id).get("state") for task_id in ("one", "lost")}
-    assert states == {"one": "success", "lost": "failed"}, airflow.words()
+    states = {task_id: airflow.instance("seen_in_the_ui", run, task_id).get("state") for task_id in STATES}
+    assert states == STATES, airflow.words()
     return {"project": project, "connection": connection, "ids": ids, "run": run}
 
 

@@ -27,8 +27,8 @@ def seen_in_the_ui():
     RedBrickPrelabelOperator(task_id="lost", stage_name="Nowhere", **common)
 
     @task(outlets=[QUEUES])
-    def record(conn: str, *, outlet_events=None):
-        project = RedBrickHook(conn).project()
+    def record(conn_id: str, *, outlet_events=None):
+        project = RedBrickHook(conn_id).project()
         asset = project_asset(org_id=project.org_id, project_id=project.project_id)
         outlet_events[QUEUES].add(asset, extra={"queues": project.queues()})
 
