@@ -63,7 +63,7 @@ MAX_MESSAGE_BYTES = 256 << 10
 _MAX_EVENTS_PER_MESSAGE = 500
 _MAX_NAME_LENGTH = 200
 _MAX_REMEMBERED_EVENTS = 10_000
-_MAX_WAITING_HINTS = 2_000
+MAX_WAITING_HINTS = 2_000
 
 
 @dataclass(frozen=True)
@@ -161,18 +161,20 @@ class EventDeduplicator:
                 self._ids.pop(hint.event_id, None)
 
 
-def webhook_app() -> SecretPathFilter | None:
+def webhook_app(*, max_waiting_hints: int = MAX_WAITING_HINTS) -> SecretPathFilter | None:
     """Return the application; None if the webhook is disabled.
 
     ``POST /<secret>`` answers at once: 202 if the message is accepted or known, 400 if it is invalid, 404 for another
     secret, 413 if it is too large, 503 if too many hints are waiting.
+
+    :param max_waiting_hints: the maximum number of hints that wait for their verification.
     """
     options = webhook_options()
     if options is None:
         return None
     secret = options.secret
     events = EventDeduplicator(_MAX_REMEMBERED_EVENTS)
-    verifier = HintVerifier(options.connection_id, events, max_waiting=_MAX_WAITING_HINTS)
+    verifier = HintVerifier(options.connection_id, events, max_waiting=max_waiting_hints)
     app = FastAPI(title="RedBrick webhook", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.verifier = verifier
     log.info("The webhook is enabled. Events are verified through connection %r.", options.connection_id)

@@ -389,8 +389,7 @@ def test_full_queue_refuses_messages_until_there_is_room(airflow, sandbox, regis
     from airflow_provider_redbrick.plugins import webhook
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", SECRET)
-    monkeypatch.setattr(webhook, "_MAX_WAITING_HINTS", 2)
-    client = TestClient(webhook.webhook_app())
+    client = TestClient(webhook.webhook_app(max_waiting_hints=2))
     release = threading.Event()
     monkeypatch.setattr("airflow_provider_redbrick.plugins.webhook.confirm_hints", lambda *_: release.wait(10) and None)
     ids = sandbox.seed_tasks(3)
