@@ -44,6 +44,20 @@ def test_words_of_the_style_guide(path):
     assert not found
 
 
+UNIT_TESTS = [
+    path.relative_to(ROOT / "tests" / "unit")
+    for folder in (ROOT / "airflow_provider_redbrick").iterdir()
+    for path in sorted((ROOT / "tests" / "unit" / folder.name).rglob("test_*.py"))
+]
+
+
+@pytest.mark.parametrize("path", UNIT_TESTS, ids=str)
+def test_a_unit_test_is_named_after_its_module(path):
+    """``test_files.py`` or ``test_files_local.py`` for ``files.py`` of the same folder."""
+    modules = [module.stem for module in (ROOT / "airflow_provider_redbrick" / path.parent).glob("*.py")]
+    assert any(path.stem == f"test_{module}" or path.stem.startswith(f"test_{module}_") for module in modules)
+
+
 def public_functions(tree):
     """Yield public functions and methods with the docstrings that may document them."""
 

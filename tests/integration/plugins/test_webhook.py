@@ -389,7 +389,8 @@ def test_full_queue_refuses_messages_until_there_is_room(airflow, sandbox, regis
     from airflow_provider_redbrick.plugins import webhook
 
     monkeypatch.setenv("AIRFLOW__REDBRICK__WEBHOOK_SECRET", SECRET)
-    client = TestClient(webhook.webhook_app(max_waiting_hints=2))
+    app = webhook.webhook_app(max_waiting_hints=2)
+    client = TestClient(app)
     release = threading.Event()
     monkeypatch.setattr("airflow_provider_redbrick.plugins.webhook.confirm_hints", lambda *_: release.wait(10) and None)
     ids = sandbox.seed_tasks(3)
@@ -398,6 +399,7 @@ def test_full_queue_refuses_messages_until_there_is_room(airflow, sandbox, regis
     release.set()
     # The refused message was not recorded, so it is no repetition.
     eventually(lambda: post(client, bodies[2]).status_code == 202)
+    app.app.state.verifier.stop()
 
 
 @pytest.mark.parametrize("secret", [SECRET, "x" * 40])

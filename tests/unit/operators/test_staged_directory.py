@@ -145,3 +145,21 @@ def test_concurrent_publications_do_not_interfere(place):
 def test_unsupported_uri_is_refused():
     with pytest.raises(RedBrickInputError, match="nowhere"):
         StagedDirectory("nowhere://bucket/folder")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("{}/file", "file' is a file, not a folder"),
+        ("{}/file/below", "file' is a file, not a folder"),
+        ("{}/lost-folder", "is a link to 'gone', which does not exist"),
+    ],
+)
+def test_staged_directory_unwritable_path_names_reason(folder, path, words):
+    def export():
+        with StagedDirectory(path.format(folder)) as directory:
+            directory.open("tasks.jsonl")
+
+    with pytest.raises(RedBrickInputError, match="Nothing can be written") as caught:
+        export()
+    assert words in str(caught.value)

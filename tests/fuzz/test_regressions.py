@@ -1,4 +1,4 @@
-"""What was found by chance, looked at by intention."""
+"""Failures that random tests found once, each as a case of its own."""
 
 from __future__ import annotations
 

@@ -19,24 +19,6 @@ from airflow_provider_redbrick.hooks.files import (
     open_file,
     open_input,
 )
-from airflow_provider_redbrick.operators.base import open_report
-from airflow_provider_redbrick.operators.staged_directory import StagedDirectory
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder with non-files of each type. It is the working directory and the home directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "file").write_bytes(b"x")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "lost").symlink_to("gone/file")
-    (tmp_path / "lost-folder").symlink_to("gone")
-    (tmp_path / "round").symlink_to("round")
-    (tmp_path / "link").symlink_to("file")
-    os.mkfifo(tmp_path / "pipe")
-    return tmp_path
-
 
 TROUBLE = {
     "folder": "it is a folder, not a file",
@@ -162,40 +144,6 @@ class TestFilesBeside:
 
 def test_check_folders_expands_home(folder):
     assert [local_path(place) for place in check_folders("allowed_folders", ["~/folder"])] == [str(folder / "folder")]
-
-
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
-        ("{}/folder", "it is a folder, not a file"),
-        ("file://{}/folder", "it is a folder, not a file"),
-        ("{}/lost", "is a link to 'gone/file', which does not exist"),
-        ("{}/lost-folder/report.jsonl", "is a link to 'gone', which does not exist"),
-        ("{}/file/report.jsonl", "file' is a file, not a folder"),
-    ],
-)
-def test_open_report_unwritable_path_names_reason(folder, path, words):
-    with pytest.raises(RedBrickInputError, match="report_path") as caught, open_report(path.format(folder), {}):
-        pass
-    assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
-        ("{}/file", "file' is a file, not a folder"),
-        ("{}/file/below", "file' is a file, not a folder"),
-        ("{}/lost-folder", "is a link to 'gone', which does not exist"),
-    ],
-)
-def test_staged_directory_unwritable_path_names_reason(folder, path, words):
-    def export():
-        with StagedDirectory(path.format(folder)) as directory:
-            directory.open("tasks.jsonl")
-
-    with pytest.raises(RedBrickInputError, match="Nothing can be written") as caught:
-        export()
-    assert words in str(caught.value)
 
 
 class TestFolders:
