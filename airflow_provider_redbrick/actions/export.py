@@ -25,6 +25,7 @@ from airflow_provider_redbrick.client.models.parsing import reading
 from airflow_provider_redbrick.client.operations.task_reads import StoredTask, read_again
 from airflow_provider_redbrick.client.operations.uploads import mask_name
 from airflow_provider_redbrick.engine.concurrency import cancel_or_wait
+from airflow_provider_redbrick.engine.overlap import get_version
 from airflow_provider_redbrick.engine.task_reader import with_series_labels
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
@@ -36,6 +37,8 @@ from airflow_provider_redbrick.labels.compression import check_if_gzip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+
+    import pendulum
 
     from airflow_provider_redbrick.client.models.task import Task
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
@@ -56,11 +59,15 @@ _EXPIRED = frozenset({400, 403})
 class Exported:
     """An exported task.
 
+    :param task_id: the task.
+    :param version: when it last changed before it was exported; None if the server does not say.
     :param line: the JSON of the task, without a line end.
     :param labels: number of labels.
     :param masks: number of stored masks.
     """
 
+    task_id: str
+    version: pendulum.DateTime | None
     line: str
     labels: int
     masks: int
@@ -126,7 +133,7 @@ class _Export:
         stored_paths = {} if self._keep_mask is None else self._store_masks(task, stored.mask_urls, self._keep_mask)
         with reading("labels"):
             line = json.dumps(to_row(task, stored.storage_id, stored_paths, stored.layers), allow_nan=False)
-        return Exported(line, len(task.labels or ()), len(stored_paths))
+        return Exported(task.task_id, get_version(task), line, len(task.labels or ()), len(stored_paths))
 
     def _store_masks(self, task: Task, urls: Mapping[str, str | None], keep_mask: KeepMask) -> dict[str, str]:
         """Store a task's masks; return new paths by path in the label storage."""

@@ -204,7 +204,7 @@ class Arrivals:
         known = {**self._cache, **self._read(project, not_cached)}
         listed = [(task.task_id, task.updated_at) for task in tasks]
         self._cache = {version: known[version] for version in listed if version in known}
-        self.read_at = changed.watermark
+        self.read_at = changed.read_at
         return list(self._cache.values())
 
     def _read(

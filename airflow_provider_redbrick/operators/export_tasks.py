@@ -12,10 +12,16 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.lineage import NOWHERE
 from airflow_provider_redbrick.operators.base import Progress, StoppableOperator
-from airflow_provider_redbrick.operators.run_state import MANIFEST, Window, get_export_identity, get_window
+from airflow_provider_redbrick.operators.run_state import (
+    MANIFEST,
+    Window,
+    get_export_identity,
+    get_window,
+    push_overlap,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from os import PathLike
 
     import pendulum
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.client.models.workflow import Stage
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
-    from airflow_provider_redbrick.client.operations.task_reads import StoredTask
+    from airflow_provider_redbrick.client.operations.task_reads import BulkRead
     from airflow_provider_redbrick.operators.staged_directory import StagedDirectory
 
 TASKS = "tasks.jsonl"
@@ -42,15 +48,16 @@ class RedBrickExportTasksOperator(StoppableOperator):
     completes. In a consensus project the labels are those that the task continues with.
 
     The operator returns a manifest. Its ``watermark`` is the time from which the next incremental export must read to
-    miss no change; see ``watermark_from``.
+    miss no change, although reads may lag behind; see ``watermark_from``.
 
     :param export_path: export folder: a local path or a URI that Airflow's object storage supports.
     :param stage_name: the stage to export. Default: Ground Truth. None exports all stages.
     :param updated_after: export only tasks changed at or after this time, in any way: a date and time, or ISO-8601
         text, in UTC if it names no time zone. Default: no limit.
     :param watermark_from: id of an Airflow task of this DAG, instead of ``updated_after``. The export starts at the
-        last ``watermark`` that this Airflow task returned in earlier runs. With the export's own ``task_id``, each
-        export starts where the previous one ended. Without a watermark, as in the first run, all tasks are exported. An
+        last ``watermark`` that this Airflow task returned in earlier runs, and leaves out what the export that ended
+        there contains. With the export's own ``task_id``, each export starts where the previous one ended, and each
+        version of a task is in one of them. Without a watermark, as in the first run, all tasks are exported. An
         earlier value is any XCom that is an object with ``watermark``; another Airflow task can therefore return the
         manifest's watermark after it has processed the export. The manifest is also written to ``manifest.json`` in the
         folder: if the same run exports again, it uses the same window and watermark.
@@ -94,7 +101,6 @@ class RedBrickExportTasksOperator(StoppableOperator):
         :return: the manifest: counts, ``uri``, ``masks_uri``, ``updated_after`` and ``watermark``.
         :raises RedBrickInputError: if a parameter is invalid, or nothing can be written to ``export_path``.
         """
-        from airflow_provider_redbrick.client.operations import queries
         from airflow_provider_redbrick.client.operations.task_reads import BulkRead
         from airflow_provider_redbrick.hooks.redbrick import measured
         from airflow_provider_redbrick.operators.staged_directory import StagedDirectory
@@ -112,19 +118,21 @@ class RedBrickExportTasksOperator(StoppableOperator):
             window = Window(after) if self.watermark_from is None else self._window(context, project, directory)
             stage = None if name is None else project.stage(name)
             _ = project.info  # If the project is missing, this read has a clearer error than the listing.
-            document = queries.TASKS_TO_EXPORT if window.until is None else queries.TASKS_TO_EXPORT_WITH_TIMES
-            tasks = BulkRead(project, stage, updated_after=window.after, document=document)
+            tasks = BulkRead(project, stage, updated_after=window.after)
             self.trace(project, stage, counts)
             with measured(self.operation, {}), self.at_work(lambda: f"{counts['tasks']} tasks were read"):
-                self._write(project, window.tasks(tasks), directory, counts)
+                self._write(project, window, tasks, directory, counts)
                 watermark = window.until or tasks.watermark
                 manifest = self._manifest(
                     project, stage, counts, place=path.rstrip("/"), after=window.after, watermark=watermark
                 )
                 if window.export is not None:
+                    state = {**manifest, "export": window.export, "overlap": window.overlap(watermark).to_json()}
                     with directory.open(MANIFEST) as file:
-                        file.write(json.dumps({**manifest, "export": window.export}).encode())
+                        file.write(json.dumps(state).encode())
                 directory.publish(TASKS, workers=project.client.max_concurrency)
+        if window.export is not None:
+            push_overlap(context, watermark, window.overlap(watermark))
         self.log.info(
             "%s: exported %d tasks with %d labels and %d masks to %s",
             self.operation,
@@ -167,16 +175,22 @@ class RedBrickExportTasksOperator(StoppableOperator):
         }
 
     def _write(
-        self, project: RedBrickProject, tasks: Iterable[StoredTask], directory: StagedDirectory, counts: dict[str, int]
+        self,
+        project: RedBrickProject,
+        window: Window,
+        tasks: BulkRead,
+        directory: StagedDirectory,
+        counts: dict[str, int],
     ) -> None:
-        """Write the tasks and their masks, and update the counts."""
+        """Write the tasks of the window and their masks, and update the counts."""
         from airflow_provider_redbrick.actions.export import export
 
         progress = Progress()
-        exported = export(project, tasks, directory.add if self.masks else None)
+        exported = export(project, window.tasks(tasks), directory.add if self.masks else None)
         with directory.open(TASKS) as file, closing(exported):
             for task in exported:
                 file.write(f"{task.line}\n".encode())
+                window.add(task.task_id, task.version, tasks.watermark)
                 counts["tasks"] += 1
                 counts["labels"] += task.labels
                 counts["masks"] += task.masks

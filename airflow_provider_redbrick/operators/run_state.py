@@ -5,9 +5,15 @@
    wrote it runs again, so that value is removed from what is pulled.
 2. Airflow releases differ in what ``xcom_pull(include_prior_dates=True)`` returns: all values, or the latest one. Where
    it is only the current run's, the pull is repeated for the previous run.
-3. A run that exports again uses the window of its first export: the same start and the same watermark. It reads them
+3. Windows overlap (see ``engine/overlap.py``). What an export contains of the overlap is an XCom of its own, beside the
+   watermark: both are removed together, and downstream tasks that pull the manifest do not load it.
+4. The key of that XCom names the watermark. A watermark can thus travel through other Airflow tasks, and a round that
+   was not used is exported again completely. If there is no such XCom, the overlap is exported twice.
+5. A run that exports again uses the window of its first export: the same start and the same watermark. It reads them
    from the manifest in the export folder, since Airflow deletes the XComs of a cleared task.
-4. A task of the first export that has changed since is exported as it is now: RedBrick does not keep the older version.
+6. A task of the first export that has changed since is exported as it is now: RedBrick does not keep the older version.
+   The next run exports the new version too, since whether the first or the second export was used is not known. A task
+   that a stale read does not show again is left to the next run.
 """
 
 from __future__ import annotations
@@ -15,10 +21,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick.engine.overlap import Overlap, get_version
 from airflow_provider_redbrick.hooks import validation
 
 if TYPE_CHECKING:
@@ -92,6 +99,8 @@ class Window:
     :param after: start, inclusive; None for no start.
     :param until: end, exclusive; None if this run exports for the first time.
     :param export: identity of the export, for the manifest in its folder; None if it writes none.
+    :param known: the versions after the start that earlier exports contain.
+    :param first: the versions after the end that this run's first export contains; None if this is the first.
     :param directory: the folder with the list of the first export's tasks, if there is one.
     :param index: file name of that list.
     """
@@ -99,21 +108,42 @@ class Window:
     after: pendulum.DateTime | None
     until: pendulum.DateTime | None = None
     export: Mapping[str, Any] | None = None
+    known: Overlap = field(default_factory=Overlap)
+    first: Overlap | None = None
     directory: StagedDirectory | None = None
     index: str = ""
+    _exported: Overlap = field(default_factory=Overlap, init=False)
 
     def tasks(self, changed: Iterable[StoredTask]) -> Iterator[StoredTask]:
         """Yield the tasks that are in the window.
 
         :param changed: the tasks changed since its start.
         """
-        return (stored for stored in changed if self._includes(stored))
+        return (stored for stored in changed if self._includes(stored.task.task_id, get_version(stored.task)))
 
-    def _includes(self, stored: StoredTask) -> bool:
-        changed_at = stored.task.updated_at
-        if self.until is None or changed_at is None or changed_at < self.until:
-            return True
-        return stored.task.task_id in self._first_ids
+    def _includes(self, task_id: str, version: pendulum.DateTime | None) -> bool:
+        if not self.known.is_new(task_id, version):
+            return False
+        return self.until is None or version is None or version < self.until or task_id in self._first_ids
+
+    def add(self, task_id: str, version: pendulum.DateTime | None, watermark: pendulum.DateTime) -> None:
+        """Record an exported task, if the next export may list it again.
+
+        :param task_id: the task.
+        :param version: its version; None if the server does not say.
+        :param watermark: the watermark of the listing, for a window without an end.
+        """
+        # Only those: a first export may contain 100,000 tasks.
+        if version is not None and version >= (self.until or watermark):
+            self._exported.add(task_id, version)
+
+    def overlap(self, watermark: pendulum.DateTime) -> Overlap:
+        """Return the versions that the next export leaves out.
+
+        :param watermark: the end of this window.
+        """
+        contained = self.known.union(self._exported).since(watermark)
+        return contained if self.first is None else self.first.within(contained)
 
     @cached_property
     def _first_ids(self) -> frozenset[str]:
@@ -145,11 +175,15 @@ def get_window(
     """
     earlier = _manifest(directory)
     if earlier.get("export") != export:
-        return Window(get_last_watermark(context, task_id), export=export)
+        after = get_last_watermark(context, task_id)
+        return Window(after, export=export, known=_pull_overlap(context, after))
+    after = validation.time(f"updated_after in {MANIFEST}", earlier.get("updated_after"))
     window = Window(
-        validation.time(f"updated_after in {MANIFEST}", earlier.get("updated_after")),
+        after,
         validation.time(f"watermark in {MANIFEST}", earlier.get("watermark")),
         export=export,
+        known=_pull_overlap(context, after),
+        first=Overlap.from_json(earlier.get("overlap")),
         directory=directory,
         index=index,
     )
@@ -161,6 +195,44 @@ def get_window(
         MANIFEST,
     )
     return window
+
+
+MOST_REMEMBERED = 5_000
+"""Versions that an XCom holds: 400 kB, and more than changes within a minute or two."""
+
+
+def push_overlap(context: Context, watermark: pendulum.DateTime, overlap: Overlap) -> None:
+    """Keep the versions after a watermark for the export that starts there.
+
+    :param context: the Airflow task's context.
+    :param watermark: the end of this export's window.
+    :param overlap: the versions that the next export leaves out.
+    """
+    kept = overlap.newest(MOST_REMEMBERED)
+    if len(kept) < len(overlap):
+        log.warning(
+            "%d tasks changed shortly before the export. The next one exports %d of them again.",
+            len(overlap),
+            len(overlap) - len(kept),
+        )
+    context["ti"].xcom_push(key=_overlap_key(watermark), value=kept.to_json())
+
+
+def _pull_overlap(context: Context, watermark: pendulum.DateTime | None) -> Overlap:
+    """Return what earlier runs of this Airflow task exported after a watermark."""
+    if watermark is None:
+        return Overlap()
+    ti: Any = context["ti"]
+    value = ti.xcom_pull(
+        task_ids=ti.task_id, key=_overlap_key(watermark), map_indexes=ti.map_index, include_prior_dates=True
+    )
+    if not isinstance(value, Mapping):
+        log.info("What was exported shortly after %s is unknown. It is exported again.", watermark)
+    return Overlap.from_json(value)
+
+
+def _overlap_key(watermark: pendulum.DateTime) -> str:
+    return f"overlap_{round(watermark.timestamp() * 1e6)}"
 
 
 def get_export_identity(context: Context, **about: str | None) -> dict[str, Any]:

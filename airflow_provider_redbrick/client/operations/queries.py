@@ -73,7 +73,7 @@ latestTaskData {{
 """
 
 _TASK_TO_EXPORT = f"""
-taskId currentStageName priority
+taskId currentStageName createdAt updatedAt priority
 datapoint {{
   name metaData
   items(presigned: false)
@@ -164,9 +164,6 @@ def _tasks_paged(selection: str) -> str:
 
 # All stored data of a stage's tasks.
 TASKS_TO_EXPORT = _tasks_paged(_TASK_TO_EXPORT)
-
-# The same, with the time of the last change.
-TASKS_TO_EXPORT_WITH_TIMES = _tasks_paged(f"createdAt updatedAt {_TASK_TO_EXPORT}")
 
 # Only what a watermark needs: ids and the time of the last change.
 TASKS_CHANGED = _tasks_paged("taskId currentStageName createdAt updatedAt")

@@ -24,13 +24,16 @@ Design notes on exports:
 1. Pages are read in order, and only task ids are remembered: memory does not grow with the labels.
 2. A page that cannot be read, or a malformed task, is an error. An export is complete or fails.
 3. A task that moves while the list is read may be listed twice; it is yielded once.
-4. The watermark is taken before the first page is read, by this clock or the server's, whichever is behind. The next
-   export that starts from it misses nothing.
+4. A page may show the state of ``settle_seconds`` ago. The watermark is the server's time before the first page was
+   requested, less that and :data:`MARGIN`. A read that starts from it misses nothing, and repeats what is in between.
+5. The server's time is estimated from its ``Date`` headers. Its `cacheTime` counts if it is earlier, unless the server
+   merely repeats the one that it was sent. Without such headers this clock is used.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -252,6 +255,9 @@ def _size_may_matter(error: RedBrickAPIError) -> bool:
 LARGEST_PAGE = 50
 """Maximum tasks per page: each has its labels, and presigned URLs that expire soon."""
 
+MARGIN = pendulum.duration(seconds=30)
+"""How much further a watermark is behind: several clocks of the server write `updatedAt` and ``Date``."""
+
 
 @dataclass(frozen=True)
 class StoredTask:
@@ -293,8 +299,7 @@ class BulkRead:
     :param updated_after: only tasks that were changed at this time or later.
     :param document: the GraphQL document, which determines what is read of each task.
     :param largest_page: the maximum tasks per page; the client's page size may be smaller.
-    :ivar watermark: the watermark from which the next read misses nothing: a time before the first page was read, by
-        this clock or the server's, whichever is behind.
+    :ivar read_at: the server's time shortly before the first page was requested.
     :raises RedBrickAPIError: while iterating, if a page cannot be read or a task is malformed.
     """
 
@@ -310,11 +315,17 @@ class BulkRead:
         self._scope = scope
         self._document = document
         self._page_size = min(scope.client.page_size, largest_page)
+        self._updated_after = updated_after
         self._variables = {
             "stageName": stage.counting_name if stage else None,
             "cacheTime": updated_after.in_timezone("UTC").isoformat() if updated_after else None,
         }
-        self.watermark: pendulum.DateTime = pendulum.now("UTC")
+        self.read_at: pendulum.DateTime = pendulum.now("UTC")
+
+    @property
+    def watermark(self) -> pendulum.DateTime:
+        """The time from which the next read misses nothing; final once the first page was read."""
+        return self.read_at.subtract(seconds=self._scope.client.settle_seconds) - MARGIN
 
     def __iter__(self) -> Iterator[StoredTask]:
         seen: set[str] = set()
@@ -325,12 +336,19 @@ class BulkRead:
                 yield stored
 
     def _page(self, cursor: str | None, first: int) -> tuple[list[Any], str | None]:
+        started = time.monotonic()
         data = self._scope.execute(self._document, {**self._variables, "first": first, "after": cursor})
         with reading("tasksPaged"):
             page = data["tasksPaged"]
             if cursor is None:
-                self.watermark = min(self.watermark, moment(page.get("cacheTime")) or self.watermark)
+                self.read_at = self._server_time(time.monotonic() - started, moment(page.get("cacheTime")))
             return list(page["entries"]), page["cursor"]
+
+    def _server_time(self, ago_s: float, cached_at: pendulum.DateTime | None) -> pendulum.DateTime:
+        """Return the server's time a number of seconds ago; the earliest that it can have been."""
+        clock = self._scope.client.clock
+        at = clock.now().subtract(seconds=ago_s + (clock.error_s or 0.0))
+        return at if cached_at is None or cached_at == self._updated_after else min(at, cached_at)
 
 
 def read_again(scope: Scope, task_id: str) -> StoredTask:

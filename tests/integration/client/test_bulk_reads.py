@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pendulum
 import pytest
 from tiny_server import TinyServer, json_reply
@@ -9,7 +11,7 @@ from tiny_server import TinyServer, json_reply
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.client.models.workflow import Stage
 from airflow_provider_redbrick.client.operations.account import RedBrickClient, Scope
-from airflow_provider_redbrick.client.operations.task_reads import BulkRead, read_again
+from airflow_provider_redbrick.client.operations.task_reads import MARGIN, BulkRead, read_again
 from airflow_provider_redbrick.client.transport.http import Transport
 from airflow_provider_redbrick.client.transport.retry import RetryPolicy
 from airflow_provider_redbrick.client.transport.sessions import Credential
@@ -86,16 +88,43 @@ def test_bulk_read_sends_updated_after_in_utc():
     assert read(page())[2][0]["cacheTime"] is None
 
 
-def test_watermark_is_the_server_time_if_its_clock_is_behind():
-    bulk, _, _ = read(page(cursor="a", at=EARLIER), page(at="2010-01-01T00:00:00+00:00"))
-    assert bulk.watermark == pendulum.parse(EARLIER)
-
-
-@pytest.mark.parametrize("at", [LATER, None, "soon"])
-def test_watermark_is_the_local_time_before_the_first_page_otherwise(at):
+def reading_at(server, clock=time.time, **options):
+    """Return a bulk read by a worker with this clock, and the real time before it."""
+    transport = Transport(server.url, Credential("key"), policy=RetryPolicy(max_attempts=1), clock=clock)
+    bulk = BulkRead(Scope(RedBrickClient(transport), ORG, PROJECT), TRUTH, **options)
     before = pendulum.now("UTC")
-    bulk, _, _ = read(page(at=at))
-    assert before - pendulum.duration(milliseconds=1) <= bulk.watermark <= pendulum.now("UTC")
+    list(bulk)
+    return bulk, before
+
+
+def is_shortly_before(moment, real):
+    """Return whether a time is before another one by no more than the header's resolution."""
+    return pendulum.duration(seconds=-0.1) <= real - moment <= pendulum.duration(seconds=4)
+
+
+@pytest.mark.parametrize("ahead", [0, 300, -300])
+@pytest.mark.parametrize("at", [LATER, None, "soon"])
+def test_read_at_is_the_servers_time_whatever_the_workers_clock(ahead, at):
+    with TinyServer(page(at=at)) as server:
+        bulk, before = reading_at(server, lambda: time.time() + ahead)
+    assert is_shortly_before(bulk.read_at, before)
+
+
+def test_read_at_is_the_servers_cache_time_if_that_is_earlier():
+    bulk, _, _ = read(page(cursor="a", at=EARLIER), page(at="2010-01-01T00:00:00+00:00"))
+    assert bulk.read_at == pendulum.parse(EARLIER)
+
+
+def test_read_at_ignores_a_cache_time_that_repeats_the_request():
+    with TinyServer(page(at=EARLIER)) as server:
+        bulk, before = reading_at(server, updated_after=pendulum.parse(EARLIER))
+    assert is_shortly_before(bulk.read_at, before)
+
+
+def test_watermark_is_behind_by_the_settle_time_and_a_margin():
+    with TinyServer(page()) as server:
+        bulk, _ = reading_at(server)
+    assert bulk.watermark == bulk.read_at.subtract(seconds=30) - MARGIN
 
 
 def test_watermark_does_not_change_with_later_pages():
@@ -104,7 +133,6 @@ def test_watermark_does_not_change_with_later_pages():
         tasks = iter(bulk)
         next(tasks)
         watermark = bulk.watermark
-        assert watermark <= pendulum.now("UTC")
         next(tasks)
         assert bulk.watermark == watermark
 

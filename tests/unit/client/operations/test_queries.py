@@ -33,7 +33,6 @@ PART_OF = {
     "TAXONOMY": "project",
     "PROJECT_WITH_TAXONOMY": "project",
     "TASKS_TO_EXPORT": "tasksPaged",
-    "TASKS_TO_EXPORT_WITH_TIMES": "tasksPaged",
     "TASKS_CHANGED": "tasksPaged",
     "STAGE_TAXONOMY": "taxonomy",
     "PUT_STAGE_LABELS": "putLabels",
