@@ -83,6 +83,13 @@ class Overlap:
             return self
         return Overlap(dict(sorted(self._versions.items(), key=lambda item: item[1])[-most:]))
 
+    def oldest(self) -> pendulum.DateTime:
+        """Return the time of the oldest version.
+
+        :raises ValueError: if there is none.
+        """
+        return min(self._versions.values())
+
     def to_json(self) -> dict[str, str]:
         """Return the versions as a JSON object."""
         return {task_id: at.isoformat() for task_id, at in self._versions.items()}

@@ -37,7 +37,7 @@ from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_provider_redbrick.client.models.parsing import check_uuid
 from airflow_provider_redbrick.engine.polling import Condition, Limits, PollBudget
-from airflow_provider_redbrick.engine.watching import SCHEMA_VERSION, Backoff, WatchResult
+from airflow_provider_redbrick.engine.watching import SCHEMA_VERSION, Backoff, WatchResult, storable
 from airflow_provider_redbrick.exceptions import (
     PERMANENT_ERRORS,
     RedBrickConnectionLookupError,
@@ -328,6 +328,7 @@ class EventState:
         :raises Exception: if the store cannot be written now. The state stays in memory and is written the next time.
         """
         self._state = state
-        if self._store is not None and state != self._stored:
-            await self._store.aset(self._key, dict(state))
-            self._stored = state
+        stored = storable(state)
+        if self._store is not None and stored != self._stored:
+            await self._store.aset(self._key, stored)
+            self._stored = stored

@@ -47,4 +47,6 @@ class RedBrickGroundTruthEventTrigger(RedBrickWatchTrigger):
         :return: the events to send and the new state.
         """
         arrivals = await project.read(partial(self._arrivals.look, updated_after=watermark_of(state)))
-        return announce_arrivals(state, arrivals, read_at=self._arrivals.read_at)
+        return announce_arrivals(
+            state, arrivals, read_at=self._arrivals.read_at, settle_seconds=project.client.settle_seconds
+        )

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_redbrick.client.models.task import Task
     from airflow_provider_redbrick.client.models.workflow import Stage
+    from airflow_provider_redbrick.client.operations.account import RedBrickClient
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
     from airflow_provider_redbrick.engine.polling import Condition, Poll, QueueCondition
     from airflow_provider_redbrick.hooks.connection import Settings
@@ -144,6 +145,11 @@ class SharedProject:
         self._counts = RequestCoalescer(self._count_all)
         self._tasks = RequestCoalescer(self._read_all)
         self._listings: dict[tuple[str, bool], RequestCoalescer[int, int]] = {}
+
+    @property
+    def client(self) -> RedBrickClient:
+        """The client of all these triggers."""
+        return self._hook.client
 
     async def poll(self, condition: Condition) -> Poll:
         """Evaluate a condition.

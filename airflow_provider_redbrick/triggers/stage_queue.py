@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.client.models.workflow import normalize_stage_name
@@ -66,8 +67,8 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
 
     The event is sent once, and again only after the queue was below the threshold. A queue that is long enough at the
     first poll counts as risen. Without a state store (before Airflow 3.3.2) that also applies after each restart of the
-    triggerer. A queue that falls and rises again between two polls
-    is not reported.
+    triggerer. A queue that falls and rises again between two polls, or within the connection's ``settle_seconds``, is
+    not reported.
 
     The event has ``schema_version, org_id, project_id, stage_name, count, at_least``.
 
@@ -98,6 +99,13 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
         :param state: the state after the previous poll; None at the first one.
         :return: the events to send and the new state.
         """
-        at_least = int(self.at_least)
+        at_least, began = int(self.at_least), time.monotonic()
         result = await project.poll(QueueCondition(self.stage_name, at_least))
-        return evaluate_threshold(state, result.observed, at_least=at_least)
+        client = project.client
+        return evaluate_threshold(
+            state,
+            result.observed,
+            at_least=at_least,
+            read_at=client.clock.now().subtract(seconds=time.monotonic() - began),
+            settle_seconds=client.settle_seconds,
+        )

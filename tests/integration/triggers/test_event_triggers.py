@@ -155,7 +155,10 @@ class TestStored:
 
 
 class TestQueue:
-    def test_event_is_sent_once_per_crossing(self, sandbox):
+    def test_event_is_sent_once_per_crossing(self, sandbox, monkeypatch):
+        # Otherwise a second crossing within 30 seconds may be a stale read.
+        monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&settle_seconds=0")
+
         async def scene():
             async with Watcher(queue()) as watcher:
                 await watcher.polled()

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pendulum
 import pytest
 
 from airflow_provider_redbrick import exceptions as err
+from airflow_provider_redbrick.client.models.task import OutputEvent
+from airflow_provider_redbrick.client.operations.task_reads import MARGIN
 from airflow_provider_redbrick.engine.watching import (
     LAG,
     MOST_REMEMBERED,
     OVERLAP,
     Arrival,
+    Arrivals,
     Backoff,
     announce_arrivals,
     evaluate_threshold,
+    storable,
     watermark_of,
 )
 
 NOON = pendulum.datetime(2026, 3, 14, 12)
+SETTLE = 30
 
 
 def at(minutes: float) -> pendulum.DateTime:
@@ -33,11 +39,12 @@ def through_json(state):
 # ------------------------------------------------------------------ thresholds
 
 
-def watched(*counts, at_least=3, state=None):
-    """Return the looks at a queue that lead to an event, with its count."""
+def watched(*counts, at_least=3, state=None, settle_seconds=30):
+    """Return the looks at a queue, one a minute, that lead to an event, with its count."""
     events = []
     for number, count in enumerate(counts):
-        result = evaluate_threshold(state, count, at_least=at_least)
+        options = {"read_at": at(number + 1), "settle_seconds": settle_seconds}
+        result = evaluate_threshold(state, count, at_least=at_least, **options)
         state = through_json(result.state)
         events += [(number, event["count"]) for event in result.events]
     return events
@@ -59,9 +66,23 @@ def test_threshold_event_is_sent_once_and_again_after_falling_below(counts, even
 
 
 def test_threshold_state_survives_restart():
-    state = through_json(evaluate_threshold(None, 5, at_least=3).state)
+    state = through_json(evaluate_threshold(None, 5, at_least=3, read_at=NOON, settle_seconds=30).state)
     assert watched(5, 6, state=state) == []
     assert watched(1, 6, state=state) == [(1, 6)]
+
+
+@pytest.mark.parametrize("state", [{"above": True}, {"above": False}])
+def test_threshold_state_of_an_earlier_release_is_accepted(state):
+    assert watched(1, 5, state=state) == [(1, 5)]
+
+
+def test_threshold_crossed_back_by_a_stale_read_is_not_announced_again():
+    assert watched(2, 5, 2, 5, 5, settle_seconds=61) == [(1, 5)]
+
+
+def test_threshold_crossed_back_for_longer_than_a_read_may_lag_is_announced_again():
+    assert watched(2, 5, 2, 2, 5, 5, settle_seconds=61) == [(1, 5), (5, 5)]
+    assert watched(2, 5, 2, 2, 2, 5, settle_seconds=61) == [(1, 5), (5, 5)]
 
 
 # ------------------------------------------------------------------ ground truth
@@ -87,7 +108,7 @@ class Watch:
             for task_id, (moment, changed) in self.arrived.items()
             if changed <= at(minutes) and (begin is None or changed >= begin)
         ]
-        result = announce_arrivals(self.state, seen, read_at=at(minutes))
+        result = announce_arrivals(self.state, seen, read_at=at(minutes), settle_seconds=SETTLE)
         if keep:
             self.state = through_json(result.state)
         return [task_id for event in result.events for task_id in event["task_ids"]]
@@ -100,6 +121,12 @@ def watch():
 
 def test_task_present_before_first_look_is_not_announced(watch):
     watch.arrives("old", -60)
+    assert [watch.look(minute) for minute in range(3)] == [[], [], []]
+
+
+def test_task_present_at_first_look_is_not_announced_if_its_time_is_later(watch):
+    """The server's time is known to within a second or two."""
+    watch.arrived["old"] = (at(0.02), at(0))
     assert [watch.look(minute) for minute in range(3)] == [[], [], []]
 
 
@@ -159,33 +186,130 @@ def test_many_arrivals_are_split_into_events_without_loss(watch):
     watch.look(0)
     ids = [f"task-{number:05}" for number in range(2_500)]
     seen = [Arrival(task_id, at(1)) for task_id in ids]
-    result = announce_arrivals(watch.state, seen, read_at=at(2))
+    result = announce_arrivals(watch.state, seen, read_at=at(2), settle_seconds=SETTLE)
     assert [event["count"] for event in result.events] == [1000, 1000, 500]
     assert [task_id for event in result.events for task_id in event["task_ids"]] == ids
 
 
-def test_full_state_stays_small_and_repeats_no_announcement(watch):
+def test_full_state_announces_nothing_twice_and_late_arrivals_once(watch):
     watch.look(0)
     for number in range(3 * MOST_REMEMBERED):
-        watch.arrives(f"{number:036}", 1 + number / 1000)
+        watch.arrives(f"{number:036}", 4.5 + number / 10_000)
     assert len(watch.look(5)) == 3 * MOST_REMEMBERED
-    assert len(json.dumps(watch.state)) < 60_000
-    watch.arrives("additional", 6)
-    assert watch.look(7) == ["additional"]
+    watch.arrives("late", 4.4, shown_at=5.1)
+    assert [watch.look(5.2), watch.look(5.3)] == [["late"], []]
+
+
+def test_full_state_forgets_arrivals_before_what_can_be_late(watch):
+    watch.look(0)
+    for number in range(3 * MOST_REMEMBERED):
+        watch.arrives(f"{number:036}", 1 + number / 10_000)
+    watch.look(5)
+    assert watch.look(6) == []
+    assert len(watch.state["told"]) < 2 * MOST_REMEMBERED
+
+
+def test_stored_state_is_small_and_keeps_the_latest_arrivals(watch):
+    watch.look(0)
+    for number in range(3 * MOST_REMEMBERED):
+        watch.arrives(f"{number:036}", 4.5 + number / 10_000)
+    watch.look(5)
+    stored = storable({**watch.state, "project_id": "p"})
+    assert len(json.dumps(stored)) < 60_000
+    assert (stored["since"], stored["project_id"]) == (watch.state["since"], "p")
+    assert max(stored["told"]) == f"{3 * MOST_REMEMBERED - 1:036}"
+    assert storable({"above": True}) == {"above": True}
+
+
+def test_stale_events_of_an_earlier_arrival_are_not_announced(watch):
+    watch.look(0)
+    watch.arrives("a", 3)
+    assert watch.look(4) == ["a"]
+    watch.arrives("a", 2, shown_at=3)
+    assert watch.look(5) == []
 
 
 def test_watermark_moves_with_arrivals_and_seldom_without(watch):
+    behind = OVERLAP + MARGIN + pendulum.duration(seconds=SETTLE)
     watch.look(0)
     first = watch.state
     assert watch.look(15) == []
     assert watch.state == first
-    late = (OVERLAP + LAG).total_minutes() + 1
+    late = (behind + LAG).total_minutes() + 1
     watch.look(late)
-    assert watermark_of(watch.state) == at(late) - OVERLAP
+    assert watermark_of(watch.state) == at(late) - behind
     watch.arrives("a", late + 20)
     watch.look(late + 21)
-    assert watermark_of(watch.state) == at(late + 21) - OVERLAP
+    assert watermark_of(watch.state) == at(late + 21) - behind
     assert list(watch.state["told"]) == ["a"]
+
+
+# ------------------------------------------------------------------ reading arrivals
+
+
+class Project:
+    """A project whose listing and events lag behind each other."""
+
+    def __init__(self) -> None:
+        self.updated: dict[str, float | None] = {}
+        self.moved: dict[str, list[float]] = {}
+        self.asked: list[list[str]] = []
+        self.now = NOON
+        clock = SimpleNamespace(now=lambda: self.now, error_s=0.0)
+        self.client = SimpleNamespace(page_size=200, settle_seconds=SETTLE, clock=clock)
+        self.arrivals = Arrivals()
+
+    def stage(self, _name):
+        return None
+
+    def execute(self, _document, _variables):
+        times = {task_id: None if updated is None else at(updated) for task_id, updated in self.updated.items()}
+        entries = [{"taskId": i, "updatedAt": updated and updated.isoformat()} for i, updated in times.items()]
+        return {"tasksPaged": {"entries": entries, "cursor": None}}
+
+    def output_events(self, ids):
+        self.asked.append(list(ids))
+        return {i: [OutputEvent("Review_1", None, at(moved)) for moved in self.moved.get(i, [])] for i in ids}
+
+    def look(self, minutes) -> list[tuple[str, float]]:
+        self.now = at(minutes)
+        arrivals = self.arrivals.look(self, NOON)
+        return [(arrival.task_id, (arrival.at - NOON).total_seconds() / 60) for arrival in arrivals]
+
+
+@pytest.fixture
+def project():
+    return Project()
+
+
+def test_arrivals_events_are_read_once_per_version(project):
+    project.updated, project.moved = {"a": 5}, {"a": [5]}
+    assert [project.look(minutes) for minutes in (6, 7)] == [[("a", 5)]] * 2
+    assert project.asked == [["a"], []]
+    project.updated, project.moved = {"a": 8}, {"a": [5, 8]}
+    assert project.look(9) == [("a", 8)]
+
+
+def test_arrivals_late_events_are_read_again(project):
+    """The listing shows that the task was finished again; its events show only that it was finished before."""
+    project.updated, project.moved = {"a": 5}, {"a": [1]}
+    assert project.look(5.1) == [("a", 1)]
+    project.moved = {"a": [1, 5]}
+    assert project.look(5.2) == [("a", 5)]
+
+
+def test_arrivals_old_events_of_a_settled_version_are_read_once(project):
+    """Its labels were changed, which is no arrival."""
+    project.updated, project.moved = {"a": 5}, {"a": [1]}
+    assert [project.look(minutes) for minutes in (5.5, 6.5, 7.5)] == [[("a", 1)]] * 3
+    assert project.asked == [["a"], ["a"], []]
+
+
+def test_arrivals_events_of_task_without_version_are_read_at_each_look(project):
+    project.updated, project.moved = {"a": None}, {"a": [1]}
+    project.look(5)
+    project.moved = {"a": [1, 6]}
+    assert project.look(60) == [("a", 6)]
 
 
 # ------------------------------------------------------------------ backoff
