@@ -113,7 +113,8 @@ class RedBrickExportTasksOperator(StoppableOperator):
             raise RedBrickInputError("Give either updated_after or watermark_from, not both.")
         validation.flag("masks", self.masks)
         counts = {"tasks": 0, "labels": 0, "masks": 0}
-        with StagedDirectory(path) as directory:
+        owner = json.dumps(get_export_identity(context))
+        with StagedDirectory(path, owner=owner, attempt=context["ti"].try_number) as directory:
             project = self.get_project()
             window = Window(after) if self.watermark_from is None else self._window(context, project, directory)
             stage = None if name is None else project.stage(name)

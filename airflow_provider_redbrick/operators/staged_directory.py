@@ -3,15 +3,21 @@
 1. New files are written to a hidden folder within the target. A run that fails removes it, and the target is unchanged.
 2. While files are moved to their names, the index file is absent: a reader never sees an index of missing files.
 3. The index is moved last. If publishing fails halfway, the files that were moved are removed again.
+4. A killed process leaves its hidden folder. The next attempt of the same owner removes it: the folder's name has both.
+   After a publication, the folders of others are removed in which no file has changed for a day. Both times are those
+   of the file system. A folder that is in use is never removed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -32,6 +38,9 @@ T = TypeVar("T")
 # Buffer per open file, in bytes. The smallest size that all object store clients accept is 5 MiB.
 _BLOCK = 8 << 20
 
+_HIDDEN = re.compile(r"\.unfinished-(?:(?P<owner>[0-9a-f]{16})-(?P<attempt>[0-9]+)-)?[0-9a-f]{32}")
+_ABANDONED_AFTER = timedelta(days=1)
+
 
 class StagedDirectory:
     """A set of files that is published to a folder as a whole.
@@ -40,11 +49,13 @@ class StagedDirectory:
     not published. Files are named by their paths in the folder and may be added from several threads.
 
     :param path: target folder: a local path or a URI that Airflow's object storage supports. It is created if missing.
+    :param owner: text that identifies who writes, the same for all of its attempts. Only one attempt may be alive.
+    :param attempt: number of the owner's attempt. Folders of its earlier attempts are removed.
     :raises RedBrickInputError: if Airflow's object storage does not support the URI. :meth:`open` raises it if the
         first file cannot be written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, owner: str = "", attempt: int = 1) -> None:
         try:
             place = ObjectStoragePath(path)
             # In some Airflow 3 releases, operations of the path itself ignore the URI's connection.
@@ -53,11 +64,16 @@ class StagedDirectory:
             raise _unwritable(path, error) from None
         self._path = path
         self._folder = str(place.path).rstrip("/")
-        self._hidden = f"{self._folder}/.unfinished-{uuid.uuid4().hex}"
+        self._owner = hashlib.blake2b(owner.encode(), digest_size=8).hexdigest()
+        self._attempt = attempt
+        prefix = f"{self._owner}-{attempt}-" if owner else ""
+        self._hidden = f"{self._folder}/.unfinished-{prefix}{uuid.uuid4().hex}"
         self._added: dict[str, None] = {}
         self._moved: list[str] = []
 
     def __enter__(self) -> Self:
+        if self._attempt > 1:
+            self._clean(self._is_of_earlier_attempt)
         return self
 
     def __exit__(
@@ -121,6 +137,35 @@ class StagedDirectory:
                 list(pool.map(self._move, others))
         self._move(index)
         self._moved = []
+        self._clean(lambda folder: self._is_abandoned(folder, index))
+
+    def _clean(self, is_dead: Callable[[str], bool]) -> None:
+        """Remove hidden folders of killed processes. A failure is logged: the files themselves are not affected."""
+        try:
+            # Clients of object stores cache listings and times for as long as the process lives.
+            self._fs.invalidate_cache()
+            for folder in self._fs.ls(self._folder, detail=False):
+                name = folder.rstrip("/").rpartition("/")[2]
+                if _HIDDEN.fullmatch(name) and not self._hidden.endswith(f"/{name}") and is_dead(folder):
+                    self._fs.rm(folder, recursive=True)
+                    log.info("Removed %s, which a killed process left.", folder)
+        except FileNotFoundError:
+            pass  # The target does not exist yet, or another process has removed the folder.
+        except Exception as problem:  # noqa: BLE001 - clients of object stores raise what they like
+            log.warning("Unfinished folders in %s could not be removed: %s", self._path, problem)
+
+    def _is_of_earlier_attempt(self, folder: str) -> bool:
+        match = _HIDDEN.fullmatch(folder.rstrip("/").rpartition("/")[2])
+        return match is not None and match["owner"] == self._owner and int(match["attempt"]) < self._attempt
+
+    def _is_abandoned(self, folder: str, index: str) -> bool:
+        """Return whether no file in a folder has changed for a day before the index was written."""
+        limit = self._modified(f"{self._folder}/{index}") - _ABANDONED_AFTER
+        return all(self._modified(path) < limit for path in self._fs.find(folder) or [folder])
+
+    def _modified(self, path: str) -> datetime:
+        modified: datetime = self._fs.modified(path)
+        return modified if modified.tzinfo else modified.replace(tzinfo=timezone.utc)
 
     def _move(self, name: str) -> None:
         path = f"{self._folder}/{name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import uuid
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,7 @@ class Run:
 
     def __init__(self, **context: Any) -> None:
         self.tries = 0
+        self.run_id = uuid.uuid4().hex
         self.xcoms: dict[str, Any] = {}
         self.started = pendulum.now("UTC")
         self.context = context
@@ -97,7 +99,12 @@ class Run:
         self.tries += 1
         self.xcoms.clear()
         task_instance = SimpleNamespace(
-            try_number=self.tries, xcom_push=lambda key, value: self.xcoms.update({key: value})
+            dag_id="dag",
+            run_id=self.run_id,
+            task_id=operator.task_id,
+            map_index=-1,
+            try_number=self.tries,
+            xcom_push=lambda key, value: self.xcoms.update({key: value}),
         )
         dag_run = SimpleNamespace(start_date=self.started)
         return operator.execute({"ti": task_instance, "dag_run": dag_run, **self.context})

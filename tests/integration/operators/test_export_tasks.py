@@ -426,6 +426,27 @@ class TestPublishing:
         assert time.monotonic() - stopped < 4.5, "Airflow kills for good after five seconds"
         assert files_in(tmp_path) == old
 
+    def test_next_attempt_removes_the_files_of_a_killed_one(self, sandbox, run, label, tmp_path):
+        ids = sandbox.seed_tasks(100, ground_truth=True)
+        label(ids[0], masks={0: GZIPPED})
+        sandbox.settings(latency_ms=400)
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - another process
+            try:
+                run.try_once(operator(tmp_path))
+            finally:
+                os._exit(0)
+        deadline = time.monotonic() + 20
+        while len(files_in(tmp_path)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        assert all(name.startswith(".unfinished-") for name in files_in(tmp_path))
+        run.tries += 1
+        sandbox.settings(latency_ms=0)
+        run.try_once(operator(tmp_path))
+        assert set(files_in(tmp_path)) == {"tasks.jsonl", f"masks/{ids[0]}/0.nii.gz"}
+
     def test_on_kill_before_export_raises_nothing(self, tmp_path):
         assert operator(tmp_path).on_kill() is None
 

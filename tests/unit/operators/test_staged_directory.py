@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import uuid
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from airflow.sdk.io import attach
@@ -140,6 +142,90 @@ def test_concurrent_publications_do_not_interfere(place):
         other.publish(INDEX, workers=1)
         one.publish(INDEX, workers=1)
     assert files_in(place) == {INDEX: b"one", "masks/a": b"1"}
+
+
+# ------------------------------------------------------------------ leftovers of killed processes
+
+
+def killed(place, *, owner="", attempt=1, hours=0.0):
+    """Leave the files of a process that was killed some hours ago. Returns the name of the folder."""
+    directory = StagedDirectory(place, owner=owner, attempt=attempt)
+    write(directory, b"partial", a=b"partial")
+    fs, folder = directory._fs, directory._hidden
+    for path in fs.find(folder):
+        changed = datetime.now(timezone.utc) - timedelta(hours=hours)
+        if isinstance(fs, MemoryFileSystem):
+            fs.store[path].modified = changed
+        else:
+            os.utime(path, (changed.timestamp(), changed.timestamp()))
+    return folder.rpartition("/")[2]
+
+
+def leftovers(place):
+    return {name.partition("/")[0] for name in files_in(place) if name.startswith(".")}
+
+
+def publish_as(place, owner, attempt=1):
+    with StagedDirectory(place, owner=owner, attempt=attempt) as directory:
+        write(directory, b"new", a=b"1")
+        directory.publish(INDEX, workers=3)
+
+
+def test_enter_removes_folders_of_earlier_attempts_at_once(place):
+    for attempt in (1, 2):
+        killed(place, owner="mine", attempt=attempt)
+    with StagedDirectory(place, owner="mine", attempt=3):
+        assert files_in(place) == {}
+
+
+def test_enter_keeps_folders_of_others_and_of_later_attempts(place):
+    names = {killed(place, owner="other"), killed(place), killed(place, owner="mine", attempt=2)}
+    with StagedDirectory(place, owner="mine", attempt=2):
+        assert leftovers(place) == names
+
+
+def test_publish_removes_folders_unchanged_for_a_day(place):
+    killed(place, owner="other", hours=25)
+    killed(place, hours=25)
+    publish_as(place, "mine")
+    assert files_in(place) == {INDEX: b"new", "masks/a": b"1"}
+
+
+def test_publish_keeps_a_folder_with_a_recent_file(place):
+    """A long export writes its index while old masks are beside it."""
+    name = killed(place, owner="other", hours=23)
+    live = StagedDirectory(place, owner="live")
+    write(live, b"partial")
+    publish_as(place, "mine")
+    assert leftovers(place) == {name, live._hidden.rpartition("/")[2]}
+
+
+def test_exit_without_publish_keeps_folders_of_others(place):
+    name = killed(place, owner="other", hours=25)
+    with StagedDirectory(place, owner="mine", attempt=2) as directory:
+        write(directory, b"new")
+    assert leftovers(place) == {name}
+
+
+def test_clean_keeps_files_with_similar_names(place):
+    with StagedDirectory(place) as directory:
+        for name in (".unfinished-notes", ".unfinished", "unfinished-" + "a" * 32):
+            directory.add(f"{name}/x", io.BytesIO(b"kept"))
+        directory.add(INDEX, io.BytesIO(b"x"))
+        directory.publish(INDEX, workers=1)
+    before = files_in(place)
+    publish_as(place, "mine", attempt=2)
+    assert {name for name in files_in(place) if "unfinished" in name} == {n for n in before if "unfinished" in n}
+
+
+def test_publish_succeeds_where_the_store_permits_no_listing(place, monkeypatch, caplog):
+    with StagedDirectory(place, owner="mine") as directory:
+        monkeypatch.setattr(directory._fs, "ls", lambda *_, **__: 1 / 0)
+        write(directory, b"new")
+        directory.publish(INDEX, workers=1)
+    monkeypatch.undo()
+    assert files_in(place) == {INDEX: b"new"}
+    assert "could not be removed" in caplog.text
 
 
 def test_unsupported_uri_is_refused():
