@@ -150,6 +150,7 @@ class TestExamples:
         assert sum(sum(ran.returned("prelabel", ti.map_index)["counts"].values()) for ti in ran.mapped("prelabel")) >= 5
         assert any(sandbox.task(task_id)["labels"] for task_id in new)
 
+    @pytest.mark.skipif(BEFORE_3_1, reason="this Airflow's DAG.test wants assets that a scheduler has activated")
     def test_record_queues_is_the_history_of_the_page(self, run_dag, sandbox):
         from airflow_provider_redbrick.plugins import records
 
