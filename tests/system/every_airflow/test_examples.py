@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import pendulum
 import pytest
@@ -94,7 +95,7 @@ def test_export_ground_truth(sandbox, succeeds):
 
 def test_record_queues(airflow, sandbox, succeeds):
     sandbox.seed_tasks(2)
-    run_id = succeeds("record_queues").run_id
+    run_id = quote(succeeds("record_queues").run_id)
     events = airflow.ask(f"assets/events?source_dag_id=record_queues&source_run_id={run_id}")["asset_events"]
     assert [event["extra"]["queues"]["Label"] for event in events] == [2]
 
