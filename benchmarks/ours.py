@@ -55,7 +55,14 @@ def prepare(job: Job) -> Callable[[], int]:
     """Return a function that executes the work's operator."""
     operator = _OPERATORS[job["work"]](job)
     context = {
-        "ti": SimpleNamespace(try_number=1, xcom_push=lambda **_: None),
+        "ti": SimpleNamespace(
+            dag_id="benchmarks",
+            run_id="benchmarks",
+            task_id=operator.task_id,
+            map_index=-1,
+            try_number=1,
+            xcom_push=lambda **_: None,
+        ),
         "dag_run": SimpleNamespace(start_date=pendulum.now("UTC")),
     }
 
