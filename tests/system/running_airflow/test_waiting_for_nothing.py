@@ -23,7 +23,7 @@ def server(airflow):
             "conn_type": "redbrick",
             "host": sandbox.url,
             "password": sandbox.api_key,
-            "extra": json.dumps({"org_id": sandbox.org_id}),
+            "extra": json.dumps({"org_id": sandbox.org_id, "settle_seconds": 0.3}),
         }
         assert airflow.ask("connections", connection)
         yield sandbox
@@ -172,7 +172,7 @@ def test_a_queue_that_rises_through_a_threshold_starts_one_run(airflow, server, 
     # The queue is short again, as the watcher has seen and written down, and may rise.
     def is_short() -> bool:
         (now,) = remembered(airflow, f"{base}/Label")
-        return now["value"] == {"above": False} and now["updated_at"] != first["updated_at"]
+        return now["value"]["above"] is False and now["updated_at"] != first["updated_at"]
 
     airflow.wait("short", is_short)
     server.seed_tasks(4)
