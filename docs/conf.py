@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Autodoc imports modules with TYPE_CHECKING set. Airflow's own models break if they are first imported so.
+import airflow  # noqa: F401
+
 from airflow_provider_redbrick import __version__
 
 project = "airflow-provider-redbrick"

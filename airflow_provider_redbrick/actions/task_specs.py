@@ -12,34 +12,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
 from airflow_provider_redbrick.annotations.conversion import check_json, list_of_objects, series_labels
 from airflow_provider_redbrick.client.models.parsing import check_uuid, is_uuid
 from airflow_provider_redbrick.engine.outcomes import Outcome, failed
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.labels.schema import (
-    LISTED,
-    Violations,
-    anything,
-    each,
-    flag,
+from airflow_provider_redbrick.labels.fields import (
+    Flag,
+    InputModel,
+    ItemPath,
+    ItemPaths,
+    Text,
+    accepts,
+    dotted,
+    find_violations,
     is_list,
-    is_number,
-    join,
-    mapping,
-    must_be,
-    name_of,
-    path,
-    paths,
-    record,
+    number,
+    refuse,
     shown,
-    text,
 )
+from airflow_provider_redbrick.labels.schema import LISTED
 from airflow_provider_redbrick.labels.strict_json import check_storable
 from airflow_provider_redbrick.labels.validation import item_references
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from airflow_provider_redbrick.annotations.snapshot import MaskCopy, MaskKey
     from airflow_provider_redbrick.labels.file_reader import Entry
 
@@ -132,11 +133,13 @@ def read_new_task(value: object, *, place: str = "") -> NewTask:
     :param place: the position in a file, for messages.
     :raises RedBrickInputError: if it is invalid; the message names up to five errors.
     """
+    if not isinstance(value, Mapping):
+        raise RedBrickInputError(f"it must be an object, not {shown(value)}")
     messages = [
-        f"{location}: {message}" if location else f"it {message}"
-        for location, message in islice(_problems(value), _MAX_NAMED)
+        f"{dotted(loc)}: {message}" if loc else f"it {message}"
+        for loc, message in islice(find_violations(TaskSpec, value), _MAX_NAMED)
     ]
-    if messages or not isinstance(value, Mapping):
+    if messages:
         raise RedBrickInputError("; ".join(messages))
     check_storable(value)
     return NewTask(
@@ -179,85 +182,82 @@ def _read(entry: Entry, name: str, first: str) -> NewTask | Outcome:
     return failed("", f"{entry.place}: {problem}", name=name)
 
 
-# ------------------------------------------------------------------ rules
+# ------------------------------------------------------------------ models
 
 
-def _text_values(value: Any) -> Violations:
-    """Check an object whose values are text."""
-    yield from mapping(value)
-    for key, inner in value.items() if isinstance(value, Mapping) else ():
-        for _, message in text(inner):
-            yield name_of(key), message
+def _check_assignees(emails: Any) -> Any:
+    """Check an email or several; a blank one is an unrendered template."""
+    for email in emails if is_list(emails) and emails else [emails]:
+        if not isinstance(email, str) or not email.strip():
+            refuse(((), f"must be an email or a list of emails, not {shown(email)}"))
+    return emails
 
 
-def _assignees(value: Any) -> Violations:
-    """Validate emails by stage; a blank one is an unrendered template."""
-    yield from mapping(value)
-    for stage, emails in value.items() if isinstance(value, Mapping) else ():
-        listed_emails = emails if is_list(emails) and emails else [emails]
-        for email in listed_emails:
-            if not isinstance(email, str) or not email.strip():
-                yield name_of(stage), f"must be an email or a list of emails, not {shown(email)}"
+TextValues = dict[str, Text]
+Assignees = dict[
+    str, Annotated[str | list[str], PlainValidator(_check_assignees, json_schema_input_type=str | list[str])]
+]
 
 
-def _series(value: Any) -> Violations:
-    """Validate a series; its labels are validated later, with the taxonomy."""
-    yield from mapping(value)
-    if not isinstance(value, Mapping):
-        return
-    if value.get("items") is None:
-        yield "items", "is missing"
-    for key, rule in _SERIES_RULES.items():
-        if value.get(key) is not None:
-            for inner_place, message in rule(value[key]):
-                yield join(key, inner_place), message
+class HeatMap(InputModel):
+    """A heat map of a series; the server validates the rest."""
+
+    model_config = ConfigDict(extra="allow")
+
+    item: ItemPath
 
 
-def _heat_map(value: Any) -> Violations:
-    """Check that a heat map has an item; the server validates the rest."""
-    yield from mapping(value)
-    for _, message in path(value.get("item")) if isinstance(value, Mapping) else ():
-        yield "item", message
+class SeriesSpec(InputModel):
+    """A series of a new task; its labels are validated later, with the taxonomy."""
+
+    model_config = ConfigDict(extra="allow")
+
+    items: ItemPaths
+    name: Text | None = None
+    metaData: TextValues | None = None
+    imageHeaders: dict[str, Any] | None = None
+    heatMaps: list[HeatMap] | None = None
 
 
-_SERIES_RULES = {
-    "items": paths,
-    "name": text,
-    "metaData": _text_values,
-    "imageHeaders": mapping,
-    "heatMaps": each(_heat_map),
-}
-# Fields of an exported row that describe the exported task, not the one to create.
-_EXPORT_FIELDS = (
-    *("taskId", "currentStageName", "labelsId", "updatedBy", "updatedAt"),
+class TaskSpec(InputModel):
+    """A new task, as in a list or file of tasks to upload. It has either ``items`` or ``series``."""
+
+    name: Annotated[
+        str,
+        accepts(
+            "text that is not blank",
+            lambda value: isinstance(value, str) and bool(value.strip()),
+            {"type": "string", "pattern": r"\S"},
+        ),
+    ]
+    items: ItemPaths | None = None
+    series: Annotated[list[SeriesSpec] | None, Field(min_length=1)] = None
+    classification: dict[str, Any] | None = None
+    isGroundTruth: Flag | None = None
+    metaData: TextValues | None = None
+    preAssign: Assignees | None = None
+    priority: Annotated[float, number("a number from 0 to 1", 0, 1)] | None = None
+    storageId: Annotated[str, accepts("a UUID", is_uuid, {"type": "string", "format": "uuid"})] | None = None
+
+    # Fields of an exported row that describe the exported task, not the one to create.
+    taskId: Any = None
+    currentStageName: Any = None
+    labelsId: Any = None
+    updatedBy: Any = None
+    updatedAt: Any = None
     # Only in exports of RedBrick's SDK.
-    *("createdBy", "createdAt", "updatedByUserId", "status"),
-)
-_TASK_RULE = record(
-    {"name": must_be("text that is not blank", lambda value: isinstance(value, str) and bool(value.strip()))},
-    {
-        "items": paths,
-        "series": each(_series, least=1, what="series"),
-        "classification": mapping,
-        "isGroundTruth": flag,
-        "metaData": _text_values,
-        "preAssign": _assignees,
-        "priority": must_be("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
-        "storageId": must_be("a UUID", is_uuid),
-        **dict.fromkeys(_EXPORT_FIELDS, anything),
-    },
-)
+    createdBy: Any = None
+    createdAt: Any = None
+    updatedByUserId: Any = None
+    status: Any = None
 
-
-def _problems(value: object) -> Violations:
-    yield from _TASK_RULE(value)
-    if not isinstance(value, Mapping):
-        return
-    present = [key for key in ("items", "series") if value.get(key) is not None]
-    if len(present) == 2:
-        yield "items", "cannot be combined with 'series', which have their own items"
-    elif not present:
-        yield "items", "is missing; specify 'items' or 'series'"
+    @model_validator(mode="after")
+    def _check_items(self) -> Self:
+        if self.items is not None and self.series is not None:
+            refuse((("items",), "cannot be combined with 'series', which have their own items"))
+        if self.items is None and self.series is None:
+            refuse((("items",), "is missing; specify 'items' or 'series'"))
+        return self
 
 
 # ------------------------------------------------------------------ series

@@ -783,7 +783,7 @@ BAD_TASKS = {
         one(items=None, series=[{"items": CT, "metaData": {"a": 1}}]),
         "series[0].metaData.a: must be",
     ),
-    "heat map": (one(items=None, series=[{"items": CT, "heatMaps": [{}]}]), "series[0].heatMaps[0].item: must be a pa"),
+    "heat map": (one(items=None, series=[{"items": CT, "heatMaps": [{}]}]), "series[0].heatMaps[0].item: is missing"),
     "unknown key": (one(metadata={"a": "b"}), "metadata: unknown key; did you mean 'metaData'?"),
     "half a pair in a name": (one(name="a\ud800"), "tasks[1]: name has characters that cannot be sent or stored"),
     "NUL in an item": (one(items=[CT, "b\0.dcm"]), "tasks[1]: items[1] has characters that cannot be sent or stored"),
