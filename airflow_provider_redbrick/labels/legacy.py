@@ -17,29 +17,29 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import field_validator
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError
-from airflow_provider_redbrick.labels.schema import (
-    Rule,
-    Violations,
-    count,
-    each,
-    flag,
+from airflow_provider_redbrick.labels.fields import (
+    Count,
+    Flag,
+    InputModel,
+    Number,
+    Text,
+    accepts,
+    dotted,
+    find_violations,
     is_list,
-    join,
-    must_be,
-    number,
-    record,
+    is_number,
+    refuse,
     shown,
-    text,
 )
 from airflow_provider_redbrick.labels.series_format import without_root
 from airflow_provider_redbrick.labels.taxonomy import suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_provider_redbrick.client.operations.remote_labeling import RemoteOutput
 
 
@@ -56,7 +56,7 @@ def image_bounding_boxes(labels: Labels) -> dict[str, Any]:
         ``hnorm``, fractions of the image's width and height); optionally ``attributes`` ([{name, value}]), ``labelid``.
     :raises RedBrickInputError: if a label is invalid; the message names the label and the field.
     """
-    return _series("boundingBoxes", [_box(label) for label in _checked(labels, _BOX)])
+    return _series("boundingBoxes", [_box(label) for label in _checked(labels, _ImageBox)])
 
 
 def video_bounding_boxes(labels: Labels) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def video_bounding_boxes(labels: Labels) -> dict[str, Any]:
     :param labels: as for images, each with ``frameindex``; optionally ``trackid`` (default: a track of its own),
         ``keyframe`` and ``end`` (default: true).
     """
-    boxes = [{**_box(label), "video": _video(label)} for label in _checked(labels, {**_BOX, **_FRAME}, _TRACK)]
+    boxes = [{**_box(label), "video": _video(label)} for label in _checked(labels, _VideoBox)]
     return _series("boundingBoxes", boxes)
 
 
@@ -76,7 +76,7 @@ def image_classification(labels: Labels, *, attribute: str) -> dict[str, Any]:
     :param attribute: the taxonomy attribute that receives the category: classifications no longer have a category.
     :raises RedBrickInputError: if the label is invalid.
     """
-    checked = _checked(labels, {}, _CLASSIFY_FLAG)
+    checked = _checked(labels, _ImageClass)
     if len(checked) != 1:
         raise RedBrickInputError(
             f"labels must be a list of exactly 1 label, since an image has one class, not {len(checked)}"
@@ -95,7 +95,7 @@ def video_classification(labels: Labels, *, attribute: str) -> dict[str, Any]:
     :param attribute: the taxonomy attribute that receives the category.
     :raises RedBrickInputError: if a label is invalid.
     """
-    checked = _checked(labels, _FRAME, {**_TRACK, **_CLASSIFY_FLAG})
+    checked = _checked(labels, _VideoClass)
     frames: dict[int, dict[str, Any]] = {}
     for index, first, after in _spans(checked):
         if len(frames) + after - first > MAX_FRAMES:
@@ -117,49 +117,80 @@ def _series(key: str, labels: list[dict[str, Any]]) -> dict[str, Any]:
 # ------------------------------------------------------------------ validation
 
 
-def _is_path(value: Any) -> bool:
+def _is_category_path(value: Any) -> bool:
     """Return whether a value is a list of one path with a name below its root."""
     if not is_list(value) or len(value) != 1 or not is_list(value[0]):
         return False
     return len(value[0]) > 1 and all(isinstance(name, str) and name for name in value[0])
 
 
-def _attribute_value(value: Any) -> Violations:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield from number(value)
-    elif not isinstance(value, (str, bool)) and not (
-        is_list(value) and all(isinstance(element, str) for element in value)
-    ):
-        yield "", f"must be text, a number, true or false, or a list of text values, not {shown(value)}"
+def _is_attribute_value(value: Any) -> bool:
+    is_text_list = is_list(value) and all(isinstance(element, str) for element in value)
+    return is_text_list or isinstance(value, (str, bool)) or is_number(value)
 
 
-_ATTRIBUTE_PAIRS = each(record({"name": text, "value": _attribute_value}))
+_CategoryPath = Annotated[
+    Any, accepts("one path from the root, such as [['object', 'car']]", _is_category_path, {"type": "array"})
+]
+_AttributeValue = Annotated[
+    Any, accepts("text, a finite number, true or false, or a list of text values", _is_attribute_value, {})
+]
 
 
-def _attribute_list(value: Any) -> Violations:
-    violations = list(_ATTRIBUTE_PAIRS(value))
-    yield from violations
-    counts = Counter(() if violations else (pair["name"] for pair in value))
-    yield from (("", f"repeats the attribute {name!r}") for name, occurrences in counts.items() if occurrences > 1)
+class _Attribute(InputModel):
+    name: Text
+    value: _AttributeValue
 
 
-_BOX: dict[str, Rule] = {"bbox2d": record({"xnorm": number, "ynorm": number, "wnorm": number, "hnorm": number})}
-_FRAME: dict[str, Rule] = {"frameindex": count}
-_TRACK: dict[str, Rule] = {"trackid": text, "keyframe": flag, "end": flag}
-_CLASSIFY_FLAG: dict[str, Rule] = {"frameclassify": flag}
-_REQUIRED_FIELDS: dict[str, Rule] = {
-    "category": must_be("one path from the root, such as [['object', 'car']]", _is_path)
-}
-_OPTIONAL_FIELDS: dict[str, Rule] = {"attributes": _attribute_list, "labelid": text}
+class _Label(InputModel):
+    category: _CategoryPath
+    attributes: list[_Attribute] | None = None
+    labelid: Text | None = None
+
+    @field_validator("attributes")
+    @classmethod
+    def _check_repeated(cls, attributes: list[_Attribute] | None) -> list[_Attribute] | None:
+        counts = Counter(attribute.name for attribute in attributes or ())
+        repeated = next((name for name, occurrences in counts.items() if occurrences > 1), None)
+        if repeated is not None:
+            refuse(((), f"repeats the attribute {shown(repeated)}"))
+        return attributes
 
 
-def _checked(
-    labels: object, required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None
-) -> list[dict[str, Any]]:
+class _Box(InputModel):
+    xnorm: Number
+    ynorm: Number
+    wnorm: Number
+    hnorm: Number
+
+
+class _ImageBox(_Label):
+    bbox2d: _Box
+
+
+class _ImageClass(_Label):
+    frameclassify: Flag | None = None
+
+
+class _OnFrame(InputModel):
+    frameindex: Count
+    trackid: Text | None = None
+    keyframe: Flag | None = None
+    end: Flag | None = None
+
+
+class _VideoBox(_ImageBox, _OnFrame):
+    pass
+
+
+class _VideoClass(_ImageClass, _OnFrame):
+    pass
+
+
+def _checked(labels: object, model: type[_Label]) -> list[dict[str, Any]]:
     """Validate labels; return them as plain values without nulls."""
     if not is_list(labels):
         raise RedBrickInputError(f"labels must be a list of objects, not {type(labels).__name__}")
-    rule = record({**_REQUIRED_FIELDS, **required}, {**_OPTIONAL_FIELDS, **(optional or {})})
     checked = []
     for index, label in enumerate(labels):
         try:
@@ -169,9 +200,9 @@ def _checked(
         if isinstance(plain, dict):
             # The older API returns absent fields as null.
             plain = {key: value for key, value in plain.items() if value is not None}
-        for field, message in rule(plain):
+        for loc, message in find_violations(model, plain):
             separator = ": " if message.startswith("unknown") else " "
-            raise RedBrickInputError(f"{join(f'labels[{index}]', field)}{separator}{message}")
+            raise RedBrickInputError(f"{dotted(('labels', index, *loc))}{separator}{message}")
         checked.append(plain)
     return checked
 

@@ -279,17 +279,23 @@ WRONG = {
     "half a box": ([{**BOX, "bbox2d": {"xnorm": 0, "ynorm": 0, "hnorm": 1}}], "labels[0].bbox2d.wnorm is missing"),
     "text for a number": (
         [{**BOX, "bbox2d": {**BOX["bbox2d"], "wnorm": "1"}}],
-        "bbox2d.wnorm must be a number, not '1'",
+        "bbox2d.wnorm must be a finite number, not '1'",
     ),
-    "NaN": ([{**BOX, "bbox2d": {**BOX["bbox2d"], "xnorm": float("nan")}}], "labels[0].bbox2d.xnorm must be finite"),
+    "NaN": (
+        [{**BOX, "bbox2d": {**BOX["bbox2d"], "xnorm": float("nan")}}],
+        "labels[0].bbox2d.xnorm must be a finite number, not nan",
+    ),
     "a misspelt key": ([{**BOX, "labelId": "x"}], "labels[0].labelId: unknown key; did you mean 'labelid'?"),
     "a key of videos": ([ON_FRAME], "labels[0].frameindex: unknown key"),
-    "attributes by name": ([{**BOX, "attributes": {"a": 1}}], "labels[0].attributes must be a list, not an object"),
+    "attributes by name": (
+        [{**BOX, "attributes": {"a": 1}}],
+        "labels[0].attributes must be a list of objects, not an object",
+    ),
     "a nameless attribute": ([{**BOX, "attributes": [{"value": 1}]}], "labels[0].attributes[0].name is missing"),
     "a valueless attribute": ([{**BOX, "attributes": [{"name": "a"}]}], "labels[0].attributes[0].value is missing"),
     "an object for a value": (
         [{**BOX, "attributes": [{"name": "a", "value": {}}]}],
-        "labels[0].attributes[0].value must be text, a number, true or false, or a list of text values, not an object",
+        "value must be text, a finite number, true or false, or a list of text values, not an object",
     ),
     "an attribute twice": (
         [{**BOX, "attributes": [{"name": "a", "value": 1}, {"name": "a", "value": 2}]}],
