@@ -34,7 +34,7 @@ from airflow_provider_redbrick.labels.fields import (
     refuse,
     shown,
 )
-from airflow_provider_redbrick.labels.schema import LISTED
+from airflow_provider_redbrick.labels.schema import LISTED, SEGMENT
 from airflow_provider_redbrick.labels.strict_json import check_storable
 from airflow_provider_redbrick.labels.validation import item_references
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.labels.file_reader import Entry
 
 _MAX_NAMED = 5
-_LABEL_FIELDS = frozenset({*LISTED, "segmentations", "segmentMap"})
+_LABEL_FIELDS = frozenset({*LISTED, "segmentations", SEGMENT.field})
 
 
 @dataclass(frozen=True, repr=False)

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from airflow_provider_redbrick.client.transport.storage import LARGEST_FILE
 from airflow_provider_redbrick.exceptions import RedBrickInputError
+from airflow_provider_redbrick.labels.fields import is_list
 from airflow_provider_redbrick.labels.plain import place_of, to_plain
-from airflow_provider_redbrick.labels.schema import is_list
 from airflow_provider_redbrick.labels.segmentation import segmentation_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, truncate_message
 from airflow_provider_redbrick.labels.compression import GZIP, damage
-from airflow_provider_redbrick.labels.schema import LARGEST_INSTANCE
+from airflow_provider_redbrick.labels.fields import LARGEST_INSTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

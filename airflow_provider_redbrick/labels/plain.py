@@ -21,7 +21,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, short_repr
-from airflow_provider_redbrick.labels.schema import join, name_of
+from airflow_provider_redbrick.labels.fields import InputModel, dotted, infinite_places
 from airflow_provider_redbrick.labels.strict_json import DEEPEST, BeyondError, check_depth
 
 PathKey = tuple[Any, ...]
@@ -69,21 +69,20 @@ def check_finite(value: Any) -> None:
 
     :raises RedBrickInputError: for the first of them, with its place.
     """
-    violation = _infinite(value, ())
-    if violation is not None:
-        place, number = violation
-        raise _refused(_problem(place, f"JSON cannot represent the number {number}"))
+    for place, number in infinite_places(value):
+        if isinstance(number, float):
+            raise _refused(_problem(place, f"JSON cannot represent the number {number}"))
 
 
 def place_of(place: PathKey) -> str:
     """Format a place for messages: ``series 0, boundingBoxes[2], wNorm``."""
     in_series = len(place) > 1 and place[0] == "series" and isinstance(place[1], int)
     if not in_series:
-        return _dotted(place)
+        return dotted(place)
     rest = place[2:]
     label = rest[:2] if len(rest) > 1 and (isinstance(rest[1], int) or rest[0] == "segmentMap") else rest[:1]
-    label_name = f"{label[0]}[{label[1]}]" if len(label) > 1 else _dotted(label)
-    return ", ".join(filter(None, (f"series {place[1]}", label_name, _dotted(rest[len(label) :]))))
+    label_name = f"{label[0]}[{label[1]}]" if len(label) > 1 else dotted(label)
+    return ", ".join(filter(None, (f"series {place[1]}", label_name, dotted(rest[len(label) :]))))
 
 
 def plain_key(key: Any) -> str | None:
@@ -105,6 +104,9 @@ def fields_of(value: Any) -> Any:
     kind = type(value)
     if isinstance(value, type):
         return None
+    if isinstance(value, InputModel):
+        # It may contain masks, such as open files, which pydantic would convert.
+        return {name: inner for name, inner in value if inner is not None}
     if callable(getattr(kind, "model_dump", None)):
         return value.model_dump(by_alias=True, exclude_none=True)
     if hasattr(kind, "__fields__") and callable(getattr(kind, "dict", None)):
@@ -232,18 +234,6 @@ def _is_remote_path(value: Any) -> bool:
     return upath is not None and isinstance(value, upath.UPath)
 
 
-def _infinite(value: Any, place: PathKey) -> tuple[PathKey, float] | None:
-    if isinstance(value, float):
-        return None if math.isfinite(value) else (place, value)
-    if isinstance(value, Mapping):
-        nested = (_infinite(inner, (*place, key)) for key, inner in value.items())
-    elif isinstance(value, (list, tuple)):
-        nested = (_infinite(inner, (*place, i)) for i, inner in enumerate(value))
-    else:
-        return None
-    return next((violation for violation in nested if violation is not None), None)
-
-
 # ------------------------------------------------------------------ messages
 
 
@@ -254,13 +244,6 @@ def _problem(place: PathKey, message: str) -> RedBrickInputError:
 
 def _refused(error: Exception) -> RedBrickInputError:
     return RedBrickInputError(f"it cannot be written as JSON: {error}")
-
-
-def _dotted(place: PathKey) -> str:
-    text = ""
-    for part in place:
-        text = join(text, f"[{part}]" if isinstance(part, int) else name_of(part))
-    return text
 
 
 def _type_name(value: object) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.exceptions import RedBrickInputError, has_line_break
-from airflow_provider_redbrick.labels.schema import LARGEST_INSTANCE, is_list, mask_value, name_of
+from airflow_provider_redbrick.labels.fields import LARGEST_INSTANCE, is_list, mask_value, name_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,12 +14,19 @@ segmentation is the path of one file whose voxel values are the keys of `segment
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from airflow_provider_redbrick.client.models.parsing import json_object
-from airflow_provider_redbrick.labels.shapes import SHAPES, Fields, UnsupportedLabelError
+from airflow_provider_redbrick.labels.schema import (
+    CLASSIFICATION,
+    SEGMENT,
+    Fields,
+    Kind,
+    UnsupportedLabelError,
+    kind_of,
+)
 from airflow_provider_redbrick.labels.taxonomy import Attribute, Taxonomy
 
 UNKNOWN = "unknown"
@@ -135,28 +142,30 @@ class _Conversion:
             return
         try:
             label = {key: value for key, value in stored.items() if value is not None}
-            self._add_supported(self._with_booleans(label), stored, index)
+            self._add_supported(label, stored, index)
         except UnsupportedLabelError:
             self._keep_unknown(stored, index)
 
     def _add_supported(self, label: Fields, stored: Any, index: int) -> None:
-        if label.get("studyclassify") or label.get("tasklevelclassify"):
+        kind = kind_of(label)
+        if kind is None:
+            raise UnsupportedLabelError("unknown type")
+        label = self._with_booleans(label, kind)
+        if kind is CLASSIFICATION:
             self._classify_task(_not_empty(_common(label)), stored, index)
-        elif label.get("seriesclassify") or label.get("multiclassify"):
-            self._append(index, "classifications", _not_empty({**_common(label), **self._video(label, index)}))
-        elif label.get("instanceclassify"):
-            self._append(index, "instanceClassifications", self._instance_classification(label, index))
-        elif isinstance(label.get("dicom"), Mapping) and label["dicom"].get("instanceid"):
+        elif kind is SEGMENT:
             self._segment(label, stored, index)
+        elif kind.field == "instanceClassifications":
+            self._append(index, kind, self._instance_classification(label, index))
         else:
-            self._shape(label, index)
+            self._append(index, kind, self._listed(label, kind, index))
 
-    def _with_booleans(self, label: Fields) -> Fields:
+    def _with_booleans(self, label: Fields, kind: Kind) -> Fields:
         """Return a label with the words "true" and "false" as booleans."""
         stored = _as_list(label.get("attributes"))
         if not any(map(_is_boolean_word, stored)):
             return label
-        text_attributes = _text_attributes(label, self._taxonomy())
+        text_attributes = _text_attributes(label, kind, self._taxonomy())
         attributes = [
             {**attribute, "value": _BOOLEAN_WORDS[attribute["value"].lower()]}
             if _is_boolean_word(attribute) and attribute.get("name") not in text_attributes
@@ -165,8 +174,8 @@ class _Conversion:
         ]
         return {**label, "attributes": attributes}
 
-    def _append(self, index: int, key: str, fields: Fields) -> None:
-        self.series[index].setdefault(key, []).append(fields)
+    def _append(self, index: int, kind: Kind, fields: Fields) -> None:
+        self.series[index].setdefault(kind.field, []).append(fields)
 
     def _classify_task(self, fields: Fields, stored: Any, index: int) -> None:
         if self._classification_source:
@@ -199,16 +208,13 @@ class _Conversion:
             mask = {"mask": path} if isinstance(path, str) else {}
             series["segmentMap"][str(instance)] = {**fields, **mask}
 
-    def _shape(self, label: Fields, index: int) -> None:
-        shape = next((shape for shape in SHAPES if label.get(shape.stored)), None)
-        if shape is None:
-            raise UnsupportedLabelError("unknown type")
-        fields = {**shape.read(label[shape.stored]), **_common(label)}
-        if shape.video:
+    def _listed(self, label: Fields, kind: Kind, index: int) -> Fields:
+        fields = {**(kind.read(label[kind.stored[0]]) if kind.read else {}), **_common(label)}
+        if kind.has("video"):
             fields.update(self._video(label, index))
-        if shape.stats and isinstance(label.get("stats"), Mapping):
+        if kind.has("stats") and isinstance(label.get("stats"), Mapping):
             fields["stats"] = {key: value for key, value in label["stats"].items() if value is not None}
-        self._append(index, shape.listed, fields)
+        return fields if kind.read else _not_empty(fields)
 
     def _video(self, label: Fields, index: int) -> Fields:
         """Return {"video": ...} for a label on one frame or slice, else {}."""
@@ -322,32 +328,22 @@ def _is_boolean_word(attribute: object) -> bool:
     return isinstance(value, str) and value.lower() in _BOOLEAN_WORDS
 
 
-def _text_attributes(label: Fields, taxonomy: Taxonomy) -> set[str]:
+def _text_attributes(label: Fields, kind: Kind, taxonomy: Taxonomy) -> set[str]:
     """Return the names of a label's text attributes, according to the taxonomy."""
     if not taxonomy.checkable:
         return set()
-    if label.get("studyclassify") or label.get("tasklevelclassify"):
-        known: Iterable[Attribute] = taxonomy.task_attributes
-    elif label.get("seriesclassify") or label.get("multiclassify"):
-        known = taxonomy.series_attributes
-    elif label.get("instanceclassify"):
-        known = taxonomy.instance_attributes
-    else:
-        known = _object_attributes(label, taxonomy)
+    known = _object_attributes(label, kind, taxonomy) if kind.label_type else kind.allowed(taxonomy)
     return {attribute.name for attribute in known if attribute.kind in {"TEXT", "SELECT"}}
 
 
-def _object_attributes(label: Fields, taxonomy: Taxonomy) -> Iterator[Attribute]:
+def _object_attributes(label: Fields, kind: Kind, taxonomy: Taxonomy) -> Iterator[Attribute]:
     """Yield the attributes of a label's category and type."""
     category = without_root(label.get("category"))
     path = category if isinstance(category, list) else [category]
     if not path or not all(isinstance(name, str) for name in path):
         return
-    label_type = (
-        "SEGMENTATION" if label.get("dicom") else next((s.label_type for s in SHAPES if label.get(s.stored)), "")
-    )
     for object_type in taxonomy.find(path):
-        if object_type.label_type == label_type:
+        if object_type.label_type == kind.label_type:
             yield from object_type.attributes
 
 

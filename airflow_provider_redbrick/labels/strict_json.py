@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_redbrick._utils import count_values, value_count_problem
 from airflow_provider_redbrick.exceptions import RedBrickInputError, to_valid_utf8
-from airflow_provider_redbrick.labels.schema import is_list, join, name_of, shown
+from airflow_provider_redbrick.labels.fields import is_list, join, name_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from airflow_provider_redbrick.labels.schema import LISTED, NOT_SENT, OF_SERIES, is_list
-from airflow_provider_redbrick.labels.shapes import SHAPES
+from airflow_provider_redbrick.labels.fields import is_list
+from airflow_provider_redbrick.labels.models import Series
+from airflow_provider_redbrick.labels.schema import CLASSIFICATION, LISTED, SEGMENT, kind_in, kind_of
 
 Key = tuple["int | None", str]
 """A series (None for the whole task) and a label type."""
@@ -23,17 +24,10 @@ Key = tuple["int | None", str]
 LAYOUT = ("heatMaps", "transforms", "centerline")
 """Image fields of new tasks, which the conversion lists for all series together."""
 
-_CLASSIFICATION = "classification"
 _UNKNOWN = "labels of an unknown type"
 _MAX_NAMED = 5
-_FLAGS = {
-    "studyclassify": _CLASSIFICATION,
-    "tasklevelclassify": _CLASSIFICATION,
-    "seriesclassify": "classifications",
-    "multiclassify": "classifications",
-    "instanceclassify": "instanceClassifications",
-}
-_MEASUREMENTS = {"length3d": "length", "angle3d": "angle"}
+# A list under another name holds labels too: the conversion must not drop them silently.
+_NOT_LABELS = Series.model_fields.keys() - LISTED.keys()
 
 
 def difference(task: Mapping[str, Any], stored: Mapping[str, Any], *, layout: bool = False) -> str | None:
@@ -69,7 +63,7 @@ def _count_differences(expected: Mapping[Key, int], actual: Mapping[Key, int]) -
 
 def _task_keys(task: Mapping[str, Any]) -> Iterator[Key]:
     if task.get("classification") is not None:
-        yield None, _CLASSIFICATION
+        yield None, CLASSIFICATION.field
     for index, series in enumerate(task.get("series") or ()):
         for key, labels in series.items():
             for kind in _kinds(key, labels):
@@ -78,15 +72,12 @@ def _task_keys(task: Mapping[str, Any]) -> Iterator[Key]:
 
 def _kinds(key: str, labels: Any) -> Iterable[str]:
     """Return the kind of each label in one field of a series."""
-    if key == "segmentMap":
-        return [f"segmentMap[{instance}]" for instance in labels] if isinstance(labels, Mapping) else ()
-    if not is_list(labels) or (key not in LISTED and (key in OF_SERIES or key in NOT_SENT)):
+    if key == SEGMENT.field:
+        return [f"{key}[{instance}]" for instance in labels] if isinstance(labels, Mapping) else ()
+    if not is_list(labels) or key in _NOT_LABELS:
         return ()
-    return [_listed(key, label.get("type") if isinstance(label, Mapping) else None) for label in labels]
-
-
-def _listed(key: str, kind: object) -> str:
-    return f"{key} of type {kind}" if key == "measurements" else key
+    kinds = (kind_in(key, label) if key in LISTED and isinstance(label, Mapping) else None for label in labels)
+    return [key if kind is None else kind.name for kind in kinds]
 
 
 def _task_layout(task: Mapping[str, Any]) -> Iterator[Key]:
@@ -106,19 +97,10 @@ def _stored_layout(stored: Mapping[str, Any]) -> Iterator[Key]:
 
 
 def _key(label: Any) -> Key:
-    kind = _kind(label) if isinstance(label, Mapping) else _UNKNOWN
-    if kind == _CLASSIFICATION or not isinstance(label, Mapping):
-        return None, kind
-    return label.get("volumeindex") or 0, kind
-
-
-def _kind(label: Mapping[str, Any]) -> str:
-    """Return the kind of a stored label."""
-    for flag, kind in _FLAGS.items():
-        if label.get(flag):
-            return kind
-    dicom = label.get("dicom")
-    if isinstance(dicom, Mapping) and dicom.get("instanceid"):
-        return f"segmentMap[{dicom['instanceid']}]"
-    shape = next((shape for shape in SHAPES if label.get(shape.stored)), None)
-    return _UNKNOWN if shape is None else _listed(shape.listed, _MEASUREMENTS.get(shape.stored))
+    kind = kind_of(label) if isinstance(label, Mapping) else None
+    if kind is CLASSIFICATION or not isinstance(label, Mapping):
+        return None, _UNKNOWN if kind is None else kind.name
+    series = label.get("volumeindex") or 0
+    if kind is SEGMENT:
+        return series, f"{kind.name}[{label['dicom']['instanceid']}]"
+    return series, _UNKNOWN if kind is None else kind.name

@@ -3,13 +3,14 @@
 RedBrick's own label check receives neither the task nor the project, so it cannot apply the project's taxonomy. Labels
 are therefore validated before they are sent:
 
-1. Structure: the fields of each label type follow the rules in :mod:`~airflow_provider_redbrick.labels.schema`.
+1. Structure: labels follow the models in :mod:`~airflow_provider_redbrick.labels.models`.
 2. Taxonomy: categories, attributes and options exist, belong to the label type and are not archived.
 3. Items: a label refers only to items that its series has. ``video.seriesItemIndex`` is an index into the items of the
    series. ``fileIndex`` is an index into its files; if the series is a single file, which may be a video or a volume,
    it is an index into the frames or slices of that file.
 
-Validation yields every error and never raises. A taxonomy that is not checkable disables validation of structure and
+Validation never raises, and yields every error, but for fields that depend on each other: these are compared once each
+of them is valid. A taxonomy that is not checkable disables validation of structure and
 taxonomy.
 """
 
@@ -19,28 +20,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_redbrick.labels.schema import (
-    CLASSIFICATION,
-    LARGEST_INSTANCE,
-    LISTED,
-    NOT_SENT,
-    OF_SERIES,
-    SEGMENT,
-    Kind,
-    Violations,
+from airflow_provider_redbrick.labels.fields import (
+    dotted,
+    find_violations,
     is_list,
     is_number,
     join,
     mask_value,
     name_of,
-    number,
     shown,
-    unknown_key,
 )
+from airflow_provider_redbrick.labels.models import Series
+from airflow_provider_redbrick.labels.schema import CLASSIFICATION, LISTED, SEGMENT, Kind, kind_in
 from airflow_provider_redbrick.labels.series_format import UNKNOWN, to_series
 from airflow_provider_redbrick.labels.taxonomy import Attribute, ObjectType, Taxonomy, suggestion
-
-_SERIES_KEYS = dict.fromkeys([*LISTED, "segmentMap", *OF_SERIES, *NOT_SENT])
 
 
 @dataclass(frozen=True)
@@ -102,10 +95,10 @@ def _task(body: object, taxonomy: Taxonomy) -> Iterator[Problem]:
     if not isinstance(body, Mapping):
         yield Problem(None, "", None, "", f"must be an object, not {shown(body)}")
         return
-    series, classification = body.get("series"), body.get("classification")
+    classification, series = body.get(CLASSIFICATION.field), body.get("series")
     if classification is not None:
-        for field, message in _label(CLASSIFICATION, classification, taxonomy, taxonomy.task_attributes):
-            yield Problem(None, "classification", None, field, message)
+        for field, message in _label(CLASSIFICATION, classification, taxonomy):
+            yield Problem(None, CLASSIFICATION.field, None, field, message)
     if series is not None and not is_list(series):
         yield Problem(None, "series", None, "", f"must be a list of objects, not {shown(series)}")
         return
@@ -122,116 +115,85 @@ def _series(series: object, taxonomy: Taxonomy) -> _InSeries:
     if not isinstance(series, Mapping):
         yield "", None, "", f"must be an object, not {shown(series)}"
         return
-    for key, value in series.items():
-        if value is None or key in NOT_SENT:
-            continue
-        if key in LISTED:
-            yield from _listed(key, value, taxonomy)
-        elif key == "segmentMap":
-            yield from _segment_map(value, series, taxonomy)
-        elif key in OF_SERIES:
-            for field, message in OF_SERIES[key](value):
-                yield key, None, field, message
-        else:
-            yield from _unknown(key, value)
-    if series.get("pngMask") is True and series.get("binaryMask") is not True:
-        yield "pngMask", None, "", "requires binaryMask to be true"
-
-
-def _unknown(key: object, value: object) -> _InSeries:
-    if key != UNKNOWN:
-        name, message = unknown_key(key, _SERIES_KEYS)
-        yield name, None, "", message
-    elif value != []:
+    if series.get(UNKNOWN) not in (None, []):
         yield UNKNOWN, None, "", "labels of an unknown type cannot be sent and would be lost"
+    # Labels are validated one by one, so that the models of all need no memory. Fields without a value are not sent.
+    labels = {*LISTED, UNKNOWN}
+    rest = {key: value for key, value in series.items() if value is not None and key not in labels}
+    for loc, message in find_violations(Series, rest):
+        key, inner = name_of(loc[0]), loc[1:]
+        if key != SEGMENT.field or not inner:
+            yield key, None, dotted(inner), message
+        elif (instance := mask_value(inner[0])) is None:
+            yield key, None, name_of(inner[0]), message
+        else:
+            yield key, instance, dotted(inner[1:]), message
+    yield from _listed_labels(series, taxonomy)
+    yield from _segments(series.get(SEGMENT.field), taxonomy)
 
 
-def _listed(key: str, labels: object, taxonomy: Taxonomy) -> _InSeries:
-    if not is_list(labels):
-        yield key, None, "", f"must be a list of objects, not {shown(labels)}"
-        return
-    kinds = LISTED[key]
-    attributes = taxonomy.instance_attributes if key == "instanceClassifications" else taxonomy.series_attributes
-    for index, label in enumerate(labels):
-        violations = (
-            _label(kinds, label, taxonomy, attributes) if isinstance(kinds, Kind) else _of_type(kinds, label, taxonomy)
-        )
-        for field, message in violations:
-            yield key, index, field, message
-
-
-def _segment_map(segments: object, series: Mapping[str, Any], taxonomy: Taxonomy) -> _InSeries:
-    if not isinstance(segments, Mapping):
-        yield "segmentMap", None, "", f"must be an object, not {shown(segments)}"
-        return
-    own_masks = series.get("binaryMask") is True
-    if segments and not own_masks and not series.get("segmentations"):
-        yield "segmentMap", None, "", "requires a mask, but segmentations is missing"
-    keys: dict[int, object] = {}
-    for key, segment in segments.items():
-        instance = mask_value(key)
-        if instance is None:
-            message = f"must be a whole number from 1 to {LARGEST_INSTANCE}, not {shown(key)}"
-            yield "segmentMap", None, name_of(key), message
+def _listed_labels(series: Mapping[str, Any], taxonomy: Taxonomy) -> _InSeries:
+    for key, kinds in LISTED.items():
+        labels = series.get(key)
+        if labels is not None and not is_list(labels):
+            yield key, None, "", f"must be a list of objects, not {shown(labels)}"
             continue
-        if keys.setdefault(instance, key) is not key:
-            yield "segmentMap", instance, "", f"has two entries, {shown(keys[instance])} and {shown(key)}"
-        # A segment may be given as its category alone.
-        label = segment if isinstance(segment, Mapping) else {"category": segment}
-        for field, message in _label(SEGMENT, label, taxonomy, ()):
-            yield "segmentMap", instance, field, message
-        if own_masks and label.get("mask") is None:
-            yield "segmentMap", instance, "mask", "is missing; with binaryMask each segment requires its own mask"
+        for index, label in enumerate(labels or ()):
+            kind = kind_in(key, label) if isinstance(label, Mapping) else kinds[0]
+            violations = _label(kind, label, taxonomy) if kind else [("type", _type_problem(kinds, label))]
+            for field, message in violations:
+                yield key, index, field, message
+
+
+def _type_problem(kinds: Sequence[Kind], label: Mapping[str, Any]) -> str:
+    """Return the error message for a label of an unknown type."""
+    choices = f"must be one of {', '.join(repr(kind.type) for kind in kinds)}"
+    label_type = label.get("type")
+    return f"is missing; it {choices}" if label_type is None else f"{choices}, not {shown(label_type)}"
+
+
+def _segments(segments: object, taxonomy: Taxonomy) -> _InSeries:
+    for key, segment in segments.items() if isinstance(segments, Mapping) else ():
+        instance = mask_value(key)
+        if instance is not None:
+            # A segment may be given as its category alone.
+            label = segment if isinstance(segment, Mapping) else {"category": segment}
+            for field, message in _meaning(SEGMENT, label, taxonomy):
+                yield SEGMENT.field, instance, field, message
 
 
 # ------------------------------------------------------------------ one label
 
 
-def _of_type(kinds: Mapping[str, Kind], label: object, taxonomy: Taxonomy) -> Violations:
-    """Validate a label of a list in which each label states its own type."""
-    if not isinstance(label, Mapping):
-        yield "", f"must be an object, not {shown(label)}"
-        return
-    type_name = label.get("type")
-    kind = kinds.get(type_name) if isinstance(type_name, str) else None
-    if kind is not None:
-        yield from _label(kind, label, taxonomy, ())
-    elif type_name is None:
-        yield "type", f"is missing; it must be one of {', '.join(map(repr, kinds))}"
-    else:
-        yield "type", f"must be one of {', '.join(map(repr, kinds))}, not {shown(type_name)}"
+def _label(kind: Kind, label: object, taxonomy: Taxonomy) -> Iterator[tuple[str, str]]:
+    """Yield field and message of each validation error in one label."""
+    for loc, message in find_violations(kind.model, label):
+        yield dotted(loc), message
+    if isinstance(label, Mapping):
+        yield from _meaning(kind, label, taxonomy)
 
 
-def _label(kind: Kind, label: object, taxonomy: Taxonomy, allowed: Sequence[Attribute]) -> Violations:
-    """Validate one label.
-
-    :param allowed: the attributes allowed in a classification; labels with a category use the category's attributes.
-    """
-    yield from kind.rule(label)
-    if not isinstance(label, Mapping):
-        return
-    yield from kind.check_fields(label)
+def _meaning(kind: Kind, label: Mapping[str, Any], taxonomy: Taxonomy) -> Iterator[tuple[str, str]]:
+    """Validate what depends on the taxonomy, as far as the structure is valid."""
+    allowed = kind.allowed(taxonomy)
     if kind.label_type:
-        category = label.get("category")
-        object_type, message = _category(category, kind.label_type, taxonomy)
+        object_type, message = _category(label.get("category"), kind.label_type, taxonomy)
         if message:
             yield "category", message
+        # Without a category, the allowed attributes are unknown.
         if object_type is None:
-            # The allowed attributes are unknown then, but the value must still be an object.
-            yield from _attributes(kind.attributes_key, label.get(kind.attributes_key), None)
             return
         allowed = object_type.attributes
-    yield from _attributes(kind.attributes_key, label.get(kind.attributes_key), allowed)
+    key = "attributes" if kind.has("attributes") else "values"
+    yield from _attributes(key, label.get(key), allowed)
 
 
 def _category(category: object, label_type: str, taxonomy: Taxonomy) -> tuple[ObjectType | None, str]:
-    """Return the object type of a label's category, or the validation error."""
-    if category is None:
-        return None, "is missing; it must be a name, a list of nested names, or a class id"
+    """Return the object type of a category, or the validation error; neither for a value that is no category."""
     path: Sequence[Any] = category if is_list(category) else [category]
     names = path and all(isinstance(name, str) for name in path)
     if not names and (isinstance(category, bool) or not isinstance(category, int)):
-        return None, f"must be a name, a list of nested names, or a class id, not {shown(category)}"
+        return None, ""
     matches = taxonomy.find(path if names else category)  # type: ignore[arg-type]
     of_label_type = [object_type for object_type in matches if object_type.label_type == label_type]
     allowed = next((object_type for object_type in of_label_type if not object_type.archived), None)
@@ -252,25 +214,22 @@ def _category(category: object, label_type: str, taxonomy: Taxonomy) -> tuple[Ob
 # ------------------------------------------------------------------ attributes
 
 
-def _attributes(key: str, attributes: object, known: Sequence[Attribute] | None) -> Violations:
-    """Validate attributes by name; `known` is None if they cannot be determined."""
-    if attributes is None:
-        return
-    if not isinstance(attributes, Mapping):
-        yield key, f"must be an object, not {shown(attributes)}"
-        return
-    for name, value in attributes.items() if known is not None else ():
-        attribute = next((candidate for candidate in known or () if candidate.name == name), None)
-        message: str | None
-        if attribute is None:
-            names = (candidate.name for candidate in known or () if not candidate.archived)
-            message = f"unknown attribute {shown(name)}; {suggestion(name_of(name), names, 'attributes')}"
-        elif attribute.archived:
-            message = f"attribute {shown(name)} is archived"
-        else:
-            message = _VALUES[attribute.kind](attribute, value) if attribute.kind in _VALUES else None
+def _attributes(key: str, attributes: object, known: Sequence[Attribute]) -> Iterator[tuple[str, str]]:
+    """Validate the attributes of a label by name."""
+    for name, value in attributes.items() if isinstance(attributes, Mapping) else ():
+        message = _attribute_problem(name, value, known)
         if message:
             yield join(key, name_of(name)), message
+
+
+def _attribute_problem(name: object, value: object, known: Sequence[Attribute]) -> str | None:
+    for attribute in known:
+        if attribute.name == name:
+            if attribute.archived:
+                return f"attribute {shown(name)} is archived"
+            return _VALUES[attribute.kind](attribute, value) if attribute.kind in _VALUES else None
+    names = (attribute.name for attribute in known if not attribute.archived)
+    return f"unknown attribute {shown(name)}; {suggestion(name_of(name), names, 'attributes')}"
 
 
 def _bool(_attribute: Attribute, value: object) -> str | None:
@@ -282,9 +241,8 @@ def _text(_attribute: Attribute, value: object) -> str | None:
 
 
 def _number(attribute: Attribute, value: object) -> str | None:
-    message = next((violation for _, violation in number(value)), None)
-    if message is not None or not is_number(value):
-        return message
+    if not is_number(value):
+        return f"must be a finite number, not {shown(value)}"
     if attribute.minimum is not None and value < attribute.minimum:
         return f"must be at least {attribute.minimum:.15g}, not {shown(value)}"
     if attribute.maximum is not None and value > attribute.maximum:

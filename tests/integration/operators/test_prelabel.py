@@ -18,6 +18,7 @@ from label_samples import BOX
 
 from airflow_provider_redbrick.actions import candidates
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError
+from airflow_provider_redbrick.labels.models import BoundingBox, Series, TaskLabels
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 from airflow_provider_redbrick.operators.upload_tasks import RedBrickUploadTasksOperator
 
@@ -31,6 +32,9 @@ MODES = ("submit", "draft", "draft_and_release")
 
 def model(_task) -> list[dict]:
     return [{"boundingBoxes": [dict(BOX)]}]
+
+
+MODELS = [Series(boundingBoxes=[BoundingBox(**BOX)])]
 
 
 def operator(labeler=model, **options) -> RedBrickPrelabelOperator:
@@ -172,7 +176,10 @@ class TestModes:
             assert sandbox.task(task_id)["labels"]
         assert sandbox.humans("Label", 30)["done"] == 30
 
-    @pytest.mark.parametrize("answer", [{"series": model(None)}, model(None), tuple(model(None)), {"labels": FLAT}])
+    @pytest.mark.parametrize(
+        "answer",
+        [{"series": model(None)}, model(None), tuple(model(None)), {"labels": FLAT}, MODELS, TaskLabels(series=MODELS)],
+    )
     def test_labeler_may_return_each_label_form(self, sandbox, run, answer):
         (task_id,) = sandbox.seed_tasks(1)
         assert run.try_once(operator(lambda _task: answer))["counts"] == counts(done=1)

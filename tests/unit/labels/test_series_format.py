@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_redbrick.labels.schema import KINDS as LABEL_KINDS
+from airflow_provider_redbrick.labels.schema import LISTED
 from airflow_provider_redbrick.labels.series_format import MAX_SERIES, SeriesLabels, to_series
-from airflow_provider_redbrick.labels.shapes import SHAPES
 from airflow_provider_redbrick.labels.taxonomy import Taxonomy
 from redbrick_sandbox.demo_project import TAXONOMY
 
@@ -367,15 +368,15 @@ def test_without_a_complete_division_all_items_are_in_the_first_series(info):
         assert "seriesItemIndex" not in second["landmarks"][0]["video"]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.stored)
-def test_which_shapes_have_frames_and_statistics(shape):
-    stored = next(param.values[0] for param in KINDS if shape.stored in param.values[0])
+@pytest.mark.parametrize("kind", [kind for kind in LABEL_KINDS if kind.read], ids=lambda kind: kind.stored[0])
+def test_which_shapes_have_frames_and_statistics(kind):
+    stored = next(param.values[0] for param in KINDS if kind.stored[0] in param.values[0])
     stats = {"average": 1, "minimum": 0, "maximum": 2, "area": None}
 
-    [fields] = one({**stored, "frameindex": 1, "stats": stats})[shape.listed]
+    [fields] = one({**stored, "frameindex": 1, "stats": stats})[kind.field]
 
-    assert ("video" in fields) == (shape.listed in {"landmarks", "polylines", "ellipses", "boundingBoxes", "polygons"})
-    has_stats = shape.listed in {"ellipses", "boundingBoxes", "polygons", "cuboids"}
+    assert ("video" in fields) == (kind.field in {"landmarks", "polylines", "ellipses", "boundingBoxes", "polygons"})
+    has_stats = kind.field in {"ellipses", "boundingBoxes", "polygons", "cuboids"}
     assert fields.get("stats") == ({"average": 1, "minimum": 0, "maximum": 2} if has_stats else None)
 
 
@@ -574,7 +575,7 @@ MASKS = st.lists(
     ),
     max_size=3,
 )
-LISTS = {"classifications", "instanceClassifications", "unknown", *(shape.listed for shape in SHAPES)}
+LISTS = {"unknown", *LISTED}
 
 
 @given(LABELS, INFO, MASKS, st.lists(st.text(max_size=2), max_size=5))

@@ -183,51 +183,55 @@ def keys(*names, more):
     return f"unknown key; the keys are {', '.join(map(repr, names))} and {more} more"
 
 
-# The message for each value that is not a number, for every numeric field.
-NO_NUMBERS = [
-    (NAN, "must be finite, not nan"),
-    (INF, "must be finite, not inf"),
-    (-INF, "must be finite, not -inf"),
-    ("0.5", "must be a number, not '0.5'"),
-    (True, "must be a number, not true"),
-    ([0.5], "must be a number, not a list"),
-    ({}, "must be a number, not an object"),
-]
+NUMBER, SIZE, COUNT = "a finite number", "a number of at least 0", "a whole number of at least 0"
+SHARE = "a number from 0 to 1 (a fraction of the image)"
+NO_NUMBERS = {
+    "nan": NAN,
+    "inf": INF,
+    "-inf": -INF,
+    "'0.5'": "0.5",
+    "true": True,
+    "a list": [0.5],
+    "an object": {},
+    "a huge number": 10**400,
+}
 NUMBERS = [
-    ("landmarks", "point.xNorm"),
-    ("landmarks3d", "point.k"),
-    ("landmarks3d", "absolutePoint.y"),
-    ("length", "point2.i"),
-    ("length", "length"),
-    ("angle", "vertex.j"),
-    ("angle", "absoluteVertex.z"),
-    ("boundingBoxes", "pointTopLeft.yNorm"),
-    ("boundingBoxes", "wNorm"),
-    ("boundingBoxes", "stats.average"),
-    ("ellipses", "pointCenter.xNorm"),
-    ("ellipses", "rotationRad"),
-    ("ellipses", "yRadiusNorm"),
-    ("cuboids", "point1.i"),
+    ("landmarks", "point.xNorm", SHARE),
+    ("landmarks3d", "point.k", NUMBER),
+    ("landmarks3d", "absolutePoint.y", NUMBER),
+    ("length", "point2.i", NUMBER),
+    ("length", "length", SIZE),
+    ("angle", "vertex.j", NUMBER),
+    ("angle", "absoluteVertex.z", NUMBER),
+    ("boundingBoxes", "pointTopLeft.yNorm", SHARE),
+    ("boundingBoxes", "wNorm", SIZE),
+    ("boundingBoxes", "stats.average", NUMBER),
+    ("ellipses", "pointCenter.xNorm", SHARE),
+    ("ellipses", "rotationRad", NUMBER),
+    ("ellipses", "yRadiusNorm", SIZE),
+    ("cuboids", "point1.i", NUMBER),
 ]
 # (kind, where in the label, the bad value, what is said, and where if it is written otherwise)
-BAD = [(kind, where, value, words) for kind, where in NUMBERS for value, words in NO_NUMBERS]
-
-SHARE = "must be a fraction of the image from 0 to 1, not"
+BAD = [
+    (kind, where, value, f"must be {expected}, not {shown}")
+    for kind, where, expected in NUMBERS
+    for shown, value in NO_NUMBERS.items()
+]
 BAD += [
-    ("landmarks", "point.xNorm", 1.5, f"{SHARE} 1.5"),
-    ("landmarks", "point.yNorm", -0.1, f"{SHARE} -0.1"),
-    ("landmarks", "point.yNorm", 512, f"{SHARE} 512"),
-    ("landmarks", "point.xNorm", 1.00001, f"{SHARE} 1.00001"),
-    ("landmarks", "point.xNorm", 10**30, f"{SHARE} a huge number"),
-    ("boundingBoxes", "pointTopLeft.xNorm", -0.2, f"{SHARE} -0.2"),
-    ("boundingBoxes", "pointTopLeft.yNorm", 1.1, f"{SHARE} 1.1"),
-    ("ellipses", "pointCenter.xNorm", 2, f"{SHARE} 2"),
-    ("ellipses", "pointCenter.yNorm", -2, f"{SHARE} -2"),
-    ("polygons", "points.1.xNorm", 1.2, f"{SHARE} 1.2", "points[1].xNorm"),
-    ("polygons", "points.2.yNorm", -1, f"{SHARE} -1", "points[2].yNorm"),
-    ("polygons", "points.0.yNorm", NAN, "must be finite, not nan", "points[0].yNorm"),
-    ("polylines", "points.0.xNorm", 7, f"{SHARE} 7", "points[0].xNorm"),
-    ("polylines", "points.1.yNorm", INF, "must be finite, not inf", "points[1].yNorm"),
+    ("landmarks", "point.xNorm", 1.5, f"must be {SHARE}, not 1.5"),
+    ("landmarks", "point.yNorm", -0.1, f"must be {SHARE}, not -0.1"),
+    ("landmarks", "point.yNorm", 512, f"must be {SHARE}, not 512"),
+    ("landmarks", "point.xNorm", 1.00001, f"must be {SHARE}, not 1.00001"),
+    ("landmarks", "point.xNorm", 10**30, f"must be {SHARE}, not a huge number"),
+    ("boundingBoxes", "pointTopLeft.xNorm", -0.2, f"must be {SHARE}, not -0.2"),
+    ("boundingBoxes", "pointTopLeft.yNorm", 1.1, f"must be {SHARE}, not 1.1"),
+    ("ellipses", "pointCenter.xNorm", 2, f"must be {SHARE}, not 2"),
+    ("ellipses", "pointCenter.yNorm", -2, f"must be {SHARE}, not -2"),
+    ("polygons", "points.1.xNorm", 1.2, f"must be {SHARE}, not 1.2", "points[1].xNorm"),
+    ("polygons", "points.2.yNorm", -1, f"must be {SHARE}, not -1", "points[2].yNorm"),
+    ("polygons", "points.0.yNorm", NAN, f"must be {SHARE}, not nan", "points[0].yNorm"),
+    ("polylines", "points.0.xNorm", 7, f"must be {SHARE}, not 7", "points[0].xNorm"),
+    ("polylines", "points.1.yNorm", INF, f"must be {SHARE}, not inf", "points[1].yNorm"),
 ]
 
 BBOX = "the BBOX categories are 'finding', 'opacity', 'lobe'"
@@ -235,50 +239,49 @@ LEAVES = "the box leaves the image:"
 BAD += [
     ("boundingBoxes", "wNorm", 0.8, f"{LEAVES} xNorm plus wNorm must be at most 1, not 1.05"),
     ("boundingBoxes", "hNorm", 0.50001, f"{LEAVES} yNorm plus hNorm must be at most 1, not 1.00001"),
-    ("boundingBoxes", "wNorm", 10**400, "must be finite, not a huge number"),
     ("boundingBoxes", "category", 10**4000, f"unknown category a huge number; {BBOX}"),
-    ("boundingBoxes", "wNorm", -0.1, "must not be negative, but is -0.1"),
-    ("boundingBoxes", "hNorm", -1, "must not be negative, but is -1"),
-    ("ellipses", "xRadiusNorm", -0.5, "must not be negative, but is -0.5"),
-    ("ellipses", "yRadiusNorm", -1e-9, "must not be negative, but is -1e-09"),
-    ("length", "length", -4, "must not be negative, but is -4"),
+    ("boundingBoxes", "wNorm", -0.1, f"must be {SIZE}, not -0.1"),
+    ("boundingBoxes", "hNorm", -1, f"must be {SIZE}, not -1"),
+    ("ellipses", "xRadiusNorm", -0.5, f"must be {SIZE}, not -0.5"),
+    ("ellipses", "yRadiusNorm", -1e-9, f"must be {SIZE}, not -1e-09"),
+    ("length", "length", -4, f"must be {SIZE}, not -4"),
 ]
 
 BAD += [
-    (kind, where, gone, "is missing")
+    (kind, where, gone, f"is missing; it must be {expected}" if expected else "is missing")
     for gone in (None, ...)
-    for kind, where in [
-        ("landmarks", "point"),
-        ("landmarks", "point.xNorm"),
-        ("landmarks3d", "point.j"),
-        ("length", "point1"),
-        ("length", "point2"),
-        ("length", "normal"),
-        ("angle", "point1"),
-        ("angle", "vertex"),
-        ("angle", "point2"),
-        ("angle", "normal"),
-        ("boundingBoxes", "pointTopLeft"),
-        ("boundingBoxes", "pointTopLeft.yNorm"),
-        ("boundingBoxes", "wNorm"),
-        ("boundingBoxes", "hNorm"),
-        ("ellipses", "pointCenter"),
-        ("ellipses", "xRadiusNorm"),
-        ("ellipses", "yRadiusNorm"),
-        ("ellipses", "rotationRad"),
-        ("polygons", "points"),
-        ("polylines", "points"),
-        ("cuboids", "point2.k"),
-        ("instanceClassifications", "fileIndex"),
-        ("instanceClassifications", "values"),
+    for kind, where, expected in [
+        ("landmarks", "point", ""),
+        ("landmarks", "point.xNorm", SHARE),
+        ("landmarks3d", "point.j", NUMBER),
+        ("length", "point1", ""),
+        ("length", "point2", ""),
+        ("length", "normal", ""),
+        ("angle", "point1", ""),
+        ("angle", "vertex", ""),
+        ("angle", "point2", ""),
+        ("angle", "normal", ""),
+        ("boundingBoxes", "pointTopLeft", ""),
+        ("boundingBoxes", "pointTopLeft.yNorm", SHARE),
+        ("boundingBoxes", "wNorm", SIZE),
+        ("boundingBoxes", "hNorm", SIZE),
+        ("ellipses", "pointCenter", ""),
+        ("ellipses", "xRadiusNorm", SIZE),
+        ("ellipses", "yRadiusNorm", SIZE),
+        ("ellipses", "rotationRad", NUMBER),
+        ("polygons", "points", ""),
+        ("polylines", "points", ""),
+        ("cuboids", "point2.k", NUMBER),
+        ("instanceClassifications", "fileIndex", COUNT),
+        ("instanceClassifications", "values", ""),
     ]
 ]
 BAD += [(kind, "category", gone, NO_CATEGORY) for gone in (None, ...) for kind in GOOD if "lassifications" not in kind]
 BAD += [
     ("polygons", "points", [PIXEL] * 2, "must have at least 3 points, not 2"),
     ("polygons", "points", [], "must have at least 3 points, not 0"),
-    ("polygons", "points", "0,0", "must be a list, not '0,0'"),
-    ("polygons", "points", PIXEL, "must be a list, not an object"),
+    ("polygons", "points", "0,0", "must be a list of objects, not '0,0'"),
+    ("polygons", "points", PIXEL, "must be a list of objects, not an object"),
     ("polygons", "points.1", [0.1, 0.2], "must be an object, not a list", "points[1]"),
     ("polygons", "points.1", None, "must be an object, not null", "points[1]"),
     (
@@ -292,9 +295,9 @@ BAD += [
     ("polylines", "points", [], "must have at least 2 points, not 0"),
     ("length", "normal", [0, 1], "must have 3 numbers, not 2"),
     ("length", "normal", 1, "must be a list, not 1"),
-    ("length", "normal.2", "1", "must be a number, not '1'", "normal[2]"),
+    ("length", "normal.2", "1", f"must be {NUMBER}, not '1'", "normal[2]"),
     ("angle", "normal", [0, 0, 0, 1], "must have 3 numbers, not 4"),
-    ("angle", "normal.0", NAN, "must be finite, not nan", "normal[0]"),
+    ("angle", "normal.0", NAN, f"must be {NUMBER}, not nan", "normal[0]"),
     ("length", "type", "width", "must be one of 'length', 'angle', not 'width'"),
     ("length", "type", 1, "must be one of 'length', 'angle', not 1"),
     ("angle", "type", ..., "is missing; it must be one of 'length', 'angle'"),
@@ -322,11 +325,12 @@ BAD += [
     ("boundingBoxes", "comment", {"pin": {}}, "must be text or an object with text, not an object"),
     ("boundingBoxes", "comment", 5, "must be text or an object with text, not 5"),
     ("boundingBoxes", "catgory", "finding", "unknown key; did you mean 'category'?"),
+    ("polylines", "[key]", 1, keys("points", "category", "attributes", "id", "group", more=3)),
     ("boundingBoxes", "attribute", {}, "unknown key; did you mean 'attributes'?"),
-    ("boundingBoxes", "width", 0.1, keys("pointTopLeft", "wNorm", "hNorm", "video", "stats", more=6)),
+    ("boundingBoxes", "width", 0.1, keys("pointTopLeft", "wNorm", "hNorm", "category", "attributes", more=6)),
     ("boundingBoxes", "xnorm", 0.1, "unknown key; did you mean 'wNorm'?"),
-    ("polylines", "stats", STATS, keys("points", "video", "id", "group", "readOnly", more=3)),
-    ("cuboids", "video", VIDEO, keys("point1", "point2", "absolutePoint1", "absolutePoint2", "stats", more=6)),
+    ("polylines", "stats", STATS, keys("points", "category", "attributes", "id", "group", more=3)),
+    ("cuboids", "video", VIDEO, keys("point1", "point2", "absolutePoint1", "absolutePoint2", "category", more=6)),
     ("instanceClassifications", "attributes", {}, keys("fileIndex", "values", "fileName", "id", "group", more=2)),
     ("instanceClassifications", "fileIndex", -1, "must be a whole number of at least 0, not -1"),
     ("instanceClassifications", "fileIndex", 1.5, "must be a whole number of at least 0, not 1.5"),
@@ -345,7 +349,7 @@ BAD += [
     ("boundingBoxes", "stats.intensityunit", 1, "must be text, not 1"),
     ("boundingBoxes", "stats.mean", 1, keys("average", "minimum", "maximum", "area", "volume", more=1)),
     ("polygons", "stats", [1], "must be an object, not a list"),
-    ("cuboids", "stats.volume", INF, "must be finite, not inf"),
+    ("cuboids", "stats.volume", INF, f"must be {NUMBER}, not inf"),
 ]
 
 BAD += [
@@ -419,10 +423,10 @@ BAD += [
     ("cuboids", "attributes.note", 5, "must be text, not 5"),
     ("cuboids", "attributes.note", ["x"], "must be text, not a list"),
     ("cuboids", "attributes.note", True, "must be text, not true"),
-    ("ellipses", "attributes.score", "0.5", "must be a number, not '0.5'"),
-    ("ellipses", "attributes.score", True, "must be a number, not true"),
-    ("ellipses", "attributes.score", NAN, "must be finite, not nan"),
-    ("ellipses", "attributes.score", INF, "must be finite, not inf"),
+    ("ellipses", "attributes.score", "0.5", f"must be {NUMBER}, not '0.5'"),
+    ("ellipses", "attributes.score", True, f"must be {NUMBER}, not true"),
+    ("ellipses", "attributes.score", NAN, f"must be {NUMBER}, not nan"),
+    ("ellipses", "attributes.score", INF, f"must be {NUMBER}, not inf"),
     ("ellipses", "attributes.score", 1.01, "must be at most 1, not 1.01"),
     ("ellipses", "attributes.score", -0.5, "must be at least 0, not -0.5"),
     ("ellipses", "attributes.birads", -1, "must be at least 0, not -1"),
@@ -489,9 +493,9 @@ def test_check_labels_returns_all_errors():
     found = problems({"series": [{"boundingBoxes": [box]}, 7, {"boundingBoxs": []}], "classification": []})
     assert found == [
         "classification: must be an object, not a list",
-        "series 0, boundingBoxes[0], hNorm: is missing",
-        "series 0, boundingBoxes[0], pointTopLeft.xNorm: must be a fraction of the image from 0 to 1, not 2",
-        "series 0, boundingBoxes[0], wNorm: must not be negative, but is -1",
+        f"series 0, boundingBoxes[0], pointTopLeft.xNorm: must be {SHARE}, not 2",
+        f"series 0, boundingBoxes[0], wNorm: must be {SIZE}, not -1",
+        f"series 0, boundingBoxes[0], hNorm: is missing; it must be {SIZE}",
         "series 0, boundingBoxes[0], attributes.scor: unknown attribute 'scor'; did you mean 'score'?",
         "series 1: must be an object, not 7",
         "series 2, boundingBoxs: unknown key; did you mean 'boundingBoxes'?",
@@ -575,7 +579,7 @@ BAD_SERIES = [
     ),
     (
         {**MASKS, "segmentMap": {"5": {**SEGMENT, "binaryMask": True}}},
-        f"segmentMap[5], binaryMask: {keys('mask', 'overlappingGroups', 'id', 'group', 'readOnly', more=3)}",
+        f"segmentMap[5], binaryMask: {keys('mask', 'overlappingGroups', 'category', 'attributes', 'id', more=3)}",
     ),
     ({"heatMaps": {}}, "heatMaps: must be a list, not an object"),
     ({"heatMaps": [1]}, "heatMaps, [0]: must be an object, not 1"),
@@ -604,7 +608,7 @@ def test_a_bad_series(series, words):
         ({"classification": "normal"}, "classification: must be an object, not 'normal'"),
         (
             {"classification": {"abnormal": True}},
-            f"classification, abnormal: {keys('video', 'id', 'group', 'readOnly', 'comment', more=2)}",
+            f"classification, abnormal: {keys('category', 'attributes', 'id', 'group', 'readOnly', more=2)}",
         ),
         ({"classification": {"attributes": [True]}}, "classification, attributes: must be an object, not a list"),
         (
@@ -781,7 +785,7 @@ def test_check_stored_accepts_valid_labels(label):
         ({**FLAT_BOX, "bbox2d": {**FLAT_BOX["bbox2d"], "wnorm": 2}}, "wNorm: the box leaves the image"),
         (
             {**FLAT_BOX, "bbox2d": {**FLAT_BOX["bbox2d"], "xnorm": -1}},
-            "pointTopLeft.xNorm: must be a fraction of the image from 0 to 1",
+            f"pointTopLeft.xNorm: must be {SHARE}",
         ),
         ({**FLAT_BOX, "attributes": [{"name": "scor", "value": 1}]}, "attributes.scor: unknown attribute 'scor'"),
         ({"category": "region", "polygon": [{"xnorm": 0, "ynorm": 0}]}, "points: must have at least 3 points"),
