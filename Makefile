@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 # Airflow starts several processes. Without compiled modules, each takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo ui test test-unit quickstart compat fuzz bench scale docs screenshots lint audit format pins clean
+.PHONY: help demo ui test test-unit quickstart compat fuzz bench scale docs schemas screenshots lint audit format pins clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ scale: $(SCALE_VENV)/.ready ## Process 5,000 tasks with two Celery workers, and 
 
 docs: $(VENV)/.ready ## Build the documentation into docs/_build/html, with warnings as errors
 	AIRFLOW_HOME=$(CURDIR)/docs/_build/airflow $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+schemas: $(VENV)/.ready ## Write the JSON Schemas of labels and tasks to docs/schemas
+	$(BIN)/python docs/json_schemas.py
 
 # Renew the pictures of Airflow's UI in docs/images. Needs Debian's packages chromium and chromium-driver.
 screenshots: $(VENV)/.ready ## Renew the screenshots in docs/images

@@ -1,16 +1,20 @@
-"""Test label models as values that a labeler returns."""
+"""Test label models: as values that a labeler returns, and as the source of the published JSON Schemas."""
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from label_samples import BOX, CLASSIFICATION, GOOD, MASKS, VOXEL, listed_in
+from jsonschema import Draft202012Validator
+from label_samples import BOX, CLASSIFICATION, GOOD, MASKS, PIXEL, VOXEL, listed_in
 from pydantic import ValidationError
 
-from airflow_provider_redbrick.actions.task_specs import SeriesSpec
+from airflow_provider_redbrick.actions.task_specs import SeriesSpec, read_new_task
 from airflow_provider_redbrick.annotations.conversion import read_body
 from airflow_provider_redbrick.annotations.snapshot import plain_body
 from airflow_provider_redbrick.exceptions import RedBrickInputError
@@ -24,8 +28,10 @@ from airflow_provider_redbrick.labels.models import (
     TaskLabels,
 )
 from airflow_provider_redbrick.labels.plain import to_plain
-from airflow_provider_redbrick.labels.schema import LISTED, kind_in
+from airflow_provider_redbrick.labels.schema import KINDS, LISTED, kind_in
 
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+SCHEMAS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in (DOCS / "schemas").glob("*.json")}
 WHOLE = {"series": [{listed_in(kind): [label]} for kind, label in GOOD.items()], "classification": CLASSIFICATION}
 WHOLE["series"].append(MASKS)
 
@@ -132,9 +138,75 @@ def test_model_invalid_labels_are_refused_where_they_are_made(make, message):
     assert message in str(caught.value)
 
 
-# ------------------------------------------------------------------ the table
+# ------------------------------------------------------------------ the table, and JSON Schema
 
 
 def test_every_list_of_a_series_has_its_kinds():
     with_labels = {name for name, field in Series.model_fields.items() if "list[airflow" in str(field.annotation)}
     assert with_labels | {"measurements"} == set(LISTED)
+
+
+def test_documented_table_has_every_kind():
+    page = (DOCS / "labels.md").read_text(encoding="utf-8")
+    for kind in KINDS[1:]:
+        assert re.search(
+            rf"^\| `{kind.field}`.* \| `{kind.model.__name__}` \| .*`{kind.stored[0]}`", page, re.MULTILINE
+        )
+        assert f"`{kind.label_type}`" in page or not kind.label_type
+
+
+def test_json_schemas_are_current():
+    """Run `make schemas` after a change of a model."""
+    spec = importlib.util.spec_from_file_location("json_schemas", DOCS / "json_schemas.py")
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    assert generator.SCHEMAS.keys() == SCHEMAS.keys()
+    for name, model in generator.SCHEMAS.items():
+        assert json.loads(generator.json_schema(model)) == SCHEMAS[name]
+
+
+def is_valid(name, value):
+    return Draft202012Validator(SCHEMAS[name]).is_valid(json.loads(json.dumps(value)))
+
+
+def test_json_schema_accepts_valid_labels():
+    Draft202012Validator.check_schema(SCHEMAS["labels.json"])
+    assert is_valid("labels.json", WHOLE)
+    assert is_valid("labels.json", {"taskId": "t", "currentStageName": "Label", "series": [{"polygons": None}]})
+    assert is_valid("labels.json", {"series": [{"segmentations": ["a"], "segmentMap": {"1": "lesion", "2": 4}}]})
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        {"boundingBox": []},
+        {"boundingBoxes": [{**BOX, "catgory": "finding"}]},
+        {"boundingBoxes": [{**BOX, "wNorm": "0.5"}]},
+        {"boundingBoxes": [{**BOX, "pointTopLeft": {"xNorm": 2, "yNorm": 0}}]},
+        {"polygons": [{"category": "region", "points": [PIXEL] * 2}]},
+        {"measurements": [{key: value for key, value in GOOD["length"].items() if key != "type"}]},
+        {"segmentations": "m.nii", "segmentMap": {"lesion": 1}},
+    ],
+)
+def test_json_schema_refuses_invalid_labels(series):
+    assert not is_valid("labels.json", {"series": [series]})
+
+
+@pytest.mark.parametrize(
+    ("task", "valid"),
+    [
+        ({"name": "n", "items": ["a"], "preAssign": {"Label": ["a@b"]}, "priority": 0.5}, True),
+        ({"name": "n", "series": [{"items": "a", **WHOLE["series"][0]}], "taskId": "t"}, True),
+        ({"items": ["a"]}, False),
+        ({"name": "n", "items": ["a"], "priority": 2}, False),
+        ({"name": "n", "series": []}, False),
+        ({"name": "n", "items": ["a"], "metaData": {"a": 1}}, False),
+    ],
+)
+def test_json_schema_of_tasks_accepts_what_is_read(task, valid):
+    assert is_valid("task.json", task) == valid
+    if valid:
+        assert read_new_task(task).name == "n"
+    else:
+        with pytest.raises(RedBrickInputError):
+            read_new_task(task)
