@@ -12,7 +12,9 @@ Invariants:
    errors are tolerated, only at the deadline.
 4. Deadlines are epoch seconds, since a trigger may continue in another process. A triggerer that takes a wait over does
    not extend it.
-5. Events are versioned, and readers ignore unknown fields: a triggerer and a worker may run different releases.
+5. Reads may lag by ``settle_seconds``. A look within that time of the first one may show the state before a write that
+   preceded the wait. If it meets the condition, a second look after a short pause must meet it, too.
+6. Events are versioned, and readers ignore unknown fields: a triggerer and a worker may run different releases.
 """
 
 from __future__ import annotations
@@ -43,6 +45,9 @@ MAX_FAILED_POLLS = 5
 
 STALE_AFTER_S = 180.0
 """Age in seconds after which a wait reads its connection and its project again, since either may have been edited."""
+
+CONFIRM_AFTER_S = 5.0
+"""Longest pause in seconds before a met condition is looked at again. Replicas seldom lag longer."""
 
 START_BACKSTOP_S = 660.0
 """Seconds beyond the deadline after which Airflow cancels a trigger that it started itself.
@@ -128,6 +133,13 @@ class QueueCondition:
         is_below = self.at_most is None or count <= self.at_most
         return Poll(is_above and is_below, count)
 
+    def __str__(self) -> str:
+        limits = (("at least", self.at_least), ("at most", self.at_most))
+        thresholds = " and ".join(f"{words} {limit}" for words, limit in limits if limit is not None)
+        kind = "unassigned " if self.unassigned else ""
+        noun = "task" if thresholds.endswith(" 1") else "tasks"
+        return f"the queue of {self.stage_name!r} to have {thresholds} {kind}{noun}"
+
 
 @dataclass(frozen=True)
 class TasksCondition:
@@ -196,6 +208,11 @@ class TasksCondition:
         position = workflow.position(task.stage_name)
         return position >= 0 and position >= workflow.position(target)
 
+    def __str__(self) -> str:
+        tasks = f"{len(self.task_ids)} {'task' if len(self.task_ids) == 1 else 'tasks'}"
+        change = f"leave {self.left_stage!r}" if self.left_stage is not None else f"reach {self.reached_stage!r}"
+        return f"{tasks} to {change}"
+
 
 Condition = QueueCondition | TasksCondition
 
@@ -246,15 +263,45 @@ class PollBudget:
 
     :param deadline: epoch seconds by the wall clock, since a trigger may continue in another process.
     :param deadline_name: the sensor parameter that sets the deadline, for the event's message.
+    :param awaited: the condition in words, for the event's message.
     :param tolerates_errors: whether errors, even permanent ones, never end the wait before the deadline.
     """
 
-    def __init__(self, *, deadline: float, deadline_name: str, tolerates_errors: bool = False) -> None:
+    def __init__(
+        self, *, deadline: float, deadline_name: str, awaited: object = "", tolerates_errors: bool = False
+    ) -> None:
         self.deadline = deadline
         self.deadline_name = deadline_name
+        self.awaited = awaited
         self.tolerates_errors = tolerates_errors
         self.failed_in_a_row = 0
         self.last_error: RedBrickError | None = None
+        self._last_poll: Poll | None = None
+        self._first_look_at: float | None = None
+
+    @property
+    def status(self) -> str:
+        """What the wait is for, and what was seen last, as sentences."""
+        if self._last_poll is None:
+            return f"It waited for {self.awaited}. No poll succeeded."
+        return f"It waited for {self.awaited}. Last seen: {_in_words(self._last_poll.observed)}."
+
+    def must_confirm(self, poll: Poll, *, now: float, settle_seconds: float) -> bool:
+        """Record a successful poll, and return whether another one must confirm it.
+
+        :param poll: result of the poll.
+        :param now: the current time in epoch seconds.
+        :param settle_seconds: how far behind a read may be.
+        """
+        if self._first_look_at is None:
+            self._first_look_at = now
+        was_met = self._last_poll is not None and self._last_poll.met
+        self._last_poll = poll
+        return poll.met and not was_met and now - self._first_look_at < settle_seconds
+
+    def pause_to_confirm(self, poke_interval: float) -> float:
+        """Return the seconds until a met condition is looked at again."""
+        return min(poke_interval, CONFIRM_AFTER_S)
 
     def after(self, poll: Poll, *, now: float) -> dict[str, Any] | None:
         """Return the event that ends the wait after a successful poll.
@@ -263,7 +310,7 @@ class PollBudget:
         :param now: the current time in epoch seconds.
         :return: None if the wait continues.
         """
-        self.failed_in_a_row, self.last_error = 0, None
+        self.failed_in_a_row, self.last_error, self._last_poll = 0, None, poll
         if poll.met:
             return event("success", seen=poll.observed)
         return self._at_deadline(now)
@@ -280,8 +327,7 @@ class PollBudget:
         if self.tolerates_errors:
             return self._at_deadline(now)
         if isinstance(error, PERMANENT_ERRORS):
-            message = f"Stopped waiting because of a permanent error: {error}"
-            return event("error", message=message, error=type(error).__name__)
+            return error_event(error)
         if self.failed_in_a_row >= MAX_FAILED_POLLS:
             message = (
                 f"Gave up after {self.failed_in_a_row} failed polls in a row. Last error: {error} "
@@ -293,10 +339,33 @@ class PollBudget:
     def _at_deadline(self, now: float) -> dict[str, Any] | None:
         if now < self.deadline:
             return None
-        message = f"The condition was not met within the sensor's {self.deadline_name}."
+        message = f"The condition was not met within the sensor's {self.deadline_name}. {self.status}"
         if self.last_error is not None:
             message += f" The last poll failed: {self.last_error}"
         return event("timeout", message=message, deadline=self.deadline_name)
+
+
+def _in_words(observed: Any) -> str:
+    """Return a count, or the number of tasks per stage, for a message."""
+    if isinstance(observed, Mapping):
+        return ", ".join(f"{number} in {stage}" for stage, number in observed.items())
+    return f"{observed} {'task' if observed == 1 else 'tasks'}"
+
+
+def error_event(error: Exception) -> dict[str, Any]:
+    """Return the event of an error that ends the wait at once.
+
+    :param error: a permanent error, or one that no rule covers. The message of the latter may contain anything, so that
+        only its type is named.
+    """
+    if isinstance(error, RedBrickError):
+        message = f"Stopped waiting because of a permanent error: {error}"
+    else:
+        message = (
+            f"Stopped waiting because of an unexpected {type(error).__name__}. The triggerer's log has the details. "
+            "A retry resumes the wait."
+        )
+    return event("error", message=message, error=type(error).__name__)
 
 
 def event(status: str, **facts: Any) -> dict[str, Any]:

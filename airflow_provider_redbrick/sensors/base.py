@@ -10,6 +10,8 @@ Design note on limits and stale data:
 4. A permanent error counts only if it comes from data read during the same poll. Otherwise the connection is read again
    and the poll is repeated once.
 5. Invalid parameters fail the sensor even with ``silent_fail``, because they are not failed polls.
+6. A read may lag behind a write that preceded the sensor. A condition that is met soon after the start is confirmed by
+   a second look. With ``mode="reschedule"`` each poke is a start: it has no memory.
 
 Design note on ``start_from_trigger``: since Airflow 3.3 the triggerer renders templates, to text and from the
 serialized DAG. It has the DAG run. A template that reads an XCom or a Variable blocks the triggerer's event loop or is
@@ -175,13 +177,16 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
     @cached_property
     def _poll_budget(self) -> PollBudget:
         # The base class enforces the timeout, also over the pokes of a rescheduled sensor.
-        return PollBudget(deadline=math.inf, deadline_name="timeout")
+        return PollBudget(deadline=math.inf, deadline_name="timeout", awaited=self.condition())
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002
-        """Poll once."""
+        """Poll once, or twice if a second look must confirm the first one."""
         condition = self.condition()
         try:
             poll = self._poll(condition)
+            while self._poll_budget.must_confirm(poll, now=time.time(), settle_seconds=self.hook.client.settle_seconds):
+                time.sleep(self._poll_budget.pause_to_confirm(self.poke_interval))
+                poll = self._poll(condition)
         except (RedBrickAPIError, RedBrickConnectionLookupError) as error:
             if self._poll_budget.after_error(error, now=time.time()) is not None:
                 raise
@@ -241,7 +246,10 @@ class RedBrickWaitSensor(InLinkedProject, BaseSensorOperator):
             self.condition()
         if not self.deferrable:
             with self._skip_if_never_fail(AirflowSensorTimeout):
-                return super().execute(context)
+                try:
+                    return super().execute(context)
+                except AirflowSensorTimeout as error:
+                    raise AirflowSensorTimeout(f"{error} {self._poll_budget.status}") from error
         started = time.time()
         # Poll once before deferring: mistakes fail at once, and a condition that is met needs no trigger.
         with self._skip_if_never_fail(Exception):

@@ -30,13 +30,12 @@ import json
 import logging
 import time
 import zlib
-from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_provider_redbrick.client.models.parsing import check_uuid
-from airflow_provider_redbrick.engine.polling import Condition, Limits, PollBudget
+from airflow_provider_redbrick.engine.polling import Condition, Limits, Poll, PollBudget, error_event
 from airflow_provider_redbrick.engine.watching import SCHEMA_VERSION, Backoff, WatchResult, storable
 from airflow_provider_redbrick.exceptions import (
     PERMANENT_ERRORS,
@@ -141,11 +140,23 @@ class RedBrickPollTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll, and yield exactly one event."""
-        budget, polls = self._poll_budget(), 0
+        try:
+            event = await self._wait(self.condition())
+        except RedBrickError as error:
+            event = error_event(error)
+        except Exception as error:
+            self.log.exception("The wait ends because of an unexpected error.")
+            event = error_event(error)
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def _wait(self, condition: Condition) -> dict[str, Any]:
+        """Poll until the wait ends, and return its event."""
+        budget, polls = self._poll_budget(condition), 0
         async with shared_project(self.redbrick_conn_id, self.org_id, self.project_id, pinned=True) as lease:
             while True:
+                must_confirm, event = False, None
                 try:
-                    poll = await lease.call(methodcaller("poll", self.condition()))
+                    poll, settle_seconds = await lease.call(lambda project: _look(project, condition))
                 except Exception as raised:
                     error = raised if isinstance(raised, RedBrickError) else RedBrickError(type(raised).__name__)
                     if error is not raised and not self.silent_fail:
@@ -154,26 +165,28 @@ class RedBrickPollTrigger(BaseTrigger):
                     event = budget.after_error(error, now=time.time())
                 else:
                     self.log.debug("Poll result: %s", poll.observed)
-                    event = budget.after(poll, now=time.time())
+                    must_confirm = budget.must_confirm(poll, now=time.time(), settle_seconds=settle_seconds)
+                    if not must_confirm:
+                        event = budget.after(poll, now=time.time())
                 if event is not None:
-                    yield TriggerEvent(event)  # type: ignore[no-untyped-call]
-                    return
+                    return event
                 now = time.time()
-                pause = lease.until_next_poll(self.poke_interval, now=now) + self._backoff_extra(polls)
-                polls += 1
+                if must_confirm:
+                    pause = budget.pause_to_confirm(self.poke_interval)
+                else:
+                    pause = lease.until_next_poll(self.poke_interval, now=now) + self._backoff_extra(polls)
+                    polls += 1
                 if self.max_wait and self.exponential_backoff:
                     pause = min(pause, self.max_wait)
                 # A long interval must not exceed a short timeout.
                 await asyncio.sleep(max(0.0, min(pause, budget.deadline - now)))
 
-    def _poll_budget(self) -> PollBudget:
-        if self.deadline is not None:
-            return PollBudget(
-                deadline=self.deadline, deadline_name=self.deadline_name, tolerates_errors=self.silent_fail
-            )
-        canceled_at = self.timeout_after.timestamp() if self.timeout_after else None
-        deadline = self.limits.deadline(cancel_at=canceled_at, now=time.time())
-        return PollBudget(deadline=deadline, deadline_name=self.limits.name, tolerates_errors=self.silent_fail)
+    def _poll_budget(self, condition: Condition) -> PollBudget:
+        deadline, name = self.deadline, self.deadline_name
+        if deadline is None:
+            canceled_at = self.timeout_after.timestamp() if self.timeout_after else None
+            deadline, name = self.limits.deadline(cancel_at=canceled_at, now=time.time()), self.limits.name
+        return PollBudget(deadline=deadline, deadline_name=name, awaited=condition, tolerates_errors=self.silent_fail)
 
     def _backoff_extra(self, polls: int) -> float:
         """Return the extra pause of exponential backoff, in seconds.
@@ -181,6 +194,11 @@ class RedBrickPollTrigger(BaseTrigger):
         :param polls: the number of polls so far. The extra is 0, 1, 3, 7, ... times ``poke_interval``.
         """
         return self.poke_interval * (2 ** min(polls, _MAX_DOUBLINGS) - 1) if self.exponential_backoff else 0.0
+
+
+async def _look(project: SharedProject, condition: Condition) -> tuple[Poll, float]:
+    """Return the result of a poll, and how far behind it may be in seconds."""
+    return await project.poll(condition), project.client.settle_seconds
 
 
 class RedBrickWatchTrigger(BaseEventTrigger):

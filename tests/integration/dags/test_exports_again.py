@@ -126,6 +126,16 @@ def test_active_learning_trains_on_the_same_round_again(run_dag, run_again, fini
     assert rows(again.returned("export")) == ids
 
 
+def test_a_listing_that_lags_is_made_up_for_by_the_next_run(run_on, finish, sandbox):
+    sandbox.behavior(read_lag=300)
+    ids = finish(3)
+    assert rows(run_on("exported_one_after_the_other", DAY).returned("export")) == []
+    sandbox.behavior(read_lag=0)
+    # The runs share a folder, so each is read before the next one.
+    for day, exported in ((1, ids), (2, [])):
+        assert rows(run_on("exported_one_after_the_other", DAY.add(days=day)).returned("export")) == exported
+
+
 def test_a_manifest_that_cannot_be_read_is_no_window(run_on, run_again, finish):
     ids = finish(2)
     ran = run_on("exported_in_rounds", DAY)

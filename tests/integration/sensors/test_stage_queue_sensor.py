@@ -76,7 +76,7 @@ class TestThresholds:
 class TestCounting:
     def test_poll_takes_one_request(self, sandbox, wait):
         sandbox.seed_tasks(500, stage="Review_1")
-        wait(sensor(at_least=1))
+        assert not sensor(at_least=501).poke({}).is_done
         assert sandbox.stats()["root_fields"] == {"project": 1, "tasksPaged": 1}
 
     def test_unassigned_counts_only_unassigned_tasks(self, sandbox, wait, soon, mode):
@@ -94,8 +94,9 @@ class TestCounting:
     )
     def test_listing_stops_at_the_threshold(self, sandbox, wait, limits, seen):
         sandbox.seed_tasks(500)
-        assert wait(sensor(stage_name="Label", unassigned=True, **limits)) == seen
-        assert sandbox.stats()["root_fields"]["genericTasks"] == -(-seen // 200)
+        assert wait(sensor(stage_name="Label", unassigned=True, poke_interval=0.05, **limits)) == seen
+        # The first look and its confirmation.
+        assert sandbox.stats()["root_fields"]["genericTasks"] == 2 * -(-seen // 200)
 
     def test_listing_stops_above_at_most(self, sandbox, wait):
         sandbox.seed_tasks(500)
@@ -126,6 +127,35 @@ class TestCounting:
     def test_ground_truth_can_be_listed(self, sandbox, wait):
         sandbox.seed_tasks(3, ground_truth=True)
         assert wait(sensor(stage_name="Ground Truth", count_by="listing", at_least=3)) == 3
+
+
+class TestStaleReads:
+    """Reads show the state before a write that preceded the sensor, until a replica catches up."""
+
+    @pytest.fixture
+    def catches_up(self, sandbox, soon):
+        """Let reads lag, and catch up between the sensor's first look and its confirmation."""
+        sandbox.behavior(read_lag=60)
+        return lambda: soon(sandbox.behavior, read_lag=0)
+
+    def test_met_first_look_is_confirmed(self, sandbox, wait, mode, catches_up):
+        sandbox.seed_tasks(2, stage="Review_1")
+        catches_up()
+        with pytest.raises(AirflowSensorTimeout):
+            wait(sensor(at_most=0, **{**mode, "poke_interval": 0.8, "timeout": 1}))
+
+    def test_trigger_confirms_its_first_look(self, sandbox, wait, catches_up):
+        options = {"redbrick_conn_id": "redbrick_default", "org_id": None, "project_id": None, "poke_interval": 0.8}
+        sandbox.seed_tasks(2, stage="Review_1")
+        catches_up()
+        event = wait.event_of(RedBrickStageQueueTrigger(stage_name="Review_1", at_most=0, timeout=1.0, **options))
+        assert event["status"] == "timeout"
+        assert "the queue of 'Review_1' to have at most 0 tasks. Last seen: 2 tasks." in event["message"]
+
+    def test_consistent_server_needs_no_confirmation(self, sandbox, wait, mode, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&settle_seconds=0")
+        wait(sensor(at_most=0, **mode))
+        assert sandbox.stats()["root_fields"]["tasksPaged"] == 1
 
 
 class TestRefusals:
@@ -172,7 +202,8 @@ class TestLimits:
 
     def test_timeout_raises_sensor_timeout(self, sandbox, wait, mode):
         started = time.monotonic()
-        with pytest.raises(AirflowSensorTimeout):
+        words = "the queue of 'Review_1' to have at least 1 task. Last seen: 0 tasks"
+        with pytest.raises(AirflowSensorTimeout, match=words):
             wait(sensor(at_least=1, **{**mode, "timeout": 0.4}))
         assert 0.3 < time.monotonic() - started < 5
 

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
-from sandbox_calls import ASSIGN, claim, data, submit
+from sandbox_calls import ASSIGN, REOPEN, claim, data, submit
 
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, RedBrickNotFoundError
 from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
@@ -117,6 +117,18 @@ class TestReached:
     def test_many_tasks_are_read_in_batches(self, sandbox, wait):
         ids = sandbox.seed_tasks(120, stage="Review_1")
         assert wait(sensor(task_ids=ids, reached_stage="Review_1")) == {"Review_1": 120}
+
+
+class TestStaleReads:
+    def test_met_first_look_is_confirmed(self, sandbox, wait, soon, mode):
+        """The tasks were reopened; the first read shows them finished, as before."""
+        ids = sandbox.seed_tasks(2, ground_truth=True)
+        sandbox.behavior(read_lag=60)
+        for task_id in ids:
+            data(sandbox, REOPEN, t=task_id)
+        soon(sandbox.behavior, read_lag=0)
+        with pytest.raises(AirflowSensorTimeout, match="2 tasks to reach 'Ground Truth'. Last seen: 2 in Label"):
+            wait(sensor(task_ids=ids, reached_stage="Ground Truth", **{**mode, "poke_interval": 0.8, "timeout": 1}))
 
 
 class TestTasksThatAreNot:

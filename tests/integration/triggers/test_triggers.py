@@ -301,6 +301,19 @@ class TestErrors:
         assert event["status"] == "error"
         assert words in event["message"]
 
+    @pytest.mark.parametrize("error", [TypeError("y" * 43), KeyError("x")], ids=lambda error: type(error).__name__)
+    def test_unexpected_error_is_one_event_without_its_text(self, sandbox, monkeypatch, error):
+        """An error that is not RedBrick's could name anything, and would leave the wait without an event."""
+
+        def fails(*_):
+            raise error
+
+        monkeypatch.setattr(RedBrickProject, "counts", fails)
+        event = only_event(queue())
+        assert (event["status"], event["error"]) == ("error", type(error).__name__)
+        assert f"unexpected {type(error).__name__}. The triggerer's log" in event["message"]
+        assert "y" * 43 not in event["message"]
+
     def test_canceled_trigger_closes_its_client(self, sandbox, monkeypatch):
         closed = []
         close = RedBrickClient.close

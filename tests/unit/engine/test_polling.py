@@ -11,6 +11,7 @@ from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.client.models.task import Task
 from airflow_provider_redbrick.client.models.workflow import Stage, Workflow
 from airflow_provider_redbrick.engine.polling import (
+    CONFIRM_AFTER_S,
     MAX_FAILED_POLLS,
     START_BACKSTOP_S,
     Limits,
@@ -175,11 +176,55 @@ def test_tasks_condition_missing_task_raises_not_found():
         look([at("Review_1"), err.RedBrickNotFoundError("no such task")], left_stage="Label")
 
 
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        (QueueCondition("Label", at_least=3), "the queue of 'Label' to have at least 3 tasks"),
+        (QueueCondition("QA", at_most=0), "the queue of 'QA' to have at most 0 tasks"),
+        (
+            QueueCondition("QA", at_least=1, at_most=5, unassigned=True),
+            "the queue of 'QA' to have at least 1 and at most 5 unassigned tasks",
+        ),
+        (TasksCondition(["a"], left_stage="Label"), "1 task to leave 'Label'"),
+        (TasksCondition(["a", "b"], reached_stage="END"), "2 tasks to reach 'END'"),
+    ],
+)
+def test_condition_in_words_names_stage_and_threshold(condition, words):
+    assert str(condition) == words
+
+
+# ------------------------------------------------------------------ confirmation
+
+
+def confirmed(*polls, settle_seconds=30.0):
+    """Return for each poll, given as its time and whether it was met, whether it must be confirmed."""
+    waiting = budget()
+    return [waiting.must_confirm(Poll(met, 0), now=now, settle_seconds=settle_seconds) for now, met in polls]
+
+
+def test_met_look_soon_after_the_start_must_be_confirmed_once():
+    assert confirmed((0, True), (5, True), (6, True)) == [True, False, False]
+    assert confirmed((0, False), (29, True), (34, True)) == [False, True, False]
+
+
+def test_met_look_that_is_not_confirmed_must_be_confirmed_again():
+    assert confirmed((0, True), (5, False), (10, True), (15, True)) == [True, False, True, False]
+
+
+def test_met_look_after_what_a_read_may_lag_needs_no_confirmation():
+    assert confirmed((0, False), (30, True)) == [False, False]
+    assert confirmed((0, True), settle_seconds=0) == [False]
+
+
+def test_pause_to_confirm_is_short():
+    assert [budget().pause_to_confirm(interval) for interval in (0.5, 3600)] == [0.5, CONFIRM_AFTER_S]
+
+
 # ------------------------------------------------------------------ failed polls and deadline
 
 
 def budget(deadline=100.0, name="timeout"):
-    return PollBudget(deadline=deadline, deadline_name=name)
+    return PollBudget(deadline=deadline, deadline_name=name, awaited=QueueCondition("Label", at_least=50))
 
 
 def test_met_condition_after_deadline_is_success():
@@ -221,10 +266,22 @@ def test_permanent_error_ends_the_wait_at_once(error):
     assert found["error"] == type(error).__name__
 
 
+def test_timeout_names_condition_and_last_count():
+    waiting = budget()
+    waiting.after(Poll(False, 7), now=1.0)
+    found = waiting.after(Poll(False, 12), now=100.0)
+    assert "the queue of 'Label' to have at least 50 tasks. Last seen: 12 tasks." in found["message"]
+
+
+def test_timeout_of_tasks_names_their_stages():
+    found = budget().after(Poll(False, {"Label": 1, "Review_1": 2}), now=100.0)
+    assert "Last seen: 1 in Label, 2 in Review_1." in found["message"]
+
+
 def test_timeout_after_failed_poll_names_its_error():
     found = budget().after_error(err.RedBrickServerError("down", status=503), now=100.0)
     assert found["status"] == "timeout"
-    assert "The last poll failed: down" in found["message"]
+    assert "at least 50 tasks. No poll succeeded. The last poll failed: down" in found["message"]
 
 
 def test_timeout_after_recovery_names_no_error():
