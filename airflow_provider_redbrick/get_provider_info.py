@@ -47,9 +47,7 @@ def get_provider_info() -> dict[str, object]:
             {
                 "integration-name": integration,
                 "python-modules": [
-                    f"{package}.triggers.ground_truth",
-                    f"{package}.triggers.stage_queue",
-                    f"{package}.triggers.tasks",
+                    f"{package}.triggers.redbrick",
                 ],
             }
         ],

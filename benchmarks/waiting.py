@@ -84,7 +84,7 @@ class _Watcher:
 
 async def _triggerer(projects: list[str]) -> None:
     """Run triggers whose condition is never met, and report each interval and delay."""
-    from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
+    from airflow_provider_redbrick.triggers.redbrick import RedBrickStageQueueTrigger
 
     stages = ("Label", "Review_1", "Ground Truth")
     triggers = [

@@ -12,7 +12,7 @@ from threshold_model import predict
 from airflow_provider_redbrick.assets.stages import stage_asset
 from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasksOperator
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
-from airflow_provider_redbrick.triggers.ground_truth import RedBrickGroundTruthEventTrigger
+from airflow_provider_redbrick.triggers.redbrick import RedBrickGroundTruthEventTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.client.models.task import Task

@@ -8,7 +8,7 @@ from threshold_model import predict
 
 from airflow_provider_redbrick.assets.stages import stage_asset
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueEventTrigger
+from airflow_provider_redbrick.triggers.redbrick import RedBrickStageQueueEventTrigger
 
 # The sandbox's project. An asset names its project, independent of the connection.
 PROJECT = {"org_id": "0a9c6e10-5b1d-4c8e-9f00-000000000001", "project_id": "0a9c6e10-5b1d-4c8e-9f00-000000000002"}

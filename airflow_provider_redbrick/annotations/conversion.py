@@ -37,12 +37,12 @@ from airflow_provider_redbrick.exceptions import (
 )
 from airflow_provider_redbrick.labels.plain import check_finite, fields_of, to_plain
 from airflow_provider_redbrick.labels.strict_json import check_storable
-from airflow_provider_redbrick.labels.tally import difference
 from airflow_provider_redbrick.labels.taxonomy import Taxonomy
 from airflow_provider_redbrick.labels.validation import (
     ItemReference,
     check_labels,
     check_stored,
+    difference,
     item_references,
     series_items,
 )

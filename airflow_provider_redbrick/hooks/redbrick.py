@@ -104,8 +104,7 @@ class RedBrickHook(BaseHook):
     def _new_client(self, **limits: int) -> RedBrickClient:
         from airflow_provider_redbrick.client.operations.account import RedBrickClient
         from airflow_provider_redbrick.client.transport.http import Transport
-        from airflow_provider_redbrick.client.transport.rate_limit import shared_rate_limiter
-        from airflow_provider_redbrick.client.transport.retry import BatchSize, RetryPolicy
+        from airflow_provider_redbrick.client.transport.retry import BatchSize, RetryPolicy, shared_rate_limiter
 
         settings = self.settings
         transport = Transport(

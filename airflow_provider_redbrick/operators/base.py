@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, ObjectStoragePath
 
-from airflow_provider_redbrick.assets.events import add_to_outlet_events
+from airflow_provider_redbrick.assets.stages import add_to_outlet_events
 from airflow_provider_redbrick.base import TracedOperator
 from airflow_provider_redbrick.client.transport.redaction import strip_signatures
 from airflow_provider_redbrick.engine.outcomes import Outcome, Status, Tally

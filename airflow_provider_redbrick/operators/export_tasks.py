@@ -6,7 +6,7 @@ import json
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.assets.events import add_to_outlet_events
+from airflow_provider_redbrick.assets.stages import add_to_outlet_events
 from airflow_provider_redbrick.client.models.workflow import GROUND_TRUTH
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation

@@ -37,7 +37,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from airflow_provider_redbrick._utils import abandon, in_chunks, renew_after_fork
-from airflow_provider_redbrick.assets import events as assets
+from airflow_provider_redbrick.assets import stages as assets
 from airflow_provider_redbrick.client.models.parsing import check_uuid
 from airflow_provider_redbrick.client.models.task import Detail, Task
 from airflow_provider_redbrick.client.models.workflow import public_stage_name

@@ -28,7 +28,7 @@ class RedBrickStageQueueSensor(RedBrickWaitSensor):
     """
 
     template_fields: Sequence[str] = (*RedBrickWaitSensor.template_fields, "stage_name", "at_least", "at_most")
-    trigger_path = "airflow_provider_redbrick.triggers.stage_queue.RedBrickStageQueueTrigger"
+    trigger_path = "airflow_provider_redbrick.triggers.redbrick.RedBrickStageQueueTrigger"
     awaited = ("stage_name", "at_least", "at_most", "unassigned", "count_by")
 
     def __init__(

@@ -27,7 +27,7 @@ class RedBrickTasksSensor(RedBrickWaitSensor):
     """
 
     template_fields: Sequence[str] = (*RedBrickWaitSensor.template_fields, "task_ids", "left_stage", "reached_stage")
-    trigger_path = "airflow_provider_redbrick.triggers.tasks.RedBrickTasksTrigger"
+    trigger_path = "airflow_provider_redbrick.triggers.redbrick.RedBrickTasksTrigger"
     awaited = ("task_ids", "left_stage", "reached_stage")
 
     def __init__(

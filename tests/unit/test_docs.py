@@ -115,8 +115,6 @@ EXAMPLES = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "examp
 @pytest.mark.parametrize("kind", ["operators", "sensors", "triggers"])
 def test_every_class_has_an_example(kind):
     modules = [module for entry in get_provider_info()[kind] for module in entry["python-modules"]]
-    # Deferred sensors create the trigger of this module; DAG authors import the others.
-    modules = [module for module in modules if not module.endswith("triggers.tasks")]
     missing = [module for module in modules if f"from {module} import" not in EXAMPLES]
     assert not missing
 

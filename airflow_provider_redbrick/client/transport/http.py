@@ -36,9 +36,8 @@ from airflow_provider_redbrick.client.transport.clock import ServerClock
 from airflow_provider_redbrick.client.transport.endpoint import is_plaintext_remote
 from airflow_provider_redbrick.client.transport.errors import classify_exception, classify_issue
 from airflow_provider_redbrick.client.transport.graphql import Answer, decode, describe, encode
-from airflow_provider_redbrick.client.transport.rate_limit import RateLimiter
 from airflow_provider_redbrick.client.transport.redaction import mask_secret
-from airflow_provider_redbrick.client.transport.retry import NoObserver, Retries, RetryPolicy
+from airflow_provider_redbrick.client.transport.retry import NoObserver, RateLimiter, Retries, RetryPolicy
 from airflow_provider_redbrick.client.transport.sessions import (
     MAX_RESPONSE_BYTES,
     BoundedAdapter,

@@ -13,7 +13,7 @@ from sandbox_process import SandboxProcess
 # A parent with active threads forks while another thread holds a lock.
 SCRIPT = """
 import json, os, sys, threading, time
-from airflow_provider_redbrick.client.transport.rate_limit import shared_rate_limiter
+from airflow_provider_redbrick.client.transport.retry import shared_rate_limiter
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 
 hook = RedBrickHook()

@@ -24,8 +24,7 @@ from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.client.transport import graphql
 from airflow_provider_redbrick.client.transport.graphql import describe
 from airflow_provider_redbrick.client.transport.http import Transport
-from airflow_provider_redbrick.client.transport.rate_limit import RateLimiter
-from airflow_provider_redbrick.client.transport.retry import RetryPolicy
+from airflow_provider_redbrick.client.transport.retry import RateLimiter, RetryPolicy
 from airflow_provider_redbrick.client.transport.sessions import Credential
 
 KEY = "canary-KEY/0123456789+abcdefghijklmnopqrstuvw"

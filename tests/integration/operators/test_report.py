@@ -9,7 +9,7 @@ import logging
 import pytest
 from fixtures import counts
 
-from airflow_provider_redbrick.client.transport.rate_limit import shared_rate_limiter
+from airflow_provider_redbrick.client.transport.retry import shared_rate_limiter
 from airflow_provider_redbrick.engine import outcomes
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError, RedBrickTasksFailedError
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook

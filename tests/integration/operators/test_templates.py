@@ -26,7 +26,7 @@ from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperato
 from airflow_provider_redbrick.operators.put_labels import RedBrickPutLabelsOperator
 from airflow_provider_redbrick.operators.upload_tasks import RedBrickUploadTasksOperator
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueEventTrigger
+from airflow_provider_redbrick.triggers.redbrick import RedBrickStageQueueEventTrigger
 
 DS = "{{ ds }}"
 ANY = {"org_id": "00000000-0000-4000-8000-000000000001", "project_id": "00000000-0000-4000-8000-000000000002"}

@@ -27,7 +27,7 @@ class RegisteredEvents(list):
 @pytest.fixture
 def registered(monkeypatch):
     calls = RegisteredEvents()
-    monkeypatch.setattr("airflow_provider_redbrick.assets.events.register_stage_events", calls)
+    monkeypatch.setattr("airflow_provider_redbrick.assets.stages.register_stage_events", calls)
     return calls
 
 

@@ -12,7 +12,7 @@ from airflow.sdk import DAG
 from airflow_provider_redbrick.exceptions import RedBrickError, RedBrickInputError
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
 from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
+from airflow_provider_redbrick.triggers.redbrick import RedBrickStageQueueTrigger
 
 A_TASK = "00000000-0000-4000-8000-000000000001"
 

@@ -21,7 +21,7 @@ from airflow_provider_redbrick.exceptions import (
     RedBrickTriggerEventError,
 )
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
+from airflow_provider_redbrick.triggers.redbrick import RedBrickStageQueueTrigger
 
 HOUR = 3600.0
 

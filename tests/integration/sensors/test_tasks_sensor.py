@@ -127,7 +127,7 @@ class TestStaleReads:
         for task_id in ids:
             data(sandbox, REOPEN, t=task_id)
         soon(sandbox.behavior, read_lag=0)
-        with pytest.raises(AirflowSensorTimeout, match="2 tasks to reach 'Ground Truth'. Last seen: 2 in Label"):
+        with pytest.raises(AirflowSensorTimeout, match=r"2 tasks to reach 'Ground Truth'. Last seen: 2 in Label"):
             wait(sensor(task_ids=ids, reached_stage="Ground Truth", **{**mode, "poke_interval": 0.8, "timeout": 1}))
 
 

@@ -16,9 +16,12 @@ from airflow_provider_redbrick.client.operations.account import RedBrickClient
 from airflow_provider_redbrick.engine.polling import MAX_FAILED_POLLS
 from airflow_provider_redbrick.hooks.redbrick import RedBrickHook
 from airflow_provider_redbrick.triggers import base, poll_group
-from airflow_provider_redbrick.triggers.ground_truth import RedBrickGroundTruthEventTrigger
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueEventTrigger, RedBrickStageQueueTrigger
-from airflow_provider_redbrick.triggers.tasks import RedBrickTasksTrigger
+from airflow_provider_redbrick.triggers.redbrick import (
+    RedBrickGroundTruthEventTrigger,
+    RedBrickStageQueueEventTrigger,
+    RedBrickStageQueueTrigger,
+    RedBrickTasksTrigger,
+)
 from redbrick_sandbox.demo_project import DEMO_STAGES
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from sandbox_calls import REOPEN
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.triggers import base
 from airflow_provider_redbrick.triggers.base import EventState
-from airflow_provider_redbrick.triggers.ground_truth import RedBrickGroundTruthEventTrigger
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueEventTrigger
+from airflow_provider_redbrick.triggers.redbrick import RedBrickGroundTruthEventTrigger, RedBrickStageQueueEventTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_redbrick.triggers.base import RedBrickWatchTrigger

@@ -10,9 +10,12 @@ import pytest
 from sdk_in_threads import loops_of_connections
 
 from airflow_provider_redbrick._utils import in_thread
-from airflow_provider_redbrick.triggers.ground_truth import RedBrickGroundTruthEventTrigger
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueEventTrigger, RedBrickStageQueueTrigger
-from airflow_provider_redbrick.triggers.tasks import RedBrickTasksTrigger
+from airflow_provider_redbrick.triggers.redbrick import (
+    RedBrickGroundTruthEventTrigger,
+    RedBrickStageQueueEventTrigger,
+    RedBrickStageQueueTrigger,
+    RedBrickTasksTrigger,
+)
 
 
 def poll(kind: Any, **options: Any) -> Any:

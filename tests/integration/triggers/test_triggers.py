@@ -17,8 +17,7 @@ from airflow_provider_redbrick.client.operations.project import RedBrickProject
 from airflow_provider_redbrick.engine.polling import START_BACKSTOP_S
 from airflow_provider_redbrick.exceptions import RedBrickNotFoundError
 from airflow_provider_redbrick.triggers.poll_group import shared_project
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueTrigger
-from airflow_provider_redbrick.triggers.tasks import RedBrickTasksTrigger
+from airflow_provider_redbrick.triggers.redbrick import RedBrickStageQueueTrigger, RedBrickTasksTrigger
 
 IDS = [str(uuid.UUID(int=number)) for number in (1, 2)]
 JSON_TYPES = (str, int, float, bool, type(None))
@@ -35,7 +34,7 @@ _FIRST_RELEASE_COMMON = {
 }
 FIRST_RELEASE_TRIGGERS = [
     (
-        "airflow_provider_redbrick.triggers.stage_queue.RedBrickStageQueueTrigger",
+        "airflow_provider_redbrick.triggers.redbrick.RedBrickStageQueueTrigger",
         {
             **_FIRST_RELEASE_COMMON,
             "stage_name": "Review_1",
@@ -46,7 +45,7 @@ FIRST_RELEASE_TRIGGERS = [
         },
     ),
     (
-        "airflow_provider_redbrick.triggers.tasks.RedBrickTasksTrigger",
+        "airflow_provider_redbrick.triggers.redbrick.RedBrickTasksTrigger",
         {**_FIRST_RELEASE_COMMON, "task_ids": IDS, "left_stage": "Label", "reached_stage": None},
     ),
 ]

@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from airflow.sdk import Asset
 
-from airflow_provider_redbrick.assets.events import add_to_outlet_events
 from airflow_provider_redbrick.assets.stages import (
+    add_to_outlet_events,
     create_asset,
     normalize_uri,
     project_asset,

@@ -12,8 +12,7 @@ from airflow_provider_redbrick.operators.export_tasks import RedBrickExportTasks
 from airflow_provider_redbrick.operators.upload_tasks import RedBrickUploadTasksOperator
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
 from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
-from airflow_provider_redbrick.triggers.ground_truth import RedBrickGroundTruthEventTrigger
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueEventTrigger
+from airflow_provider_redbrick.triggers.redbrick import RedBrickGroundTruthEventTrigger, RedBrickStageQueueEventTrigger
 
 SENSORS = 4
 START = pendulum.datetime(2026, 1, 1, tz="UTC")

@@ -11,8 +11,7 @@ from airflow_provider_redbrick.assets.stages import stage_asset
 from airflow_provider_redbrick.operators.prelabel import RedBrickPrelabelOperator
 from airflow_provider_redbrick.sensors.stage_queue import RedBrickStageQueueSensor
 from airflow_provider_redbrick.sensors.tasks import RedBrickTasksSensor
-from airflow_provider_redbrick.triggers.ground_truth import RedBrickGroundTruthEventTrigger
-from airflow_provider_redbrick.triggers.stage_queue import RedBrickStageQueueEventTrigger
+from airflow_provider_redbrick.triggers.redbrick import RedBrickGroundTruthEventTrigger, RedBrickStageQueueEventTrigger
 
 CONNECTION = "redbrick_watched"
 START = pendulum.datetime(2026, 1, 1, tz="UTC")

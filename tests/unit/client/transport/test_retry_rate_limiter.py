@@ -8,8 +8,7 @@ import weakref
 
 import pytest
 
-from airflow_provider_redbrick.client.transport.rate_limit import RateLimiter, shared_rate_limiter
-from airflow_provider_redbrick.client.transport.retry import BatchSize
+from airflow_provider_redbrick.client.transport.retry import BatchSize, RateLimiter, shared_rate_limiter
 
 
 class Clock:

@@ -7,7 +7,7 @@ import json
 import pytest
 from label_samples import CLASSIFICATION, GOOD, MASKS, SEGMENT, listed_in
 
-from airflow_provider_redbrick.labels.tally import difference
+from airflow_provider_redbrick.labels.validation import difference
 from redbrick_sandbox.conversion import convert
 
 BOX = {"bbox2d": {"xnorm": 0}, "volumeindex": 0}

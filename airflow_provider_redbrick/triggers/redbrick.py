@@ -1,21 +1,29 @@
-"""Triggers for a stage's queue: one for the sensor, one for asset watchers."""
+"""Triggers of the sensors, and event triggers for asset watchers."""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick.client.models.workflow import normalize_stage_name
+from airflow_provider_redbrick.client.models.workflow import GROUND_TRUTH, normalize_stage_name
 from airflow_provider_redbrick.engine.polling import QueueCondition
-from airflow_provider_redbrick.engine.watching import WatchResult, evaluate_threshold
+from airflow_provider_redbrick.engine.watching import (
+    Arrivals,
+    WatchResult,
+    announce_arrivals,
+    evaluate_threshold,
+    watermark_of,
+)
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation
-from airflow_provider_redbrick.hooks.validation import queue_condition
+from airflow_provider_redbrick.hooks.validation import queue_condition, tasks_condition
 from airflow_provider_redbrick.triggers.base import RedBrickPollTrigger, RedBrickWatchTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from airflow_provider_redbrick.engine.polling import TasksCondition
     from airflow_provider_redbrick.triggers.poll_group import SharedProject
 
 
@@ -108,4 +116,73 @@ class RedBrickStageQueueEventTrigger(RedBrickWatchTrigger):
             at_least=at_least,
             read_at=client.clock.now().subtract(seconds=time.monotonic() - began),
             settle_seconds=client.settle_seconds,
+        )
+
+
+class RedBrickTasksTrigger(RedBrickPollTrigger):
+    """Wait for tasks to leave a stage or reach one.
+
+    :param task_ids: the task ids.
+    :param left_stage: wait until no task is in this stage any more.
+    :param reached_stage: wait until all tasks are in this stage or past it.
+    :param kwargs: the parameters of :class:`RedBrickPollTrigger`.
+    """
+
+    def __init__(
+        self,
+        *,
+        task_ids: Sequence[str],
+        left_stage: str | None = None,
+        reached_stage: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        # Keep a string as it is, for validation to report; list() would split it into letters.
+        self.task_ids = task_ids if isinstance(task_ids, str) else list(task_ids)
+        self.left_stage = left_stage
+        self.reached_stage = reached_stage
+
+    def condition(self) -> TasksCondition:
+        """Return the validated condition."""
+        return tasks_condition(**self.waits_for())
+
+    def waits_for(self) -> dict[str, Any]:
+        """Return the arguments that describe the condition."""
+        return {"task_ids": self.task_ids, "left_stage": self.left_stage, "reached_stage": self.reached_stage}
+
+
+class RedBrickGroundTruthEventTrigger(RedBrickWatchTrigger):
+    """Send an event when tasks become ground truth. For an ``AssetWatcher``.
+
+    Each task is reported at least once: normally once, and twice when the triggerer is killed before it saved its
+    state. A task that is reopened and finished again is reported again. Tasks that were ground truth before the watcher
+    existed are not reported. Tasks that arrive while the triggerer is down are reported when it restarts. That needs
+    Airflow 3.3.2 or later; older releases do not report them.
+
+    The event has ``schema_version, org_id, project_id, stage_name, count, task_ids``. More than 1,000 tasks are sent in
+    several events.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._arrivals = Arrivals()
+
+    def watches(self) -> dict[str, Any]:
+        """Return the arguments that describe what is watched."""
+        return {}
+
+    def stage(self) -> str:
+        """Return the public name of the watched stage."""
+        return GROUND_TRUTH
+
+    async def poll(self, project: SharedProject, state: Mapping[str, Any] | None) -> WatchResult:
+        """Poll once, and decide which events to send.
+
+        :param project: the shared project to read.
+        :param state: the state after the previous poll; None at the first one.
+        :return: the events to send and the new state.
+        """
+        arrivals = await project.read(partial(self._arrivals.look, updated_after=watermark_of(state)))
+        return announce_arrivals(
+            state, arrivals, read_at=self._arrivals.read_at, settle_seconds=project.client.settle_seconds
         )

@@ -6,8 +6,7 @@ import uuid
 
 import pytest
 
-from airflow_provider_redbrick.assets.events import register_stage_events
-from airflow_provider_redbrick.assets.stages import stage_asset
+from airflow_provider_redbrick.assets.stages import register_stage_events, stage_asset
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 
 
