@@ -22,18 +22,19 @@ from typing import TYPE_CHECKING
 from airflow_provider_redbrick._utils import in_chunks
 from airflow_provider_redbrick.assignments.assign import (
     UNCLAIMED,
+    Assignment,
     AssignmentResults,
     assign,
-    claim,
     person_assignment,
-    release,
-    undo_claims,
 )
+from airflow_provider_redbrick.assignments.claims import claim, confirm_claims, release, undo_claims
 from airflow_provider_redbrick.assignments.planner import AssignmentPlan, Holder, Move, plan_assignments
+from airflow_provider_redbrick.assignments.settlement import settled
 from airflow_provider_redbrick.client.models.task import Detail
 from airflow_provider_redbrick.client.operations.project import MAX_IDS
 from airflow_provider_redbrick.engine.concurrency import in_parallel
-from airflow_provider_redbrick.engine.outcomes import Outcome, already_done, done, failed, failed_read, skipped
+from airflow_provider_redbrick.engine.ledger import Ledger, ledger_of
+from airflow_provider_redbrick.engine.outcomes import Outcome, already_done, done, failed_read, skipped
 from airflow_provider_redbrick.engine.task_reader import (
     CircuitBreaker,
     read_in_chunks,
@@ -218,17 +219,21 @@ def apply_plan(project: RedBrickProject, shared: QueuePlan) -> Iterator[Outcome]
         for email in by_person
     }
 
+    ledger, stop = ledger_of(project.client), Event()
+
     def assign_moves(moves: Sequence[Move]) -> Iterator[Outcome]:
-        result = assign(project, [move.task_id for move in moves], assignments[moves[0].to])
-        for move in moves:
-            problem, name = result[move.task_id], queue[move.task_id].name
-            if problem is None:
-                yield done(move.task_id, name=name, assigned_to=move.to, taken_from=move.source)
-            else:
-                yield problem.outcome(move.task_id, name=name)
+        assignment = assignments[moves[0].to]
+        ids = [move.task_id for move in moves]
+        successes = {
+            move.task_id: done(move.task_id, name=queue[move.task_id].name, assigned_to=move.to, taken_from=move.source)
+            for move in moves
+        }
+        yield from outcomes_of(assign(project, ids, assignment, ledger=ledger), successes, assignment, ledger)
+        ledger.forget(ids)
 
     requests = (moves for persons_moves in by_person.values() for moves in in_chunks(persons_moves, MAX_IDS))
-    yield from in_parallel(requests, assign_moves, workers=project.client.max_concurrency, stop=Event())
+    outcomes = in_parallel(requests, assign_moves, workers=project.client.max_concurrency, stop=stop)
+    yield from settled(project, outcomes, ledger, stop=stop)
     for task_id in shared.plan.left_over:
         yield skipped(task_id, "no person has room for it", name=queue[task_id].name)
 
@@ -238,6 +243,26 @@ def _held_tasks(user: User, queue: Sequence[QueuedTask], started: Collection[str
     held = [task for task in queue if user.is_same(task.assignee)]
     movable = tuple(task.task_id for task in held if _looks_untouched(task) and task.task_id not in started)
     return len(held) - len(movable), movable
+
+
+def outcomes_of(
+    results: AssignmentResults, successes: Mapping[str, Outcome], assignment: Assignment, ledger: Ledger
+) -> Iterator[Outcome]:
+    """Yield the outcomes of tasks that were assigned to a person or released.
+
+    :param results: None for each task that was assigned, or why it was not.
+    :param successes: by task id, the outcome if it was assigned.
+    :param assignment: how the tasks were assigned.
+    :param ledger: the ledger of the run. It gets the outcomes that a later read may prove.
+    """
+    for task_id, problem in results.items():
+        success = successes[task_id]
+        if problem is None:
+            ledger.wrote(task_id, lambda task: assignment.holds(task, 0.0) or not assignment.free(task, 0.0))
+            yield success
+        else:
+            ledger.succeed_later(task_id, success)
+            yield problem.outcome(task_id, name=success.name)
 
 
 def claim_tasks(project: RedBrickProject, stage: Stage, count: int, *, me: str) -> Iterator[Task | Outcome]:
@@ -250,42 +275,30 @@ def claim_tasks(project: RedBrickProject, stage: Stage, count: int, *, me: str) 
     :return: each claimed task, with its labels as ``series`` and ``classification``; for any other task the outcome
         with the reason.
     """
-    read_at = time.monotonic()
+    ledger, stop = ledger_of(project.client), Event()
+    read_at = ledger.now()
     waiting = list(islice(project.list_tasks(stage, unassigned=True, page_size=count), count))
-    taken: dict[str, Task | Outcome] = {}
+    claimed: dict[str, Task] = {}
+    outcomes: list[Outcome] = []
     try:
-        results = claim(project, waiting, me=me, read_at=read_at)
-        # Re-read after claiming: the task record is authoritative.
-        found = project.read_tasks(
-            [task_id for task_id, problem in results.items() if problem is None], detail=Detail.FULL
-        )
+        results = claim(project, waiting, me=me, read_at=read_at, ledger=ledger)
+        assigned = [task for task in waiting if results[task.task_id] is None]
+        problems, found = confirm_claims(project, assigned, me=me, ledger=ledger, stop=stop, detail=Detail.FULL)
+        results |= problems
         for task in waiting:
-            taken[task.task_id] = _task_or_outcome(project, task, results, found, me=me)
+            problem = results[task.task_id]
+            if problem is None:
+                claimed[task.task_id] = with_series_labels(project, found[task.task_id])
+                ledger.keep(task.task_id, task.stage_name)
+            else:
+                outcomes.append(problem.outcome(task.task_id, name=task.name, what=UNCLAIMED))
     except BaseException:
-        undo_claims(project, waiting, me=me)
+        undo_claims(project, waiting, me=me, ledger=ledger)
         raise
-    undo_claims(project, [task for task in waiting if isinstance(taken[task.task_id], Outcome)], me=me)
-    yield from taken.values()
-
-
-def _task_or_outcome(
-    project: RedBrickProject,
-    before: Task,
-    results: AssignmentResults,
-    found: Mapping[str, Task | RedBrickAPIError],
-    *,
-    me: str,
-) -> Task | Outcome:
-    task_id, name = before.task_id, before.name
-    problem = results[task_id]
-    if problem is not None:
-        return problem.outcome(task_id, name=name, what=UNCLAIMED)
-    task = found[task_id]
-    if isinstance(task, RedBrickAPIError):
-        return failed(task_id, f"It was claimed, but could not be read, and is released again: {task}", name=name)
-    if not (task.held_by(me) and task.is_queued_in(before.stage_name)):
-        return skipped(task_id, f"it changed right after the claim; it is {task.where}", name=name)
-    return with_series_labels(project, task)
+    undo_claims(project, [task for task in waiting if task.task_id not in claimed], me=me, ledger=ledger)
+    outcomes = list(settled(project, outcomes, ledger, stop=stop))
+    yield from claimed.values()
+    yield from outcomes
 
 
 def list_held_tasks(project: RedBrickProject, stage: Stage, *, me: str) -> Iterator[Task]:
@@ -330,8 +343,10 @@ def assign_tasks(project: RedBrickProject, stage: Stage, task_ids: Sequence[str]
             return already_done(task.task_id, f"it is {task.where}", name=task.name)
         return None
 
-    def reassign(tasks: Mapping[str, Task], read_at: float) -> AssignmentResults:
-        return assign(project, list(tasks), person_assignment(project, user, str(user.email), tasks, read_at=read_at))
+    def reassign(tasks: Mapping[str, Task], read_at: float, ledger: Ledger) -> Iterator[Outcome]:
+        assignment = person_assignment(project, user, str(user.email), tasks, read_at=read_at)
+        successes = {task_id: done(task_id, name=task.name) for task_id, task in tasks.items()}
+        return outcomes_of(assign(project, list(tasks), assignment, ledger=ledger), successes, assignment, ledger)
 
     return _reassign(project, task_ids, outcome_without_change, reassign)
 
@@ -353,7 +368,12 @@ def release_tasks(project: RedBrickProject, stage: Stage, task_ids: Sequence[str
             return skipped(task.task_id, f"this key does not hold it: it is {task.where}", name=task.name)
         return None
 
-    return _reassign(project, task_ids, outcome_without_change, lambda tasks, _: release(project, list(tasks), me=me))
+    def unassign(tasks: Mapping[str, Task], _read_at: float, ledger: Ledger) -> Iterator[Outcome]:
+        for task_id, problem in release(project, list(tasks), me=me, ledger=ledger).items():
+            name = tasks[task_id].name
+            yield done(task_id, name=name) if problem is None else problem.outcome(task_id, name=name)
+
+    return _reassign(project, task_ids, outcome_without_change, unassign)
 
 
 def _not_in_stage(task: Task, stage: Stage) -> Outcome:
@@ -364,25 +384,25 @@ def _reassign(
     project: RedBrickProject,
     task_ids: Sequence[str],
     outcome_without_change: Callable[[Task], Outcome | None],
-    reassign: Callable[[Mapping[str, Task], float], AssignmentResults],
+    reassign: Callable[[Mapping[str, Task], float, Ledger], Iterator[Outcome]],
 ) -> Iterator[Outcome]:
     """Read tasks, and reassign those that need a change.
 
     :param outcome_without_change: returns the outcome of a task that needs no change, or None.
-    :param reassign: reassigns tasks that were read at a time of the monotonic clock.
+    :param reassign: reassigns tasks that were read at a time of the ledger's clock.
     """
-    for found in read_in_chunks(project, task_ids):
-        tasks: dict[str, Task] = {}
-        for task_id, task in found.tasks.items():
-            if isinstance(task, RedBrickAPIError):
-                yield failed_read(task_id, task)
-            elif (outcome := outcome_without_change(task)) is not None:
-                yield outcome
-            else:
-                tasks[task_id] = task
-        for task_id, problem in reassign(tasks, found.read_at).items():
-            name = tasks[task_id].name
-            if problem is None:
-                yield done(task_id, name=name)
-            else:
-                yield problem.outcome(task_id, name=name)
+    ledger = ledger_of(project.client)
+
+    def outcomes() -> Iterator[Outcome]:
+        for found in read_in_chunks(project, task_ids):
+            tasks: dict[str, Task] = {}
+            for task_id, task in found.tasks.items():
+                if isinstance(task, RedBrickAPIError):
+                    yield failed_read(task_id, task)
+                elif (outcome := outcome_without_change(task)) is not None:
+                    yield outcome
+                else:
+                    tasks[task_id] = task
+            yield from list(reassign(tasks, found.read_at, ledger))
+
+    return settled(project, outcomes(), ledger, stop=Event())

@@ -134,6 +134,5 @@ def _is_abandoned(pipeline: StagePipeline, task: Task, now: pendulum.DateTime) -
         return by_this_run or now - task.assigned_at >= ABANDONED_AFTER
     if not pipeline.draft_counts_as_done or task.state not in SAVED or task.saved_at is None:
         return False
-    by_earlier_attempt = pipeline.first_attempt_at is not None and task.saved_at >= pipeline.first_attempt_at
-    # With release after saving, a draft is held only briefly. Without it, drafts stay with the key on purpose.
-    return by_earlier_attempt or (pipeline.release_after_save and now - task.saved_at >= ABANDONED_AFTER)
+    # Older drafts may be meant to stay with the key.
+    return pipeline.first_attempt_at is not None and task.saved_at >= pipeline.first_attempt_at

@@ -24,19 +24,21 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_redbrick._utils import in_chunks
+from airflow_provider_redbrick.actions.decisions import Decisions, LabeledAnswer, act, copy_labels
 from airflow_provider_redbrick.actions.put_labels import (
+    content_check,
     exit_change,
     find_mismatch,
     label_storer,
     label_writer,
     relabel_change,
 )
-from airflow_provider_redbrick.actions.stage_pipeline import Decisions, LabeledAnswer, act, copy_labels
 from airflow_provider_redbrick.annotations.conversion import Labels, read_body
-from airflow_provider_redbrick.assignments.assign import release
+from airflow_provider_redbrick.assignments.settlement import settled
 from airflow_provider_redbrick.client.models.task import Detail, Task
 from airflow_provider_redbrick.client.models.workflow import ARCHIVED
 from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor, call, in_parallel
+from airflow_provider_redbrick.engine.ledger import Ledger, ledger_of
 from airflow_provider_redbrick.engine.mutations import Change
 from airflow_provider_redbrick.engine.outcomes import (
     Outcome,
@@ -64,7 +66,8 @@ if TYPE_CHECKING:
 
     import pendulum
 
-    from airflow_provider_redbrick.actions.stage_pipeline import Put, StagePipeline, Step
+    from airflow_provider_redbrick.actions.decisions import Put, Step
+    from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline
     from airflow_provider_redbrick.annotations.conversion import Converted, Converter
     from airflow_provider_redbrick.annotations.masks import OpenFile
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
@@ -88,7 +91,7 @@ def prelabel(
     :param pipeline: the pipeline of the stage.
     :param task_ids: ids of the tasks.
     :param labeler: returns the labels of a task, or None to skip the task.
-    :param write: ``submit``, ``draft`` or ``draft_and_release``.
+    :param write: ``submit``, ``draft``, or ``draft_and_release`` in a pipeline that releases after saving.
     :param put: returns the change that puts labels on a task, for stages with their own mutation.
     :return: one outcome per task.
     """
@@ -101,11 +104,7 @@ def prelabel(
         executor=executor,
     )
 
-    def on(ids: Sequence[str]) -> Iterator[Outcome]:
-        outcomes = pipeline.run(ids, decisions.on)
-        return _released_after_save(pipeline, outcomes) if write == "draft_and_release" else outcomes
-
-    return pipeline.in_parallel(task_ids, on, executor=executor)
+    return pipeline.in_parallel(task_ids, lambda ids: pipeline.run(ids, decisions.on), executor=executor)
 
 
 def predict(project: RedBrickProject, task: Task, labeler: Labeler, open_file: OpenFile) -> Outcome | LabeledAnswer:
@@ -138,39 +137,6 @@ def _predict_unless_rejected(pipeline: StagePipeline, task: Task, labeler: Label
     return predict(pipeline.project, task, labeler, pipeline.converter.open_file)
 
 
-def _released_after_save(pipeline: StagePipeline, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-    """Pass on outcomes; release saved drafts before theirs."""
-    saved: list[Outcome] = []
-    try:
-        for outcome in outcomes:
-            if not outcome.status.is_done:
-                yield outcome
-                continue
-            saved.append(outcome)
-        yield from _release_drafts(pipeline, saved)
-        saved = []
-    finally:
-        # If the run was killed or timed out, people must still be able to take the saved drafts.
-        if saved:
-            list(_release_drafts(pipeline, saved))
-
-
-def _release_drafts(pipeline: StagePipeline, saved: Sequence[Outcome]) -> Iterator[Outcome]:
-    """Release tasks with saved drafts to people."""
-    if not saved:
-        return
-    problems = release(pipeline.project, [outcome.task_id for outcome in saved], me=pipeline.me)
-    for outcome in saved:
-        problem = problems[outcome.task_id]
-        if problem is None:
-            yield outcome
-        else:
-            reason = (
-                f"Its draft is saved, but it could not be released to people: {problem}. The next attempt releases it."
-            )
-            yield failed(outcome.task_id, reason, name=outcome.name)
-
-
 @dataclass(frozen=True)
 class LabelOverwriter:
     """Replace the labels of tasks in their current stage.
@@ -195,9 +161,11 @@ class LabelOverwriter:
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     stop: Event = field(default_factory=Event)
     me: str = field(init=False)
+    ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "me", self.project.client.me())
+        object.__setattr__(self, "ledger", ledger_of(self.project.client))
 
     def run(self, task_ids: Iterable[str], labeler: Labeler) -> Iterator[Outcome]:
         """Label tasks with a model; yield exactly one outcome per task.
@@ -214,7 +182,8 @@ class LabelOverwriter:
             executor=executor,
         )
         chunks, workers = in_chunks(task_ids, CHUNK), self.project.client.max_concurrency
-        return in_parallel(chunks, partial(self._on, decisions), workers=workers, stop=self.stop, executor=executor)
+        outcomes = in_parallel(chunks, partial(self._on, decisions), workers=workers, stop=self.stop, executor=executor)
+        return settled(self.project, outcomes, self.ledger, stop=self.stop)
 
     def _on(self, decisions: Decisions, task_ids: Sequence[str]) -> Iterator[Outcome]:
         (found,) = read_in_chunks(self.project, task_ids, detail=Detail.FULL, breaker=self.breaker)
@@ -227,7 +196,7 @@ class LabelOverwriter:
             else:
                 tasks.append(task)
         batches = (self._still_as_read(steps, found) for steps in decisions.on(tasks))
-        yield from act(self.project, batches, stop=self.stop)
+        yield from act(self.project, batches, ledger=self.ledger, stop=self.stop)
 
     def _still_as_read(self, steps: Sequence[Step], found: TaskBatch) -> Sequence[Step]:
         """Replace changes of tasks that others have changed since they were read."""
@@ -275,7 +244,9 @@ class LabelOverwriter:
                 task.task_id, stored_labels(), extra=self.extra, elapsed_ms=elapsed_ms
             )
 
-        return relabel_change(task, call, me=self.me, detail=converted.detail)
+        return relabel_change(
+            task, call, me=self.me, has_content=content_check(converted, task), detail=converted.detail
+        )
 
 
 def list_waiting(remote: RemoteStage, *, limit: int | None, page_size: int) -> Iterator[str]:

@@ -12,8 +12,10 @@ Design. Labels that cannot be sent, or that do not fit the task, must not change
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from math import isclose
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick._utils import in_chunks
@@ -27,9 +29,10 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels.validation import misplaced, series_items
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from airflow_provider_redbrick.actions.stage_pipeline import Put, StagePipeline
+    from airflow_provider_redbrick.actions.decisions import Put
+    from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
     from airflow_provider_redbrick.client.transport.graphql import Call
     from airflow_provider_redbrick.engine.task_reader import TaskBatch
@@ -73,8 +76,15 @@ def _put_chunk(
         return find_mismatch(valid[task.task_id], task) if task.task_id in valid else None
 
     wanted = {task_id: task for task_id, task in found.tasks.items() if task_id in valid or task_id not in converted}
+
+    def has_content(task: Task) -> bool | None:
+        return content_check(valid[task.task_id], task)(task) if task.task_id in valid else None
+
     yield from pipeline.work_on(
-        replace(found, tasks=wanted), lambda tasks: [list(map(change, tasks))], objection=objection
+        replace(found, tasks=wanted),
+        lambda tasks: [list(map(change, tasks))],
+        objection=objection,
+        has_content=has_content,
     )
     pipeline.release_unprocessed(
         [task for task_id, task in found.tasks.items() if task_id not in wanted and isinstance(task, Task)]
@@ -145,10 +155,20 @@ def put(
         )
 
     if not finished:
-        return relabel_change(task, call, me=pipeline.me, detail=converted.detail)
+        return relabel_change(
+            task,
+            call,
+            me=pipeline.me,
+            has_content=content_check(converted, task),
+            keeps_task=not pipeline.release_after_save,
+            detail=converted.detail,
+        )
     if pipeline.stage.is_review:
-        return exit_change(pipeline, task, call, verdict=True, detail={"decision": "correct", **converted.detail})
-    return exit_change(pipeline, task, call, detail=converted.detail)
+        detail = {"decision": "correct", **converted.detail}
+        return exit_change(
+            pipeline, task, call, verdict=True, has_content=content_check(converted, task), detail=detail
+        )
+    return exit_change(pipeline, task, call, has_content=content_check(converted, task), detail=converted.detail)
 
 
 def label_storer(project: RedBrickProject, task: Task, converted: Converted) -> Callable[[], Mapping[str, Any]]:
@@ -182,6 +202,7 @@ def exit_change(
     call: Callable[[], Call],
     *,
     verdict: bool | None = None,
+    has_content: Callable[[Task], bool | None] | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> Change:
     """Return a change that is applied once the task has left the stage.
@@ -192,6 +213,7 @@ def exit_change(
     :param task: the task as it was read.
     :param call: creates the mutation.
     :param verdict: in a review stage, whether the task is accepted.
+    :param has_content: whether a task has the labels that were sent; None if no labels were sent.
     :param detail: additional fields of the report row.
     """
     stage_name = pipeline.stage.public_name
@@ -201,16 +223,27 @@ def exit_change(
         applied=lambda found: not found.is_queued_in(stage_name),
         source_stage=stage_name,
         verdict=verdict,
+        has_content=has_content,
         detail=detail or {},
     )
 
 
-def relabel_change(task: Task, call: Callable[[], Call], *, me: str, detail: Mapping[str, Any] | None = None) -> Change:
+def relabel_change(
+    task: Task,
+    call: Callable[[], Call],
+    *,
+    me: str,
+    has_content: Callable[[Task], bool | None] | None = None,
+    keeps_task: bool = False,
+    detail: Mapping[str, Any] | None = None,
+) -> Change:
     """Return a change that is applied once the task has new labels by this key.
 
     :param task: the task as it was read.
     :param call: creates the mutation.
     :param me: the user id of this key.
+    :param has_content: whether a task has the labels that were sent.
+    :param keeps_task: whether the key keeps the task.
     :param detail: additional fields of the report row.
     """
     return Change(
@@ -218,8 +251,56 @@ def relabel_change(task: Task, call: Callable[[], Call], *, me: str, detail: Map
         call,
         applied=lambda found: found.relabeled_by(me, task),
         superseded=lambda found: found.labels_id != task.labels_id,
+        has_content=has_content,
+        keeps_task=keeps_task,
         detail=detail or {},
     )
+
+
+def content_check(converted: Converted, task: Task) -> Callable[[Task], bool | None]:
+    """Return a function that compares a task's labels with those that were sent for it.
+
+    :param converted: the labels that were sent.
+    :param task: the task as it was read before, with its series.
+    """
+
+    def has_content(found: Task) -> bool | None:
+        if found.labels is None or "labels" in found.unread:
+            return None
+        return contains_labels(found.labels, converted.on_items_of(task.series_info or ()))
+
+    return has_content
+
+
+def contains_labels(stored: Sequence[Mapping[str, Any]], sent: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether stored labels are those that were sent; the server may add fields and change their order.
+
+    :param stored: the labels as read, in the stored format.
+    :param sent: the labels as sent, in the stored format.
+    """
+    if len(stored) != len(sent):
+        return False
+    if all(map(_includes, stored, sent)):
+        return True
+    remaining = list(stored)
+    for label in sent:
+        match = next((i for i, candidate in enumerate(remaining) if _includes(candidate, label)), None)
+        if match is None:
+            return False
+        del remaining[match]
+    return True
+
+
+def _includes(stored: Any, sent: Any) -> bool:
+    if isinstance(sent, Mapping):
+        return isinstance(stored, Mapping) and all(
+            value is None or _includes(stored.get(key), value) for key, value in sent.items()
+        )
+    if isinstance(sent, (list, tuple)):
+        return isinstance(stored, (list, tuple)) and len(stored) == len(sent) and all(map(_includes, stored, sent))
+    if isinstance(sent, float) and isinstance(stored, (int, float)):
+        return isclose(stored, sent, rel_tol=1e-6)
+    return bool(stored == sent)
 
 
 def find_mismatch(converted: Converted, task: Task) -> str | None:

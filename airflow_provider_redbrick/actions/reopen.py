@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_redbrick._utils import in_chunks
 from airflow_provider_redbrick.actions.stage_pipeline import left_stage_since, read_earlier_events
+from airflow_provider_redbrick.assignments.settlement import settled
 from airflow_provider_redbrick.client.models.task import Detail, Task
 from airflow_provider_redbrick.client.models.workflow import GROUND_TRUTH
 from airflow_provider_redbrick.engine.concurrency import CallableFailedError, MainThreadExecutor, call, in_parallel
-from airflow_provider_redbrick.engine.mutations import Change, apply_all
+from airflow_provider_redbrick.engine.executor import apply_all
+from airflow_provider_redbrick.engine.ledger import Ledger, ledger_of
+from airflow_provider_redbrick.engine.mutations import Change
 from airflow_provider_redbrick.engine.outcomes import (
     EARLIER_ATTEMPTS,
     Outcome,
@@ -121,9 +124,10 @@ def reopen(
     :param ahead: reads of these tasks that have begun already.
     :return: one outcome per task.
     """
-    reopening = _Reopening(project, me, first_attempt_at, once_since, ahead)
+    reopening = _Reopening(project, me, first_attempt_at, once_since, ahead, ledger_of(project.client))
     workers = project.client.max_concurrency
-    return in_parallel(in_chunks(task_ids, KNOWN_CHUNK), reopening.on, workers=workers, stop=reopening.stop)
+    outcomes = in_parallel(in_chunks(task_ids, KNOWN_CHUNK), reopening.on, workers=workers, stop=reopening.stop)
+    return settled(project, outcomes, reopening.ledger, stop=reopening.stop)
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ class _Reopening:
     first_attempt_at: pendulum.DateTime | None
     once_since: pendulum.DateTime | None
     ahead: ReadAhead | None
+    ledger: Ledger
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     stop: Event = field(default_factory=Event)
 
@@ -162,7 +167,8 @@ class _Reopening:
                 outcomes.append(skipped(task_id, reason, name=task.name))
             else:
                 to_move.append(task)
-        return outcomes + apply_all(self.project, [_move(self.project, task) for task in to_move], stop=self.stop)
+        moves = [_move(self.project, task) for task in to_move]
+        return outcomes + apply_all(self.project, moves, ledger=self.ledger, stop=self.stop)
 
 
 def _move(project: RedBrickProject, task: Task) -> Change:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick.actions.decision import Review
+from airflow_provider_redbrick.actions.decisions import Decisions, LabeledAnswer, copy_labels
 from airflow_provider_redbrick.actions.put_labels import exit_change, label_writer
-from airflow_provider_redbrick.actions.stage_pipeline import Decisions, LabeledAnswer, copy_labels
 from airflow_provider_redbrick.annotations.conversion import Labels, read_body
 from airflow_provider_redbrick.client.models.task import Task
 from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor, call

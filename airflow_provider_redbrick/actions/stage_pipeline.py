@@ -9,41 +9,30 @@ one API key. Invariants:
 2. A task that left the stage through this key since the first attempt is done, even if it is back by now: a reviewer
    who rejected it does not want the same labels again. If the task's events cannot be read, nothing is sent.
 3. A claim is undone unless the task was finished. That includes claims that were refused or never answered, and those
-   of previous attempts: undoing a claim reads the task first.
+   that the run takes over from a dead one. A task of which a change may still be applied is returned at the end.
 4. A task that a person holds is claimed only with ``take_from_people``, and goes back to that person if unfinished.
 5. With ``resumable_task_ids``, a task outside this set that the key already holds belongs to another run.
 6. Tasks that were read too long ago are read again before they are claimed.
 7. After ``stop`` is set nothing more is claimed or sent.
-
-Design notes on decisions. A callable such as a model may take minutes per task, while converting labels and sending
-changes is cheaper for many tasks at once. Answers are therefore collected for at most ``MAX_BUFFER_S`` seconds, then
-converted in one request and applied before the next task is asked about. Invariants:
-
-1. A crash loses at most the answers of the last ``MAX_BUFFER_S`` seconds plus one call.
-2. At most ``MOST_MASKS`` masks are held at a time (plus those of one answer), because each may be an open file.
-3. An error that the callable raises for one task fails this task only.
-4. The user's labels are copied before any other code of the user runs, so that later changes to them have no effect.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_redbrick._utils import in_chunks, read_once
-from airflow_provider_redbrick.annotations.conversion import Converted, Labels
-from airflow_provider_redbrick.annotations.snapshot import open_mask
-from airflow_provider_redbrick.assignments.assign import UNCLAIMED, claim, undo_claims
-from airflow_provider_redbrick.client.models.task import SAVED, Detail, Task
+from airflow_provider_redbrick._utils import in_chunks
+from airflow_provider_redbrick.actions.decisions import Step, act
+from airflow_provider_redbrick.assignments.assign import UNCLAIMED, NotAssigned
+from airflow_provider_redbrick.assignments.claims import claim, confirm_claims, release, undo_claims
+from airflow_provider_redbrick.assignments.settlement import settled
+from airflow_provider_redbrick.client.models.task import SAVED, Detail, Task, holder_before
 from airflow_provider_redbrick.client.transport import http
-from airflow_provider_redbrick.engine.concurrency import CallableFailedError, MainThreadExecutor, in_parallel
-from airflow_provider_redbrick.engine.mutations import Change, apply_all
+from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor, in_parallel
 from airflow_provider_redbrick.engine.outcomes import (
     EARLIER_ATTEMPTS,
     Outcome,
@@ -62,7 +51,6 @@ from airflow_provider_redbrick.engine.task_reader import (
     results_or_error,
 )
 from airflow_provider_redbrick.exceptions import (
-    NoSuchFileError,
     RedBrickAPIError,
     RedBrickInputError,
     RedBrickStoppedError,
@@ -72,125 +60,12 @@ if TYPE_CHECKING:
     import pendulum
 
     from airflow_provider_redbrick.annotations.conversion import Converter
-    from airflow_provider_redbrick.annotations.masks import OpenFile
     from airflow_provider_redbrick.client.models.task import OutputEvent
     from airflow_provider_redbrick.client.models.workflow import Stage
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
-    from airflow_provider_redbrick.engine.concurrency import MainThreadExecutor
+    from airflow_provider_redbrick.engine.ledger import Ledger
 
 log = logging.getLogger(__name__)
-
-
-# Longest time in seconds that answers are buffered before they are applied: a crash loses this much work.
-MAX_BUFFER_S = 5.0
-# Number of masks at which buffered answers are applied: each may be an open file.
-MOST_MASKS = 64
-
-Step = Change | Outcome
-Put = Callable[[Task, Converted, int], Step]
-"""Returns the change that puts labels on a task; the last argument is the labeling time in milliseconds."""
-
-
-@dataclass(frozen=True)
-class LabeledAnswer:
-    """Labels that a callable returned, and the time it took in milliseconds."""
-
-    labels: Labels
-    elapsed_ms: int
-
-
-Decide = Callable[[Task], Step | LabeledAnswer]
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """Convert a callable's answers to changes.
-
-    :param decide: returns the change, outcome or labels of one task. An error that it raises fails this task only.
-        Labels that it returns must be a copy.
-    :param converter: converts labels to the form that is sent.
-    :param put: returns the change that puts converted labels on a task.
-    :param what: what the labels are, for messages, such as "The prediction".
-    :param executor: runs ``decide`` if it calls the user's code; by default it runs in the current thread.
-    """
-
-    decide: Decide
-    converter: Converter
-    put: Put
-    what: str
-    executor: MainThreadExecutor | None = None
-
-    def on(self, tasks: Sequence[Task]) -> Iterator[Sequence[Step]]:
-        """Yield batches of changes and outcomes; each batch is converted in one request."""
-        waiting = deque(tasks)
-        while waiting:
-            answers = self.executor.run(partial(self._answers, waiting)) if self.executor else self._answers(waiting)
-            steps = [step for _, step in answers if not isinstance(step, LabeledAnswer)]
-            yield [*steps, *self._put_all([(task, step) for task, step in answers if isinstance(step, LabeledAnswer)])]
-
-    def _answers(self, waiting: deque[Task]) -> list[tuple[Task, Step | LabeledAnswer]]:
-        """Decide on one task after another until a limit is reached or no task is left."""
-        answers: list[tuple[Task, Step | LabeledAnswer]] = []
-        started, masks = time.monotonic(), 0
-        while waiting and (not answers or (time.monotonic() - started < MAX_BUFFER_S and masks < MOST_MASKS)):
-            task = waiting.popleft()
-            try:
-                step = self.decide(task)
-                masks += len(step.labels.copies or ()) if isinstance(step, LabeledAnswer) else 0
-                answers.append((task, step))
-            except (CallableFailedError, RedBrickInputError, RedBrickAPIError) as error:
-                answers.append((task, failed(task.task_id, error, name=task.name)))
-        return answers
-
-    def _put_all(self, labeled: Sequence[tuple[Task, LabeledAnswer]]) -> Iterator[Step]:
-        converted = self.converter.convert(answer.labels for _, answer in labeled)
-        for task, answer in labeled:
-            result = converted[task.task_id]
-            if isinstance(result, str):
-                yield failed(task.task_id, f"{self.what} {result.rstrip('.')}. Nothing was sent.", name=task.name)
-            else:
-                yield self.put(task, result, answer.elapsed_ms)
-
-
-def copy_labels(labels: Labels, open_file: OpenFile, *, what: str, source: str) -> Labels:
-    """Return a copy of labels that later actions of the callable cannot change.
-
-    :param labels: the labels that the callable returned.
-    :param open_file: opens the mask files that the labels name.
-    :param what: what the labels are, for messages, such as "The prediction".
-    :param source: the kind of callable, for messages, such as "labeler".
-    :raises RedBrickInputError: if they cannot be copied.
-    """
-
-    def open_now(path: str) -> BinaryIO:
-        try:
-            file = open_mask(path, open_file)
-        except NoSuchFileError:
-            file = None
-        if file is None:
-            raise RedBrickInputError(
-                f"there is no such file. If the {source} deletes its files when it returns, as `with "
-                f"TemporaryDirectory()` does, yield the labels inside the `with` block instead. Or return the mask "
-                f"itself, as the bytes of a NIfTI file, a file object or a nibabel image"
-            )
-        return file
-
-    try:
-        return labels.copied(open_now)
-    except RedBrickInputError as error:
-        raise RedBrickInputError(f"{what} cannot be sent: {str(error).rstrip('.')}. Nothing was sent.") from None
-
-
-def act(project: RedBrickProject, batches: Iterable[Sequence[Step]], *, stop: Event | None = None) -> Iterator[Outcome]:
-    """Apply batches of changes as they come; yield the outcome of every task.
-
-    :param project: the project to send changes to.
-    :param batches: changes and outcomes; outcomes are passed on.
-    :param stop: once set, nothing more is sent.
-    """
-    for steps in batches:
-        yield from (step for step in steps if isinstance(step, Outcome))
-        yield from apply_all(project, [step for step in steps if isinstance(step, Change)], stop=stop)
 
 
 T = TypeVar("T")
@@ -211,6 +86,7 @@ class StagePipeline:
     :param converter: converts labels to the form that is sent.
     :param claim: assign unassigned tasks to the API key first.
     :param take_from_people: also claim tasks that a person holds.
+    :param takes_over: return tasks that the key held before the run if they are not finished. Otherwise they stay.
     :param first_attempt_at: on a retry, when the first attempt began. Changes by this key since then are an earlier
         attempt's.
     :param detail: how much of each task is read. Use ``Detail.FULL`` for a callable that receives the task.
@@ -224,6 +100,7 @@ class StagePipeline:
     :param ahead: reads of these tasks that have begun already.
     :param breaker: stops requests to a server that does not answer.
     :param stop: once set, nothing more is claimed or sent, and claims are undone.
+    :param ledger: what this run has requested, and what is known about it.
     :ivar me: the user id of the credential.
     """
 
@@ -232,6 +109,7 @@ class StagePipeline:
     converter: Converter
     claim: bool = True
     take_from_people: bool = False
+    takes_over: bool = False
     first_attempt_at: pendulum.DateTime | None = None
     detail: Detail = Detail.STATE
     draft_counts_as_done: bool = False
@@ -242,6 +120,7 @@ class StagePipeline:
     ahead: ReadAhead | None = None
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     stop: Event = field(default_factory=Event)
+    ledger: Ledger = field(kw_only=True)
     me: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -264,10 +143,20 @@ class StagePipeline:
         :return: the outcomes, in order of completion.
         """
         workers = self.project.client.max_concurrency
-        return in_parallel(in_chunks(entries, self.chunk), on, workers=workers, stop=self.stop, executor=executor)
+        return self.settled(
+            in_parallel(in_chunks(entries, self.chunk), on, workers=workers, stop=self.stop, executor=executor)
+        )
 
-    def run(self, task_ids: Sequence[str], plan: Plan) -> Iterator[Outcome]:
-        """Read and process tasks; yield exactly one outcome per task.
+    def settled(self, outcomes: Iterable[Outcome]) -> Generator[Outcome, None, None]:
+        """Pass on outcomes, and end the run: settle open tasks and confirm the last writes.
+
+        :param outcomes: the outcomes of all tasks of the run.
+        :return: the final outcomes.
+        """
+        return settled(self.project, outcomes, self.ledger, stop=self.stop)
+
+    def run(self, task_ids: Sequence[str], plan: Plan) -> list[Outcome]:
+        """Read and process tasks; return exactly one outcome per task.
 
         :param task_ids: ids of the tasks.
         :param plan: decides what to do with the tasks that the key holds after claiming.
@@ -294,79 +183,119 @@ class StagePipeline:
         return task.held_by(self.me) and task.saved_by(self.me)
 
     def _is_draft(self, task: Task) -> bool:
-        return self._is_own(task) and task.state in SAVED
+        # No drafts are saved in review stages, and reads for reviews leave out who labeled a task.
+        return self.stage.is_label and task.state in SAVED and self._is_own(task)
 
-    @read_once
-    def _previous_claims(self) -> Collection[str]:
-        """Ids of tasks claimed by a previous attempt, to be released like new claims."""
-        if self.first_attempt_at is None or not self.claim or not self.me.startswith("API:"):
-            return ()
-        try:
-            mine = list(self.project.list_tasks(self.stage, assignee=self.me, state="ASSIGNED"))
-        except RedBrickAPIError as error:
-            log.warning("Tasks that an earlier attempt has claimed could not be read and stay claimed: %s", error)
-            return ()
-        return {
-            task.task_id for task in mine if task.assigned_at is not None and task.assigned_at >= self.first_attempt_at
-        }
-
-    def work_on(self, found: TaskBatch, plan: Plan, *, objection: Objection | None = None) -> Iterator[Outcome]:
-        """Process tasks that were read; yield exactly one outcome per task.
+    def work_on(
+        self,
+        found: TaskBatch,
+        plan: Plan,
+        *,
+        objection: Objection | None = None,
+        has_content: Callable[[Task], bool | None] = lambda _task: None,
+    ) -> list[Outcome]:
+        """Process tasks that were read; return exactly one outcome per task.
 
         :param found: the tasks. Those read too long ago are read again before they are claimed.
         :param plan: decides what to do with the tasks that the key holds after claiming.
         :param objection: returns why a task cannot be processed; called before the task is claimed.
+        :param has_content: returns whether a task has the labels that this run puts on it; None if that is unknown.
         :raises RedBrickStoppedError: if the work was stopped before anything was claimed.
         """
-        held_tasks, to_claim, outcomes = self._partition(found.tasks, objection or (lambda _task: None))
-        yield from outcomes
+        held_tasks, to_claim, outcomes = self._partition(found.tasks, objection or (lambda _task: None), has_content)
         if self.stop.is_set():
             raise RedBrickStoppedError("No tasks were claimed because the work was stopped.")
-        claimed = self._inherited_claims(held_tasks) + to_claim
-        finished: set[str] = set()
+        claimed = self._inherited_claims(held_tasks)
+        self.ledger.begin({task.task_id: task for task in claimed})
+        claimed += to_claim
         try:
-            with http.until(self.stop):
-                refused = claim(self.project, to_claim, me=self.me, read_at=found.read_at)
-            for task in to_claim:
-                problem = refused[task.task_id]
+            for task, problem in self._claim(to_claim, found.read_at):
                 if problem is None:
                     held_tasks.append(task)
                 else:
-                    yield problem.outcome(task.task_id, name=task.name, what=UNCLAIMED)
-            for outcome in act(self.project, plan(held_tasks) if held_tasks else (), stop=self.stop):
-                if outcome.status.is_done:
-                    finished.add(outcome.task_id)
-                yield outcome
+                    outcomes.append(problem.outcome(task.task_id, name=task.name, what=UNCLAIMED))
+            outcomes += act(self.project, plan(held_tasks) if held_tasks else (), ledger=self.ledger, stop=self.stop)
         finally:
+            if self.release_after_save:
+                # Also if the run is being stopped: people must be able to take the saved drafts.
+                outcomes = self._release_drafts(outcomes)
+            finished = {outcome.task_id for outcome in outcomes if outcome.status.is_done}
             # Includes claims that were refused or never answered: undoing a claim reads the task first.
-            unfinished = [task for task in claimed if task.task_id not in finished]
-            undo_claims(self.project, unfinished, me=self.me, keep=self._keeps, stopped=self.stop.is_set())
+            unfinished = [task for task in claimed if task.task_id not in finished and self._may_return(task)]
+            undo_claims(
+                self.project,
+                unfinished,
+                me=self.me,
+                ledger=self.ledger,
+                keep=self._keeps,
+                stopped=self.stop.is_set(),
+            )
+            self.ledger.forget(found.tasks)
+        return outcomes
+
+    def _may_return(self, task: Task) -> bool:
+        """Whether a task can be returned now, and not only when the run ends."""
+        return self.stop.is_set() or not self.ledger.must_wait(task.task_id)
+
+    def _release_drafts(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Release tasks with saved drafts to people; return their outcomes."""
+        drafts = [outcome.task_id for outcome in outcomes if outcome.status.is_done]
+        drafts = [task_id for task_id in drafts if self.stop.is_set() or not self.ledger.must_wait(task_id)]
+        if not drafts:
+            return list(outcomes)
+        problems = release(self.project, drafts, me=self.me, ledger=self.ledger)
+        released: list[Outcome] = []
+        for outcome in outcomes:
+            problem = problems.get(outcome.task_id)
+            if problem is not None:
+                reason = f"Its draft is saved, but it could not be released to people: {problem}"
+                released.append(failed(outcome.task_id, f"{reason}. The next attempt releases it.", name=outcome.name))
+                self.ledger.contradict(outcome.task_id)
+            else:
+                released.append(outcome)
+        return released
+
+    def _claim(self, tasks: Sequence[Task], read_at: float) -> list[tuple[Task, NotAssigned | None]]:
+        """Claim tasks and read them again; return each with None or the reason why it cannot be worked on."""
+        with http.until(self.stop):
+            results = claim(self.project, tasks, me=self.me, read_at=read_at, ledger=self.ledger)
+        claimed = [task for task in tasks if results[task.task_id] is None]
+        if claimed:
+            results |= confirm_claims(self.project, claimed, me=self.me, ledger=self.ledger, stop=self.stop)[0]
+        return [(task, results[task.task_id]) for task in tasks]
 
     def release_unprocessed(self, tasks: Sequence[Task]) -> None:
         """Release tasks claimed by a previous attempt that will not be processed."""
         inherited = self._inherited_claims([task for task in tasks if task.held_by(self.me)])
         if inherited:
-            undo_claims(self.project, inherited, me=self.me)
+            undo_claims(self.project, inherited, me=self.me, ledger=self.ledger)
 
     def _inherited_claims(self, held_tasks: Sequence[Task]) -> list[Task]:
-        """Return tasks claimed by a previous attempt, with their assignee before it."""
-        claimed = (task for task in held_tasks if task.task_id in self._previous_claims)
-        inherited = [task for task in claimed if not self.was_rejected_to_key(task)]
+        """Return tasks that the key holds already and that this run takes over, with their assignee before it.
+
+        They are finished or returned, whatever the user's code says about them. A draft stays where it is, unless
+        drafts are released, and a person should check what a reviewer has returned to the key.
+        """
+        if not self.takes_over or not self.claim or not self.me.startswith("API:"):
+            return []
+        inherited = [
+            replace(task, assignee=None)
+            for task in held_tasks
+            if not self.was_rejected_to_key(task) and (self.release_after_save or not self._is_draft(task))
+        ]
         if not inherited or not self.take_from_people:
             return inherited
-        before = results_or_error(
-            lambda ids: self.project.holders_before(ids, self.me), [task.task_id for task in inherited]
-        )
+        trails = results_or_error(self.project.assignee_changes, [task.task_id for task in inherited])
         known: list[Task] = []
         for task in inherited:
-            holder = before[task.task_id]
-            if isinstance(holder, RedBrickAPIError):
+            changes = trails[task.task_id]
+            if isinstance(changes, RedBrickAPIError):
                 message = (
                     "Task %s stays assigned to the API key unless finished, since its previous assignee is unknown: %s"
                 )
-                log.warning(message, task.task_id, holder)
+                log.warning(message, task.task_id, changes)
             else:
-                known.append(replace(task, assignee=holder))
+                known.append(replace(task, assignee=holder_before(changes, self.me)))
         return known
 
     def _keeps(self, before: Task, now: Task) -> bool:
@@ -374,7 +303,10 @@ class StagePipeline:
         return self.draft_counts_as_done and not self.release_after_save and now.relabeled_by(self.me, before)
 
     def _partition(
-        self, found: Mapping[str, Task | RedBrickAPIError], objection: Objection
+        self,
+        found: Mapping[str, Task | RedBrickAPIError],
+        objection: Objection,
+        has_content: Callable[[Task], bool | None],
     ) -> tuple[list[Task], list[Task], list[Outcome]]:
         """Split tasks into those held already, those to claim, and outcomes of the others."""
         held_tasks: list[Task] = []
@@ -388,9 +320,8 @@ class StagePipeline:
             elif isinstance(events, RedBrickAPIError):
                 outcomes.append(failed_read(task_id, events, what=EARLIER_ATTEMPTS, name=task.name))
             elif left_stage_since(events, self.stage.public_name, me=self.me, first_attempt_at=self.first_attempt_at):
-                done = already_done(task_id, f"an earlier attempt moved it on; it is {task.where}", name=task.name)
-                outcomes.append(done)
-            elif (ending := self._outcome_without_work(task)) is not None:
+                outcomes.append(self._outcome_of_earlier_exit(task, has_content(task)))
+            elif (ending := self._outcome_without_work(task, has_content)) is not None:
                 outcomes.append(ending)
             elif (reason := objection(task)) is not None:
                 outcomes.append(failed(task_id, reason, name=task.name))
@@ -400,16 +331,22 @@ class StagePipeline:
                 to_claim.append(task)
         return held_tasks, to_claim, outcomes
 
-    def _outcome_without_work(self, task: Task) -> Outcome | None:
+    def _outcome_of_earlier_exit(self, task: Task, has_content: bool | None) -> Outcome:
+        """Return the outcome of a task that the key has moved out of the stage since the first attempt."""
+        if has_content is False and task.saved_by(self.me):
+            reason = (
+                f"An earlier attempt or another run of this key moved it on, with other labels: it is {task.where}."
+            )
+            return failed(task.task_id, reason, name=task.name)
+        return already_done(task.task_id, f"an earlier attempt moved it on; it is {task.where}", name=task.name)
+
+    def _outcome_without_work(self, task: Task, has_content: Callable[[Task], bool | None]) -> Outcome | None:
         """Return the outcome of a task that needs no work, or None."""
         task_id, name = task.task_id, task.name
         if not task.is_queued_in(self.stage.public_name):
             return skipped(task_id, f"it is {task.where}, not waiting in {self.stage.public_name}", name=name)
-        if self._was_saved(task):
+        if self._was_saved(task) and has_content(task) is not False:
             return already_done(task_id, "an earlier attempt saved its labels", name=name)
-        if self.only_unlabeled and self.release_after_save and self._is_draft(task):
-            # A task that a reviewer returned to the key was submitted, and is not a draft.
-            return already_done(task_id, "its draft was saved earlier and is released now", name=name)
         if self.only_unlabeled and (before := existing_labels_outcome(task, me=self.me)) is not None:
             return before
         if task.state == "PROBLEM":

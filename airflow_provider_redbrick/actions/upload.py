@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_redbrick._utils import in_chunks
@@ -24,10 +25,13 @@ from airflow_provider_redbrick.annotations.conversion import convert_all
 from airflow_provider_redbrick.annotations.masks import labels_map
 from airflow_provider_redbrick.annotations.snapshot import content_hash
 from airflow_provider_redbrick.assignments.assign import check_people
+from airflow_provider_redbrick.assignments.settlement import settled
 from airflow_provider_redbrick.client.operations.account import REDBRICK_STORAGE
 from airflow_provider_redbrick.client.operations.project import forget
 from airflow_provider_redbrick.client.operations.uploads import Datapoint, file_name
-from airflow_provider_redbrick.engine.mutations import Mutation, apply_all
+from airflow_provider_redbrick.engine.executor import apply_all
+from airflow_provider_redbrick.engine.ledger import Ledger, ledger_of
+from airflow_provider_redbrick.engine.mutations import Mutation
 from airflow_provider_redbrick.engine.outcomes import Outcome, already_done, done
 from airflow_provider_redbrick.engine.task_reader import CHUNK, NOT_ATTEMPTED, CircuitBreaker, find_ids_by_name
 from airflow_provider_redbrick.exceptions import RedBrickAPIError, RedBrickInputError, RedBrickRefusedError
@@ -78,12 +82,18 @@ class Uploading:
         store = Items(
             self.project.imports, self.converter.open_file, max_concurrency=max_concurrency, may_open=self.may_open
         )
+        ledger = ledger_of(self.project.client)
         with store as items:
-            for chunk in in_chunks(descriptions, CHUNK):
-                yield from (entry for entry in chunk if isinstance(entry, Outcome))
-                yield from self._create_missing([entry for entry in chunk if isinstance(entry, NewTask)], items)
+            outcomes = self._create_all(descriptions, items, ledger)
+            yield from settled(self.project, outcomes, ledger, stop=Event())
 
-    def _create_missing(self, chunk: Sequence[NewTask], items: Items) -> Iterator[Outcome]:
+    def _create_all(self, descriptions: Iterable[NewTask | Outcome], items: Items, ledger: Ledger) -> Iterator[Outcome]:
+        """Create tasks in chunks."""
+        for chunk in in_chunks(descriptions, CHUNK):
+            yield from (entry for entry in chunk if isinstance(entry, Outcome))
+            yield from self._create_missing([entry for entry in chunk if isinstance(entry, NewTask)], items, ledger)
+
+    def _create_missing(self, chunk: Sequence[NewTask], items: Items, ledger: Ledger) -> Iterator[Outcome]:
         """Create the tasks that do not exist yet."""
         if not chunk:
             return
@@ -99,7 +109,7 @@ class Uploading:
                 missing.append(new)
         steps = list(self._plan(missing, items))
         yield from (step for step in steps if isinstance(step, Outcome))
-        yield from apply_all(self.project, [step for step in steps if isinstance(step, Creation)])
+        yield from apply_all(self.project, [step for step in steps if isinstance(step, Creation)], ledger=ledger)
 
     def _plan(self, chunk: Sequence[NewTask], items: Items) -> Iterator[Creation | Outcome]:
         """Validate and convert tasks; yield a creation or a failure for each."""
@@ -268,6 +278,19 @@ class Creation(Mutation):
     datapoint: Callable[[], Datapoint]
     breaker: CircuitBreaker
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The task's name."""
+        return self.new.name
+
+    def record_success(self, ledger: Ledger, outcome: Outcome) -> None:
+        """Record that a read must find the task before the operator returns.
+
+        :param ledger: the ledger of the run.
+        :param outcome: the outcome of the creation, with the task's id.
+        """
+        ledger.wrote(outcome.task_id, lambda _task: True)
 
     @property
     def not_applied_message(self) -> str:

@@ -1,46 +1,27 @@
-"""Apply each mutation exactly once, although the API has no idempotency key.
+"""Changes of tasks, and what a read of a task proves about them.
 
-A mutation whose answer was lost (dropped connection, timeout, 5xx, a body that is not the API's) may or may not have
-been applied. Its effect is read, and it is sent again only if the reads show none.
-
-When to send and when to read:
-
-1. An acknowledged mutation is done. It is neither read nor sent again.
-2. An error that excludes that the mutation was applied (`maybe_applied` is false) is final, without a read.
-3. Any other error leaves the mutation pending. Its task is read up to three times with growing pauses (`SETTLE`), since
-   the server may still be processing the request.
-4. A refusal that may follow an earlier, applied request is settled by one read: nothing is under way any more.
-5. A pending mutation without a visible effect is sent again, up to `ATTEMPTS` times in total, each in a request of its
-   own: when a bundle was refused, the answer does not say which mutation was meant.
-6. If its task cannot be read, the outcome is `unknown`, and the next attempt of the Airflow task reads it first.
-
-What a read of the task proves:
-
-7. A task that shows the effect was changed. If it had to leave its stage, its last event out of that stage decides who
+1. A task that shows the effect was changed. If it had to leave its stage, its last event out of that stage decides who
    moved it: the API key with the same verdict (done), or another actor (skipped). Without readable events it counts as
-   done.
-8. A task that shows another actor's change of the same data is left alone (skipped).
-9. A task in its old stage may have left and been sent back. It counts as done if the API key moved it, with the same
+   done. If the key saved its labels, they must be the ones that were sent: another run may have the same key.
+2. A task that shows another actor's change of the same data is left alone (skipped).
+3. A task in its old stage may have left and been sent back. It counts as done if the API key moved it, with the same
    verdict, after the version that was read before the change. Both times are the server's.
-10. Everything else shows no effect, which is evidence only once the server has had time to apply the request.
-11. A bundle that is refused as a whole, before anything was applied, is bisected: one bad mutation does not fail its
-    neighbors.
+4. Everything else shows no effect, which is evidence only once the server has had time to apply the request.
+5. A bundle that is refused as a whole, before anything was applied, is bisected: one bad mutation does not fail its
+   neighbors.
+
+`engine/executor` decides when to send and when to read.
 """
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
-from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_redbrick._utils import in_chunks
-from airflow_provider_redbrick.client.transport import http
-from airflow_provider_redbrick.engine.concurrency import cancel_or_wait
-from airflow_provider_redbrick.engine.outcomes import Outcome, Status, done, failed, skipped
+from airflow_provider_redbrick.client.models.task import Detail
+from airflow_provider_redbrick.engine.outcomes import Outcome, done, failed, skipped
 from airflow_provider_redbrick.exceptions import (
     RedBrickAnswerError,
     RedBrickAPIError,
@@ -52,15 +33,12 @@ from airflow_provider_redbrick.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_redbrick.client.models.task import OutputEvent, Task
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
     from airflow_provider_redbrick.client.transport.graphql import Call
-
-ATTEMPTS = 3
-# Pause in seconds before each read of a task whose answer was lost: the server may still be processing the request.
-SETTLE = (0.0, 0.5, 1.5)
+    from airflow_provider_redbrick.engine.ledger import Ledger
 
 
 class Mutation(ABC):
@@ -71,8 +49,26 @@ class Mutation(ABC):
 
     @property
     @abstractmethod
+    def key(self) -> str:
+        """What identifies the task: its id, or its name before it is created."""
+
+    @property
+    @abstractmethod
     def not_applied_message(self) -> str:
         """Clause for messages: a read showed no effect. Without a final period."""
+
+    @property
+    def before(self) -> Task | None:
+        """The task as it was read; None if it does not exist yet."""
+        return None
+
+    @abstractmethod
+    def record_success(self, ledger: Ledger, outcome: Outcome) -> None:
+        """Record in the ledger what the run has written, and what the key may keep.
+
+        :param ledger: the ledger of the run.
+        :param outcome: the outcome of the change.
+        """
 
     @abstractmethod
     def attempt(self, project: RedBrickProject) -> Outcome:
@@ -129,6 +125,9 @@ class Change(Mutation):
     :param source_stage: name of the stage that the mutation moves the task out of; None if the task stays. Another
         actor can move it too, and a reviewer may already have sent it back.
     :param verdict: for a review, whether it accepts. Another run with this API key can decide the opposite.
+    :param has_content: returns whether a task, read in full, has the labels that were sent; None if that is unknown.
+        Another run with this API key can put other labels on it.
+    :param keeps_task: whether the API key keeps the task after the change, as with a draft.
     :param detail: further columns of the report for a task that was changed.
     """
 
@@ -140,7 +139,19 @@ class Change(Mutation):
     superseded: Callable[[Task], bool] | None = None
     source_stage: str | None = None
     verdict: bool | None = None
+    has_content: Callable[[Task], bool | None] | None = None
+    keeps_task: bool = False
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The task's id."""
+        return self.task.task_id
+
+    @property
+    def before(self) -> Task | None:
+        """The task as it was read."""
+        return self.task
 
     @property
     def not_applied_message(self) -> str:
@@ -163,6 +174,20 @@ class Change(Mutation):
         if isinstance(result, RedBrickAPIError):
             raise result
         return result
+
+    def record_success(self, ledger: Ledger, outcome: Outcome) -> None:  # noqa: ARG002
+        """Record that a read must show the change before the operator returns.
+
+        :param ledger: the ledger of the run.
+        :param outcome: the outcome of the change.
+        """
+        ledger.wrote(self.key, self._is_shown)
+        if self.keeps_task:
+            ledger.keep(self.key, self.task.stage_name)
+
+    def _is_shown(self, current: Task) -> bool:
+        """Whether a read shows the change, or a later one."""
+        return self.applied(current) or (self.superseded is not None and self.superseded(current))
 
     def success(self) -> Outcome:
         """Return the outcome of a task that was changed."""
@@ -200,7 +225,8 @@ class Change(Mutation):
         :return: for each change its outcome, None if its task is unchanged, or the error of the read.
         """
         ids = [change.task.task_id for change, _ in pending]
-        tasks = project.read_tasks(ids)
+        in_full = any(change.has_content is not None for change, _ in pending)
+        tasks = project.read_tasks(ids, detail=Detail.FULL if in_full else Detail.STATE)
         moved_ids = [
             change.task.task_id
             for change, _ in pending
@@ -235,7 +261,7 @@ class Change(Mutation):
         if not self.applied(current):
             return self._evaluate_without_effect(current, events, errors, me=me)
         if self._was_moved_by_key(events, me):
-            return self.success()
+            return self._outcome_by_content(current, me())
         reason = f"it was moved on in the meantime, not by this attempt. {errors[-1]}"
         return skipped(self.task.task_id, reason, name=self.task.name)
 
@@ -260,6 +286,15 @@ class Change(Mutation):
             event.at is not None and event.at > read_version_at for event in own_exits
         )
         return self.success() if was_sent_back else None
+
+    def _outcome_by_content(self, current: Task, me: str) -> Outcome:
+        """Return the outcome of a task that the key has changed: by this run, or by another one with other labels."""
+        is_own = self.has_content is not None and "labels_by" not in current.unread and current.saved_by(me)
+        if is_own and self.has_content is not None and self.has_content(current) is False:
+            return self.failure(
+                "Another run with this API key put other labels on it, and the answer to this request was lost."
+            )
+        return self.success()
 
     def _exits(self, events: Sequence[OutputEvent]) -> list[OutputEvent]:
         """Return the events that moved the task out of this change's stage."""
@@ -317,121 +352,3 @@ def result_or_error(action: Callable[[], Any]) -> Any:
         return action()
     except RedBrickAPIError as error:
         return error
-
-
-def apply_all(project: RedBrickProject, mutations: Sequence[Mutation], *, stop: Event | None = None) -> list[Outcome]:
-    """Apply mutations of different tasks concurrently.
-
-    :param project: the project of the tasks.
-    :param mutations: at most one per task.
-    :param stop: when it is set, nothing more is sent.
-    :return: one outcome per mutation, in the same order.
-    :raises RedBrickStoppedError: if `stop` was set before everything was sent.
-    """
-    bundles = list(_bundles(mutations, project.client.bundle.size))
-    stop = stop or Event()
-
-    def apply(bundle: Sequence[Mutation]) -> list[Outcome]:
-        with http.until(stop):
-            http.check()
-            return apply_together(project, bundle)
-
-    if min(project.client.max_concurrency, len(bundles)) <= 1:
-        return [outcome for bundle in bundles for outcome in apply(bundle)]
-    futures = [project.client.threads.submit(apply, bundle) for bundle in bundles]
-    try:
-        return [outcome for future in futures for outcome in future.result()]
-    except BaseException:
-        stop.set()
-        cancel_or_wait(futures)
-        raise
-
-
-def apply_together(
-    project: RedBrickProject, mutations: Sequence[Mutation], *, sleep: Callable[[float], None] = time.sleep
-) -> list[Outcome]:
-    """Apply mutations of one class: bundled at first, then one by one.
-
-    :param project: the project of the tasks.
-    :param mutations: instances of one class, for different tasks.
-    :param sleep: waits before reads of tasks; replaced in tests.
-    :return: one outcome per mutation, in the same order.
-    """
-    all_pending = [PendingMutation(mutation) for mutation in mutations]
-    for attempt in range(ATTEMPTS):
-        unsettled = [pending for pending in all_pending if pending.outcome is None]
-        if not unsettled:
-            break
-        to_send = [pending.mutation for pending in unsettled]
-        send = attempt_separately if attempt else type(to_send[0]).attempt_all
-        for pending, answer in zip(unsettled, send(project, to_send), strict=True):
-            pending.record_answer(answer)
-        _settle(project, [pending for pending in unsettled if pending.outcome is None], sleep)
-    return [pending.outcome or pending.exhausted() for pending in all_pending]
-
-
-@dataclass
-class PendingMutation:
-    """A mutation and what is known of it so far.
-
-    :param mutation: the mutation.
-    :param outcome: None until it is known.
-    :param errors: the errors of its attempts, oldest first.
-    """
-
-    mutation: Mutation
-    outcome: Outcome | None = None
-    errors: list[RedBrickAPIError] = field(default_factory=list)
-
-    @property
-    def is_final(self) -> bool:
-        """Whether sending the mutation again would not help, by its last error."""
-        return isinstance(self.errors[-1], RedBrickRefusedError) or not self.errors[-1].maybe_applied
-
-    def record_answer(self, answer: Outcome | RedBrickAPIError) -> None:
-        """Record the result of an attempt."""
-        if isinstance(answer, Outcome):
-            self.outcome = answer
-            return
-        self.errors.append(answer)
-        if not answer.maybe_applied:
-            self.outcome = self.mutation.failure(answer)
-
-    def record_read(self, result: Outcome | RedBrickAPIError | None) -> None:
-        """Record the result of a read after an attempt; None if it showed no effect."""
-        if isinstance(result, RedBrickAPIError):
-            undecided = self.mutation.failure(
-                f"{self.errors[-1]} Whether it was applied is not known: the task could not be read afterwards "
-                f"({result}). The next attempt reads it first."
-            )
-            self.outcome = replace(undecided, status=Status.UNKNOWN)
-        else:
-            self.outcome = result
-
-    def exhausted(self) -> Outcome:
-        """Return the outcome after the last attempt without a visible effect."""
-        reason = f"{self.errors[-1]} {self.mutation.not_applied_message}. Gave up after {ATTEMPTS} attempts."
-        return self.mutation.failure(reason)
-
-
-def _settle(project: RedBrickProject, unsettled: Sequence[PendingMutation], sleep: Callable[[float], None]) -> None:
-    """Read tasks until every mutation is settled, or `SETTLE` is exhausted."""
-    for number, pause_s in enumerate(SETTLE):
-        # One read is enough after a refusal: no request is under way any more.
-        to_read = [pending for pending in unsettled if pending.outcome is None and not (pending.is_final and number)]
-        if not to_read:
-            break
-        sleep(pause_s)
-        mutations = [(pending.mutation, pending.errors) for pending in to_read]
-        results = result_or_error(partial(type(mutations[0][0]).verify_all, project, mutations))
-        for i, pending in enumerate(to_read):
-            pending.record_read(results if isinstance(results, RedBrickAPIError) else results[i])
-    for pending in unsettled:
-        if pending.outcome is None and pending.is_final:
-            pending.outcome = pending.mutation.failure(pending.errors[-1])
-
-
-def _bundles(mutations: Sequence[Mutation], size: int) -> Iterator[list[Mutation]]:
-    """Yield the mutations of each request: up to `size` of one class, or a single one."""
-    for bundled, group in groupby(mutations, key=lambda mutation: mutation.bundled):
-        yield from in_chunks(group, size if bundled else 1)

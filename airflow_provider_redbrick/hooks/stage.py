@@ -26,6 +26,7 @@ from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline, work
 from airflow_provider_redbrick.annotations.conversion import MODES, Converter, Labels, read_body
 from airflow_provider_redbrick.assignments.assign import check_people
 from airflow_provider_redbrick.client.models.parsing import Name, check_uuid
+from airflow_provider_redbrick.engine.ledger import ledger_of
 from airflow_provider_redbrick.engine.outcomes import Outcome, Status, Tally
 from airflow_provider_redbrick.exceptions import RedBrickInputError, RedBrickTasksFailedError, truncate_message
 from airflow_provider_redbrick.hooks import validation
@@ -174,7 +175,7 @@ class RedBrickStageQueue:
             raise RedBrickInputError(
                 f"{stage.name!r} is a review stage. Use correct() to replace and accept labels there."
             )
-        return collect_outcomes("submit", put_labels(self._work(), read))
+        return collect_outcomes("submit", self._put(read))
 
     def save_draft(self, labels: Mapping[str, Any]) -> dict[str, Outcome]:
         """Save labels as drafts. The tasks stay assigned to the API key.
@@ -183,7 +184,7 @@ class RedBrickStageQueue:
         """
         read = _labels(labels)
         self._workable()
-        return collect_outcomes("save_draft", put_labels(self._work(), read, finished=False))
+        return collect_outcomes("save_draft", self._put(read, finished=False))
 
     def correct(self, labels: Mapping[str, Any]) -> dict[str, Outcome]:
         """Replace the labels of tasks in a review stage, and accept the tasks.
@@ -192,7 +193,7 @@ class RedBrickStageQueue:
         """
         read = _labels(labels)
         self._reviewable()
-        return collect_outcomes("correct", put_labels(self._work(), read))
+        return collect_outcomes("correct", self._put(read))
 
     # ------------------------------------------------------------------ reviews
 
@@ -243,12 +244,17 @@ class RedBrickStageQueue:
             )
         return stage
 
+    def _put(self, labels: Sequence[Labels], *, finished: bool = True) -> Iterator[Outcome]:
+        work = self._work()
+        return work.settled(put_labels(work, labels, finished=finished))
+
     def _work(self) -> StagePipeline:
         return StagePipeline(
             self._project,
             self._stage,
             Converter.for_project(self._project, open_file, validate=self._validate),
             claim=not self._project.info.consensus,
+            ledger=ledger_of(self._project.client),
         )
 
     def _review(self, task_ids: Sequence[str], decision: Review) -> dict[str, Outcome]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import pendulum
-
 from airflow_provider_redbrick import __version__
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation
@@ -187,12 +185,12 @@ class RedBrickPrelabelOperator(RedBrickQueueBaseOperator):
         ids: Iterable[str] | None = selection.ids
         if ids is None and stage is not None:
             work = self.work_on(context, project, stage, claim=False, only_unlabeled=only_unlabeled)
-            ids = choose_candidates(work, limit=selection.limit, now=pendulum.now("UTC")).task_ids
+            ids = choose_candidates(work, limit=selection.limit, now=project.client.clock.now()).task_ids
         overwriter = LabelOverwriter(
             project,
             self.converter(project),
             extra={"model": dict(model), "written_by": f"airflow-provider-redbrick {__version__}", **_run(context)},
-            first_attempt_at=first_attempt_at(context),
+            first_attempt_at=first_attempt_at(context, project.client.clock),
             only_unlabeled=only_unlabeled,
             take_from_people=self.take_from_people,
         )

@@ -131,14 +131,24 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
 
         project = self.get_project()
         known = [task.task_id for task in entries if task.task_id] if isinstance(entries, list) else []
-        ahead = ReadAhead(project, known, detail=Detail.STATE, size=KNOWN_CHUNK)
+        # What an earlier attempt may have saved is compared with the labels.
+        task_instance = context.get("ti")
+        is_retry = task_instance is not None and task_instance.try_number > 1
+        detail = Detail.FULL if is_retry else Detail.STATE
+        ahead = ReadAhead(project, known, detail=detail, size=KNOWN_CHUNK)
         stage = self.get_stage(project, ahead.begin, labels=not self.existing_labels)
         if self.existing_labels and stage.is_review:
             raise RedBrickInputError(
                 f"{stage.name!r} is a review stage. To accept tasks unchanged, use RedBrickAutoReviewOperator."
             )
         work = self.work_on(
-            context, project, stage, draft_counts_as_done=not self.finalize, chunk=KNOWN_CHUNK, ahead=ahead
+            context,
+            project,
+            stage,
+            detail=detail,
+            draft_counts_as_done=not self.finalize,
+            chunk=KNOWN_CHUNK,
+            ahead=ahead,
         )
         found, total = resolve_names(work, entries), None
         if self.labels_path is None:

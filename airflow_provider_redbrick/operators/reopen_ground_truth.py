@@ -97,9 +97,8 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
             project = self.get_project()
             ahead = ReadAhead(project, ids, detail=Detail.PLACE, size=KNOWN_CHUNK)
             project.open(ahead.begin)
-            outcomes = reopen(
-                project, ids, me=project.client.me(), first_attempt_at=first_attempt_at(context), ahead=ahead
-            )
+            first_attempt = first_attempt_at(context, project.client.clock)
+            outcomes = reopen(project, ids, me=project.client.me(), first_attempt_at=first_attempt, ahead=ahead)
         else:
             if not callable(self.selector):
                 raise RedBrickInputError(f"selector must be callable, not {type(self.selector).__name__}.")
@@ -129,7 +128,7 @@ class RedBrickReopenGroundTruthOperator(RedBrickBaseOperator):
                 selected_ids.append(selected.task_id)
             else:
                 yield selected
-        first_attempt = first_attempt_at(context)
+        first_attempt = first_attempt_at(context, project.client.clock)
         yield from reopen(
             project, selected_ids, me=project.client.me(), first_attempt_at=first_attempt, once_since=after
         )

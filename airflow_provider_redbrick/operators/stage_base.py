@@ -31,10 +31,13 @@ if TYPE_CHECKING:
     from airflow_provider_redbrick.annotations.conversion import Converter
     from airflow_provider_redbrick.client.models.workflow import Stage
     from airflow_provider_redbrick.client.operations.project import RedBrickProject
+    from airflow_provider_redbrick.client.transport.clock import ServerClock
 
 log = logging.getLogger(__name__)
 
-_FIRST_ATTEMPT_KEY = "redbrick_first_try_at"
+_FIRST_ATTEMPT_KEY = "redbrick_first_attempt_at"
+# Added to the uncertainty of the server's clock: its times may be rounded to seconds.
+_CLOCK_MARGIN_S = 1.0
 
 LABEL_KEYS = frozenset({"series", "classification", "labels"})
 
@@ -130,6 +133,7 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
         :raises RedBrickInputError: if tasks would be claimed in a consensus project.
         """
         from airflow_provider_redbrick.actions.stage_pipeline import StagePipeline
+        from airflow_provider_redbrick.engine.ledger import ledger_of
 
         claim = self.claim if claim is None else claim
         if claim and project.info.consensus:
@@ -143,7 +147,9 @@ class RedBrickStageBaseOperator(RedBrickBaseOperator):
             self.converter(project),
             claim=claim,
             take_from_people=self.take_from_people,
-            first_attempt_at=first_attempt_at(context),
+            takes_over=True,
+            first_attempt_at=first_attempt_at(context, project.client.clock),
+            ledger=ledger_of(project.client),
             **options,
         )
 
@@ -214,7 +220,7 @@ class RedBrickQueueBaseOperator(RedBrickStageBaseOperator):
         work = self.work_on(context, project, stage, detail=Detail.FULL, **options)
         if selection.ids is not None:
             return work, selection.ids
-        found = choose_candidates(work, limit=selection.limit, now=pendulum.now("UTC"))
+        found = choose_candidates(work, limit=selection.limit, now=project.client.clock.now())
         return replace(work, resumable_task_ids=found.held), found.task_ids
 
 
@@ -265,22 +271,30 @@ def _is_output(value: object) -> bool:
     return hasattr(value, "iter_references") and hasattr(value, "resolve")
 
 
-def first_attempt_at(context: Context) -> pendulum.DateTime | None:
-    """Return when the first attempt began.
+def first_attempt_at(context: Context, clock: ServerClock) -> pendulum.DateTime | None:
+    """Return when the first attempt began, in the server's time.
+
+    The time is used to find what earlier attempts have changed, by the server's times. It is therefore a little early
+    rather than late. A run that is cleared begins anew.
 
     :param context: the Airflow task's context.
+    :param clock: the server's clock, after at least one answer.
     :return: the time in UTC, never before the start of the run; None if this is the first attempt.
     """
     run, task_instance = context.get("dag_run"), context.get("ti")
+    # Airflow's clock is taken to be this machine's.
+    margin_s = (clock.error_s or 0.0) + _CLOCK_MARGIN_S
+    to_server = pendulum.duration(seconds=clock.offset_s - margin_s)
     run_started_at = (
-        pendulum.instance(run.start_date).in_timezone("UTC") if run is not None and run.start_date else None
+        pendulum.instance(run.start_date).in_timezone("UTC") + to_server if run is not None and run.start_date else None
     )
     store = context.get("task_state_store")
     if store is not None:
         try:
             first = store.get(_FIRST_ATTEMPT_KEY)
             if first is None:
-                store.set(_FIRST_ATTEMPT_KEY, pendulum.now("UTC").isoformat())
+                began_at = clock.now() - pendulum.duration(seconds=margin_s)
+                store.set(_FIRST_ATTEMPT_KEY, began_at.isoformat())
                 return None
             first_attempt = pendulum.parse(str(first))
         except Exception as error:  # noqa: BLE001 - the work does not depend on the store

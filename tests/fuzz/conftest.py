@@ -38,7 +38,6 @@ def hasty(monkeypatch):
     """Try twice, at once."""
     policy = RetryPolicy(max_attempts=2, base=0.0, cap=0.0, retry_after_cap=0.01)
     monkeypatch.setattr("airflow_provider_redbrick.client.transport.retry.RetryPolicy", lambda **_: policy)
-    monkeypatch.setattr("airflow_provider_redbrick.engine.mutations.SETTLE", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture

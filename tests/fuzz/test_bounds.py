@@ -13,7 +13,7 @@ from fuzz.asking import GOOD, MUTATION, QUERY, ask, fetch, new_transport
 from tiny_server import Reply
 
 from airflow_provider_redbrick import exceptions as err
-from airflow_provider_redbrick.client.models.task import flat_labels
+from airflow_provider_redbrick.client.models.parsing import flat_labels
 from airflow_provider_redbrick.client.transport import graphql, sessions, storage
 
 # ------------------------------------------------------------------ answers without an end

@@ -151,7 +151,7 @@ ACTS = {
     "states": lambda project, world: list(map(used, project.read_tasks(world.ids).values())),
     "in full": read_in_full,
     "labelled": lambda project, world: project.are_labeled(world.ids, by="API:k"),
-    "holders before": lambda project, world: project.holders_before(world.ids, "API:k"),
+    "assignee changes": lambda project, world: project.assignee_changes(world.ids),
     "events": lambda project, world: project.output_events(world.reviewed),
     "names": lambda project, world: project.find_by_name([world.name, "unknown"]),
     "assign": lambda project, world: (project.assign(world.ids, "bob@example.com"), project.release(world.ids)),

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_redbrick.actions.task_specs import read_new_task
-from airflow_provider_redbrick.client.models.parsing import reading
-from airflow_provider_redbrick.client.models.task import flat_labels
+from airflow_provider_redbrick.client.models.parsing import flat_labels, reading
 from airflow_provider_redbrick.client.operations.remote_labeling import RemoteOutput
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.labels import legacy

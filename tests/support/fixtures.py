@@ -126,7 +126,6 @@ def quick(monkeypatch):
     """Back off for milliseconds instead of seconds."""
     policy = RetryPolicy(base=0.002, cap=0.02)
     monkeypatch.setattr("airflow_provider_redbrick.client.transport.retry.RetryPolicy", lambda **_: policy)
-    monkeypatch.setattr("airflow_provider_redbrick.engine.mutations.SETTLE", (0.0, 0.01, 0.02))
 
 
 @pytest.fixture

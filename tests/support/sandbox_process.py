@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60
 STOP_SECONDS = 10
+SETTLE_SECONDS = 0.3
 
 
 class SandboxError(RuntimeError):
@@ -96,6 +97,8 @@ class SandboxProcess:
         self.ready = ready
         for name in ("url", "org_id", "project_id", "api_key", "airflow_conn_uri", "stages", "members"):
             setattr(self, name, ready[name])
+        # By default the sandbox neither lags nor applies requests late, so that nothing needs half a minute to settle.
+        self.airflow_conn_uri += f"&settle_seconds={SETTLE_SECONDS}"
 
     def stop(self) -> int:
         """Stop the process with SIGTERM and return its exit code."""

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pendulum
 
+from airflow_provider_redbrick._utils import count_values, value_count_problem
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError, RedBrickInputError, short_repr, to_valid_utf8
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 T = TypeVar("T")
@@ -199,3 +200,17 @@ class Name:
     def fits(self, name: str) -> bool:
         """Return whether a task's name matches."""
         return name.startswith(self.text) if self.prefix else name == self.text
+
+
+def flat_labels(written: str | bytes) -> tuple[Mapping[str, Any], ...]:
+    """Parse stored labels from JSON text.
+
+    :raises ValueError: if the text is not a list, or has too many values. Returning no labels would be wrong.
+    """
+    problem = value_count_problem(count_values(written))
+    if problem is not None:
+        raise ValueError(problem)
+    value = json.loads(written)
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"the stored labels are not a list but {type(value).__name__}")
+    return tuple(label for label in value or () if isinstance(label, dict))

@@ -12,16 +12,15 @@ Design notes on tasks:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick._utils import count_values, value_count_problem
 from airflow_provider_redbrick.client.models.parsing import (
     elements,
+    flat_labels,
     identifier,
     index,
     json_object,
@@ -411,24 +410,53 @@ def output_events(data: Mapping[str, Any]) -> tuple[OutputEvent, ...]:
     return tuple(sorted(events, key=lambda event: event.at.timestamp() if event.at else 0.0))
 
 
-def holder_before(user_id: str) -> Callable[[Mapping[str, Any]], User | None]:
-    """Return a parser for the user who held a task before another user was assigned.
+@dataclass(frozen=True)
+class AssigneeChange:
+    """A change of a task's holder, as the audit trail records it.
 
-    :param user_id: the user whose latest assignment counts.
-    :return: a function from a task's ``genericEvents`` to the previous holder; ``None`` if there was none.
+    :param stage_name: the stage that the task was in; empty if unknown.
+    :param by: the user id of the actor; None if unknown.
+    :param at: when it happened, in the server's time.
+    :param before: the holder before; None if the task was unassigned.
+    :param after: the holder after; None if the task was unassigned.
     """
 
-    def read(data: Mapping[str, Any]) -> User | None:
-        taken: list[tuple[float, User | None]] = []
-        for entry in data.get("genericEvents") or ():
-            after = User.from_wire((entry or {}).get("assignedToAfterEntity"))
-            before = User.from_wire((entry or {}).get("assignedToBeforeEntity"))
-            if after is not None and after.user_id == user_id and before != after:
-                at = moment(entry.get("createdAt"))
-                taken.append((at.timestamp() if at else 0.0, before))
-        return max(taken, key=lambda one: one[0])[1] if taken else None
+    stage_name: str
+    by: str | None
+    at: pendulum.DateTime | None
+    before: User | None
+    after: User | None
 
-    return read
+
+def assignee_changes(data: Mapping[str, Any]) -> tuple[AssigneeChange, ...]:
+    """Parse the changes of a task's holder from its ``genericEvents``, oldest first."""
+    changes = [
+        AssigneeChange(
+            public_stage_name(text(entry.get("stageName"))),
+            text(entry.get("updatedBy")) or None,
+            moment(entry.get("createdAt")),
+            User.from_wire(entry.get("assignedToBeforeEntity")),
+            User.from_wire(entry.get("assignedToAfterEntity")),
+        )
+        for entry in data.get("genericEvents") or ()
+        if entry
+    ]
+    moves = [change for change in changes if change.before != change.after]
+    return tuple(sorted(moves, key=lambda change: change.at.timestamp() if change.at else 0.0))
+
+
+def holder_before(changes: Iterable[AssigneeChange], user_id: str) -> User | None:
+    """Return who held a task before it was last assigned to a user.
+
+    :param changes: the changes of its holder, oldest first.
+    :param user_id: the user.
+    :return: the previous holder; None if there was none.
+    """
+    before = None
+    for change in changes:
+        if change.after is not None and change.after.user_id == user_id:
+            before = change.before
+    return before
 
 
 def _series(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -445,20 +473,6 @@ def _mask(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         raw_text(entry.get("labelName"))
         index(entry.get("seriesIndex"))
     return entry
-
-
-def flat_labels(written: str | bytes) -> tuple[Mapping[str, Any], ...]:
-    """Parse stored labels from JSON text.
-
-    :raises ValueError: if the text is not a list, or has too many values. Returning no labels would be wrong.
-    """
-    problem = value_count_problem(count_values(written))
-    if problem is not None:
-        raise ValueError(problem)
-    value = json.loads(written)
-    if value is not None and not isinstance(value, list):
-        raise ValueError(f"the stored labels are not a list but {type(value).__name__}")
-    return tuple(label for label in value or () if isinstance(label, dict))
 
 
 def _labels(saved: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

@@ -24,12 +24,12 @@ from airflow_provider_redbrick._utils import in_chunks, read_once, run_concurren
 from airflow_provider_redbrick.client.models.parsing import Name, identifier, reading, text
 from airflow_provider_redbrick.client.models.task import (
     STAYED,
+    AssigneeChange,
     Detail,
     Member,
     OutputEvent,
     Task,
-    User,
-    holder_before,
+    assignee_changes,
     output_events,
 )
 from airflow_provider_redbrick.client.models.workflow import Stage, Workflow, public_stage_name
@@ -258,15 +258,9 @@ class RedBrickProject(Scope):
         """Read when each task left which stage, oldest first."""
         return read_aliased(self, queries.TASK_EVENTS, task_ids, output_events)
 
-    def holders_before(self, task_ids: Sequence[str], user_id: str) -> dict[str, User | RedBrickAPIError | None]:
-        """Read who held each task before it was last assigned to a user.
-
-        :param task_ids: the tasks.
-        :param user_id: the user.
-        :return: by task id, the previous holder, ``None`` if there was none, or the error that says why it is
-            unknown.
-        """
-        return read_aliased(self, queries.TASK_HOLDERS, task_ids, holder_before(user_id))
+    def assignee_changes(self, task_ids: Sequence[str]) -> dict[str, tuple[AssigneeChange, ...] | RedBrickAPIError]:
+        """Read when each task changed hands, oldest first."""
+        return read_aliased(self, queries.TASK_HOLDERS, task_ids, assignee_changes)
 
     def find_by_name(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return, by exact name, the ids of the tasks with that name."""

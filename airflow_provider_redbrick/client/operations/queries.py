@@ -108,7 +108,7 @@ taskId currentStageName
 genericEvents {{
   __typename
   ... on TaskStateChanges {{
-    createdAt assignedToBeforeEntity {{ {_USER} }} assignedToAfterEntity {{ {_USER} }}
+    createdAt stageName updatedBy assignedToBeforeEntity {{ {_USER} }} assignedToAfterEntity {{ {_USER} }}
   }}
 }}
 """

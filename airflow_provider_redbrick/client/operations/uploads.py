@@ -25,8 +25,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote
 
-from airflow_provider_redbrick.client.models.parsing import elements, identifier, raw_text, reading, text
-from airflow_provider_redbrick.client.models.task import flat_labels
+from airflow_provider_redbrick.client.models.parsing import elements, flat_labels, identifier, raw_text, reading, text
 from airflow_provider_redbrick.client.operations import queries
 from airflow_provider_redbrick.exceptions import RedBrickAnswerError
 

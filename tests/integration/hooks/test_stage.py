@@ -345,12 +345,14 @@ class TestClaim:
         assert len(claimed) == 2
         (lost,) = set(ids) - set(claimed)
         assert holders("Label") == {**dict.fromkeys(claimed, KEY), lost: None}
-        assert f"Task {lost} was not claimed: It was claimed, but could not be read" in caplog.text
+        assert (
+            f"Task {lost} was not claimed: It could not be claimed: it could not be read after its claim" in caplog.text
+        )
 
     def test_claim_with_failed_read_releases_all(self, sandbox, label, holders):
         ids = sandbox.seed_tasks(3)
         sandbox.fault_once("gql_error", "task")
-        with pytest.raises(RedBrickAPIError):
+        with pytest.raises(RedBrickTasksFailedError, match="could not be read after its claim"):
             label.claim(3)
         assert holders("Label") == dict.fromkeys(ids)
 

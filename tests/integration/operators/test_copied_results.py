@@ -402,7 +402,7 @@ class TestCleanup:
         assert list(folder.iterdir()) == []
 
     def test_mask_copies_held_at_once_are_limited(self, sandbox, run, monkeypatch):
-        monkeypatch.setattr("airflow_provider_redbrick.actions.stage_pipeline.MOST_MASKS", 3)
+        monkeypatch.setattr("airflow_provider_redbrick.actions.decisions.MOST_MASKS", 3)
         held = []
         convert = "airflow_provider_redbrick.annotations.conversion.Converter.convert"
         from airflow_provider_redbrick.annotations.conversion import Converter

@@ -19,6 +19,7 @@ import requests
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 from sandbox_calls import BOX, PRESIGN, data
+from sandbox_process import SETTLE_SECONDS
 
 from airflow_provider_redbrick.client.operations import task_reads
 from airflow_provider_redbrick.client.operations.task_reads import BulkRead
@@ -528,8 +529,9 @@ class TestTarget:
         before = pendulum.now("UTC")
         manifest = run.try_once(operator(f"{tmp_path}/a/b/"))
         watermark = pendulum.parse(manifest.pop("watermark"))
-        assert pendulum.duration(seconds=60) <= pendulum.now("UTC") - watermark
-        assert before - watermark <= pendulum.duration(seconds=64)
+        overlap = pendulum.duration(seconds=30 + SETTLE_SECONDS)
+        assert overlap <= pendulum.now("UTC") - watermark
+        assert before - watermark <= overlap + pendulum.duration(seconds=4)
         assert manifest == {
             "schema_version": 1,
             "operation": "export_tasks",

@@ -414,23 +414,18 @@ class TestConcurrentWorkers:
         assert new_run().try_once(operator())["counts"] == counts(done=3)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
-    def test_other_run_releases_old_drafts(self, sandbox, run, new_run, hours_later):
+    @pytest.mark.parametrize("write", ["draft", "draft_and_release"])
+    def test_drafts_that_stay_with_key_are_not_released_by_other_runs(
+        self, *, sandbox, run, new_run, hours_later, write
+    ):
         ids = sandbox.seed_tasks(3)
         run.try_once(operator(write="draft"))
-        assert new_run().try_once(operator(write="draft_and_release"))["counts"] == counts()
+        assert new_run().try_once(operator(write=write))["counts"] == counts()
         hours_later()
-        assert new_run().try_once(operator(write="draft"))["counts"] == counts()
+        assert new_run().try_once(operator(write=write))["counts"] == counts()
+        given = operator(write=write, task_ids=ids, overwrite=False)
+        assert new_run().try_once(given)["counts"] == counts(skipped=3)
         assert [owner(sandbox, task_id) for task_id in ids] == ["key"] * 3
-        assert new_run().try_once(operator(write="draft_and_release"))["counts"] == counts(already_done=3)
-        assert [owner(sandbox, task_id) for task_id in ids] == [None] * 3
-        assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
-
-    def test_other_run_with_given_tasks_releases_drafts(self, sandbox, run, new_run):
-        ids = sandbox.seed_tasks(3)
-        run.try_once(operator(write="draft"))
-        again = operator(write="draft_and_release", task_ids=ids, overwrite=False)
-        assert new_run().try_once(again)["counts"] == counts(already_done=3)
-        assert [owner(sandbox, task_id) for task_id in ids] == [None] * 3
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
 
     def test_retry_resumes_claims_of_killed_attempt(self, sandbox, run, killed_attempt):
@@ -450,16 +445,14 @@ class TestConcurrentWorkers:
     def test_retry_keeps_tasks_held_before_run(self, sandbox, run, new_run):
         ids = sandbox.seed_tasks(2, assignee="API key")
         run = new_run()
-        run.tries = 1
+        run.tries, run.started = 1, run.started.add(seconds=5)
         assert run.try_once(operator())["counts"] == counts()
         assert [owner(sandbox, task_id) for task_id in ids] == ["key"] * 2
 
-    def test_given_task_of_key_stays_assigned_if_skipped(self, sandbox, new_run):
+    def test_given_task_of_key_is_released_if_skipped(self, sandbox, run):
         ids = sandbox.seed_tasks(2, assignee="API key")
-        run = new_run()
-        for _ in range(2):
-            assert run.try_once(operator(lambda _task: None, task_ids=ids))["counts"] == counts(skipped=2)
-        assert [owner(sandbox, task_id) for task_id in ids] == ["key"] * 2
+        assert run.try_once(operator(lambda _task: None, task_ids=ids))["counts"] == counts(skipped=2)
+        assert [owner(sandbox, task_id) for task_id in ids] == [None] * 2
 
 
 class TestRefusedInput:

@@ -303,11 +303,6 @@ class TestDraft:
         assert new_run().try_once(operator([entry], finalize=False))["counts"] == counts(done=1)
         assert len(sandbox.task(task_id)["labels"]) == 2
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="Below Airflow 3.3 the start of the run stands for that of the first attempt. In a retry, "
-        "a draft that another operator of the same run saved counts as this operator's.",
-    )
     def test_retry_replaces_draft_of_earlier_operator(self, sandbox, run):
         (task_id,) = sandbox.seed_tasks(1)
         run.try_once(operator(labeled([task_id]), finalize=False))

@@ -254,8 +254,8 @@ class TestManyEntries:
         before = sandbox.stats()["requests"]
         assert run.try_once(operator(written(entries)))["counts"] == counts(done=300)
         assert sandbox.applied(PUT) == dict.fromkeys(ids, 1)
-        # Per 50 tasks: convert, read, claim, and put 10 per request. Half of the tasks: 25 name lookups per request.
-        assert sandbox.stats()["requests"] - before <= (3 + 5) * 6 + 6 + 4
+        # Per 50 tasks: convert, read, claim, read, and put 10 a request. Half of the tasks: 25 name lookups a request.
+        assert sandbox.stats()["requests"] - before <= (4 + 5) * 6 + 6 + 5
 
     def test_file_is_read_lazily(self, sandbox, run, written, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&max_concurrency=2")

@@ -35,7 +35,17 @@ HANDLED = [
     {"times": "offset"},
     {"times": "naive"},
     {"times": "epoch"},
+    {"error_status": "400"},
+    {"error_status": "500"},
+    {"clock_offset": 300},
+    {"clock_offset": -300},
+    {"read_lag": 0.4},
+    {"late_apply": "0.3:0.4"},
+    {"late_apply": "0.3:0.4:drop"},
+    {"late_apply": "0.3:0.4", "read_lag": 0.4},
 ]
+# Reads may be behind by this time after a request was applied late.
+SETTLE_SECONDS = 1.0
 
 
 def model(_task) -> list[dict]:
@@ -47,7 +57,11 @@ def held_by_key(sandbox, task_ids) -> set[str]:
 
 
 @pytest.mark.parametrize("behavior", HANDLED, ids=json.dumps)
-def test_life_of_a_project_under_each_behavior(sandbox, new_run, tmp_path, quick, behavior):
+def test_life_of_a_project_under_each_behavior(*, sandbox, new_run, tmp_path, quick, monkeypatch, behavior):
+    if behavior.keys() & {"read_lag", "late_apply"}:
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_REDBRICK_DEFAULT", f"{sandbox.airflow_conn_uri}&settle_seconds={SETTLE_SECONDS}"
+        )
     submitted, drafts, put = sandbox.seed_tasks(12), sandbox.seed_tasks(3), sandbox.seed_tasks(3)
     balanced = sandbox.seed_tasks(4)
     truth = sandbox.seed_tasks(3, ground_truth=True)

@@ -450,7 +450,7 @@ def test_ready_line(sandbox):
 
 
 def test_connection_uri_has_url_key_and_ids(sandbox):
-    parts = urlsplit(sandbox.airflow_conn_uri)
+    parts = urlsplit(sandbox.ready["airflow_conn_uri"])
     assert parts.scheme == "redbrick"
     assert unquote(parts.netloc.rpartition("@")[2]) == sandbox.url
     assert parts.password == sandbox.api_key

@@ -67,7 +67,8 @@ class Meddler:
     @property
     def connection(self) -> str:
         """The connection to use, as JSON: one request at a time, so that the same example is the same conversation."""
-        extra = {"org_id": self.sandbox.org_id, "project_id": self.sandbox.project_id, "timeout": 5}
+        ids = {"org_id": self.sandbox.org_id, "project_id": self.sandbox.project_id}
+        extra = {**ids, "timeout": 5, "settle_seconds": 0.1}
         whole = {"conn_type": "redbrick", "password": KEY, "host": self.origin}
         return json.dumps({**whole, "extra": {**extra, "max_concurrency": 1}})
 

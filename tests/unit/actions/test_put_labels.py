@@ -22,6 +22,7 @@ class FakePipeline:
 
     me = ME.user_id
     stage = Stage("Label", "manual-labeling")
+    release_after_save = False
 
     def __init__(self):
         self.sent = []

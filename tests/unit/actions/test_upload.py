@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.actions.task_specs import NewTask, read_new_task
 from airflow_provider_redbrick.actions.upload import ALREADY_EXISTS, Creation, Uploading
 from airflow_provider_redbrick.annotations.conversion import Converter
+from airflow_provider_redbrick.client.models.task import Task
 from airflow_provider_redbrick.client.operations.account import RedBrickClient
 from airflow_provider_redbrick.client.operations.uploads import Created, Datapoint
 from airflow_provider_redbrick.client.transport.retry import BatchSize
-from airflow_provider_redbrick.engine.mutations import ATTEMPTS, SETTLE, apply_together
+from airflow_provider_redbrick.engine.executor import ATTEMPTS, apply_together, settle_postponed
+from airflow_provider_redbrick.engine.ledger import Ledger
 from airflow_provider_redbrick.engine.outcomes import Status
 from airflow_provider_redbrick.engine.task_reader import CircuitBreaker
 
@@ -20,6 +24,9 @@ REFUSED = err.RedBrickRefusedError("the name exists.", maybe_applied=True)
 DENIED = err.RedBrickAuthError("HTTP 401.")
 LARGE = err.RedBrickPayloadTooLargeError("HTTP 413.")
 DOWN = err.RedBrickServerError("HTTP 503.", status=503)
+
+
+PAUSES = Ledger().pauses
 
 
 class Server:
@@ -54,8 +61,18 @@ def create(server, stored=None, breaker=None):
         return Datapoint("study", "s", ["a"], {}, {})
 
     pauses = []
+    clock = SimpleNamespace(now=0.0)
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        clock.now += seconds
+
+    ledger = Ledger(settle_s=30.0, now=lambda: clock.now)
     creation = Creation(NewTask("study", [{"items": "a"}]), datapoint, breaker or CircuitBreaker())
-    (outcome,) = apply_together(server, [creation], sleep=pauses.append)
+    (outcome,) = apply_together(server, [creation], ledger=ledger, sleep=sleep)
+    if ledger.is_open("study"):
+        clock.now = ledger.due_at()
+        (outcome,) = settle_postponed(server, ledger.take_changes().values(), ledger).values()
     return outcome, pauses
 
 
@@ -82,8 +99,8 @@ def test_a_lost_request_is_sent_again_after_some_looks():
     server = Server((False, LOST), (True, None))
     outcome, pauses = create(server)
     assert outcome.status is Status.DONE
-    assert (server.sent, server.looked) == (2, [["study"]] * len(SETTLE))
-    assert pauses == list(SETTLE)
+    assert (server.sent, server.looked) == (2, [["study"]] * len(PAUSES))
+    assert pauses == list(PAUSES)
 
 
 def test_created_after_all_the_looks_it_is_found_when_the_second_request_is_refused():
@@ -116,7 +133,7 @@ def test_giving_up_says_that_there_is_no_such_task():
 
 
 def test_a_name_that_cannot_be_looked_up_afterwards_is_not_sent_again():
-    server = Server((True, LOST), finds=[DOWN])
+    server = Server((True, LOST), finds=[DOWN, DOWN])
     outcome, _ = create(server)
     assert outcome.status is Status.UNKNOWN
     assert "is not known" in outcome.reason
@@ -164,6 +181,9 @@ class Project:
     def create(self, new):
         self.created.append(new.name)
         return Created((f"id-{new.name}",), None)
+
+    def read_tasks(self, task_ids, *, detail=None):
+        return {task_id: Task(task_id) for task_id in task_ids}
 
     def label_variables(self, labels, labels_map, *, task_id):
         return {"labelsData": labels, "labelsMap": labels_map}

@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_redbrick import exceptions as err
-from airflow_provider_redbrick.assignments.assign import ATTEMPTS, claim, release, undo_claims
+from airflow_provider_redbrick.assignments.assign import ATTEMPTS
+from airflow_provider_redbrick.assignments.claims import claim, release, undo_claims
 from airflow_provider_redbrick.client.models.task import Task, User
 from airflow_provider_redbrick.client.models.workflow import Stage, Workflow
+from airflow_provider_redbrick.engine.ledger import Ledger
 
 ME, ADA, BOB = User("API:me"), User("ada", "ada@example.com"), User("bob", "bob@example.com")
 LOST = err.RedBrickConnectionError("the answer was lost.", maybe_applied=True)
@@ -38,6 +40,7 @@ class Server:
         self.requests = []
         self.before_request = lambda: None
         self.unreadable = {}
+        self.ledger = Ledger()
 
     def read_tasks(self, task_ids, *, detail=None):
         return {i: self.unreadable.get(i) or self.tasks[i] for i in task_ids}
@@ -53,6 +56,9 @@ class Server:
             raise error
         stages = {i: task.stage_name for i, task in self.tasks.items()}
         return {i: stages.get(i, "") for i in (task_ids if named is None else named)}
+
+    def assignee_changes(self, task_ids):
+        return dict.fromkeys(task_ids, ())
 
     def set(self, task_id, **facts):
         self.tasks[task_id] = replace(self.tasks[task_id], **facts)
@@ -71,12 +77,14 @@ class Server:
 
 
 def claim_all(server, tasks=None):
-    return claim(server, tasks or list(server.tasks.values()), me=ME.user_id, read_at=time.monotonic())
+    return claim(
+        server, tasks or list(server.tasks.values()), me=ME.user_id, read_at=time.monotonic(), ledger=server.ledger
+    )
 
 
 def test_claim_without_tasks_sends_no_request():
     server = Server([])
-    assert claim(server, [], me=ME.user_id, read_at=time.monotonic()) == {}
+    assert claim(server, [], me=ME.user_id, read_at=time.monotonic(), ledger=server.ledger) == {}
     assert server.requests == []
 
 
@@ -184,35 +192,37 @@ def held(*users):
 
 def test_release_sends_only_tasks_that_the_key_holds():
     server = Server([*held(ME, ADA, None), replace(held(ME)[0], task_id="t3", state="COMPLETED")])
-    assert release(server, list(server.tasks), me=ME.user_id) == dict.fromkeys(["t0", "t1", "t2", "t3"])
+    assert release(server, list(server.tasks), me=ME.user_id, ledger=server.ledger) == dict.fromkeys(
+        ["t0", "t1", "t2", "t3"]
+    )
     assert [ids for ids, _ in server.requests] == [["t0"]]
     assert server.holders() == {"t0": None, "t1": ADA, "t2": None, "t3": ME}
 
 
 def test_release_without_held_tasks_sends_no_request():
     server = Server(held(ADA))
-    release(server, ["t0"], me=ME.user_id)
+    release(server, ["t0"], me=ME.user_id, ledger=server.ledger)
     assert server.requests == []
 
 
 def test_release_task_reassigned_during_lost_answer_stays_with_person():
     server = Server(held(ME), (False, LOST, None))
     server.before_request = lambda: server.set("t0", assignee=ADA)
-    assert release(server, ["t0"], me=ME.user_id) == {"t0": None}
+    assert release(server, ["t0"], me=ME.user_id, ledger=server.ledger) == {"t0": None}
     assert len(server.requests) == 1
     assert server.holders() == {"t0": ADA}
 
 
 def test_release_lost_request_is_sent_again():
     server = Server(held(ME), (False, LOST, None))
-    assert release(server, ["t0"], me=ME.user_id) == {"t0": None}
+    assert release(server, ["t0"], me=ME.user_id, ledger=server.ledger) == {"t0": None}
     assert server.holders() == {"t0": None}
 
 
 def test_release_unreadable_task_is_reported():
     server = Server(held(ME, ME))
     server.unreadable = {"t0": err.RedBrickNotFoundError("no such task")}
-    result = release(server, ["t0", "t1"], me=ME.user_id)
+    result = release(server, ["t0", "t1"], me=ME.user_id, ledger=server.ledger)
     assert str(result["t0"]) == "no such task"
     assert result["t1"] is None
 
@@ -223,7 +233,7 @@ def test_release_unreadable_task_is_reported():
 def test_undo_claims_restores_previous_holders():
     before = held(None, ADA, BOB)
     server = Server([replace(task, assignee=ME) for task in before])
-    undo_claims(server, before, me=ME.user_id)
+    undo_claims(server, before, me=ME.user_id, ledger=server.ledger)
     assert server.holders() == {"t0": None, "t1": ADA, "t2": BOB}
 
 
@@ -232,7 +242,7 @@ def test_undo_claims_ignores_moved_and_reassigned_tasks():
     server = Server(
         [held(BOB)[0], replace(before[1], assignee=ME, state="COMPLETED"), replace(before[2], assignee=None)]
     )
-    undo_claims(server, before, me=ME.user_id)
+    undo_claims(server, before, me=ME.user_id, ledger=server.ledger)
     assert server.requests == []
 
 
@@ -240,7 +250,7 @@ def test_undo_claims_failure_is_logged_and_not_raised(caplog):
     before = held(None, ADA)
     server = Server([replace(task, assignee=ME) for task in before], *[(False, DENIED, None)] * 6)
     with caplog.at_level(logging.WARNING):
-        undo_claims(server, before, me=ME.user_id)
+        undo_claims(server, before, me=ME.user_id, ledger=server.ledger)
     assert "Task t0 stays assigned to the API key" in caplog.text
     assert "Task t1 stays assigned to the API key" in caplog.text
 
@@ -252,7 +262,7 @@ def test_undo_claims_unreachable_server_is_logged_and_not_raised(caplog):
     server = Server(held(ME))
     server.read_tasks = read_tasks
     with caplog.at_level(logging.WARNING):
-        undo_claims(server, held(None), me=ME.user_id)
+        undo_claims(server, held(None), me=ME.user_id, ledger=server.ledger)
     assert "the answer was lost." in caplog.text
 
 
@@ -264,9 +274,9 @@ class TestTaskMovedBeforeClaim:
         before = [replace(task, stage_name="Review_1" if to == "Label" else "Label") for task in server.tasks.values()]
         server.set("t0", stage_name=to, **facts)
         server.set("t1", stage_name=before[1].stage_name)
-        result = claim(server, before, me=ME.user_id, read_at=time.monotonic())
+        result = claim(server, before, me=ME.user_id, read_at=time.monotonic(), ledger=server.ledger)
         assert (result["t0"].taken_by_other, result["t1"]) == (True, None)
-        undo_claims(server, before[:1], me=ME.user_id)
+        undo_claims(server, before[:1], me=ME.user_id, ledger=server.ledger)
         return server
 
     def test_task_in_review_is_unassigned(self):
@@ -284,7 +294,7 @@ class TestTaskMovedBeforeClaim:
 def test_undo_claims_task_sent_back_during_release_goes_to_labeler(faults):
     server = Server([replace(task, stage_name="Review_1", labels_by=ADA) for task in unassigned_tasks(2)])
     before = list(server.tasks.values())
-    claim(server, before, me=ME.user_id, read_at=time.monotonic())
+    claim(server, before, me=ME.user_id, read_at=time.monotonic(), ledger=server.ledger)
     server.faults = list(faults)
 
     def once() -> None:
@@ -292,5 +302,5 @@ def test_undo_claims_task_sent_back_during_release_goes_to_labeler(faults):
         server.before_request = lambda: None
 
     server.before_request = once
-    undo_claims(server, before, me=ME.user_id)
+    undo_claims(server, before, me=ME.user_id, ledger=server.ledger)
     assert server.holders() == {"t0": ADA, "t1": None}

@@ -10,7 +10,9 @@ from airflow_provider_redbrick import exceptions as err
 from airflow_provider_redbrick.client.models.task import Task
 from airflow_provider_redbrick.client.operations.account import RedBrickClient
 from airflow_provider_redbrick.client.transport.retry import BatchSize
-from airflow_provider_redbrick.engine.mutations import ATTEMPTS, SETTLE, Change, apply_all, apply_together
+from airflow_provider_redbrick.engine.executor import ATTEMPTS, apply_all, apply_together, settle_postponed
+from airflow_provider_redbrick.engine.ledger import Ledger
+from airflow_provider_redbrick.engine.mutations import Change
 from airflow_provider_redbrick.engine.outcomes import Status
 
 LOST = err.RedBrickConnectionError("the answer was lost.", maybe_applied=True)
@@ -36,6 +38,8 @@ class Server:
         self.sent = self.applied = 0
         self.looked = []
         self.client = client(4, BatchSize(1))
+        self.time = 0.0
+        self.ledger = Ledger(settle_s=30.0, now=lambda: self.time)
 
     def send(self, calls):
         for call in calls:
@@ -49,7 +53,7 @@ class Server:
         if error is not None:
             raise error
 
-    def read_tasks(self, task_ids):
+    def read_tasks(self, task_ids, *, detail=None):
         self.looked.append(tuple(task_ids))
         found = self.reads.pop(0) if self.reads else None
         if callable(found):
@@ -63,8 +67,19 @@ class Server:
 
     def apply(self):
         self.pauses = []
+
+        def sleep(seconds):
+            self.pauses.append(seconds)
+            self.time += seconds
+
         change = Change(Task("t", name="study"), lambda: "call", lambda task: task.stage_name == "Review_1")
-        (outcome,) = apply_together(self, [change], sleep=self.pauses.append)
+        (outcome,) = apply_together(self, [change], ledger=self.ledger, sleep=sleep)
+        return outcome
+
+    def settle(self):
+        """Return the outcome of the postponed mutation when a read is conclusive."""
+        self.time = self.ledger.due_at()
+        (outcome,) = settle_postponed(self, self.ledger.take_changes().values(), self.ledger).values()
         return outcome
 
 
@@ -87,7 +102,7 @@ def test_lost_request_is_sent_again(error):
     server = Server((False, error), (True, None))
     assert server.apply().status is Status.DONE
     assert (server.sent, server.applied) == (2, 1)
-    assert len(server.looked) == len(SETTLE)
+    assert len(server.looked) == len(server.ledger.pauses)
 
 
 def test_mutation_applied_late_is_found_by_second_read():
@@ -124,11 +139,27 @@ def test_refusal_is_final_after_one_read():
 
 def test_exhausted_attempts_are_failed_and_say_that_task_is_unchanged():
     server = Server(*[(False, LOST)] * ATTEMPTS)
-    outcome = server.apply()
+    assert server.apply().status is Status.UNKNOWN
+    assert server.ledger.is_open("t")
+    outcome = server.settle()
     assert outcome.status is Status.FAILED
     assert "the answer was lost." in outcome.reason
     assert "is unchanged. Gave up after 3 attempts" in outcome.reason
     assert server.sent == ATTEMPTS
+
+
+def test_mutation_applied_after_all_attempts_is_done_when_a_read_is_conclusive():
+    server = Server(*[(False, LOST)] * ATTEMPTS)
+    assert server.apply().status is Status.UNKNOWN
+    server.applied = 1
+    assert server.settle().status is Status.DONE
+
+
+def test_refusal_after_lost_request_is_not_believed_before_a_read_is_conclusive():
+    server = Server((False, LOST), *[(False, REFUSED)] * 2)
+    assert server.apply().status is Status.UNKNOWN
+    server.applied = 1
+    assert server.settle().status is Status.DONE
 
 
 @pytest.mark.parametrize("raised", [False, True], ids=["per task", "whole request"])
@@ -137,11 +168,13 @@ def test_unreadable_task_after_lost_answer_is_unknown_and_not_sent_again(raised)
     server = Server((True, LOST), reads=[unread])
     if raised:
 
-        def read_tasks(task_ids):
+        def read_tasks(task_ids, *, detail=None):
             raise unread
 
         server.read_tasks = read_tasks
-    outcome = server.apply()
+    assert server.apply().status is Status.UNKNOWN
+    server.reads = [unread]
+    outcome = server.settle()
     assert outcome.status is Status.UNKNOWN
     assert "the answer was lost." in outcome.reason
     assert "HTTP 503." in outcome.reason
@@ -172,7 +205,7 @@ def test_apply_all_returns_outcomes_in_order(workers):
     sent = []
     project = Many(sent.append)
     project.client.max_concurrency = workers
-    outcomes = apply_all(project, changes(20))
+    outcomes = apply_all(project, changes(20), ledger=project.ledger)
     assert [outcome.task_id for outcome in outcomes] == [str(i) for i in range(20)]
     assert sorted(sent) == list(range(20))
 
@@ -189,7 +222,7 @@ def test_apply_all_respects_max_concurrency():
         with lock:
             busy[0] -= 1
 
-    apply_all(Many(act), changes(8))
+    apply_all(Many(act), changes(8), ledger=Ledger())
     assert most[0] == 4
 
 
@@ -198,12 +231,12 @@ def test_apply_all_failed_mutation_does_not_affect_others():
         if call == 1:
             raise BAD
 
-    statuses = [outcome.status for outcome in apply_all(Many(act), changes(3))]
+    statuses = [outcome.status for outcome in apply_all(Many(act), changes(3), ledger=Ledger())]
     assert statuses == [Status.DONE, Status.FAILED, Status.DONE]
 
 
 def test_apply_all_without_mutations_returns_nothing():
-    assert apply_all(Server(), []) == []
+    assert apply_all(Server(), [], ledger=Ledger()) == []
 
 
 def test_apply_all_killed_sends_nothing_more():
@@ -218,7 +251,7 @@ def test_apply_all_killed_sends_nothing_more():
     project = Many(act)
     project.client.max_concurrency = 2
     with pytest.raises(KeyboardInterrupt):
-        apply_all(project, changes(50))
+        apply_all(project, changes(50), ledger=project.ledger)
     assert len(sent) < 10
 
 
@@ -239,6 +272,8 @@ class Together:
         self.most, self.poison, self.error, self.applies, self.bad = most, set(poison), error, applies, set(bad)
         self.client = client(1, BatchSize(10))
         self.requests, self.looked, self.applied = [], [], []
+        self.time = 0.0
+        self.ledger = Ledger(now=lambda: self.time)
 
     def send(self, calls):
         self.requests.append(list(calls))
@@ -254,15 +289,18 @@ class Together:
         if problem is not None:
             raise problem
 
-    def read_tasks(self, task_ids):
+    def read_tasks(self, task_ids, *, detail=None):
         self.looked.append(list(task_ids))
         return {i: Task(i, stage_name="Review_1" if int(i) in self.applied else "Label") for i in task_ids}
 
     def apply(self, n=10):
         tasks = [Task(str(i), stage_name="Label") for i in range(n)]
         made = [Change(task, lambda task=task: int(task.task_id), lambda t: t.stage_name != "Label") for task in tasks]
-        outcomes = apply_together(self, made, sleep=lambda seconds: None)
+        outcomes = apply_together(self, made, ledger=self.ledger, sleep=lambda seconds: None)
         assert [outcome.task_id for outcome in outcomes] == [task.task_id for task in tasks]
+        self.time = self.ledger.due_at() or 0.0
+        late = settle_postponed(self, self.ledger.take_changes().values(), self.ledger)
+        outcomes = [late.get(outcome.task_id, outcome) for outcome in outcomes]
         assert len(self.applied) == len(set(self.applied))
         return [outcome.status.value for outcome in outcomes]
 
@@ -321,6 +359,6 @@ def test_call_that_cannot_be_prepared_fails_alone():
     server = Together()
     tasks = [Task(str(i), stage_name="Label") for i in range(3)]
     made = [Change(task, fails if i == 1 else lambda i=i: i, lambda t: False) for i, task in enumerate(tasks)]
-    outcomes = apply_together(server, made)
+    outcomes = apply_together(server, made, ledger=server.ledger)
     assert [outcome.status.value for outcome in outcomes] == ["done", "failed", "done"]
     assert server.requests == [[0, 2]]

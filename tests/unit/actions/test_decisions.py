@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_redbrick.actions import stage_pipeline
-from airflow_provider_redbrick.actions.stage_pipeline import Decisions, LabeledAnswer
+from airflow_provider_redbrick.actions import decisions
+from airflow_provider_redbrick.actions.decisions import Decisions, LabeledAnswer
 from airflow_provider_redbrick.annotations.conversion import Converted, Labels
 from airflow_provider_redbrick.client.models.task import Task
 from airflow_provider_redbrick.engine.concurrency import CallableFailedError
@@ -77,7 +77,7 @@ def test_decisions_pass_outcomes_through():
 
 
 def test_decisions_with_slow_callable_yield_a_batch_per_answer(monkeypatch):
-    monkeypatch.setattr(stage_pipeline, "MAX_BUFFER_S", 0)
+    monkeypatch.setattr(decisions, "MAX_BUFFER_S", 0)
     batches = decide_all(labeled)
     assert [[step.task_id for step in steps] for steps in batches] == [["0"], ["1"], ["2"], ["3"]]
 
