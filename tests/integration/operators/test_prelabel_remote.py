@@ -110,7 +110,8 @@ class TestSubmit:
     def test_sensor_counts_waiting_tasks(self, sandbox, run, project_id, waiting):
         wait = RedBrickStageQueueSensor(task_id="w", stage_name=STAGE, project_id=project_id, at_least=7, timeout=5)
         run.try_once(wait)
-        assert sandbox.stats()["root_fields"]["stageStat"] == 1
+        # The second look confirms the first one, which may be stale.
+        assert sandbox.stats()["root_fields"]["stageStat"] == 2
 
 
 BAD = {

@@ -244,9 +244,9 @@ class TestServerOutage:
             run.try_once(put([{"taskId": i, "series": [{"boundingBoxes": [BOX]}]} for i in ids]))
         manifest = run.xcoms["manifest"]
         assert sum(manifest["counts"].values()) == 300
-        assert manifest["counts"]["failed"] == 300
+        assert manifest["counts"] == counts(failed=250, unknown=50)
         assert "A retry skips completed tasks and processes the rest" in str(failed.value)
-        assert sandbox.stats()["root_fields"]["task"] < 50 * 60
+        assert sandbox.stats()["root_fields"]["task"] < 50 * 80
 
     def test_outage_before_reread_still_returns_manifest(self, sandbox, run, quick, monkeypatch):
         sandbox.seed_tasks(4)
