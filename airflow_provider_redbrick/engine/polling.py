@@ -296,7 +296,7 @@ class PollBudget:
         if self._first_look_at is None:
             self._first_look_at = now
         was_met = self._last_poll is not None and self._last_poll.met
-        self._last_poll = poll
+        self._record(poll)
         return poll.met and not was_met and now - self._first_look_at < settle_seconds
 
     def pause_to_confirm(self, poke_interval: float) -> float:
@@ -310,7 +310,7 @@ class PollBudget:
         :param now: the current time in epoch seconds.
         :return: None if the wait continues.
         """
-        self.failed_in_a_row, self.last_error, self._last_poll = 0, None, poll
+        self._record(poll)
         if poll.met:
             return event("success", seen=poll.observed)
         return self._at_deadline(now)
@@ -335,6 +335,9 @@ class PollBudget:
             )
             return event("error", message=message)
         return self._at_deadline(now)
+
+    def _record(self, poll: Poll) -> None:
+        self.failed_in_a_row, self.last_error, self._last_poll = 0, None, poll
 
     def _at_deadline(self, now: float) -> dict[str, Any] | None:
         if now < self.deadline:

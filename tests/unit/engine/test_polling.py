@@ -216,6 +216,14 @@ def test_met_look_after_what_a_read_may_lag_needs_no_confirmation():
     assert confirmed((0, True), settle_seconds=0) == [False]
 
 
+def test_met_look_that_must_be_confirmed_ends_a_row_of_failed_polls():
+    waiting = budget()
+    for _ in range(MAX_FAILED_POLLS - 1):
+        assert waiting.after_error(err.RedBrickServerError("down", status=503), now=1.0) is None
+    assert waiting.must_confirm(Poll(True, 50), now=2.0, settle_seconds=30.0)
+    assert waiting.after_error(err.RedBrickServerError("down", status=503), now=3.0) is None
+
+
 def test_pause_to_confirm_is_short():
     assert [budget().pause_to_confirm(interval) for interval in (0.5, 3600)] == [0.5, CONFIRM_AFTER_S]
 
