@@ -128,7 +128,7 @@ class Clock:
 
 
 class VirtualClock(Clock):
-    """Clock that moves only when it is told to sleep.
+    """Clock that advances only in `sleep`.
 
     A simulation shares it with the client, and so runs without waiting.
 
