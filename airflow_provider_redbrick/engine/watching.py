@@ -142,9 +142,9 @@ def announce_arrivals(
     watched_since = watermark_of(state)
     if watched_since is None:
         # The server's time is an estimate: the second in which the watcher started may have been a little later.
-        told = Overlap({arrival.task_id: arrival.at for arrival in found}).since(read_at)
-        return WatchResult([], {"since": read_at.isoformat(), "told": told.to_json()})
-    announced = Overlap.from_json((state or {}).get("told"))
+        reported = Overlap({arrival.task_id: arrival.at for arrival in found}).since(read_at)
+        return WatchResult([], {"since": read_at.isoformat(), "reported": reported.to_json()})
+    announced = Overlap.from_json(_reported(state or {}))
     new = sorted(
         (arrival for arrival in found if arrival.at >= watched_since and announced.is_new(arrival.task_id, arrival.at)),
         key=lambda arrival: (arrival.at, arrival.task_id),
@@ -159,14 +159,19 @@ def announce_arrivals(
     since = candidate if moves else watched_since
     if len(announced) > MOST_REMEMBERED:
         since = max(since, min(latest, announced.newest(MOST_REMEMBERED).oldest()))
-    return WatchResult(events, {"since": since.isoformat(), "told": announced.since(since).to_json()})
+    return WatchResult(events, {"since": since.isoformat(), "reported": announced.since(since).to_json()})
 
 
 def storable(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state in a size that can be stored. Older arrivals are left out, and announced again after a restart."""
-    if len(state.get("told", ())) <= MOST_REMEMBERED:
+    if len(state.get("reported", ())) <= MOST_REMEMBERED:
         return dict(state)
-    return {**state, "told": Overlap.from_json(state["told"]).newest(MOST_REMEMBERED).to_json()}
+    return {**state, "reported": Overlap.from_json(state["reported"]).newest(MOST_REMEMBERED).to_json()}
+
+
+def _reported(state: Mapping[str, Any]) -> Any:
+    """Return the reported arrivals of a state. Release 1.0.0 stored them as `told`."""
+    return state["reported"] if "reported" in state else state.get("told")
 
 
 class Backoff:

@@ -206,7 +206,7 @@ def test_full_state_forgets_arrivals_before_what_can_be_late(watch):
         watch.arrives(f"{number:036}", 1 + number / 10_000)
     watch.look(5)
     assert watch.look(6) == []
-    assert len(watch.state["told"]) < 2 * MOST_REMEMBERED
+    assert len(watch.state["reported"]) < 2 * MOST_REMEMBERED
 
 
 def test_stored_state_is_small_and_keeps_the_latest_arrivals(watch):
@@ -217,8 +217,17 @@ def test_stored_state_is_small_and_keeps_the_latest_arrivals(watch):
     stored = storable({**watch.state, "project_id": "p"})
     assert len(json.dumps(stored)) < 60_000
     assert (stored["since"], stored["project_id"]) == (watch.state["since"], "p")
-    assert max(stored["told"]) == f"{3 * MOST_REMEMBERED - 1:036}"
+    assert max(stored["reported"]) == f"{3 * MOST_REMEMBERED - 1:036}"
     assert storable({"above": True}) == {"above": True}
+
+
+def test_state_of_release_1_0_0_announces_no_arrival_again(watch):
+    watch.look(0)
+    watch.arrives("a", 3)
+    assert watch.look(4) == ["a"]
+    watch.state = {"since": watch.state["since"], "told": watch.state["reported"]}
+    assert watch.look(5) == []
+    assert watch.state.keys() == {"since", "reported"}
 
 
 def test_stale_events_of_an_earlier_arrival_are_not_announced(watch):
@@ -241,7 +250,7 @@ def test_watermark_moves_with_arrivals_and_seldom_without(watch):
     watch.arrives("a", late + 20)
     watch.look(late + 21)
     assert watermark_of(watch.state) == at(late + 21) - behind
-    assert list(watch.state["told"]) == ["a"]
+    assert list(watch.state["reported"]) == ["a"]
 
 
 # ------------------------------------------------------------------ reading arrivals
