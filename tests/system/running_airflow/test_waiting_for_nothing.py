@@ -36,10 +36,17 @@ def watching(airflow, server):
     let: list[str] = []
 
     def turn(dag_id: str, *, paused: bool) -> None:
-        airflow.wait(f"known: {dag_id}", lambda: airflow.ask(f"dags/{dag_id}"))
-        found = airflow.ask(f"dags/{dag_id}", {"is_paused": paused}, method="PATCH")
+        answers: list[dict] = []
+
+        def turned() -> bool:
+            answer = airflow.ask(f"dags/{dag_id}", {"is_paused": paused}, method="PATCH")
+            answers.extend([answer] if answer else [])
+            return bool(answers)
+
+        # Under load Airflow may fail to write to its SQLite database within five seconds, and answers 500.
+        airflow.wait(f"{'paused' if paused else 'active'}: {dag_id}", turned)
         # Airflow gives watchers to active DAGs alone, and looks when it reads their file.
-        airflow.ask(f"parseDagFile/{found['file_token']}", method="PUT")
+        airflow.ask(f"parseDagFile/{answers[0]['file_token']}", method="PUT")
 
     def start(dag_id: str, asset_name: str) -> None:
         let.append(dag_id)
