@@ -49,7 +49,7 @@ PYTHON_highest ?= $(or $(call interpreter,3.14),$(shell command -v python3.14),$
 PINS_lowest := requirements/lowest.txt
 PINS_highest := requirements/dev.txt
 $(foreach version,$(AIRFLOWS),$(eval PINS_$(version) := requirements/airflow-$(version).txt))
-AIRFLOW_TESTS := $(addprefix tests/unit/,assets hooks labels links operators plugins test_provider_info.py test_retry_policy.py) \
+AIRFLOW_TESTS := $(addprefix tests/unit/,assets hooks labels operators plugins test_links.py test_provider_info.py test_retry_policy.py) \
 	$(addprefix tests/integration/,dags decorators hooks lineage links notifications operators plugins sensors triggers) \
 	tests/system/test_import_cost.py
 COMPAT_TESTS_lowest := $(AIRFLOW_TESTS)
