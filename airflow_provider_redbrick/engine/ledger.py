@@ -294,10 +294,7 @@ class Ledger:
 
     def contradict(self, task_id: str) -> None:
         """Record that a read contradicts an acknowledgment, or that a task could not be returned."""
-        with self._lock:
-            record = self._assignments.get(task_id)
-            if record is not None:
-                record.contradicted_at = self.now()
+        self._update(task_id, contradicted_at=self.now())
 
     def outdate(self, task_id: str) -> None:
         """Record that another actor changed a task between its first read and its claim."""
@@ -310,10 +307,7 @@ class Ledger:
         :param task_id: the task.
         :param outcome: the outcome.
         """
-        with self._lock:
-            record = self._assignments.get(task_id)
-            if record is not None:
-                record.success = outcome
+        self._update(task_id, success=outcome)
 
     def keep(self, task_id: str, stage_name: str) -> None:
         """Record that the API key keeps a task in a stage when the run ends, e.g. with a draft.
@@ -321,10 +315,7 @@ class Ledger:
         :param task_id: the task.
         :param stage_name: the stage.
         """
-        with self._lock:
-            record = self._assignments.get(task_id)
-            if record is not None:
-                record.kept_in = stage_name
+        self._update(task_id, kept_in=stage_name)
 
     def is_claimed(self, task: Task, read_at: float, *, me: str) -> bool:
         """Return whether the API key holds a task, by a read and by the acknowledgments.
@@ -369,8 +360,8 @@ class Ledger:
         :param before: the task as it was read.
         """
         with self._lock:
-            record = self._record(task_id, before)
-            record.must_wait, record.contradicted_at = True, self.now()
+            self._record(task_id, before)
+            self.doubt_holder(task_id)
 
     def doubt_holder(self, task_id: str) -> None:
         """Record that a change was refused, although reads show that the key holds the task: they may be stale.
@@ -379,16 +370,21 @@ class Ledger:
 
         :param task_id: the task.
         """
-        with self._lock:
-            record = self._assignments.get(task_id)
-            if record is not None:
-                record.must_wait, record.contradicted_at = True, self.now()
+        self._update(task_id, must_wait=True, contradicted_at=self.now())
 
     def must_wait(self, task_id: str) -> bool:
         """Return whether a task must not be returned before a read is conclusive."""
         with self._lock:
             record = self._assignments.get(task_id)
             return task_id in self._changes or (record is not None and record.must_wait)
+
+    def _update(self, task_id: str, **facts: Any) -> None:
+        """Set attributes of a task's record, if it has one."""
+        with self._lock:
+            record = self._assignments.get(task_id)
+            if record is not None:
+                for name, value in facts.items():
+                    setattr(record, name, value)
 
     def _record(self, task_id: str, before: PreviousState) -> AssignmentRecord:
         record = self._assignments.get(task_id)

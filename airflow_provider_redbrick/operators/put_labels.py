@@ -12,7 +12,7 @@ from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation
 from airflow_provider_redbrick.lineage import ON, STAY
 from airflow_provider_redbrick.operators.base import RedBrickListFileBaseOperator
-from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageBaseOperator
+from airflow_provider_redbrick.operators.stage_base import LABEL_KEYS, RedBrickStageBaseOperator, is_retry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -132,9 +132,7 @@ class RedBrickPutLabelsOperator(RedBrickListFileBaseOperator, RedBrickStageBaseO
         project = self.get_project()
         known = [task.task_id for task in entries if task.task_id] if isinstance(entries, list) else []
         # What an earlier attempt may have saved is compared with the labels.
-        task_instance = context.get("ti")
-        is_retry = task_instance is not None and task_instance.try_number > 1
-        detail = Detail.FULL if is_retry else Detail.STATE
+        detail = Detail.FULL if is_retry(context) else Detail.STATE
         ahead = ReadAhead(project, known, detail=detail, size=KNOWN_CHUNK)
         stage = self.get_stage(project, ahead.begin, labels=not self.existing_labels)
         if self.existing_labels and stage.is_review:

@@ -281,7 +281,7 @@ def first_attempt_at(context: Context, clock: ServerClock) -> pendulum.DateTime 
     :param clock: the server's clock, after at least one answer.
     :return: the time in UTC, never before the start of the run; None if this is the first attempt.
     """
-    run, task_instance = context.get("dag_run"), context.get("ti")
+    run = context.get("dag_run")
     # Airflow's clock is taken to be this machine's.
     margin_s = (clock.error_s or 0.0) + _CLOCK_MARGIN_S
     to_server = pendulum.duration(seconds=clock.offset_s - margin_s)
@@ -304,6 +304,13 @@ def first_attempt_at(context: Context, clock: ServerClock) -> pendulum.DateTime 
         else:
             if isinstance(first_attempt, pendulum.DateTime):
                 return max(first_attempt, run_started_at) if run_started_at is not None else first_attempt
-    if task_instance is None or task_instance.try_number <= 1:
-        return None
-    return run_started_at
+    return run_started_at if is_retry(context) else None
+
+
+def is_retry(context: Context) -> bool:
+    """Return whether Airflow has started this attempt after another one.
+
+    :param context: the Airflow task's context.
+    """
+    task_instance = context.get("ti")
+    return task_instance is not None and task_instance.try_number > 1
