@@ -114,6 +114,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
 
 
+def count_tasks(number: int) -> str:
+    """Return a number of tasks in words, for messages: ``1 task``, ``2 tasks``."""
+    return f"{number} {'task' if number == 1 else 'tasks'}"
+
+
 def in_chunks(entries: Iterable[T], size: int) -> Iterator[list[T]]:
     """Split entries into lists of at most ``size``, consuming the input lazily.
 

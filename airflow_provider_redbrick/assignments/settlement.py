@@ -23,6 +23,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick._utils import count_tasks
 from airflow_provider_redbrick.assignments.assign import Assignment, assign
 from airflow_provider_redbrick.assignments.claims import is_in_label_stage, return_to, undo_claims
 from airflow_provider_redbrick.client.models.task import Task
@@ -86,10 +87,9 @@ def _settle(project: RedBrickProject, ledger: Ledger, withheld: dict[str, Outcom
         wait_s = max(0.0, due_at - ledger.now())
         if wait_s:
             log.info(
-                "Waiting %.1f s until reads are conclusive: what RedBrick applied is not known of %d %s.",
+                "Waiting %.1f s until reads are conclusive: what RedBrick applied is not known of %s.",
                 wait_s,
-                len(withheld) or 1,
-                "task" if len(withheld) <= 1 else "tasks",
+                count_tasks(len(withheld) or 1),
             )
         if stop.wait(wait_s):
             break
@@ -143,9 +143,8 @@ def _settle_holders(
 def _warn_of_unreadable(unreadable: Mapping[str, RedBrickAPIError]) -> None:
     if unreadable:
         log.warning(
-            "The assignees of %d %s could not be read: %s (%s)",
-            len(unreadable),
-            "task" if len(unreadable) == 1 else "tasks",
+            "The assignees of %s could not be read: %s (%s)",
+            count_tasks(len(unreadable)),
             ", ".join(unreadable),
             next(iter(unreadable.values())),
         )

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_redbrick._utils import count_tasks
 from airflow_provider_redbrick.client.models.workflow import ARCHIVED
 from airflow_provider_redbrick.exceptions import (
     PERMANENT_ERRORS,
@@ -209,9 +210,8 @@ class TasksCondition:
         return position >= 0 and position >= workflow.position(target)
 
     def __str__(self) -> str:
-        tasks = f"{len(self.task_ids)} {'task' if len(self.task_ids) == 1 else 'tasks'}"
         change = f"leave {self.left_stage!r}" if self.left_stage is not None else f"reach {self.reached_stage!r}"
-        return f"{tasks} to {change}"
+        return f"{count_tasks(len(self.task_ids))} to {change}"
 
 
 Condition = QueueCondition | TasksCondition
@@ -352,7 +352,7 @@ def _in_words(observed: Any) -> str:
     """Return a count, or the number of tasks per stage, for a message."""
     if isinstance(observed, Mapping):
         return ", ".join(f"{number} in {stage}" for stage, number in observed.items())
-    return f"{observed} {'task' if observed == 1 else 'tasks'}"
+    return count_tasks(observed)
 
 
 def error_event(error: Exception) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, ObjectStoragePath
 
+from airflow_provider_redbrick._utils import count_tasks
 from airflow_provider_redbrick.assets.stages import add_to_outlet_events
 from airflow_provider_redbrick.base import TracedOperator
 from airflow_provider_redbrick.client.transport.redaction import strip_signatures
@@ -256,7 +257,7 @@ class RedBrickBaseOperator(StoppableOperator):
         if self.outlets:
             add_to_outlet_events(context, self.outlets, manifest)
         counts = tally.summary()
-        self.log.info("%s: %d %s: %s", self.operation, tally.total, "task" if tally.total == 1 else "tasks", counts)
+        self.log.info("%s: %s: %s", self.operation, count_tasks(tally.total), counts)
         for reason, number in tally.skipped.most_common(_MAX_LOGGED_REASONS):
             self.log.info("%s: %d skipped: %s", self.operation, number, reason)
         if tally.fails(self.fail_on):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_redbrick._utils import in_chunks
+from airflow_provider_redbrick._utils import count_tasks, in_chunks
 from airflow_provider_redbrick.base import TracedOperator
 from airflow_provider_redbrick.exceptions import RedBrickInputError
 from airflow_provider_redbrick.hooks import validation
@@ -79,7 +79,7 @@ class RedBrickListTasksOperator(InLinkedProject, TracedOperator):
         tasks = self._listing(counts)
         ids = [task.task_id for task in islice(tasks, limit)]
         counts["tasks"] = len(ids)
-        self.log.info("%s: found %d %s", self.operation, len(ids), "task" if len(ids) == 1 else "tasks")
+        self.log.info("%s: found %s", self.operation, count_tasks(len(ids)))
         if limit is not None and len(ids) == limit:
             self.log.warning("The list stops at limit=%d. There may be more tasks.", limit)
         if chunk_size is None:
