@@ -123,7 +123,7 @@ class RedBrickExportTasksOperator(StoppableOperator):
             self.trace(project, stage, counts)
             with measured(self.operation, {}), self.at_work(lambda: f"{counts['tasks']} tasks were read"):
                 self._write(project, window, tasks, directory, counts)
-                watermark = window.until or tasks.watermark
+                watermark = window.end(tasks.watermark)
                 manifest = self._manifest(
                     project, stage, counts, place=path.rstrip("/"), after=window.after, watermark=watermark
                 )

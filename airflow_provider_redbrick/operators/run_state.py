@@ -114,6 +114,18 @@ class Window:
     index: str = ""
     _exported: Overlap = field(default_factory=Overlap, init=False)
 
+    def end(self, listed: pendulum.DateTime) -> pendulum.DateTime:
+        """Return the watermark of this export.
+
+        The server's clock is known to about a second, so that a listing may seem to precede the one before. A watermark
+        never moves back: the next export would start at the one before, and not know what this export contains.
+
+        :param listed: the watermark of the listing.
+        """
+        if self.until is not None:
+            return self.until
+        return listed if self.export is None or self.after is None else max(listed, self.after)
+
     def tasks(self, changed: Iterable[StoredTask]) -> Iterator[StoredTask]:
         """Yield the tasks that are in the window.
 

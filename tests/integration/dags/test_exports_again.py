@@ -78,6 +78,18 @@ def test_an_earlier_run_that_is_cleared_later_has_its_own_window(run_on, run_aga
     assert rows(run_on("exported_in_rounds", DAY.add(days=9)).returned("export")) == newest
 
 
+def test_a_clock_that_moves_back_does_not_export_twice(run_on, run_again, finish, sandbox):
+    """The server's clock is read from responses, to about a second."""
+    ids, runs = {}, {}
+    for day, offset in enumerate((0, -2, -2, 0)):
+        sandbox.behavior(clock_offset=offset)
+        ids[day] = finish(day + 1)
+        runs[day] = run_on("exported_in_rounds", DAY.add(days=day))
+        assert rows(runs[day].returned("export")) == ids[day]
+    for day in (1, 3, 2):
+        assert rows(run_again(runs[day]).returned("export")) == ids[day]
+
+
 def test_without_its_folder_a_cleared_run_goes_on_from_the_run_before(run_on, run_again, finish):
     finish(1)
     run_on("exported_in_rounds", DAY)
