@@ -154,6 +154,7 @@ class AssignmentRecord:
     :param claim: the claims for the API key.
     :param transfer: the other requests: to a person, or back to the previous holder.
     :param contradicted_at: when a read contradicted an acknowledgment, or a return failed.
+    :param changed_at: when the last acknowledged change of the task was sent, at the latest.
     :param kept_in: name of the stage in which the key may keep the task when the run ends; None for no stage.
     :param claimed_in: the stage that the answer to the last claim named.
     :param transfers: whether the last request was a transfer, not a claim.
@@ -167,6 +168,7 @@ class AssignmentRecord:
     claim: Write
     transfer: Write
     contradicted_at: float | None = None
+    changed_at: float | None = None
     kept_in: str | None = None
     claimed_in: str | None = None
     transfers: bool = False
@@ -182,10 +184,16 @@ class AssignmentRecord:
 
     @property
     def open_since(self) -> float | None:
-        """When the last request that is not accounted for was sent; None if there is none."""
-        times = [*self.claim.pending_since, *self.transfer.pending_since]
-        times += [] if self.contradicted_at is None else [self.contradicted_at]
-        return max(times) if times else None
+        """When the last request was sent, if one is not accounted for; None if all are.
+
+        Acknowledged requests count too: until `settle_s` after them, a read may show the task as it was before.
+        """
+        unaccounted = [*self.claim.pending_since, *self.transfer.pending_since]
+        unaccounted += [] if self.contradicted_at is None else [self.contradicted_at]
+        if not unaccounted:
+            return None
+        acknowledged = (self.claim.acknowledged_at, self.transfer.acknowledged_at, self.changed_at)
+        return max([*unaccounted, *(at for at in acknowledged if at is not None)])
 
 
 @dataclass(frozen=True)
@@ -402,7 +410,9 @@ class Ledger:
         :param shows: whether a read shows the write, or something later.
         """
         with self._lock:
-            self._last_writes.append(Confirmation(task_id, shows, self.now()))
+            now = self.now()
+            self._last_writes.append(Confirmation(task_id, shows, now))
+            self._update(task_id, changed_at=now)
 
     def take_last_writes(self) -> list[Confirmation]:
         """Return the last writes, one per task, and forget them."""

@@ -141,6 +141,21 @@ def test_claim_without_answer_is_open_until_it_is_accounted_for(ledger, clock):
     assert not ledger.is_open("t")
 
 
+def test_read_of_open_task_waits_for_its_acknowledged_requests_too(ledger, clock):
+    ledger.begin({"t": place()})
+    ledger.lose(["t"], 0.0)
+    ledger.acknowledge("t", 2.0, "Label")
+    assert ledger.due_at() == 2.0 + SETTLE_S
+    clock.now = 3.0
+    ledger.wrote("t", lambda _task: True)
+    assert ledger.due_at() == 3.0 + SETTLE_S
+    ledger.begin({"t": place()}, transfers=True)
+    ledger.acknowledge("t", 4.0, "Label")
+    assert ledger.due_at() == 4.0 + SETTLE_S
+    ledger.take_open_assignments()
+    assert ledger.due_at() is None
+
+
 def test_task_with_late_change_waits_and_is_not_forgotten(ledger):
     ledger.expect_late_change("t", place(assignee=ME))
     assert ledger.must_wait("t")
